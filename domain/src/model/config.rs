@@ -156,7 +156,7 @@ impl ModelConfig {
         if !(self.norm_eps.is_finite() && self.norm_eps > 0.0) {
             return Err(ModelError::invalid(
                 "norm_eps",
-                self.norm_eps,
+                &self.norm_eps,
                 "a positive number",
             ));
         }
@@ -169,7 +169,7 @@ impl ModelConfig {
             MixerConfig::Tnl { gate_rank } => {
                 if self.shape.n_layers < 2 {
                     let valid = "at least 2 for `tnl`, whose decay runs from the first to the last";
-                    return Err(ModelError::invalid("n_layers", self.shape.n_layers, valid));
+                    return Err(ModelError::invalid("n_layers", &self.shape.n_layers, valid));
                 }
                 size("gate_rank", gate_rank)
             }
@@ -180,7 +180,7 @@ impl ModelConfig {
             } => {
                 if tpe_modes > MAX_SIZE {
                     let valid = format!("0 (no position encoding) to {MAX_SIZE}");
-                    return Err(ModelError::invalid("tpe_modes", tpe_modes, valid));
+                    return Err(ModelError::invalid("tpe_modes", &tpe_modes, valid));
                 }
                 size("gate_rank", gate_rank)
             }
@@ -198,18 +198,18 @@ impl ModelConfig {
                  (this one gives {head_width})",
                 2 * n_heads
             );
-            return Err(ModelError::invalid("d_model", d_model, valid));
+            return Err(ModelError::invalid("d_model", &d_model, valid));
         }
         if n_kv_heads == 0 || !n_heads.is_multiple_of(n_kv_heads) {
             let valid = format!("a divisor of `n_heads` {n_heads}");
-            return Err(ModelError::invalid("n_kv_heads", n_kv_heads, valid));
+            return Err(ModelError::invalid("n_kv_heads", &n_kv_heads, valid));
         }
         if rope == Rope::InterleavedFull && n_kv_heads != n_heads {
             let valid = format!("{n_heads} (`n_heads`) with `rope` `interleaved_full`");
-            return Err(ModelError::invalid("n_kv_heads", n_kv_heads, valid));
+            return Err(ModelError::invalid("n_kv_heads", &n_kv_heads, valid));
         }
         if !(base.is_finite() && base > 0.0) {
-            return Err(ModelError::invalid("rope_base", base, "a positive number"));
+            return Err(ModelError::invalid("rope_base", &base, "a positive number"));
         }
         Ok(())
     }
@@ -222,7 +222,7 @@ impl Shape {
         size("d_model", self.d_model)?;
         if !(1..=MAX_LAYERS).contains(&self.n_layers) {
             let valid = format!("1 to {MAX_LAYERS}");
-            return Err(ModelError::invalid("n_layers", self.n_layers, valid));
+            return Err(ModelError::invalid("n_layers", &self.n_layers, valid));
         }
         size("n_heads", self.n_heads)?;
         size("ffn_hidden", self.ffn_hidden)?;
@@ -235,7 +235,7 @@ impl Shape {
                 format!("{below} or {above}")
             };
             let valid = format!("a multiple of `n_heads` {}, such as {near}", self.n_heads);
-            return Err(ModelError::invalid("d_model", self.d_model, valid));
+            return Err(ModelError::invalid("d_model", &self.d_model, valid));
         }
         Ok(())
     }
@@ -247,7 +247,7 @@ fn size(field: &'static str, value: u32) -> Result<(), ModelError> {
     }
     Err(ModelError::invalid(
         field,
-        value,
+        &value,
         format!("1 to {MAX_SIZE}"),
     ))
 }

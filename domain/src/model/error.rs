@@ -83,7 +83,7 @@ impl ModelError {
 
     pub(super) fn invalid(
         field: &'static str,
-        value: impl ToString,
+        value: &impl ToString,
         valid: impl Into<String>,
     ) -> Self {
         Self::Invalid {

@@ -156,81 +156,87 @@ fn the_study_preset_spells_out_its_keys_and_given_keys_win() {
     );
 }
 
+#[track_caller]
+fn refused(result: Result<ModelConfig, ModelError>, field: &str, expected: &str) {
+    let error = result.unwrap_err();
+    assert_eq!(error.field(), field);
+    let text = error.to_string();
+    assert!(text.contains(expected), "{text}");
+}
+
 #[test]
-fn wrong_keys_and_values_are_named_with_what_would_be_valid() {
-    let check = |result: Result<ModelConfig, ModelError>, field: &str, expected: &str| {
-        let error = result.unwrap_err();
-        assert_eq!(error.field(), field);
-        let text = error.to_string();
-        assert!(text.contains(expected), "{text}");
-    };
-    check(
+fn wrong_keys_and_types_are_named_with_what_would_be_valid() {
+    refused(
         with("tnl", "d_modl", json!(1)),
         "d_modl",
         "did you mean `d_model`?",
     );
-    check(
+    refused(
         with("tnl", "architecture", json!("tnn")),
         "architecture",
         "did you mean `tnl`?",
     );
-    check(with("tnl", "d_model", json!(25)), "d_model", "24 or 26");
-    check(with("tnl", "d_model", json!(1)), "d_model", "such as 2");
-    check(
-        with("llama", "d_model", json!(26)),
-        "d_model",
-        "a multiple of 4",
-    );
-    check(
-        with("llama", "n_kv_heads", json!(0)),
-        "n_kv_heads",
-        "a divisor of `n_heads` 2",
-    );
-    check(
-        with("llama", "rope_base", json!(-1.0)),
-        "rope_base",
-        "a positive number",
-    );
-    check(
+    refused(
         with("llama", "norm", json!("layer_norm")),
         "norm",
         "`layernorm`",
     );
-    check(
+    refused(
         with("llama", "gate_rank", json!(4)),
         "gate_rank",
         "`tnl`, `cosformer2`",
     );
-    check(with("tnl", "n_layers", json!(1)), "n_layers", "at least 2");
-    check(with("tnl", "gate_rank", json!(0)), "gate_rank", "1 to");
-    check(with("tnl", "vocab_size", json!(0)), "vocab_size", "1 to");
-    check(
+    refused(
         with("tnl", "vocab_size", json!(-3)),
         "vocab_size",
         "a whole number",
     );
-    check(
+    refused(
         with("tnl", "vocab_size", json!("61")),
         "vocab_size",
         "a whole number",
     );
-    check(
+    refused(
         with("tnl", "tie_embeddings", json!(1)),
         "tie_embeddings",
         "`true` or `false`",
     );
-    check(
+    let mut keys = small("llama");
+    keys.remove("n_heads");
+    refused(ModelConfig::from_map(&keys), "n_heads", "missing");
+}
+
+#[test]
+fn impossible_values_are_named_with_what_would_be_valid() {
+    refused(with("tnl", "d_model", json!(25)), "d_model", "24 or 26");
+    refused(with("tnl", "d_model", json!(1)), "d_model", "such as 2");
+    refused(
+        with("llama", "d_model", json!(26)),
+        "d_model",
+        "a multiple of 4",
+    );
+    refused(
+        with("llama", "n_kv_heads", json!(0)),
+        "n_kv_heads",
+        "a divisor of `n_heads` 2",
+    );
+    refused(
+        with("llama", "rope_base", json!(-1.0)),
+        "rope_base",
+        "a positive number",
+    );
+    refused(with("tnl", "n_layers", json!(1)), "n_layers", "at least 2");
+    refused(with("tnl", "gate_rank", json!(0)), "gate_rank", "1 to");
+    refused(with("tnl", "vocab_size", json!(0)), "vocab_size", "1 to");
+    refused(
         with("hgrn2", "norm_eps", json!(0.0)),
         "norm_eps",
         "a positive number",
     );
     let mut keys = small("llama");
-    keys.remove("n_heads");
-    check(ModelConfig::from_map(&keys), "n_heads", "missing");
-    let mut keys = small("llama");
     keys.insert("rope".into(), json!("interleaved_full"));
     keys.insert("n_kv_heads".into(), json!(1));
-    check(
+    refused(
         ModelConfig::from_map(&keys),
         "n_kv_heads",
         "interleaved_full",
@@ -287,7 +293,7 @@ fn tensors_of_the_smallest_models_have_the_names_of_the_contract() {
 fn the_exact_count_has_the_head_and_grows_with_length_only_for_softmax() {
     let llama = ModelConfig::from_map(&small("llama")).unwrap();
     let expected =
-        2.0 * (2 * (4 * 24 * 24 + 3 * 24 * 40) + 61 * 24) as f64 + 2.0 * 4.0 * 100.0 * 24.0;
+        2.0 * f64::from(2 * (4 * 24 * 24 + 3 * 24 * 40) + 61 * 24) + 2.0 * 4.0 * 100.0 * 24.0;
     assert_eq!(llama.flops_exact(100).forward(), expected);
     assert_eq!(llama.flops_exact(100).total(), 3.0 * expected);
     // TNL, by hand: keys of layer 0 are 24 wide per head of 12, those of layer 1 are 12 wide.
