@@ -1,0 +1,27 @@
+//! How the API says no.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// The body of every answer that is not a success.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ErrorBody {
+    /// A stable word: `invalid_spec`, `missing_sources`, `not_found`, `bad_request`, `forbidden`,
+    /// `read_only`, `conflict` or `internal`.
+    pub code: String,
+    /// One line for people: the field, the value and what would be valid.
+    pub message: String,
+}
+
+/// What serves the API.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HealthView {
+    /// The coordinator's version.
+    pub version: String,
+    /// The number of the store's newest migration.
+    pub schema_version: i64,
+    /// Whether it refuses every change.
+    pub is_read_only: bool,
+    /// How many workers are registered and seen within two lease terms.
+    pub n_live_workers: u64,
+}

@@ -1,0 +1,25 @@
+//! The view types of the HTTP API under `/api/v1`: what the coordinator answers, what the command
+//! line's `--json` prints, and what the dashboard reads. Stable: a field is added, never changed.
+//!
+//! It holds no logic and knows neither SQL nor HTTP.
+//!
+//! Times are `…_at_ms`, milliseconds since the Unix epoch. Losses are nats per token. N counts
+//! parameters without embeddings unless the name says `total`.
+
+mod apply;
+mod error;
+mod event;
+mod fit;
+mod plan;
+mod run;
+mod study;
+mod worker;
+
+pub use apply::*;
+pub use error::*;
+pub use event::*;
+pub use fit::*;
+pub use plan::*;
+pub use run::*;
+pub use study::*;
+pub use worker::*;

@@ -1,0 +1,217 @@
+//! The pure half of each recipe: what one cell of it is, its N, D and FLOPs, its learning rate.
+//!
+//! The executing half is `worker::recipes`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::cell::{Identity, IdentityError};
+use crate::model::ModelConfig;
+use crate::spec::{CorpusFormat, FlopKind, ParameterKind, ScheduleSpec, TokenizerSpec, TrainingSpec};
+
+/// Grows whenever the trainer's arithmetic changes, so that old results are never taken for new.
+pub const NUMERICS_VERSION: u32 = 1;
+
+/// Grows whenever the same sources would become other tokens.
+pub const PREPARATION_VERSION: u32 = 1;
+
+/// What one cell of a stage is: everything that changes its numbers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CellConfig {
+    /// A language model trained from scratch.
+    Pretrain(PretrainCell),
+}
+
+/// One cell of the `pretrain` recipe.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PretrainCell {
+    /// [`NUMERICS_VERSION`] of the trainer that this is meant for.
+    pub numerics_version: u32,
+    /// The network.
+    pub model: ModelConfig,
+    /// How it is trained.
+    pub training: TrainingSpec,
+    /// Optimizer steps.
+    pub steps: u64,
+    /// The hash of the data's [`PreparationConfig`].
+    pub preparation_hash: String,
+}
+
+impl CellConfig {
+    /// The hash that is this cell's key, and the text that was hashed.
+    pub fn identity(&self) -> Result<Identity, IdentityError> {
+        Identity::of(self)
+    }
+
+    /// The recipe's name.
+    pub fn recipe(&self) -> &'static str {
+        match self {
+            Self::Pretrain(_) => "pretrain",
+        }
+    }
+}
+
+impl PretrainCell {
+    /// Tokens in one step.
+    pub fn batch_tokens(&self) -> u64 {
+        u64::from(self.training.batch_sequences) * u64::from(self.training.sequence_length)
+    }
+
+    /// D: training tokens after `steps` steps.
+    pub fn tokens_at(&self, steps: u64) -> u64 {
+        steps * self.batch_tokens()
+    }
+
+    /// N.
+    pub fn parameters(&self, kind: ParameterKind) -> u64 {
+        match kind {
+            ParameterKind::NonEmbedding => self.model.parameters_non_embedding(),
+            ParameterKind::Total => self.model.parameters_total(),
+        }
+    }
+
+    /// Training FLOPs for each token, forward and backward.
+    pub fn flops_per_token(&self, kind: FlopKind) -> f64 {
+        let sequence_length = u64::from(self.training.sequence_length);
+        match kind {
+            FlopKind::Exact => self.model.flops_exact(sequence_length).total(),
+            FlopKind::Published => self.model.flops_published(sequence_length).total(),
+        }
+    }
+
+    /// C: training FLOPs after `steps` steps.
+    pub fn flops_at(&self, steps: u64, kind: FlopKind) -> f64 {
+        self.flops_per_token(kind) * self.tokens_at(steps) as f64
+    }
+
+    /// The learning rate of a step, counted from 0.
+    pub fn learning_rate(&self, step: u64) -> f64 {
+        self.training.optimizer.learning_rate
+            * schedule_share(&self.training.schedule, step, self.steps)
+    }
+}
+
+/// The share of the peak learning rate at a step (from 0) of `steps`.
+///
+/// Warm-up is linear and reaches the peak at step `warmup_steps`, so that the first step is never
+/// wasted on a rate of zero: step s of w has the share (s + 1) / (w + 1).
+pub fn schedule_share(schedule: &ScheduleSpec, step: u64, steps: u64) -> f64 {
+    let warmup_steps = schedule.warmup_steps();
+    if step < warmup_steps {
+        return (step + 1) as f64 / (warmup_steps + 1) as f64;
+    }
+    match schedule {
+        ScheduleSpec::Constant { .. } => 1.0,
+        ScheduleSpec::Cosine { final_share, .. } => {
+            let span = steps.saturating_sub(warmup_steps + 1).max(1) as f64;
+            let progress = ((step - warmup_steps) as f64 / span).min(1.0);
+            let cosine = 0.5 * (1.0 + (std::f64::consts::PI * progress).cos());
+            final_share + (1.0 - final_share) * cosine
+        }
+        ScheduleSpec::Wsd { decay_share, .. } => {
+            let decay_steps = (decay_share * steps as f64).ceil().max(1.0);
+            ((steps.saturating_sub(step)) as f64 / decay_steps).min(1.0)
+        }
+    }
+}
+
+/// Everything that decides which tokens a data preparation makes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PreparationConfig {
+    /// [`PREPARATION_VERSION`].
+    pub preparation_version: u32,
+    /// The sources in the study file's order.
+    pub sources: Vec<SourceConfig>,
+    /// How text becomes tokens.
+    pub tokenizer: TokenizerSpec,
+    /// The share of the text held out.
+    pub validation_fraction: f64,
+    /// Seed of the split.
+    pub seed: u32,
+}
+
+/// One corpus of a preparation. File names are not part of it: only the bytes count.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceConfig {
+    /// How a file holds its documents.
+    pub format: CorpusFormat,
+    /// The field with the text, for `jsonl`.
+    pub text_field: String,
+    /// The BLAKE3 hashes of the files, in the order of their names.
+    pub file_hashes: Vec<String>,
+}
+
+impl PreparationConfig {
+    /// The hash that is this preparation's key, and the text that was hashed.
+    pub fn identity(&self) -> Result<Identity, IdentityError> {
+        Identity::of(self)
+    }
+}
+
+/// What makes one evaluation: the weights, the task and its options.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvaluationConfig {
+    /// The task's name.
+    pub task: String,
+    /// Grows whenever the task would measure something else.
+    pub task_version: u32,
+    /// The hash of the weights file.
+    pub weights_hash: String,
+    /// The data it is measured on: the hash of a [`PreparationConfig`].
+    pub preparation_hash: String,
+    /// Tokens in one sequence.
+    pub sequence_length: u32,
+    /// At most so many sequences; absent means all.
+    pub sequences: Option<u32>,
+}
+
+/// The version of [`crate::spec::EvaluationTask::ValidationLoss`].
+pub const VALIDATION_LOSS_VERSION: u32 = 1;
+
+impl EvaluationConfig {
+    /// The hash that is this evaluation's key, and the text that was hashed.
+    pub fn identity(&self) -> Result<Identity, IdentityError> {
+        Identity::of(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(schedule: &ScheduleSpec, step: u64, share: f64) {
+        let found = schedule_share(schedule, step, 100);
+        assert!((found - share).abs() < 1e-12, "step {step}: {found} is not {share}");
+    }
+
+    #[test]
+    fn a_constant_schedule_stays_at_the_peak_after_the_warm_up() {
+        let schedule = ScheduleSpec::Constant { warmup_steps: 4 };
+        check(&schedule, 0, 0.2);
+        check(&schedule, 3, 0.8);
+        check(&schedule, 4, 1.0);
+        check(&schedule, 99, 1.0);
+    }
+
+    #[test]
+    fn a_cosine_ends_at_its_floor() {
+        let schedule = ScheduleSpec::Cosine { warmup_steps: 9, final_share: 0.1 };
+        check(&schedule, 9, 1.0);
+        check(&schedule, 54, 0.55);
+        check(&schedule, 99, 0.1);
+    }
+
+    #[test]
+    fn wsd_decays_over_its_last_steps_only() {
+        let schedule = ScheduleSpec::Wsd { warmup_steps: 0, decay_share: 0.2 };
+        check(&schedule, 79, 1.0);
+        check(&schedule, 80, 1.0);
+        check(&schedule, 90, 0.5);
+        check(&schedule, 99, 0.05);
+    }
+}

@@ -1,0 +1,109 @@
+//! The whole table of state × event, so that every change of rule is seen in a diff.
+
+use std::fmt::Write as _;
+
+use super::*;
+
+const TRIES: Tries = Tries { n_failures: 0, n_losses: 0, max_failures: 3, now_ms: 1_000_000 };
+
+fn states() -> Vec<RunState> {
+    let leased = RunState::Leased {
+        token: LeaseToken(5),
+        attempt: AttemptNumber(1),
+        worker: "w_a".parse().unwrap(),
+    };
+    vec![
+        RunState::Waiting,
+        RunState::Queued,
+        leased,
+        RunState::Backoff { until_ms: 999_999 },
+        RunState::Succeeded,
+        RunState::Failed { end: AttemptEnd::Bug },
+        RunState::Cancelled,
+        RunState::Diverged,
+    ]
+}
+
+fn events() -> Vec<RunEvent> {
+    let mut events = vec![
+        RunEvent::DependencySucceeded,
+        RunEvent::DependencyFailed,
+        RunEvent::Granted {
+            token: LeaseToken(6),
+            attempt: AttemptNumber(2),
+            worker: "w_b".parse().unwrap(),
+        },
+        RunEvent::BackoffElapsed,
+        RunEvent::CancelRequested,
+        RunEvent::RetryRequested,
+        RunEvent::AttemptEnded { token: LeaseToken(4), end: AttemptEnd::Succeeded },
+    ];
+    events.extend(
+        AttemptEnd::ALL.map(|end| RunEvent::AttemptEnded { token: LeaseToken(5), end }),
+    );
+    events
+}
+
+fn name(event: &RunEvent) -> String {
+    match event {
+        RunEvent::AttemptEnded { token: LeaseToken(4), .. } => "ended (old token)".into(),
+        RunEvent::AttemptEnded { end, .. } => format!("ended {}", end.label()),
+        RunEvent::Granted { .. } => "granted".into(),
+        other => format!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_table_of_transitions() {
+    let mut table = String::new();
+    for event in events() {
+        write!(table, "{:<22}", name(&event)).unwrap();
+        for state in states() {
+            let cell = match state.on(event.clone(), TRIES) {
+                Ok(Transition::To { state, .. }) => state.label(),
+                Ok(Transition::Stale) => "·",
+                Err(_) => "ERROR",
+            };
+            write!(table, " {}>{cell:<10}", &state.label()[..2]).unwrap();
+        }
+        table.truncate(table.trim_end().len());
+        table.push('\n');
+    }
+    insta::assert_snapshot!(table);
+}
+
+#[test]
+fn a_failure_backs_off_longer_each_time_and_then_ends_the_run() {
+    let leased = &states()[2];
+    let ended = || RunEvent::AttemptEnded { token: LeaseToken(5), end: AttemptEnd::Bug };
+    let state_after = |n_failures| match leased.on(ended(), Tries { n_failures, ..TRIES }) {
+        Ok(Transition::To { state, .. }) => state,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(state_after(0), RunState::Backoff { until_ms: 1_001_000 });
+    assert_eq!(state_after(1), RunState::Backoff { until_ms: 1_002_000 });
+    assert_eq!(state_after(2), RunState::Failed { end: AttemptEnd::Bug });
+}
+
+#[test]
+fn a_lost_worker_is_not_charged_to_the_run() {
+    let leased = &states()[2];
+    let lost = RunEvent::AttemptEnded { token: LeaseToken(5), end: AttemptEnd::WorkerLost };
+    let transition = leased.on(lost, Tries { n_failures: 2, n_losses: 50, ..TRIES }).unwrap();
+    let Transition::To { state, charge, .. } = transition else { panic!("stale") };
+    assert_eq!((state, charge), (RunState::Queued, Charge::Loss));
+}
+
+#[test]
+fn an_early_timer_changes_nothing() {
+    let backoff = RunState::Backoff { until_ms: 2_000_000 };
+    assert_eq!(backoff.on(RunEvent::BackoffElapsed, TRIES), Ok(Transition::Stale));
+}
+
+#[test]
+fn every_state_has_its_label_in_the_list() {
+    for (state, label) in states().iter().zip(LABELS) {
+        assert_eq!(state.label(), label);
+        assert_eq!(state.is_terminal(), TERMINAL.contains(&label));
+    }
+}

@@ -1,0 +1,115 @@
+//! One `check` for good files and one for bad ones.
+
+use super::*;
+
+const GOOD: &str = r"
+version: 1
+name: tiny
+data:
+  corpora:
+    - {name: plays, files: ['texts/*.txt']}
+  tokenizer: {bpe: {vocab_size: 512}}
+stages:
+  - name: pretrain
+    recipe:
+      pretrain:
+        model: {d_model: 32, n_layers: 2, n_heads: 2, ffn_hidden: 96}
+        training:
+          sequence_length: 128
+          batch_sequences: 8
+          optimizer: {learning_rate: 1e-3}
+          schedule: {constant: {warmup_steps: 10}}
+        axes:
+          - {name: architecture, field: model.preset, values: [llama, tnl]}
+        design: {fixed_tokens: {tokens: 1e6}}
+";
+
+#[track_caller]
+fn check_bad(from: &str, to: &str, place: (u64, u64), path: &str, says: &str) {
+    assert!(GOOD.contains(from), "`{from}` is not in the good file");
+    let error = parse(&GOOD.replacen(from, to, 1), "tiny.yaml").unwrap_err();
+    assert_eq!((error.place.line, error.place.column), place, "{error}");
+    assert_eq!(error.path, path, "{error}");
+    assert!(error.problem.contains(says), "{error}");
+}
+
+#[test]
+fn a_good_file_is_read_with_its_defaults() {
+    let spec = parse(GOOD, "tiny.yaml").unwrap().spec;
+    let RecipeSpec::Pretrain(pretrain) = &spec.stages[0].recipe;
+    assert_eq!(pretrain.design, DesignSpec::FixedTokens { tokens: 1_000_000 });
+    assert_eq!(pretrain.training.optimizer.learning_rate, 1e-3);
+    assert_eq!(pretrain.training.optimizer.beta2, 0.95);
+    assert_eq!(spec.data.tokenizer.vocab_size(), 512);
+}
+
+#[test]
+fn an_unknown_key_names_the_nearest_valid_one() {
+    check_bad(
+        "sequence_length",
+        "sequence_lenght",
+        (13, 11),
+        "stages[0].recipe.pretrain.training.sequence_lenght",
+        "did you mean `sequence_length`?",
+    );
+}
+
+#[test]
+fn a_wrong_type_says_what_was_expected() {
+    check_bad(
+        "batch_sequences: 8",
+        "batch_sequences: eight",
+        (14, 28),
+        "stages[0].recipe.pretrain.training.batch_sequences",
+        "expected u32",
+    );
+}
+
+#[test]
+fn a_value_out_of_range_says_the_range() {
+    check_bad(
+        "learning_rate: 1e-3",
+        "learning_rate: -1",
+        (15, 23),
+        "stages[0].recipe.pretrain.training.optimizer.learning_rate",
+        "above 0",
+    );
+    check_bad("vocab_size: 512", "vocab_size: 3", (7, 21), "data.tokenizer.bpe.vocab_size", "257");
+}
+
+#[test]
+fn an_axis_without_values_is_refused() {
+    check_bad(
+        "values: [llama, tnl]",
+        "values: []",
+        (18, 55),
+        "stages[0].recipe.pretrain.axes[0].values",
+        "empty",
+    );
+}
+
+#[test]
+fn a_newer_version_is_refused_before_its_keys_are_judged() {
+    check_bad("version: 1", "version: 2\nnovel: yes", (2, 1), "version", "reads 1");
+}
+
+#[test]
+fn text_that_is_no_yaml_is_refused_with_its_place() {
+    let error = parse("version: 1\nname: [a\n", "x.yaml").unwrap_err();
+    assert!(error.problem.starts_with("not readable as YAML"), "{error}");
+    assert!(error.place.line >= 2, "{error}");
+}
+
+#[test]
+fn a_repeated_key_is_refused() {
+    let error = parse(&GOOD.replacen("name: tiny", "name: tiny\nname: twice", 1), "x.yaml");
+    assert!(error.is_err());
+}
+
+#[test]
+fn the_schema_knows_every_part() {
+    let schema = json_schema().to_string();
+    for key in ["sequence_length", "isoflop", "hold_out", "rolling_checkpoint_seconds"] {
+        assert!(schema.contains(key), "{key}");
+    }
+}

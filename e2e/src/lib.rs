@@ -1,0 +1,1 @@
+//! Whole clusters, faults, and the tests that keep the house tidy.

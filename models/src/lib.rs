@@ -1,0 +1,20 @@
+//! The networks: one file per architecture, each operator with a naive twin.
+//!
+//! It reads and writes no files, logs nothing, looks for no devices and knows no clock. Weights come
+//! in and go out as named tensors; the trainer owns optimiser, data and schedule.
+//!
+//! Letters of the shape comments: `B` batch, `T` time, `E` model width, `H` heads, `K` key width per
+//! head, `V` value width per head, `F` feed-forward width, `C` chunk length, `N` number of chunks.
+
+pub mod error;
+pub mod language_model;
+pub mod llama;
+pub mod tnl;
+pub mod hgrn2;
+pub mod cosformer2;
+pub mod ops;
+pub mod parameters;
+
+pub use error::ModelsError;
+pub use language_model::{DecayGroups, LanguageModel};
+pub use ops::{Execution, Form, MatmulPrecision};

@@ -1,0 +1,1 @@
+//! The program on a machine that carries out assignments: an agent and its trainer children.
