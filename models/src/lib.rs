@@ -6,14 +6,14 @@
 //! Letters of the shape comments: `B` batch, `T` time, `E` model width, `H` heads, `K` key width per
 //! head, `V` value width per head, `F` feed-forward width, `C` chunk length, `N` number of chunks.
 
+pub mod cosformer2;
 pub mod error;
+pub mod hgrn2;
 pub mod language_model;
 pub mod llama;
-pub mod tnl;
-pub mod hgrn2;
-pub mod cosformer2;
 pub mod ops;
 pub mod parameters;
+pub mod tnl;
 
 pub use error::ModelsError;
 pub use language_model::{DecayGroups, LanguageModel};

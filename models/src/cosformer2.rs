@@ -1,0 +1,128 @@
+//! cosFormer2: Shen et al., "Scaling Laws for Linear Complexity Language Models", 2024,
+//! <https://arxiv.org/abs/2406.16690>, section 2.2 and appendix A.1.4, after Qin et al., "cosFormer:
+//! Rethinking Softmax in Attention", 2022, <https://arxiv.org/abs/2202.08791>.
+//!
+//! Built: linear attention without decay, LRPE in every layer, a Toeplitz position encoding before
+//! the first layer, TNL's output gate. The authors published no code of it: the θ table is TNL's and
+//! the exact form of TPE is the contract's reading of the published cost. Left out: learned θ, the
+//! cache of generation.
+//!
+//! | paper | here | shape |
+//! |---|---|---|
+//! | x, the normed input | `x` | `[B, T, E]` |
+//! | W_q, W_k, W_v, W_o | `q`, `k`, `v`, `o` | `[E, E]` |
+//! | W_g1, W_g2 | `gate.down`, `gate.up` | `[r, E]`, `[E, r]` |
+//! | θ | in `lrpe` | `[H, K]` |
+//! | TPE | `CosFormer2Positions` | `[E, e]` |
+//!
+//! q = LRPE(SiLU(x W_qᵀ)), k = LRPE(SiLU(x W_kᵀ)), v = x W_vᵀ.
+//! Per head:  S_t = S_{t−1} + k_tᵀ v_t,  o_t = q_t S_t.
+//! y = [ sigmoid(x W_g1ᵀ W_g2ᵀ) ⊙ srmsnorm(o of all heads) ] W_oᵀ
+//! Before layer 0 the scaled embedding goes through TPE (equations in `ops::toeplitz`).
+
+use domain::model::{MixerConfig, ModelConfig};
+use tch::Tensor;
+
+use crate::ModelsError;
+use crate::language_model::Mixer;
+use crate::ops::decay_attention::{self, CHUNK, DecayTable, decay_attention};
+use crate::ops::lrpe::{self, Lrpe};
+use crate::ops::norm::srmsnorm;
+use crate::ops::output_gate::OutputGate;
+use crate::ops::table::{Key, TableCache};
+use crate::ops::toeplitz::Toeplitz;
+use crate::ops::{Execution, Form, Linear, sizes};
+use crate::parameters::{Init, Path};
+
+/// Linear attention without decay.
+#[derive(Debug)]
+pub(crate) struct CosFormer2Mixer {
+    heads: i64,
+    eps: f64,
+    lrpe: Lrpe,
+    tables: TableCache<DecayTable>,
+    q: Linear,
+    k: Linear,
+    v: Linear,
+    gate: OutputGate,
+    o: Linear,
+}
+
+impl CosFormer2Mixer {
+    pub(crate) fn new(mut path: Path<'_>, config: &ModelConfig) -> Result<Self, ModelsError> {
+        let MixerConfig::CosFormer2 { gate_rank, .. } = config.mixer else {
+            unreachable!("the skeleton chooses the mixer by the configuration");
+        };
+        let d = i64::from(config.shape.d_model);
+        Ok(Self {
+            heads: i64::from(config.shape.n_heads),
+            eps: config.norm_eps,
+            lrpe: Lrpe::new(),
+            tables: TableCache::new(),
+            q: path.linear("q", d, d)?,
+            k: path.linear("k", d, d)?,
+            v: path.linear("v", d, d)?,
+            gate: OutputGate::new(&mut path, d, i64::from(gate_rank))?,
+            o: path.linear("o", d, d)?,
+        })
+    }
+
+    fn attend(&self, q: &Tensor, k: &Tensor, v: &Tensor, form: Form) -> Tensor {
+        let heads = usize::try_from(self.heads).expect("the number of heads is small");
+        let rates = vec![0.0; heads];
+        if form == Form::Recurrent {
+            let (q, k) = (lrpe::naive(q), lrpe::naive(k));
+            return decay_attention::naive(&q, &k, v, &rates, None).0;
+        }
+        let key = Key::of(v, form.chunk_or(CHUNK));
+        let build = || DecayTable::new(&rates, key.time, key.chunk, key.kind, key.device);
+        let (q, k) = (self.lrpe.forward(q), self.lrpe.forward(k)); // [B, T, H, 2·K]
+        self.tables.with(key, build, |table| decay_attention(&q, &k, v, table))
+    }
+}
+
+impl Mixer for CosFormer2Mixer {
+    fn forward(&self, x: &Tensor, execution: Execution) -> Tensor {
+        let [b, t, e] = sizes(x);
+        let (precision, h) = (execution.precision, self.heads);
+        let heads = |y: Tensor| y.view([b, t, h, e / h]);
+        let q = heads(self.q.forward(x, precision).silu()); // [B, T, H, K]
+        let k = heads(self.k.forward(x, precision).silu()); // [B, T, H, K]
+        let v = heads(self.v.forward(x, precision)); // [B, T, H, V]
+        let o = self.attend(&q, &k, &v, execution.form).reshape([b, t, e]); // [B, T, E]
+        let gated = self.gate.forward(x, precision) * srmsnorm(&o, self.eps);
+        self.o.forward(&gated, precision) // [B, T, E]
+    }
+}
+
+/// The position encoding before layer 0, the tensor `tpe.weight`.
+#[derive(Debug)]
+pub(crate) struct CosFormer2Positions {
+    toeplitz: Toeplitz,
+}
+
+impl CosFormer2Positions {
+    /// The encoding, at first the identity, if the configuration has it.
+    pub(crate) fn new(
+        path: &mut Path<'_>,
+        config: &ModelConfig,
+    ) -> Result<Option<Self>, ModelsError> {
+        let MixerConfig::CosFormer2 { tpe_modes: tpe_modes @ 1.., .. } = config.mixer else {
+            return Ok(None);
+        };
+        let shape = [i64::from(config.shape.d_model), i64::from(tpe_modes)];
+        let weight = path.sub("tpe").tensor("weight", &shape, Init::FirstColumn)?;
+        Ok(Some(Self { toeplitz: Toeplitz::new(weight) }))
+    }
+
+    /// x `[B, T, E]`, the scaled embedding, to `[B, T, E]`.
+    pub(crate) fn forward(&self, x: &Tensor, form: Form) -> Tensor {
+        match form {
+            Form::Fast => self.toeplitz.forward(x, None),
+            Form::Chunked(chunk) => self.toeplitz.forward(x, Some(chunk.max(1))),
+            Form::Recurrent => self.toeplitz.forward_naive(x),
+        }
+    }
+}
+
+// Parameter groups: the mixer's six matrices decay, `tpe.weight` does not.

@@ -1,0 +1,172 @@
+//! HGRN2: Qin et al., "HGRN2: Gated Linear RNNs with State Expansion", 2024,
+//! <https://arxiv.org/abs/2404.07904>, as trained in "Scaling Laws for Linear Complexity Language
+//! Models", 2024, <https://arxiv.org/abs/2406.16690>.
+//!
+//! Built: linear attention with a forget gate per key channel and token, bounded from below by a
+//! learned amount that grows with depth. It differs from the second paper's text where the authors'
+//! code does: the lower bounds leave out the first layer's share (else the last layer would never
+//! write), and there is no output gate. Left out: the cache of generation.
+//!
+//! | paper | here | shape |
+//! |---|---|---|
+//! | x, the normed input | `x` | `[B, T, E]` |
+//! | W_q, W_f, W_v, W_o | `q`, `f`, `v`, `o` | `[E, E]` |
+//! | Γ | `lower_bounds` | `[L, E]` |
+//! | lb_ℓ | `log_bound` (its log), 1 − lb_ℓ as `rest` | `[E]` |
+//! | log f_t | `log_forget` | `[B, T, H, K]` |
+//!
+//! P = softmax of Γ over layers,  lb_ℓ = Σ_{1≤r≤ℓ} P_r.
+//! q = SiLU(x W_qᵀ), v = x W_vᵀ, z = x W_fᵀ,
+//! f = lb + (1 − lb) sigmoid(z),  k = 1 − f = (1 − lb) sigmoid(−z).
+//! Per head:  S_t = Diag(f_t) S_{t−1} + k_tᵀ v_t,  o_t = q_t S_t.  y = srmsnorm(o of all heads) W_oᵀ
+//!
+//! f is only needed as its log, and is never formed: log f = logaddexp(log lb, log(1 − lb) +
+//! logsigmoid(z)), in layer 0, where lb = 0, logsigmoid(z). 1 − f would cancel where f is near 1, so
+//! k is computed from the other side of the sigmoid.
+
+use domain::model::{Architecture, ModelConfig};
+use tch::Tensor;
+
+use crate::ModelsError;
+use crate::language_model::Mixer;
+use crate::ops::gated_attention::{self, CHUNK, GateTable, gated_attention};
+use crate::ops::norm::srmsnorm;
+use crate::ops::table::{Key, TableCache};
+use crate::ops::{Execution, Form, Linear, sizes};
+use crate::parameters::{Init, Path};
+
+/// The tensor `lower_bounds`, one for the model.
+#[derive(Debug)]
+pub(crate) struct LowerBounds {
+    gamma: Tensor,
+}
+
+/// What one layer sees of it.
+#[derive(Debug)]
+pub(crate) struct LayerBound {
+    gamma: Tensor,
+    layer: i64,
+}
+
+impl LowerBounds {
+    /// The tensor, all ones, if the architecture has it.
+    pub(crate) fn new(
+        path: &mut Path<'_>,
+        config: &ModelConfig,
+    ) -> Result<Option<Self>, ModelsError> {
+        if config.architecture() != Architecture::Hgrn2 {
+            return Ok(None);
+        }
+        let shape = [i64::from(config.shape.n_layers), i64::from(config.shape.d_model)];
+        let gamma = path.tensor("lower_bounds", &shape, Init::Constant(1.0))?;
+        Ok(Some(Self { gamma }))
+    }
+
+    pub(crate) fn layer(&self, layer: u32) -> LayerBound {
+        LayerBound { gamma: self.gamma.shallow_clone(), layer: i64::from(layer) }
+    }
+}
+
+impl LayerBound {
+    /// The logs of lb_ℓ and 1 − lb_ℓ, `[E]` each; none for the layer without bound. Both are
+    /// log-sums of exponentials of disjoint rows, so neither loses digits to the other.
+    fn logs(&self) -> Option<(Tensor, Tensor)> {
+        if self.layer == 0 {
+            return None;
+        }
+        let [layers, _] = sizes(&self.gamma);
+        let rows = |from: i64, count: i64| self.gamma.narrow(0, from, count);
+        let above = rows(self.layer + 1, layers - self.layer - 1);
+        let others = Tensor::cat(&[rows(0, 1), above], 0);
+        let all = self.gamma.logsumexp([0], false);
+        let bound = rows(1, self.layer).logsumexp([0], false);
+        Some((bound - &all, others.logsumexp([0], false) - &all))
+    }
+}
+
+/// Linear attention with a data-dependent decay per key channel.
+#[derive(Debug)]
+pub(crate) struct Hgrn2Mixer {
+    heads: i64,
+    eps: f64,
+    bound: LayerBound,
+    tables: TableCache<GateTable>,
+    q: Linear,
+    f: Linear,
+    v: Linear,
+    o: Linear,
+}
+
+impl Hgrn2Mixer {
+    pub(crate) fn new(
+        mut path: Path<'_>,
+        config: &ModelConfig,
+        bound: LayerBound,
+    ) -> Result<Self, ModelsError> {
+        let d = i64::from(config.shape.d_model);
+        Ok(Self {
+            heads: i64::from(config.shape.n_heads),
+            eps: config.norm_eps,
+            bound,
+            tables: TableCache::new(),
+            q: path.linear("q", d, d)?,
+            f: path.linear("f", d, d)?,
+            v: path.linear("v", d, d)?,
+            o: path.linear("o", d, d)?,
+        })
+    }
+
+    /// log f and k, of the shape of z.
+    fn gates(&self, z: &Tensor) -> (Tensor, Tensor) {
+        let (kept, written) = (z.log_sigmoid(), (-z).sigmoid());
+        match self.bound.logs() {
+            None => (kept, written),
+            Some((log_bound, log_rest)) => {
+                (log_bound.logaddexp(&(kept + &log_rest)), written * log_rest.exp())
+            }
+        }
+    }
+}
+
+impl Mixer for Hgrn2Mixer {
+    fn forward(&self, x: &Tensor, execution: Execution) -> Tensor {
+        let [b, t, e] = sizes(x);
+        let (precision, h) = (execution.precision, self.heads);
+        let heads = |y: Tensor| y.view([b, t, h, e / h]);
+        let q = heads(self.q.forward(x, precision).silu()); // [B, T, H, K]
+        let v = heads(self.v.forward(x, precision)); // [B, T, H, V]
+        let (log_forget, k) = self.gates(&self.f.forward(x, precision));
+        let (log_forget, k) = (heads(log_forget), heads(k)); // [B, T, H, K]
+        let inputs = [&q, &k, &v, &log_forget];
+        let (o, _) = if execution.form == Form::Recurrent {
+            gated_attention::naive(inputs, None)
+        } else {
+            let key = Key::of(x, execution.form.chunk_or(CHUNK));
+            let build = || GateTable::new(key.time, key.chunk, key.kind, key.device);
+            self.tables.with(key, build, |table| gated_attention(inputs, table, None))
+        };
+        self.o.forward(&srmsnorm(&o.reshape([b, t, e]), self.eps), precision) // [B, T, E]
+    }
+}
+
+// Parameter groups: the four matrices decay, `lower_bounds` does not.
+
+#[cfg(test)]
+mod tests {
+    use tch::{Device, Kind};
+
+    use super::*;
+
+    #[test]
+    fn bounds_start_at_zero_grow_with_depth_and_stay_below_one() {
+        let gamma = Tensor::ones([4, 3], (Kind::Double, Device::Cpu));
+        for layer in 1..4 {
+            let bound = LayerBound { gamma: gamma.shallow_clone(), layer };
+            let (log_bound, log_rest) = bound.logs().unwrap();
+            let expected = layer as f64 / 4.0;
+            assert!((log_bound.exp().double_value(&[0]) - expected).abs() < 1e-14);
+            assert!((log_rest.exp().double_value(&[0]) - (1.0 - expected)).abs() < 1e-14);
+        }
+        assert!(LayerBound { gamma, layer: 0 }.logs().is_none());
+    }
+}

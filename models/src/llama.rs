@@ -1,0 +1,136 @@
+//! LLaMA: Touvron et al., "LLaMA: Open and Efficient Foundation Language Models", 2023,
+//! <https://arxiv.org/abs/2302.13971>; grouped queries as in LLaMA 2.
+//!
+//! Built: causal softmax attention with rotary positions. The defaults of the contract are the
+//! common open weights; the preset `llama_study` is the baseline of "Scaling Laws for Linear
+//! Complexity Language Models" (arXiv 2406.16690), whose rotation runs its frequencies over all
+//! heads. Left out: the key/value cache of generation.
+//!
+//! | paper | here | shape |
+//! |---|---|---|
+//! | x, the normed input | `x` | `[B, T, E]` |
+//! | W_q, W_o | `q`, `o` | `[E, E]` |
+//! | W_k, W_v | `k`, `v` | `[n_kv_heads·K, E]` |
+//! | d_h | `K` | |
+//!
+//! Per head:  q = R_t x W_qᵀ,  k = R_t x W_kᵀ,  v = x W_vᵀ,
+//!            o_t = Σ_{s≤t} softmax_s(q_t · k_s / √d_h) v_s,  y = [o of all heads] W_oᵀ
+//! with R_t the rotation of the channel pairs by the position. Query head i reads key/value head
+//! ⌊i · n_kv_heads / h⌋.
+
+use domain::model::{MixerConfig, ModelConfig};
+use tch::Tensor;
+
+use crate::ModelsError;
+use crate::language_model::Mixer;
+use crate::ops::rotary::Rotary;
+use crate::ops::{Execution, Form, Linear, sizes};
+use crate::parameters::Path;
+
+/// Causal softmax attention with rotary positions.
+#[derive(Debug)]
+pub(crate) struct LlamaMixer {
+    heads: i64,
+    kv_heads: i64,
+    rotary: Rotary,
+    q: Linear,
+    k: Linear,
+    v: Linear,
+    o: Linear,
+}
+
+impl LlamaMixer {
+    pub(crate) fn new(mut path: Path<'_>, config: &ModelConfig) -> Result<Self, ModelsError> {
+        let MixerConfig::Llama { n_kv_heads, rope, rope_base } = config.mixer else {
+            unreachable!("the skeleton chooses the mixer by the configuration");
+        };
+        let d = i64::from(config.shape.d_model);
+        let kv_width = i64::from(n_kv_heads) * i64::from(config.head_width());
+        Ok(Self {
+            heads: i64::from(config.shape.n_heads),
+            kv_heads: i64::from(n_kv_heads),
+            rotary: Rotary::new(rope, rope_base),
+            q: path.linear("q", d, d)?,
+            k: path.linear("k", kv_width, d)?,
+            v: path.linear("v", kv_width, d)?,
+            o: path.linear("o", d, d)?,
+        })
+    }
+}
+
+impl Mixer for LlamaMixer {
+    fn forward(&self, x: &Tensor, execution: Execution) -> Tensor {
+        let [b, t, e] = sizes(x);
+        let (precision, h) = (execution.precision, self.heads);
+        let heads = |y: &Tensor, count: i64| y.view([b, t, count, e / h]);
+        let q = self.rotary.forward(&heads(&self.q.forward(x, precision), h)); // [B, T, H, K]
+        let k = self.rotary.forward(&heads(&self.k.forward(x, precision), self.kv_heads));
+        let v = heads(&self.v.forward(x, precision), self.kv_heads);
+        let (k, v) = (self.for_each_query(&k), self.for_each_query(&v)); // [B, T, H, K]
+        let o = match execution.form {
+            Form::Recurrent => naive(&q, &k, &v),
+            Form::Fast | Form::Chunked(_) => softmax_attention(&q, &k, &v),
+        };
+        self.o.forward(&o.reshape([b, t, e]), precision) // [B, T, E]
+    }
+}
+
+impl LlamaMixer {
+    /// Repeats shared keys or values, so that each query head has its own.
+    fn for_each_query(&self, x: &Tensor) -> Tensor {
+        if self.kv_heads == self.heads {
+            return x.shallow_clone();
+        }
+        x.repeat_interleave_self_int(self.heads / self.kv_heads, 2, None)
+    }
+}
+
+/// Causal attention, scaled by 1/√K: q, k, v and the result `[B, T, H, K]`.
+fn softmax_attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
+    let by_head = |x: &Tensor| x.transpose(1, 2); // [B, H, T, K]
+    Tensor::scaled_dot_product_attention(
+        &by_head(q),
+        &by_head(k),
+        &by_head(v),
+        None::<&Tensor>,
+        0.0,
+        true,
+        None,
+        false,
+    )
+    .transpose(1, 2) // [B, T, H, K]
+}
+
+/// The naive twin: token by token over the tokens seen so far.
+fn naive(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
+    let [_, t, _, key] = sizes(q);
+    let mut outputs = Vec::new();
+    for position in 0..t {
+        let seen = |x: &Tensor| x.narrow(1, 0, position + 1).transpose(1, 2); // [B, H, S, K]
+        let query = q.select(1, position).unsqueeze(2); // [B, H, 1, K]
+        let scores = query.matmul(&seen(k).transpose(-1, -2)) / (key as f64).sqrt();
+        let weights = scores.softmax(-1, q.kind()); // [B, H, 1, S]
+        outputs.push(weights.matmul(&seen(v)).squeeze_dim(2)); // [B, H, K]
+    }
+    Tensor::stack(&outputs, 1) // [B, T, H, K]
+}
+
+// Parameter groups: all four matrices decay.
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::testing::{assert_same_with_gradients, random};
+
+    #[test]
+    fn the_fused_attention_and_the_loop_over_tokens_agree() {
+        for (t, h, k) in [(1, 1, 2), (17, 3, 8), (70, 2, 16)] {
+            let input = |seed| random(&[2, t, h, k], seed);
+            assert_same_with_gradients(
+                &[&input(1), &input(2), &input(3)],
+                |x| vec![softmax_attention(&x[0], &x[1], &x[2])],
+                |x| vec![naive(&x[0], &x[1], &x[2])],
+            );
+        }
+    }
+}

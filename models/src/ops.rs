@@ -1,0 +1,59 @@
+//! What two or more architectures share: linear layers, norms, rotations and the linear-attention
+//! operators, each with its naive twin.
+//!
+//! It holds no parameters of its own; layers own them.
+
+pub mod decay_attention;
+pub mod gated_attention;
+pub mod linear;
+pub mod lrpe;
+pub mod norm;
+pub mod output_gate;
+pub mod rotary;
+pub(crate) mod table;
+pub mod toeplitz;
+
+#[cfg(test)]
+pub(crate) mod testing;
+
+use tch::Tensor;
+
+pub use linear::{Linear, MatmulPrecision};
+
+/// How the mixing layers compute what they compute. All forms give the same numbers to rounding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Form {
+    /// The form that trains fastest.
+    #[default]
+    Fast,
+    /// The linear mixers in chunks of this many tokens, at least 1; `llama` has no chunks and takes
+    /// it as [`Form::Fast`]. A chunk as long as the text is the quadratic parallel form.
+    Chunked(i64),
+    /// The recurrence over time, as the papers write it: slow, and what the others are tested
+    /// against.
+    Recurrent,
+}
+
+impl Form {
+    /// The chunk length where this form has one.
+    pub(crate) fn chunk_or(self, usual: i64) -> i64 {
+        match self {
+            Self::Chunked(length) => length.max(1),
+            Self::Fast | Self::Recurrent => usual,
+        }
+    }
+}
+
+/// How a forward pass is carried out; no part of the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Execution {
+    /// Precision of the products with weight matrices.
+    pub precision: MatmulPrecision,
+    /// Form of the mixing layers.
+    pub form: Form,
+}
+
+/// The sizes of a tensor whose rank the caller knows.
+pub(crate) fn sizes<const RANK: usize>(x: &Tensor) -> [i64; RANK] {
+    x.size().try_into().expect("the rank was fixed where the tensor was made")
+}

@@ -1,0 +1,128 @@
+//! Rotary positions in the two layouts of the contract.
+//!
+//! It does not know about attention.
+
+use domain::model::Rope;
+use tch::{Kind, Tensor};
+
+use super::sizes;
+use super::table::{Key, TableCache, constant};
+
+/// Angle per position of pair `pair` of head `head`.
+fn frequency(rope: Rope, base: f64, heads: i64, head_width: i64, head: i64, pair: i64) -> f64 {
+    let exponent = match rope {
+        Rope::Half => 2 * pair,
+        Rope::InterleavedFull => 2 * (head * (head_width / 2) + pair),
+    };
+    let width = match rope {
+        Rope::Half => head_width,
+        Rope::InterleavedFull => heads * head_width,
+    };
+    base.powf(-(exponent as f64) / width as f64)
+}
+
+/// Turns queries and keys by their position.
+#[derive(Debug)]
+pub struct Rotary {
+    rope: Rope,
+    base: f64,
+    /// Cosines and sines, `[T, H or 1, K/2]`.
+    tables: TableCache<(Tensor, Tensor)>,
+}
+
+impl Rotary {
+    /// Rotations of a layout and base.
+    pub fn new(rope: Rope, base: f64) -> Self {
+        Self { rope, base, tables: TableCache::new() }
+    }
+
+    /// x `[B, T, H, K]`, the same shape back. For `half` the number of heads does not matter.
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        let [b, t, h, k] = sizes(x);
+        let key = Key::of(x, h);
+        self.tables.with(
+            key,
+            || self.build(key, h, k),
+            |(cos, sin)| {
+                let (first, second, pair_dim) = match self.rope {
+                    Rope::Half => (x.narrow(-1, 0, k / 2), x.narrow(-1, k / 2, k / 2), -2),
+                    Rope::InterleavedFull => {
+                        let pairs = x.view([b, t, h, k / 2, 2]);
+                        (pairs.select(-1, 0), pairs.select(-1, 1), -1)
+                    }
+                };
+                let turned = [&first * cos - &second * sin, first * sin + second * cos];
+                Tensor::stack(&turned, pair_dim).reshape([b, t, h, k])
+            },
+        )
+    }
+
+    fn build(&self, key: Key, heads: i64, head_width: i64) -> (Tensor, Tensor) {
+        let rows = if self.rope == Rope::Half { 1 } else { heads };
+        let mut angles = Vec::new();
+        for position in 0..key.time {
+            for head in 0..rows {
+                for pair in 0..head_width / 2 {
+                    let angle = frequency(self.rope, self.base, heads, head_width, head, pair);
+                    angles.push(position as f64 * angle);
+                }
+            }
+        }
+        // Cosine and sine in float64: float32 angles lose digits with the position.
+        let angles = constant(&angles, &[key.time, rows, head_width / 2], Kind::Double, key.device);
+        (angles.cos().to_kind(key.kind), angles.sin().to_kind(key.kind))
+    }
+}
+
+/// The naive twin: one pair of one position at a time, as the contract writes it.
+pub fn naive(x: &Tensor, rope: Rope, base: f64) -> Tensor {
+    let [_, t, h, k] = sizes(x);
+    let half = k / 2;
+    let mut positions = Vec::new();
+    for position in 0..t {
+        let mut heads = Vec::new();
+        for head in 0..h {
+            let row = x.select(1, position).select(1, head); // [B, K]
+            let mut channels: Vec<Tensor> = (0..k).map(|channel| row.select(-1, channel)).collect();
+            for pair in 0..half {
+                let (first, second) = match rope {
+                    Rope::Half => (pair, pair + half),
+                    Rope::InterleavedFull => (2 * pair, 2 * pair + 1),
+                };
+                let angle = position as f64 * frequency(rope, base, h, k, head, pair);
+                let (a, b) = (row.select(-1, first), row.select(-1, second));
+                let turned =
+                    (&a * angle.cos() - &b * angle.sin(), a * angle.sin() + b * angle.cos());
+                channels[index(first)] = turned.0;
+                channels[index(second)] = turned.1;
+            }
+            heads.push(Tensor::stack(&channels, -1)); // [B, K]
+        }
+        positions.push(Tensor::stack(&heads, 1)); // [B, H, K]
+    }
+    Tensor::stack(&positions, 1) // [B, T, H, K]
+}
+
+fn index(channel: i64) -> usize {
+    usize::try_from(channel).expect("channels are counted from zero")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::testing::{assert_same_with_gradients, random};
+
+    #[test]
+    fn both_layouts_turn_as_the_contract_says() {
+        for rope in [Rope::Half, Rope::InterleavedFull] {
+            for (t, h, k) in [(1, 1, 2), (7, 3, 8), (13, 2, 12)] {
+                let x = random(&[2, t, h, k], 11);
+                assert_same_with_gradients(
+                    &[&x],
+                    |inputs| vec![Rotary::new(rope, 500.0).forward(&inputs[0])],
+                    |inputs| vec![naive(&inputs[0], rope, 500.0)],
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Constant tensors that depend on length and device only, made once and kept.
+//!
+//! It does not know what they mean.
+
+use std::cell::RefCell;
+
+use tch::{Device, Kind, Tensor};
+
+/// A constant made in float64 and rounded once.
+pub(crate) fn constant(values: &[f64], shape: &[i64], kind: Kind, device: Device) -> Tensor {
+    Tensor::from_slice(values).view(shape).to_kind(kind).to_device(device)
+}
+
+/// What a table depends on beside the layer that keeps it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Key {
+    /// Length of the text.
+    pub(crate) time: i64,
+    /// Chunk length.
+    pub(crate) chunk: i64,
+    /// Element type of the inputs.
+    pub(crate) kind: Kind,
+    /// Device of the inputs.
+    pub(crate) device: Device,
+}
+
+impl Key {
+    /// The key for an input `[B, T, …]`.
+    pub(crate) fn of(x: &Tensor, chunk: i64) -> Self {
+        Self { time: x.size()[1], chunk, kind: x.kind(), device: x.device() }
+    }
+}
+
+/// The table that was asked for last. A training run has one length, so one is enough.
+#[derive(Debug)]
+pub(crate) struct TableCache<T> {
+    last: RefCell<Option<(Key, T)>>,
+}
+
+impl<T> TableCache<T> {
+    pub(crate) fn new() -> Self {
+        Self { last: RefCell::new(None) }
+    }
+
+    /// Reads the table for a key, building it if it is not the last one.
+    pub(crate) fn with<R>(
+        &self,
+        key: Key,
+        build: impl FnOnce() -> T,
+        read: impl FnOnce(&T) -> R,
+    ) -> R {
+        let mut last = self.last.borrow_mut();
+        match last.take() {
+            Some((known, table)) if known == key => read(&last.insert((key, table)).1),
+            _ => read(&last.insert((key, tch::no_grad(build))).1),
+        }
+    }
+}

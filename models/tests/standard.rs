@@ -1,0 +1,327 @@
+//! What every language model must do, written once and run for each architecture.
+//!
+//! It does not check the numbers; `golden.rs` does.
+
+use std::collections::HashMap;
+
+use domain::model::{Architecture, MixerConfig, ModelConfig, Norm, Shape};
+use models::{LanguageModel, MatmulPrecision, ModelsError};
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+use tch::{Device, Kind, Tensor};
+
+const VOCAB: u32 = 31;
+
+fn config(architecture: Architecture) -> ModelConfig {
+    tch::set_num_threads(1);
+    let shape = Shape { vocab_size: VOCAB, d_model: 24, n_layers: 3, n_heads: 3, ffn_hidden: 40 };
+    ModelConfig::new(architecture, shape).unwrap()
+}
+
+fn model(architecture: Architecture, seed: u64) -> LanguageModel {
+    LanguageModel::new(&config(architecture), Device::Cpu, seed).unwrap()
+}
+
+/// The GPU too, where there is one.
+fn devices() -> Vec<Device> {
+    let mut devices = vec![Device::Cpu];
+    if tch::Cuda::is_available() {
+        devices.push(Device::Cuda(0));
+    }
+    devices
+}
+
+fn tokens(batch: i64, time: i64, seed: i64) -> Tensor {
+    tch::manual_seed(seed);
+    Tensor::randint(i64::from(VOCAB), [batch, time], (Kind::Int64, Device::Cpu))
+}
+
+fn shapes_are_those_of_the_contract(architecture: Architecture) {
+    for device in devices() {
+        let model = LanguageModel::new(&config(architecture), device, 1).unwrap();
+        for (batch, time) in [(1, 1), (2, 9), (1, 65)] {
+            let logits = model.forward(&tokens(batch, time, 1).to_device(device));
+            assert_eq!(logits.size(), [batch, time, i64::from(VOCAB)]);
+            assert_eq!(logits.kind(), Kind::Float);
+        }
+        let loss = model.loss(&tokens(2, 9, 1).to_device(device)).double_value(&[]);
+        // Small first weights predict about evenly.
+        assert!((loss - f64::from(VOCAB).ln()).abs() < 0.2, "{loss}");
+    }
+}
+
+fn a_later_token_leaves_earlier_logits_alone(architecture: Architecture) {
+    for device in devices() {
+        let model = LanguageModel::new(&config(architecture), device, 1).unwrap();
+        let time = 75;
+        for changed in [1, 40, 74] {
+            let before = tokens(2, time, 2);
+            let after = before.copy();
+            let mut position = after.narrow(1, changed, 1);
+            position.copy_(&((&position + 1).remainder(i64::from(VOCAB))));
+            let difference = (model.forward(&before.to_device(device))
+                - model.forward(&after.to_device(device)))
+            .abs();
+            let largest =
+                |from: i64, count: i64| difference.narrow(1, from, count).max().double_value(&[]);
+            // Blocked products may round a row differently when another row changes.
+            assert!(largest(0, changed) < 1e-6, "{}", largest(0, changed));
+            assert!(largest(changed, 1) > 1e-4, "{}", largest(changed, 1));
+        }
+    }
+}
+
+fn a_gradient_reaches_every_parameter(architecture: Architecture) {
+    for tie_embeddings in [true, false] {
+        for norm in [Norm::LayerNorm, Norm::RmsNorm, Norm::SrmsNorm] {
+            let config = ModelConfig { tie_embeddings, norm, ..config(architecture) };
+            let model = LanguageModel::new(&config, Device::Cpu, 1).unwrap();
+            model.loss(&tokens(2, 33, 3)).backward();
+            for (name, parameter) in model.named_parameters() {
+                let largest = parameter.grad().abs().max().double_value(&[]);
+                assert!(largest.is_finite() && largest > 0.0, "{name}: {largest}");
+            }
+        }
+    }
+}
+
+fn the_same_seed_gives_the_same_loss(architecture: Architecture) {
+    let loss = |seed| model(architecture, seed).loss(&tokens(2, 33, 4)).double_value(&[]);
+    assert_eq!(loss(5), loss(5));
+    assert_ne!(loss(5), loss(6));
+}
+
+fn one_batch_is_learnt_by_heart(architecture: Architecture) {
+    // Aim: all parts work together. Method: plain Adam on one batch, until it is predicted.
+    for precision in [MatmulPrecision::Fp32, MatmulPrecision::Bf16] {
+        let mut model = model(architecture, 1);
+        model.set_precision(precision);
+        let text = tokens(2, 17, 5);
+        let (inputs, targets) = (text.narrow(1, 0, 16), text.narrow(1, 1, 16));
+        let parameters: Vec<Tensor> =
+            model.named_parameters().into_iter().map(|(_, tensor)| tensor).collect();
+        let mut moments: Vec<(Tensor, Tensor)> =
+            parameters.iter().map(|p| (p.zeros_like(), p.zeros_like())).collect();
+        let mut last = f64::INFINITY;
+        for step in 1..=150 {
+            let (sum, count) = model.loss_sum(&inputs, &targets);
+            assert_eq!(count, 32);
+            let loss = sum / count as f64;
+            last = loss.double_value(&[]);
+            let gradients = Tensor::run_backward(&[loss], &parameters, false, false);
+            tch::no_grad(|| {
+                for ((parameter, gradient), (mean, square)) in
+                    parameters.iter().zip(&gradients).zip(&mut moments)
+                {
+                    *mean = &*mean * 0.9 + gradient * 0.1;
+                    *square = &*square * 0.99 + gradient.square() * 0.01;
+                    let mean = &*mean / (1.0 - 0.9_f64.powi(step));
+                    let square = &*square / (1.0 - 0.99_f64.powi(step));
+                    let mut parameter = parameter.shallow_clone();
+                    let _ = parameter.g_sub_(&(mean / (square.sqrt() + 1e-8) * 0.01));
+                }
+            });
+        }
+        assert!(last < 0.1, "{precision:?}: {last}");
+    }
+}
+
+fn saved_and_loaded_weights_give_the_same_logits(architecture: Architecture) {
+    let text = tokens(2, 33, 6);
+    let first = model(architecture, 1);
+    let buffers: Vec<(String, Vec<usize>, Vec<u8>)> = first
+        .named_parameters()
+        .into_iter()
+        .map(|(name, tensor)| {
+            let shape = tensor.size().iter().map(|size| usize::try_from(*size).unwrap()).collect();
+            let mut bytes = vec![0; tensor.numel() * 4];
+            tensor.detach().copy_data_u8(&mut bytes, tensor.numel());
+            (name, shape, bytes)
+        })
+        .collect();
+    let views = buffers.iter().map(|(name, shape, bytes)| {
+        (name.clone(), TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap())
+    });
+    let file = safetensors::serialize(views, None::<HashMap<String, String>>).unwrap();
+    let loaded: Vec<(String, Tensor)> = SafeTensors::deserialize(&file)
+        .unwrap()
+        .tensors()
+        .into_iter()
+        .map(|(name, view)| {
+            let shape: Vec<i64> =
+                view.shape().iter().map(|size| i64::try_from(*size).unwrap()).collect();
+            (name, Tensor::from_data_size(view.data(), &shape, Kind::Float))
+        })
+        .collect();
+    for device in devices() {
+        let mut second = LanguageModel::new(&config(architecture), device, 2).unwrap();
+        second.load(&loaded).unwrap();
+        let logits = second.forward(&text.to_device(device)).to_device(Device::Cpu);
+        let difference = (first.forward(&text) - logits).abs().max().double_value(&[]);
+        let allowed = if device == Device::Cpu { 0.0 } else { 1e-5 };
+        assert!(difference <= allowed, "{device:?}: {difference}");
+    }
+}
+
+fn tensors_and_counts_are_those_of_the_domain(architecture: Architecture) {
+    let sizes = [(16, 2, 2, 24, 10), (24, 3, 3, 40, 31), (64, 4, 2, 170, 100)];
+    for (d_model, n_heads, n_layers, ffn_hidden, vocab_size) in sizes {
+        for tie_embeddings in [true, false] {
+            for norm in [Norm::LayerNorm, Norm::RmsNorm, Norm::SrmsNorm] {
+                let shape = Shape { vocab_size, d_model, n_layers, n_heads, ffn_hidden };
+                let config = ModelConfig {
+                    tie_embeddings,
+                    norm,
+                    ..ModelConfig::new(architecture, shape).unwrap()
+                };
+                let model = LanguageModel::new(&config, Device::Cpu, 1).unwrap();
+                let found: Vec<(String, Vec<i64>)> = model
+                    .named_parameters()
+                    .into_iter()
+                    .map(|(name, tensor)| (name, tensor.size()))
+                    .collect();
+                let expected: Vec<(String, Vec<i64>)> = config
+                    .tensors()
+                    .into_iter()
+                    .map(|tensor| {
+                        let shape = tensor.shape.iter().map(|size| i64::try_from(*size).unwrap());
+                        (tensor.name, shape.collect())
+                    })
+                    .collect();
+                assert_eq!(found, expected);
+                let count: i64 = found.iter().map(|(_, shape)| shape.iter().product::<i64>()).sum();
+                assert_eq!(u64::try_from(count).unwrap(), config.parameters_total());
+            }
+        }
+    }
+}
+
+fn only_linear_layers_decay(architecture: Architecture) {
+    let config = ModelConfig { norm: Norm::LayerNorm, ..config(architecture) };
+    let model = LanguageModel::new(&config, Device::Cpu, 1).unwrap();
+    let groups = model.decay_groups();
+    assert_eq!(groups.decay.len() + groups.no_decay.len(), model.named_parameters().len());
+    for (name, _) in &groups.decay {
+        let is_linear = name.contains(".mixer.") || name.contains(".channel.");
+        assert!(is_linear && name.ends_with(".weight"), "{name}");
+    }
+    for (name, _) in &groups.no_decay {
+        let is_linear = name.contains(".mixer.") || name.contains(".channel.");
+        assert!(!is_linear, "{name}");
+    }
+}
+
+fn wrong_weights_are_refused_by_name_and_change_nothing(architecture: Architecture) {
+    let mut model = model(architecture, 1);
+    let text = tokens(1, 9, 7);
+    let before = model.forward(&text);
+    let zeros = |model: &LanguageModel| -> Vec<(String, Tensor)> {
+        let pairs = model.named_parameters();
+        pairs.into_iter().map(|(name, tensor)| (name, tensor.detach().zeros_like())).collect()
+    };
+    let mut missing = zeros(&model);
+    let (removed, _) = missing.remove(3);
+    let error = model.load(&missing).unwrap_err();
+    assert!(matches!(&error, ModelsError::MissingTensor { name } if *name == removed), "{error}");
+    let mut extra = zeros(&model);
+    extra.push(("layers.9.bias".to_owned(), Tensor::zeros([1], (Kind::Float, Device::Cpu))));
+    assert!(model.load(&extra).unwrap_err().to_string().contains("layers.9.bias"));
+    let mut twice = zeros(&model);
+    let again = twice[0].1.shallow_clone();
+    twice.push((twice[0].0.clone(), again));
+    assert!(model.load(&twice).unwrap_err().to_string().contains("embedding.weight"));
+    let mut reshaped = zeros(&model);
+    reshaped[0].1 = reshaped[0].1.transpose(0, 1);
+    assert!(model.load(&reshaped).unwrap_err().to_string().contains("[24, 31]"));
+    assert_eq!((model.forward(&text) - before).abs().max().double_value(&[]), 0.0);
+}
+
+macro_rules! standard_tests {
+    ($module:ident, $architecture:ident, [$($name:ident),+ $(,)?]) => {
+        mod $module {
+            $(
+                #[test]
+                fn $name() {
+                    super::$name(super::Architecture::$architecture);
+                }
+            )+
+        }
+    };
+    ($($module:ident: $architecture:ident),+) => {
+        $(standard_tests!($module, $architecture, [
+            shapes_are_those_of_the_contract,
+            a_later_token_leaves_earlier_logits_alone,
+            a_gradient_reaches_every_parameter,
+            the_same_seed_gives_the_same_loss,
+            one_batch_is_learnt_by_heart,
+            saved_and_loaded_weights_give_the_same_logits,
+            tensors_and_counts_are_those_of_the_domain,
+            only_linear_layers_decay,
+            wrong_weights_are_refused_by_name_and_change_nothing,
+        ]);)+
+    };
+}
+
+standard_tests!(llama: Llama, tnl: Tnl, hgrn2: Hgrn2, cosformer2: CosFormer2);
+
+#[test]
+fn invalid_configurations_are_refused() {
+    let mut config = config(Architecture::Llama);
+    config.mixer = MixerConfig::Tnl { gate_rank: 0 };
+    let error = LanguageModel::new(&config, Device::Cpu, 1).unwrap_err();
+    assert!(error.to_string().contains("gate_rank"));
+}
+
+#[test]
+fn first_values_are_those_of_the_contract() {
+    let model = model(Architecture::CosFormer2, 1);
+    let tensors: HashMap<String, Tensor> = model.named_parameters().into_iter().collect();
+    let tpe = &tensors["tpe.weight"];
+    assert_eq!(tpe.sum(Kind::Float).double_value(&[]), 24.0);
+    assert_eq!(tpe.select(1, 0).min().double_value(&[]), 1.0);
+    let spread = tensors["layers.0.mixer.q.weight"].std(true).double_value(&[]);
+    assert!((spread / 0.02 - 1.0).abs() < 0.1, "{spread}");
+}
+
+/// The checkpoint format of the smallest models: a rename must be seen.
+#[test]
+fn names_and_shapes_of_the_smallest_models_are_pinned() {
+    let list = |architecture: Architecture| -> String {
+        let n_layers = if architecture == Architecture::Tnl { 2 } else { 1 };
+        let shape = Shape { vocab_size: 5, d_model: 4, n_layers, n_heads: 2, ffn_hidden: 3 };
+        let config = ModelConfig::new(architecture, shape).unwrap();
+        let model = LanguageModel::new(&config, Device::Cpu, 1).unwrap();
+        let lines = model.named_parameters().into_iter();
+        lines
+            .filter(|(name, _)| !name.starts_with("layers.1."))
+            .map(|(name, tensor)| format!("{name} {:?}\n", tensor.size()))
+            .collect()
+    };
+    let channel = "layers.0.channel.gate.weight [3, 4]\nlayers.0.channel.up.weight [3, 4]\n\
+                   layers.0.channel.down.weight [4, 3]\n";
+    let mixer = |names: &str| -> String {
+        names.split(' ').map(|name| format!("layers.0.mixer.{name}.weight [4, 4]\n")).collect()
+    };
+    let gate = "layers.0.mixer.gate_down.weight [2, 4]\nlayers.0.mixer.gate_up.weight [4, 2]\n";
+    let embedding = "embedding.weight [5, 4]\n";
+    assert_eq!(
+        list(Architecture::Llama),
+        format!(
+            "{embedding}layers.0.mixer_norm.weight [4]\n{}layers.0.channel_norm.weight [4]\n\
+             {channel}final_norm.weight [4]\n",
+            mixer("q k v o"),
+        ),
+    );
+    assert_eq!(
+        list(Architecture::Tnl),
+        format!("{embedding}{}{gate}{}{channel}", mixer("q k v"), mixer("o")),
+    );
+    assert_eq!(
+        list(Architecture::Hgrn2),
+        format!("{embedding}lower_bounds [1, 4]\n{}{channel}", mixer("q f v o")),
+    );
+    assert_eq!(
+        list(Architecture::CosFormer2),
+        format!("{embedding}tpe.weight [4, 2]\n{}{gate}{}{channel}", mixer("q k v"), mixer("o")),
+    );
+}
