@@ -18,6 +18,9 @@ pub struct PlanView {
     pub cells: Vec<PlannedCellView>,
     /// What was left out and why.
     pub dropped: Vec<DroppedCellView>,
+    /// What is allowed and yet seldom meant, such as data points inside the warm-up.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// The distinct runs behind the cells.
     pub n_runs: u64,
     /// The runs' training FLOPs together, `flops_exact`.

@@ -4,6 +4,13 @@
 //! It reads no file: the hashes of the sources are arguments.
 
 mod plan;
+
+mod axes;
+mod cell;
+mod design;
+mod memory;
+mod warnings;
+
 mod view;
 
 pub use plan::{DroppedCell, Plan, PlannedCell, PlannedPreparation};
@@ -11,6 +18,9 @@ pub use view::plan_view;
 
 use domain::ids::ContentHash;
 use domain::spec::{ParsedSpec, SpecError};
+
+/// The path of the stage's recipe in a study file of version 1.
+const AT: &str = "stages[0].recipe.pretrain";
 
 /// The hashes of one corpus's files, ordered by file name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,3 +38,6 @@ pub struct CorpusHashes {
 pub fn plan(parsed: &ParsedSpec, sources: &[CorpusHashes]) -> Result<Plan, SpecError> {
     plan::plan(parsed, sources)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,138 @@
+//! How long each cell trains, and which of its steps leave a data point.
+//!
+//! The budgets' FLOPs are `flops_exact`, forward and backward, head included.
+
+use domain::recipe::PretrainCell;
+use domain::spec::{CheckpointSpec, DesignSpec, FlopKind, ParameterKind};
+
+/// A budget that buys fewer steps is refused: rounding to whole steps would move it by more than
+/// 2.5 %, and so short a run is all warm-up.
+pub(crate) const MIN_STEPS_OF_A_BUDGET: u64 = 20;
+
+/// How long one cell trains at one entry of the design.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Length {
+    /// The position among the budgets and the budget, for isoFLOP designs.
+    pub(crate) budget: Option<(usize, f64)>,
+    /// Optimizer steps, or why the cell is dropped.
+    pub(crate) steps: Result<u64, String>,
+}
+
+/// The lengths of a cell: one for a fixed number of tokens, else one for each budget.
+///
+/// The cell's own `steps` are not read.
+pub(crate) fn lengths(design: &DesignSpec, cell: &PretrainCell) -> Vec<Length> {
+    match design {
+        DesignSpec::FixedTokens { tokens } => {
+            let steps = tokens.div_ceil(cell.batch_tokens());
+            vec![Length { budget: None, steps: Ok(steps) }]
+        }
+        DesignSpec::Isoflop { budgets, min_tokens_per_parameter, max_tokens_per_parameter } => {
+            let limits = (*min_tokens_per_parameter, *max_tokens_per_parameter);
+            let one = |(index, budget): (usize, &f64)| Length {
+                budget: Some((index, *budget)),
+                steps: steps_of_budget(cell, *budget, limits),
+            };
+            budgets.iter().enumerate().map(one).collect()
+        }
+    }
+}
+
+/// D = C / (FLOPs a token), to the nearest whole step.
+fn steps_of_budget(
+    cell: &PretrainCell,
+    budget_flops: f64,
+    (min_ratio, max_ratio): (f64, f64),
+) -> Result<u64, String> {
+    let flops_per_step = cell.flops_per_token(FlopKind::Exact) * cell.batch_tokens() as f64;
+    let steps = (budget_flops / flops_per_step).round();
+    if steps < MIN_STEPS_OF_A_BUDGET as f64 {
+        return Err(format!(
+            "{budget_flops:e} FLOPs buy {steps} steps of {flops_per_step:.3e} FLOPs; at least \
+             {MIN_STEPS_OF_A_BUDGET} are needed"
+        ));
+    }
+    let tokens = steps * cell.batch_tokens() as f64;
+    let parameters = cell.parameters(ParameterKind::NonEmbedding) as f64;
+    let ratio = tokens / parameters;
+    let says = |limit: &str, bound: f64| {
+        format!(
+            "{tokens:.3e} tokens on {parameters:.3e} parameters are {ratio:.3} tokens per \
+             parameter; the {limit} is {bound}"
+        )
+    };
+    if ratio < min_ratio {
+        return Err(says("minimum", min_ratio));
+    }
+    if ratio > max_ratio {
+        return Err(says("maximum", max_ratio));
+    }
+    let steps = from_whole(steps);
+    match cell.training.schedule.warmup_steps() {
+        warmup if warmup >= steps => {
+            Err(format!("its {steps} steps end before the warm-up of {warmup} steps does"))
+        }
+        _ => Ok(steps),
+    }
+}
+
+/// The steps, counted from 1, that leave a data-point checkpoint: ascending, the last one included.
+pub(crate) fn data_point_steps(checkpoints: &CheckpointSpec, steps: u64) -> Vec<u64> {
+    match checkpoints {
+        CheckpointSpec::Final => vec![steps],
+        CheckpointSpec::LogSpaced { count, first_step } => {
+            log_spaced(first_step.unwrap_or((steps / 100).max(1)), steps, *count)
+        }
+    }
+}
+
+/// `count` whole numbers from `first` to `last`, evenly spaced in the logarithm; equal ones once.
+///
+/// With one number, or a first one not below the last, only the last remains.
+fn log_spaced(first: u64, last: u64, count: u32) -> Vec<u64> {
+    let first = first.max(1);
+    if count < 2 || first >= last {
+        return vec![last];
+    }
+    let (low, high) = ((first as f64).ln(), (last as f64).ln());
+    let at = |i: u32| {
+        let share = f64::from(i) / f64::from(count - 1);
+        from_whole((low + (high - low) * share).exp().round())
+    };
+    let mut steps: Vec<u64> = (0..count).map(at).collect();
+    // The last one exactly, whatever the logarithm rounds to.
+    if let Some(end) = steps.last_mut() {
+        *end = last;
+    }
+    steps.dedup();
+    steps
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a whole number from 0; beyond 2^64 it saturates, and is refused as a size elsewhere"
+)]
+fn from_whole(value: f64) -> u64 {
+    value as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn log_spaced_steps_ascend_and_end_with_the_last() {
+        assert_eq!(log_spaced(1, 1000, 4), [1, 10, 100, 1000]);
+        assert_eq!(log_spaced(10, 12, 10), [10, 11, 12]);
+        assert_eq!(log_spaced(7, 5, 10), [5]);
+        assert_eq!(log_spaced(1, 9, 1), [9]);
+    }
+
+    #[test]
+    fn the_first_data_point_is_a_hundredth_of_the_steps() {
+        let steps = data_point_steps(&CheckpointSpec::default(), 2000);
+        assert_eq!((steps[0], steps.len(), steps[9]), (20, 10, 2000));
+        assert_eq!(data_point_steps(&CheckpointSpec::Final, 70), [70]);
+    }
+}

@@ -1,0 +1,231 @@
+//! Plans of small files through one `check` for good ones and one for bad ones.
+
+use domain::ids::ContentHash;
+use domain::spec::parse;
+use insta::assert_snapshot;
+
+use super::*;
+
+const FIXED: &str = r"
+version: 1
+name: tiny
+data:
+  corpora:
+    - {name: plays, files: ['texts/*.txt']}
+  tokenizer: {bpe: {vocab_size: 512}}
+stages:
+  - name: pretrain
+    recipe:
+      pretrain:
+        model: {n_layers: 2, n_heads: 2, ffn_hidden: 96}
+        training:
+          sequence_length: 128
+          batch_sequences: 8
+          optimizer: {learning_rate: 1e-3}
+          schedule: {constant: {warmup_steps: 10}}
+        axes:
+          - {name: architecture, field: model.preset, values: [llama_study, tnl]}
+          - name: size
+            values:
+              - {label: s1, model.d_model: 32}
+              - {label: s2, model.d_model: 64, training.optimizer.learning_rate: 5e-4}
+        design: {fixed_tokens: {tokens: 1e6}}
+        checkpoints: {log_spaced: {count: 4, first_step: 20}}
+fit: {group_by: architecture}
+";
+
+const ISOFLOP: (&str, &str) = (
+    "design: {fixed_tokens: {tokens: 1e6}}",
+    "design: {isoflop: {budgets: [3e10, 3e11], max_tokens_per_parameter: 30}}",
+);
+
+fn sources() -> Vec<CorpusHashes> {
+    let hash = ContentHash::of(b"to be or not to be");
+    vec![CorpusHashes { corpus: "plays".to_owned(), file_hashes: vec![hash] }]
+}
+
+#[track_caller]
+fn try_plan(changes: &[(&str, &str)]) -> Result<Plan, SpecError> {
+    let mut text = FIXED.to_owned();
+    for (from, to) in changes {
+        assert!(text.contains(from), "`{from}` is not in the file");
+        text = text.replacen(from, to, 1);
+    }
+    plan(&parse(&text, "tiny.yaml").unwrap(), &sources())
+}
+
+#[track_caller]
+fn refusal(changes: &[(&str, &str)]) -> String {
+    try_plan(changes).unwrap_err().to_string()
+}
+
+fn table(plan: &Plan) -> String {
+    let view = plan_view(plan);
+    let mut lines: Vec<String> = view
+        .cells
+        .iter()
+        .map(|cell| {
+            format!(
+                "{} N={} P={} steps={} D={} C={:.4e} {:?}",
+                cell.name,
+                cell.parameters_non_embedding,
+                cell.parameters_total,
+                cell.steps,
+                cell.tokens,
+                cell.flops_exact,
+                cell.data_point_steps
+            )
+        })
+        .collect();
+    lines.extend(view.dropped.iter().map(|cell| format!("dropped {}: {}", cell.name, cell.reason)));
+    lines.extend(view.warnings.iter().map(|warning| format!("warning: {warning}")));
+    lines.join("\n")
+}
+
+#[test]
+fn axes_multiply_in_order_and_tokens_are_rounded_up_to_whole_steps() {
+    assert_snapshot!(table(&try_plan(&[]).unwrap()), @r"
+    llama_study-s1 N=26944 P=43328 steps=977 D=1000448 C=3.5651e11 [20, 73, 267, 977]
+    llama_study-s2 N=70272 P=103040 steps=977 D=1000448 C=8.1137e11 [20, 73, 267, 977]
+    tnl-s1 N=28672 P=45056 steps=977 D=1000448 C=3.0426e11 [20, 73, 267, 977]
+    tnl-s2 N=77824 P=110592 steps=977 D=1000448 C=7.9908e11 [20, 73, 267, 977]
+    ");
+}
+
+#[test]
+fn budgets_buy_tokens_and_what_is_out_of_range_is_dropped_with_the_reason() {
+    assert_snapshot!(table(&try_plan(&[ISOFLOP]).unwrap()), @r"
+    llama_study-s1-3e10 N=26944 P=43328 steps=82 D=83968 C=2.9922e10 [20, 32, 51, 82]
+    llama_study-s2-3e10 N=70272 P=103040 steps=36 D=36864 C=2.9897e10 [20, 24, 30, 36]
+    llama_study-s2-3e11 N=70272 P=103040 steps=361 D=369664 C=2.9980e11 [20, 52, 138, 361]
+    tnl-s1-3e10 N=28672 P=45056 steps=96 D=98304 C=2.9897e10 [20, 34, 57, 96]
+    tnl-s2-3e10 N=77824 P=110592 steps=37 D=37888 C=3.0262e10 [20, 25, 30, 37]
+    tnl-s2-3e11 N=77824 P=110592 steps=367 D=375808 C=3.0017e11 [20, 53, 139, 367]
+    dropped llama_study-s1-3e11: 8.417e5 tokens on 2.694e4 parameters are 31.240 tokens per parameter; the maximum is 30
+    dropped tnl-s1-3e11: 9.861e5 tokens on 2.867e4 parameters are 34.393 tokens per parameter; the maximum is 30
+    ");
+}
+
+#[test]
+fn an_axis_may_set_the_training_and_its_numbers_carry_its_name() {
+    let plan = try_plan(&[
+        (
+            "- {name: architecture, field: model.preset, values: [llama_study, tnl]}",
+            "- {name: seed, field: training.seed, values: [0, 7]}",
+        ),
+        ("model: {", "model: {preset: hgrn2, "),
+        ("group_by: architecture", "group_by: seed"),
+    ])
+    .unwrap();
+    let names: Vec<&str> = plan.cells.iter().map(|cell| cell.name.as_str()).collect();
+    assert_eq!(names, ["seed0-s1", "seed0-s2", "seed7-s1", "seed7-s2"]);
+    let domain::recipe::CellConfig::Pretrain(last) = &plan.cells[3].config;
+    assert_eq!((last.training.seed, last.training.optimizer.learning_rate), (7, 5e-4));
+    assert_eq!(plan.cells[3].axis_values["seed"], "7");
+}
+
+#[test]
+fn equal_configurations_are_one_run_with_a_warning() {
+    let plan = try_plan(&[(
+        "model.d_model: 64, training.optimizer.learning_rate: 5e-4",
+        "model.d_model: 32",
+    )]);
+    let view = plan_view(&plan.unwrap());
+    assert_eq!((view.cells.len(), view.n_runs), (4, 2));
+    assert!(view.warnings[0].contains("trained once"), "{:?}", view.warnings);
+}
+
+#[test]
+fn other_sources_make_other_runs_and_equal_ones_the_same() {
+    let plan_of = |text: &[u8]| {
+        let mut sources = sources();
+        sources[0].file_hashes = vec![ContentHash::of(text)];
+        plan(&parse(FIXED, "a.yaml").unwrap(), &sources).unwrap().cells[0].run_id.clone()
+    };
+    assert_eq!(plan_of(b"a"), plan_of(b"a"));
+    assert_ne!(plan_of(b"a"), plan_of(b"b"));
+}
+
+#[test]
+fn a_decaying_schedule_under_an_envelope_is_warned_of() {
+    let plan = try_plan(&[("{constant: {warmup_steps: 10}}", "{cosine: {warmup_steps: 10}}")]);
+    assert_snapshot!(plan.unwrap().warnings.join("\n"), @"`fit.methods` has `envelope`, but the learning rate of `llama_study-s1` decays: its checkpoints on the way are not comparable with the ends of shorter runs; use a constant schedule, or `checkpoints: final`");
+}
+
+#[test]
+fn an_impossible_shape_is_refused_at_the_axis_value_that_makes_it() {
+    assert_snapshot!(refusal(&[("model.d_model: 64", "model.d_model: 63")]), @"tiny.yaml:23:29: `stages[0].recipe.pretrain.axes[1].values[1].model.d_model`: cell `llama_study-s2`: `d_model` is 63; valid: a multiple of `n_heads` 2, such as 62 or 64");
+}
+
+#[test]
+fn an_impossible_shape_is_refused_at_the_model_key_that_makes_it() {
+    assert_snapshot!(refusal(&[("ffn_hidden: 96", "ffn_hidden: 0")]), @"tiny.yaml:12:42: `stages[0].recipe.pretrain.model.ffn_hidden`: cell `llama_study-s1`: `ffn_hidden` is 0; valid: 1 to 16777216");
+}
+
+#[test]
+fn an_unknown_model_key_is_refused_with_the_nearest_name() {
+    assert_snapshot!(refusal(&[("n_layers: 2", "n_layer: 2")]), @"tiny.yaml:12:17: `stages[0].recipe.pretrain.model.n_layer`: cell `llama_study-s1`: unknown key `n_layer`; did you mean `n_layers`?");
+}
+
+#[test]
+fn an_unknown_field_of_an_axis_is_refused_with_the_nearest_name() {
+    assert_snapshot!(refusal(&[("{label: s1, model.d_model", "{label: s1, model.d_modle")]), @"tiny.yaml:22:29: `stages[0].recipe.pretrain.axes[1].values[0].model.d_modle`: `model.d_modle` is no field that an axis can set; did you mean `model.d_model`?");
+    assert_snapshot!(refusal(&[("field: model.preset", "field: model.presset")]), @"tiny.yaml:19:34: `stages[0].recipe.pretrain.axes[0].field`: `model.presset` is no field that an axis can set; did you mean `model.preset`?");
+}
+
+#[test]
+fn an_unknown_preset_is_refused_with_the_nearest_name() {
+    assert_snapshot!(refusal(&[("values: [llama_study", "values: [lama_study")]), @r#"tiny.yaml:19:64: `stages[0].recipe.pretrain.axes[0].values[0]`: cell `lama_study-s1`: `preset` is "lama_study"; valid: `llama`, `llama_study`, `tnl`, `hgrn2`, `cosformer2`; did you mean `llama_study`?"#);
+}
+
+#[test]
+fn the_vocabulary_is_the_tokenizers() {
+    assert_snapshot!(refusal(&[("model: {", "model: {vocab_size: 7, ")]), @"tiny.yaml:12:17: `stages[0].recipe.pretrain.model.vocab_size`: the vocabulary's size comes from `data.tokenizer`; leave the key out");
+}
+
+#[test]
+fn a_value_of_a_wrong_type_or_range_is_refused_at_the_axis() {
+    assert_snapshot!(refusal(&[("learning_rate: 5e-4", "learning_rate: -5")]), @"tiny.yaml:23:48: `stages[0].recipe.pretrain.axes[1].values[1].training.optimizer.learning_rate`: cell `llama_study-s2`: `-5` is out of range; above 0");
+    assert_snapshot!(refusal(&[("learning_rate: 5e-4", "learning_rate: fast")]), @r#"tiny.yaml:23:48: `stages[0].recipe.pretrain.axes[1].values[1].training.optimizer.learning_rate`: cell `llama_study-s2`: invalid type: string "fast", expected f64"#);
+}
+
+#[test]
+fn a_budget_that_no_cell_meets_is_refused_with_the_first_reasons() {
+    assert_snapshot!(refusal(&[ISOFLOP, ("[3e10, 3e11]", "[3e11, 3e8]")]), @"tiny.yaml:24:44: `stages[0].recipe.pretrain.design.isoflop.budgets[1]`: no cell meets the budget 3e8: `llama_study-s1-3e8`: 3e8 FLOPs buy 1 steps of 3.649e8 FLOPs; at least 20 are needed; `llama_study-s2-3e8`: 3e8 FLOPs buy 0 steps of 8.305e8 FLOPs; at least 20 are needed; `tnl-s1-3e8`: 3e8 FLOPs buy 1 steps of 3.114e8 FLOPs; at least 20 are needed");
+}
+
+#[test]
+fn a_warm_up_longer_than_the_run_is_refused() {
+    assert_snapshot!(refusal(&[("warmup_steps: 10", "warmup_steps: 5000")]), @"tiny.yaml:17:11: `stages[0].recipe.pretrain.training.schedule`: cell `llama_study-s1`: the warm-up of 5000 steps is not shorter than the run of 977 steps");
+}
+
+#[test]
+fn equal_names_are_refused() {
+    let same = "- {label: s1, model.d_model: 32}\n              - {label: s1, model.d_model: 64}";
+    assert_snapshot!(refusal(&[("- {label: s1, model.d_model: 32}", same)]), @"tiny.yaml:23:17: `stages[0].recipe.pretrain.axes[1].values[1]`: `s1` stands in this axis already");
+}
+
+#[test]
+fn two_axes_on_one_field_are_refused() {
+    let twice = "{label: s1, model.preset: tnl, model.d_model: 32}";
+    assert_snapshot!(refusal(&[("{label: s1, model.d_model: 32}", twice)]), @"tiny.yaml:22:29: `stages[0].recipe.pretrain.axes[1].values[0].model.preset`: `model.preset` is set by an earlier axis already");
+}
+
+#[test]
+fn grouping_by_what_is_no_axis_is_refused() {
+    assert_snapshot!(refusal(&[("group_by: architecture", "group_by: arcitecture")]), @"tiny.yaml:26:7: `fit.group_by`: `arcitecture` is no axis; did you mean `architecture`?");
+}
+
+#[test]
+fn a_corpus_without_files_is_refused() {
+    let error = plan(&parse(FIXED, "tiny.yaml").unwrap(), &[]).unwrap_err();
+    assert_snapshot!(error, @"tiny.yaml:6:21: `data.corpora[0].files`: no file matches; `plays` needs at least one");
+}
+
+#[test]
+fn memory_grows_with_the_micro_batch_and_covers_the_states() {
+    let whole = try_plan(&[]).unwrap().cells[0].memory_bytes;
+    let micro = try_plan(&[("fit: {", "runtime: {micro_batch_sequences: 1}\nfit: {")]).unwrap();
+    let states = 16 * plan_view(&micro).cells[0].parameters_total;
+    assert!(states < micro.cells[0].memory_bytes && micro.cells[0].memory_bytes < whole);
+}
