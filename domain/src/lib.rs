@@ -4,13 +4,13 @@
 //! It knows no clock, no randomness, no file, no network and no tensor: the time and the seed are
 //! arguments. The modules stand in reading order.
 
-pub mod ids;
-pub mod model;
-pub mod spec;
-pub mod recipe;
-pub mod cell;
-pub mod lease;
 pub mod attempt;
+pub mod cell;
+pub mod ids;
+pub mod lease;
+pub mod model;
+pub mod recipe;
 pub mod run;
+pub mod spec;
 pub mod study;
 pub mod suggest;

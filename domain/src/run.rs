@@ -55,8 +55,16 @@ pub enum RunState {
 pub const TERMINAL: [&str; 4] = ["succeeded", "failed", "cancelled", "diverged"];
 
 /// Every label, in the order of life.
-pub const LABELS: [&str; 8] =
-    ["waiting", "queued", "leased", "backoff", "succeeded", "failed", "cancelled", "diverged"];
+pub const LABELS: [&str; 8] = [
+    "waiting",
+    "queued",
+    "leased",
+    "backoff",
+    "succeeded",
+    "failed",
+    "cancelled",
+    "diverged",
+];
 
 /// What happens to a piece of work.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -200,12 +208,16 @@ impl RunState {
             (S::Failed { .. } | S::Cancelled | S::Backoff { .. }, E::RetryRequested) => {
                 Ok(to(S::Queued))
             }
-            // The dependency was already seen to be there, or its news comes after a cancel.
-            (_, E::DependencySucceeded | E::DependencyFailed)
-            // A holder that lost its lease reports late, or reports twice.
-            | (_, E::AttemptEnded { .. })
-            // The timer is early, or the run was retried by hand before it rang.
-            | (_, E::BackoffElapsed)
+            // The dependency was already seen to be there, or its news comes after a cancel; a holder
+            // that lost its lease reports late, or reports twice; the timer is early, or the run was
+            // retried by hand before it rang.
+            (
+                _,
+                E::DependencySucceeded
+                | E::DependencyFailed
+                | E::AttemptEnded { .. }
+                | E::BackoffElapsed,
+            )
             // It is over, or about to run anyway.
             | (S::Succeeded | S::Failed { .. } | S::Cancelled | S::Diverged, E::CancelRequested)
             | (
@@ -218,7 +230,11 @@ impl RunState {
 }
 
 fn to(state: RunState) -> Transition {
-    Transition::To { state, effects: Vec::new(), charge: Charge::Nothing }
+    Transition::To {
+        state,
+        effects: Vec::new(),
+        charge: Charge::Nothing,
+    }
 }
 
 impl Transition {
@@ -246,11 +262,17 @@ fn after_attempt(end: AttemptEnd, tries: Tries) -> Transition {
         AttemptEnd::WorkerLost if n < limit => to(RunState::Queued),
         // Data that is not what its hash says will not be so the next time either.
         AttemptEnd::BadData => to(RunState::Failed { end }).with(Effect::FailDependents),
-        _ if n < limit => to(RunState::Backoff { until_ms: tries.now_ms + backoff_ms(n) }),
+        _ if n < limit => to(RunState::Backoff {
+            until_ms: tries.now_ms + backoff_ms(n),
+        }),
         _ => to(RunState::Failed { end }).with(Effect::FailDependents),
     };
     match transition {
-        Transition::To { state, effects, .. } => Transition::To { state, effects, charge },
+        Transition::To { state, effects, .. } => Transition::To {
+            state,
+            effects,
+            charge,
+        },
         Transition::Stale => Transition::Stale,
     }
 }

@@ -34,9 +34,10 @@ pub struct ParsedSpec {
 pub fn parse(text: &str, file: &str) -> Result<ParsedSpec, SpecError> {
     let (value, locations) = located::read(text, file)?;
     check_version(&value, &locations)?;
-    let spec: StudySpec = serde_path_to_error::deserialize(value)
-        .map_err(|error| typed_error(&error, &locations))?;
-    spec.check().map_err(|(path, problem)| locations.error(&path, problem))?;
+    let spec: StudySpec =
+        serde_path_to_error::deserialize(value).map_err(|error| typed_error(&error, &locations))?;
+    spec.check()
+        .map_err(|(path, problem)| locations.error(&path, problem))?;
     Ok(ParsedSpec { spec, locations })
 }
 
@@ -48,8 +49,10 @@ fn check_version(value: &Value, locations: &Locations) -> Result<(), SpecError> 
             "version",
             format!("`{version}` is not a version that this build reads; it reads {SPEC_VERSION}"),
         )),
-        None => Err(locations
-            .error("", format!("the key `version` is missing; write `version: {SPEC_VERSION}`"))),
+        None => Err(locations.error(
+            "",
+            format!("the key `version` is missing; write `version: {SPEC_VERSION}`"),
+        )),
     }
 }
 
@@ -64,14 +67,18 @@ fn typed_error(
     let Some((unknown, valid)) = unknown_name(&text) else {
         return locations.error(&path, text);
     };
-    let mut problem = text.clone();
-    if let Some(name) = nearest(&unknown, valid.iter().map(String::as_str)) {
-        problem.push_str(&format!("; did you mean `{name}`?"));
-    }
+    let problem = match nearest(&unknown, valid.iter().map(String::as_str)) {
+        Some(name) => format!("{text}; did you mean `{name}`?"),
+        None => text.clone(),
+    };
     let last = path.rsplit('.').next().unwrap_or_default();
     // serde names the parent for some unknown keys and the key itself for others.
     let path = if text.starts_with("unknown field") && last != unknown {
-        if path.is_empty() { unknown } else { format!("{path}.{unknown}") }
+        if path.is_empty() {
+            unknown
+        } else {
+            format!("{path}.{unknown}")
+        }
     } else {
         path
     };

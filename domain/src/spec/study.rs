@@ -4,7 +4,6 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-
 /// A study: one question, the data, the stages that train, and the fits that answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -152,7 +151,10 @@ pub struct PretrainSpec {
 }
 
 fn default_evaluations() -> Vec<EvaluateSpec> {
-    vec![EvaluateSpec { task: EvaluationTask::ValidationLoss, sequences: None }]
+    vec![EvaluateSpec {
+        task: EvaluationTask::ValidationLoss,
+        sequences: None,
+    }]
 }
 
 /// One axis: a list of values of one field, or of named bundles of fields.
@@ -327,7 +329,10 @@ pub enum CheckpointSpec {
 
 impl Default for CheckpointSpec {
     fn default() -> Self {
-        Self::LogSpaced { count: 10, first_step: None }
+        Self::LogSpaced {
+            count: 10,
+            first_step: None,
+        }
     }
 }
 

@@ -1,0 +1,60 @@
+// The one place that reads the API. The types are generated from its OpenAPI document
+// (`npm run generate`).
+
+import type { components } from './schema';
+
+type Schemas = components['schemas'];
+export type StudyList = Schemas['StudyList'];
+export type StudySummary = Schemas['StudySummary'];
+export type StudyView = Schemas['StudyView'];
+export type RunList = Schemas['RunList'];
+export type RunSummary = Schemas['RunSummary'];
+export type RunView = Schemas['RunView'];
+export type AttemptView = Schemas['AttemptView'];
+export type CheckpointView = Schemas['CheckpointView'];
+export type EvaluationView = Schemas['EvaluationView'];
+export type CurveList = Schemas['CurveList'];
+export type Curve = Schemas['Curve'];
+export type LogList = Schemas['LogList'];
+export type LogLineView = Schemas['LogLineView'];
+export type WorkerList = Schemas['WorkerList'];
+export type WorkerView = Schemas['WorkerView'];
+export type FitReport = Schemas['FitReport'];
+export type GroupFit = Schemas['GroupFit'];
+export type MethodFit = Schemas['MethodFit'];
+export type HeldOutView = Schemas['HeldOutView'];
+export type EstimateView = Schemas['EstimateView'];
+export type EventView = Schemas['EventView'];
+export type HealthView = Schemas['HealthView'];
+type ErrorBody = Schemas['ErrorBody'];
+
+const BASE = '/api/v1';
+
+async function get<T>(path: string): Promise<T> {
+  const response = await fetch(BASE + path, { headers: { accept: 'application/json' } });
+  if (response.ok) return (await response.json()) as T;
+  let message = `the coordinator answered ${response.status}`;
+  try {
+    message = ((await response.json()) as ErrorBody).message;
+  } catch {
+    // The body is no error of the API: the status says it all.
+  }
+  throw new Error(message);
+}
+
+const name = encodeURIComponent;
+
+export const api = {
+  health: () => get<HealthView>('/health'),
+  studies: () => get<StudyList>('/studies'),
+  study: (study: string) => get<StudyView>(`/studies/${name(study)}`),
+  runs: (study: string) => get<RunList>(`/studies/${name(study)}/runs`),
+  curves: (study: string, series: string) =>
+    get<CurveList>(`/studies/${name(study)}/curves?series=${name(series)}&max_points=400`),
+  fit: (study: string) => get<FitReport>(`/studies/${name(study)}/fit`),
+  run: (run: string) => get<RunView>(`/runs/${name(run)}`),
+  runCurves: (run: string, series: string) =>
+    get<CurveList>(`/runs/${name(run)}/curves?series=${name(series)}&max_points=1500`),
+  logs: (run: string) => get<LogList>(`/runs/${name(run)}/logs?limit=500`),
+  workers: () => get<WorkerList>('/workers'),
+};

@@ -1,0 +1,51 @@
+// From the curves of the API to what uPlot draws. Pure.
+
+import type { Curve } from './api';
+
+export type XAxis = 'step' | 'tokens' | 'flops';
+
+export interface Series {
+  label: string;
+  group: string;
+  runId: string;
+  /** 0 for the first run of its group, growing. */
+  rank: number;
+}
+
+export interface ChartData {
+  /** The union of all x values, ascending. */
+  x: number[];
+  /** For each series one value for each x; `undefined` where it has no point. */
+  ys: (number | null | undefined)[][];
+  series: Series[];
+}
+
+/** A step of a curve as a position on the chosen axis. */
+export function position(curve: Curve, step: number, axis: XAxis): number {
+  if (axis === 'tokens') return step * curve.tokens_per_step;
+  if (axis === 'flops') return step * curve.flops_per_step;
+  return step;
+}
+
+/** Aligns curves with different x values; `groupBy` names the axis whose value is the group. */
+export function align(curves: Curve[], axis: XAxis, groupBy: string | null): ChartData {
+  const xs = new Set<number>();
+  const points = curves.map((curve) => {
+    const byX = new Map<number, number | null>();
+    curve.steps.forEach((step, index) => {
+      const x = position(curve, step, axis);
+      xs.add(x);
+      byX.set(x, curve.values[index] ?? null);
+    });
+    return byX;
+  });
+  const x = [...xs].sort((a, b) => a - b);
+  const ranks = new Map<string, number>();
+  const series = curves.map((curve) => {
+    const group = (groupBy && curve.axis_values[groupBy]) || 'all';
+    const rank = ranks.get(group) ?? 0;
+    ranks.set(group, rank + 1);
+    return { label: curve.name, group, runId: curve.run_id, rank };
+  });
+  return { x, ys: points.map((byX) => x.map((at) => byX.get(at))), series };
+}

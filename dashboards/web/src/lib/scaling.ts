@@ -1,0 +1,58 @@
+// From a fit report to what the scaling plot draws. Pure.
+
+import type { FitReport } from './api';
+
+export interface MeasuredPoint {
+  group: string;
+  name: string;
+  flops: number;
+  loss: number;
+  isHeldOut: boolean;
+}
+
+export interface BandPoint {
+  group: string;
+  flops: number;
+  loss: number;
+  low: number | null;
+  high: number | null;
+}
+
+export interface ScalingMarks {
+  measured: MeasuredPoint[];
+  curve: BandPoint[];
+}
+
+/** The marks of one method of every group. */
+export function scalingMarks(report: FitReport, method: string): ScalingMarks {
+  const measured: MeasuredPoint[] = [];
+  const curve: BandPoint[] = [];
+  for (const group of report.groups) {
+    for (const point of group.observations) {
+      measured.push({
+        group: group.group,
+        name: point.name,
+        flops: point.flops,
+        loss: point.loss_nats,
+        isHeldOut: point.is_held_out,
+      });
+    }
+    for (const fit of group.fits.filter((candidate) => candidate.method === method)) {
+      for (const point of fit.curve) {
+        curve.push({
+          group: group.group,
+          flops: point.flops,
+          loss: point.loss_nats,
+          low: point.low ?? null,
+          high: point.high ?? null,
+        });
+      }
+    }
+  }
+  return { measured, curve };
+}
+
+/** The methods that appear in a report, in its order. */
+export function methodsOf(report: FitReport): string[] {
+  return [...new Set(report.groups.flatMap((group) => group.fits.map((fit) => fit.method)))];
+}
