@@ -1,0 +1,169 @@
+//! Owns the small dense linear algebra of fits: Cholesky, symmetric eigenvalues, straight lines.
+//! Does not handle anything larger than a dozen rows; matrices are row-major slices.
+
+/// Lower Cholesky factor of a symmetric matrix of `n` rows, or `None` if it is not positive definite.
+pub(crate) fn cholesky(matrix: &[f64], n: usize) -> Option<Vec<f64>> {
+    let mut lower = vec![0.0; n * n];
+    for row in 0..n {
+        for column in 0..=row {
+            let mut sum = matrix[row * n + column];
+            for k in 0..column {
+                sum -= lower[row * n + k] * lower[column * n + k];
+            }
+            if row == column {
+                if !(sum.is_finite() && sum > 0.0) {
+                    return None;
+                }
+                lower[row * n + row] = sum.sqrt();
+            } else {
+                lower[row * n + column] = sum / lower[column * n + column];
+            }
+        }
+    }
+    Some(lower)
+}
+
+/// Solves `Lᵀ x = b` for the lower factor L.
+pub(crate) fn solve_upper(lower: &[f64], n: usize, b: &[f64]) -> Vec<f64> {
+    let mut x = b.to_vec();
+    for row in (0..n).rev() {
+        for k in row + 1..n {
+            x[row] -= lower[k * n + row] * x[k];
+        }
+        x[row] /= lower[row * n + row];
+    }
+    x
+}
+
+/// Solves `L Lᵀ x = b`.
+pub(crate) fn solve(lower: &[f64], n: usize, b: &[f64]) -> Vec<f64> {
+    let mut y = b.to_vec();
+    for row in 0..n {
+        for k in 0..row {
+            y[row] -= lower[row * n + k] * y[k];
+        }
+        y[row] /= lower[row * n + row];
+    }
+    solve_upper(lower, n, &y)
+}
+
+/// Inverse of `L Lᵀ`.
+pub(crate) fn inverse(lower: &[f64], n: usize) -> Vec<f64> {
+    let mut out = vec![0.0; n * n];
+    let mut unit = vec![0.0; n];
+    for column in 0..n {
+        unit.fill(0.0);
+        unit[column] = 1.0;
+        for (row, value) in solve(lower, n, &unit).into_iter().enumerate() {
+            out[row * n + column] = value;
+        }
+    }
+    out
+}
+
+pub(crate) fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(x, y)| x * y).sum()
+}
+
+/// `matrix · vector`.
+pub(crate) fn multiply(matrix: &[f64], vector: &[f64]) -> Vec<f64> {
+    matrix.chunks_exact(vector.len()).map(|row| dot(row, vector)).collect()
+}
+
+/// Eigenvalues and eigenvectors (one a row of the second result) by Jacobi's rotations.
+pub(crate) fn symmetric_eigen(matrix: &[f64], n: usize) -> (Vec<f64>, Vec<f64>) {
+    const SWEEPS: usize = 64;
+    let mut a = matrix.to_vec();
+    let mut vectors = vec![0.0; n * n];
+    for i in 0..n {
+        vectors[i * n + i] = 1.0;
+    }
+    for _ in 0..SWEEPS {
+        for p in 0..n {
+            for q in p + 1..n {
+                rotate(&mut a, &mut vectors, n, (p, q));
+            }
+        }
+    }
+    ((0..n).map(|i| a[i * n + i]).collect(), vectors)
+}
+
+fn rotate(a: &mut [f64], vectors: &mut [f64], n: usize, (p, q): (usize, usize)) {
+    let off = a[p * n + q];
+    if off == 0.0 {
+        return;
+    }
+    let theta = (a[q * n + q] - a[p * n + p]) / (2.0 * off);
+    let t = theta.signum() / (theta.abs() + theta.hypot(1.0));
+    let c = 1.0 / t.hypot(1.0);
+    let s = t * c;
+    for k in 0..n {
+        let (x, y) = (a[k * n + p], a[k * n + q]);
+        a[k * n + p] = c * x - s * y;
+        a[k * n + q] = s * x + c * y;
+    }
+    for k in 0..n {
+        let (x, y) = (a[p * n + k], a[q * n + k]);
+        a[p * n + k] = c * x - s * y;
+        a[q * n + k] = s * x + c * y;
+        let (x, y) = (vectors[p * n + k], vectors[q * n + k]);
+        vectors[p * n + k] = c * x - s * y;
+        vectors[q * n + k] = s * x + c * y;
+    }
+}
+
+/// A straight line `y = value + slope (x - reference)` by ordinary least squares.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Line {
+    /// y at the reference.
+    pub(crate) value: f64,
+    pub(crate) slope: f64,
+    /// Sum of squared residuals.
+    pub(crate) residual_squares: f64,
+    /// Sum of squared distances of x from its mean.
+    pub(crate) spread: f64,
+}
+
+/// Fits a line; `None` for fewer than two distinct x.
+pub(crate) fn line(points: &[(f64, f64)], reference: f64) -> Option<Line> {
+    let n = points.len() as f64;
+    let mean_x = points.iter().map(|(x, _)| x).sum::<f64>() / n;
+    let mean_y = points.iter().map(|(_, y)| y).sum::<f64>() / n;
+    let spread: f64 = points.iter().map(|(x, _)| (x - mean_x).powi(2)).sum();
+    if spread.is_nan() || spread <= 1e-18 {
+        return None;
+    }
+    let slope = points.iter().map(|(x, y)| (x - mean_x) * (y - mean_y)).sum::<f64>() / spread;
+    let value = mean_y + slope * (reference - mean_x);
+    let residual = |(x, y): &(f64, f64)| (y - value - slope * (x - reference)).powi(2);
+    Some(Line { value, slope, residual_squares: points.iter().map(residual).sum(), spread })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn factor_inverse_and_eigenvalues_agree_on_a_known_matrix() {
+        let matrix = [4.0, 1.0, 0.5, 1.0, 3.0, 0.2, 0.5, 0.2, 2.0];
+        let lower = cholesky(&matrix, 3).unwrap();
+        let back = multiply(&matrix, &solve(&lower, 3, &[1.0, 2.0, 3.0]));
+        assert!(back.iter().zip([1.0, 2.0, 3.0]).all(|(a, b)| (a - b).abs() < 1e-12));
+        let (values, vectors) = symmetric_eigen(&matrix, 3);
+        for (value, vector) in values.iter().zip(vectors.chunks_exact(3)) {
+            let image = multiply(&matrix, vector);
+            assert!(image.iter().zip(vector).all(|(a, b)| (a - value * b).abs() < 1e-10));
+        }
+        let unit = multiply(&inverse(&lower, 3), &multiply(&matrix, &[0.0, 1.0, 0.0]));
+        assert!((unit[1] - 1.0).abs() < 1e-12 && unit[0].abs() < 1e-12);
+        assert!(cholesky(&[1.0, 2.0, 2.0, 1.0], 2).is_none());
+    }
+
+    #[test]
+    fn a_line_through_exact_points_has_no_residual() {
+        let fitted = line(&[(0.0, 1.0), (1.0, 3.0), (3.0, 7.0)], 1.0).unwrap();
+        assert!((fitted.value - 3.0).abs() < 1e-12 && (fitted.slope - 2.0).abs() < 1e-12);
+        assert!(fitted.residual_squares < 1e-20);
+        assert!(line(&[(1.0, 1.0), (1.0, 3.0)], 0.0).is_none());
+    }
+}

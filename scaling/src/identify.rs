@@ -1,0 +1,243 @@
+//! Owns the question whether data can determine a coefficient: thresholds, each with its reason, and judgements.
+//! Does not resample; `interval` adds what resampling shows.
+
+use crate::algebra::symmetric_eigen;
+use crate::fit::{Convergence, Problem};
+use crate::law::{Law, Quantity};
+use crate::observation::Dataset;
+
+/// |correlation| of ln N and ln D beyond which the two terms of a law of N and D cannot be told apart.
+///
+/// On a ray of constant D/N it is 1 and the terms can be exchanged; at 0.99 one part in 50 of the variance of
+/// ln D is left to separate them.
+pub const MAX_CORRELATION: f64 = 0.99;
+/// |correlation| of ln N and ln D that is worth a warning.
+pub const WARN_CORRELATION: f64 = 0.9;
+/// Smallest over largest eigenvalue of the scaled normal matrix that counts as singular.
+///
+/// Squares of sensitivities are resolved to about 1e-16 times their sum over hundreds of points.
+pub const SINGULAR: f64 = 1e-12;
+/// A coefficient takes part in a singular direction from this share of the eigenvector on.
+const SINGULAR_SHARE: f64 = 0.1;
+/// Root-mean-square change of ln L when a parameter changes by one, below which the data do not see it:
+/// a tenth of the best measured seed noise (0.001 in ln L).
+pub const MIN_EFFECT: f64 = 1e-4;
+/// A floor below this share of the smallest loss is a fit that wants no floor.
+pub const MIN_FLOOR_SHARE: f64 = 0.01;
+/// Starts that reach the same objective must agree on every coefficient to this relative difference.
+pub const MAX_SPREAD: f64 = 0.01;
+/// Widest useful interval of an exponent; published exponents all lie between 0 and 1.3.
+pub const MAX_EXPONENT_WIDTH: f64 = 1.0;
+/// Largest ratio of the ends of a prefactor's interval; beyond three decades it says nothing.
+pub const MAX_SCALE_RATIO: f64 = 1e3;
+/// Largest ratio of the ends of the interval of the irreducible loss.
+pub const MAX_FLOOR_RATIO: f64 = 3.0;
+/// Largest ratio of the ends of the interval of a predicted loss: a factor of two in nats spans whole generations.
+pub const MAX_LOSS_RATIO: f64 = 2.0;
+/// Fewer sizes than this give a warning; the published study had six and names it as a limit (2406.16690).
+const WARN_SIZES: usize = 5;
+/// Less span of C than this gives a warning.
+const WARN_FLOPS_SPAN: f64 = 100.0;
+
+/// What the data cannot determine, known before any resampling.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Identifiability {
+    /// Why no number of this fit may be used, predictions included.
+    pub whole: Option<String>,
+    /// Per coefficient, in the order of the fit's coefficients: why its value may not be used.
+    pub coefficients: Vec<Option<String>>,
+}
+
+/// Why an interval of this `quantity` is not a statement, if so.
+pub fn absurd_interval(quantity: Quantity, low: f64, high: f64) -> Option<String> {
+    if !(low.is_finite() && high.is_finite()) {
+        return Some(format!("its interval is not finite ({low} to {high})"));
+    }
+    let ratio_limit = match quantity {
+        Quantity::Exponent if low <= 0.0 && high >= 0.0 => {
+            return Some(format!("its interval, {low:.3} to {high:.3}, contains zero"));
+        }
+        Quantity::Exponent => {
+            let is_wide = high - low > MAX_EXPONENT_WIDTH;
+            return is_wide.then(|| {
+                format!("its interval, {low:.3} to {high:.3}, is wider than {MAX_EXPONENT_WIDTH}")
+            });
+        }
+        Quantity::Difference => return None,
+        Quantity::Scale => MAX_SCALE_RATIO,
+        Quantity::Floor => MAX_FLOOR_RATIO,
+        Quantity::Loss => MAX_LOSS_RATIO,
+    };
+    let ratio = high / low;
+    // Written so that a ratio that is not a number counts as absurd.
+    let is_narrow = ratio <= ratio_limit;
+    (!is_narrow).then(|| {
+        format!("its interval, {low:.4e} to {high:.4e}, spans more than a factor of {ratio_limit}")
+    })
+}
+
+/// Judges a fitted law.
+pub(crate) fn judge(
+    law: &dyn Law,
+    dataset: &Dataset,
+    problem: &Problem<'_>,
+    theta: &[f64],
+    convergence: &Convergence,
+) -> Identifiability {
+    let coefficients = law.coefficients(theta);
+    let mut reasons: Vec<Option<String>> = vec![None; coefficients.len()];
+    let smallest_loss = dataset.range(|point| point.loss_nats).map_or(f64::NAN, |range| range.0);
+    for (reason, coefficient) in reasons.iter_mut().zip(&coefficients) {
+        let is_floor = coefficient.quantity == Quantity::Floor;
+        if is_floor && coefficient.value < MIN_FLOOR_SHARE * smallest_loss {
+            *reason = Some("the fit drives it to zero: no floor is visible in these losses".into());
+        }
+    }
+    for (j, text) in blind_parameters(problem, theta, law) {
+        for i in touched(law, theta, j) {
+            reasons[i].get_or_insert_with(|| text.clone());
+        }
+    }
+    let shared = shared_reason(law, dataset, convergence);
+    for reason in &mut reasons {
+        if reason.is_none() {
+            reason.clone_from(&shared);
+        }
+    }
+    Identifiability { whole: too_few_values(law, dataset), coefficients: reasons }
+}
+
+/// Distinct values of each variable against what the law needs.
+fn too_few_values(law: &dyn Law, dataset: &Dataset) -> Option<String> {
+    let needs = law.needs();
+    let counts = [
+        ("sizes N", dataset.n_distinct(|point| point.parameters), needs.n_sizes),
+        ("token counts D", dataset.n_distinct(|point| point.tokens), needs.n_token_counts),
+        ("compute values C", dataset.n_distinct(|point| point.flops), needs.n_budgets),
+    ];
+    let (what, found, needed) = counts.into_iter().find(|(_, found, needed)| found < needed)?;
+    let name = law.name();
+    Some(format!(
+        "{found} distinct {what}; `{name}` needs {needed} before data could contradict it"
+    ))
+}
+
+fn shared_reason(law: &dyn Law, dataset: &Dataset, convergence: &Convergence) -> Option<String> {
+    let correlation = correlation(dataset);
+    if law.needs().n_sizes > 1 && correlation.abs() > MAX_CORRELATION {
+        return Some(format!(
+            "ln N and ln D move together (correlation {correlation:.4}), so their terms are exchangeable"
+        ));
+    }
+    (convergence.spread_at_best > MAX_SPREAD).then(|| {
+        let percent = 100.0 * convergence.spread_at_best;
+        format!("starts that fit equally well disagree by {percent:.1} %")
+    })
+}
+
+/// Parameters without effect, or part of a direction without effect.
+fn blind_parameters(problem: &Problem<'_>, theta: &[f64], law: &dyn Law) -> Vec<(usize, String)> {
+    let n = theta.len();
+    let names = law.parameter_names();
+    let gram = problem.gram(theta, |_| 1.0);
+    let count = problem.points.len() as f64;
+    let effects: Vec<f64> = (0..n).map(|j| (gram[j * n + j] / count).sqrt()).collect();
+    let mut found = Vec::new();
+    for (j, effect) in effects.iter().enumerate() {
+        // Written so that an effect that is not a number counts as none.
+        let is_seen = *effect >= MIN_EFFECT;
+        if !is_seen {
+            found.push((j, format!("the losses hardly depend on `{}` at the optimum", names[j])));
+        }
+    }
+    if !found.is_empty() {
+        return found;
+    }
+    let scaled: Vec<f64> =
+        (0..n * n).map(|at| gram[at] / count / (effects[at / n] * effects[at % n])).collect();
+    let (values, vectors) = symmetric_eigen(&scaled, n);
+    let largest = values.iter().copied().fold(0.0, f64::max);
+    for (value, vector) in values.iter().zip(vectors.chunks_exact(n)) {
+        if *value > SINGULAR * largest {
+            continue;
+        }
+        let involved = (0..n).filter(|j| vector[*j].abs() > SINGULAR_SHARE);
+        found.extend(involved.map(|j| {
+            (j, format!("`{}` can be traded for others: the Hessian is singular", names[j]))
+        }));
+    }
+    found
+}
+
+/// Which coefficients depend on parameter `j`.
+fn touched(law: &dyn Law, theta: &[f64], j: usize) -> Vec<usize> {
+    let mut moved = theta.to_vec();
+    moved[j] += 1e-3;
+    let pairs = law.coefficients(theta).into_iter().zip(law.coefficients(&moved));
+    pairs.enumerate().filter(|(_, (a, b))| a.value != b.value).map(|(i, _)| i).collect()
+}
+
+/// Correlation of ln N and ln D over the points; 0 where one of them does not vary.
+fn correlation(dataset: &Dataset) -> f64 {
+    let n = dataset.points().len() as f64;
+    let logs = dataset.points().iter().map(|point| (point.parameters.ln(), point.tokens.ln()));
+    let (sum_x, sum_y) = logs.clone().fold((0.0, 0.0), |(x, y), (a, b)| (x + a, y + b));
+    let (mut xx, mut yy, mut xy) = (0.0, 0.0, 0.0);
+    for (a, b) in logs {
+        let (x, y) = (a - sum_x / n, b - sum_y / n);
+        xx += x * x;
+        yy += y * y;
+        xy += x * y;
+    }
+    if xx < 1e-18 || yy < 1e-18 { 0.0 } else { xy / (xx * yy).sqrt() }
+}
+
+/// What a reader should know before using the numbers.
+pub(crate) fn warnings(
+    dataset: &Dataset,
+    convergence: &Convergence,
+    identifiability: &Identifiability,
+    law: &dyn Law,
+) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if let Some(reason) = &identifiability.whole {
+        warnings.push(reason.clone());
+    }
+    if law.needs().n_sizes > 1 {
+        let n_sizes = dataset.n_distinct(|point| point.parameters);
+        if n_sizes < WARN_SIZES {
+            warnings.push(format!("only {n_sizes} sizes"));
+        }
+        let correlation = correlation(dataset);
+        if correlation.abs() > WARN_CORRELATION {
+            warnings.push(format!("ln N and ln D are correlated ({correlation:.3})"));
+        }
+    }
+    if let Some((low, high)) = dataset.range(|point| point.flops)
+        && high / low < WARN_FLOPS_SPAN
+    {
+        warnings.push(format!("C spans only a factor of {:.1}", high / low));
+    }
+    if !convergence.rivals.is_empty() {
+        let n = convergence.rivals.len();
+        warnings.push(format!("{n} other minima fit within 0.5 % as well as the best"));
+    }
+    warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals_are_judged_by_what_they_stand_for() {
+        assert_eq!(absurd_interval(Quantity::Exponent, 0.3, 0.4), None);
+        assert!(absurd_interval(Quantity::Exponent, -0.1, 0.4).unwrap().contains("contains zero"));
+        assert!(absurd_interval(Quantity::Exponent, 0.1, 1.4).unwrap().contains("wider than"));
+        assert_eq!(absurd_interval(Quantity::Difference, -0.1, 0.1), None);
+        assert!(absurd_interval(Quantity::Scale, 1.0, 2e3).is_some());
+        assert!(absurd_interval(Quantity::Scale, 0.0, 2e3).is_some());
+        assert!(absurd_interval(Quantity::Loss, 2.0, 4.1).is_some());
+        assert!(absurd_interval(Quantity::Floor, 1.0, f64::INFINITY).is_some());
+    }
+}

@@ -1,0 +1,378 @@
+//! Owns intervals: resampling by run, and the rule that a number without an honest interval is *not identified*.
+//! Does not know what is fitted; a refit is a function of weights per run.
+//!
+//! The resampled unit is always the run. Checkpoints of one run share its luck; resampling them understates
+//! standard errors about threefold (`docs/concepts/fitting.md`). How, depends on the number of runs:
+//!
+//! - fewer than [`MIN_RUNS_FOR_INTERVAL`]: no interval;
+//! - fewer than [`MIN_RUNS_FOR_BOOTSTRAP`]: leave-one-run-out jackknife with Student's t of runs - 1 degrees of
+//!   freedom;
+//! - otherwise: bootstrap of runs, percentiles expanded for the number of runs (Hesterberg 2015, section 4.5).
+
+use statrs::distribution::{ContinuousCDF, Normal, StudentsT};
+
+use crate::identify::absurd_interval;
+use crate::law::Quantity;
+use crate::random::Stream;
+
+mod inference;
+
+pub use inference::{Inference, NamedEstimate, OptimumEstimate, Prediction, infer};
+
+/// With two runs a difference between them has no scale to be judged by.
+pub const MIN_RUNS_FOR_INTERVAL: usize = 3;
+/// Below this many runs the bootstrap has too few distinct resamples and misses whole sizes in many of them;
+/// percentile intervals are then too narrow. The jackknife with few clusters errs to the wide side
+/// (Hansen 2022, "Jackknife standard errors for clustered regression").
+pub const MIN_RUNS_FOR_BOOTSTRAP: usize = 12;
+/// If more than this share of the draws fails, the surviving ones are a biased sample.
+pub const MAX_FAILED_SHARE: f64 = 0.1;
+/// With fewer draws the ends of a 95 % interval rest on one or two of them.
+pub const MIN_DRAWS: usize = 100;
+/// Streams of the noise added to predictions lie above those of the resamples.
+const NOISE_STREAM: u64 = 1 << 32;
+
+/// A number with its interval, or the reason why there is none.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Estimate {
+    /// The data determine it.
+    Identified {
+        /// Estimate from all runs.
+        value: f64,
+        /// Lower end.
+        low: f64,
+        /// Upper end.
+        high: f64,
+    },
+    /// They do not; printing a number would mislead.
+    NotIdentified {
+        /// Why, in words.
+        reason: String,
+    },
+}
+
+impl Estimate {
+    /// The value, if identified.
+    pub fn value(&self) -> Option<f64> {
+        match self {
+            Self::Identified { value, .. } => Some(*value),
+            Self::NotIdentified { .. } => None,
+        }
+    }
+
+    /// The ends of the interval, if identified.
+    pub fn interval(&self) -> Option<(f64, f64)> {
+        match self {
+            Self::Identified { low, high, .. } => Some((*low, *high)),
+            Self::NotIdentified { .. } => None,
+        }
+    }
+
+    /// Not identified, for this reason.
+    pub fn not_identified(reason: impl Into<String>) -> Self {
+        Self::NotIdentified { reason: reason.into() }
+    }
+}
+
+/// How intervals are made.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct IntervalOptions {
+    /// Nominal coverage, between 0 and 1.
+    pub level: f64,
+    /// Bootstrap draws, at least [`MIN_DRAWS`].
+    pub draws: usize,
+    /// Seed of the resampling.
+    pub seed: u64,
+}
+
+impl Default for IntervalOptions {
+    fn default() -> Self {
+        Self { level: 0.95, draws: 1000, seed: 0 }
+    }
+}
+
+/// How the replicates were made.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Scheme {
+    /// Runs drawn with replacement.
+    Bootstrap {
+        /// Runs resampled.
+        n_runs: usize,
+        /// Draws made.
+        draws: usize,
+        /// Of these, without a usable fit.
+        failed: usize,
+        /// Seed of the draws.
+        seed: u64,
+    },
+    /// Each run left out once.
+    Jackknife {
+        /// Runs, which is also the number of replicates.
+        n_runs: usize,
+    },
+    /// No honest interval can be made.
+    Unavailable {
+        /// Runs there are.
+        n_runs: usize,
+        /// Why not.
+        reason: String,
+    },
+}
+
+/// A parameter vector with its replicates: everything that is needed for intervals of functions of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resampled {
+    /// The estimate from all runs.
+    pub theta: Vec<f64>,
+    /// One parameter vector a usable replicate.
+    pub replicates: Vec<Vec<f64>>,
+    /// How they were made.
+    pub scheme: Scheme,
+    /// Nominal coverage of intervals.
+    pub level: f64,
+    /// Residuals of ln L of the fit, scaled up for the parameters it spent: the noise of one measured loss.
+    pub residuals_log: Vec<f64>,
+}
+
+impl Resampled {
+    /// Value and interval of a function of the parameters.
+    ///
+    /// `Scale`, `Floor` and `Loss` are treated as positive, their jackknife interval is symmetric in the log.
+    pub fn estimate(&self, quantity: Quantity, function: impl Fn(&[f64]) -> f64) -> Estimate {
+        self.estimate_with(quantity, function, false)
+    }
+
+    /// As [`Resampled::estimate`] for a loss, with the noise of one new measurement added to the interval.
+    pub fn estimate_measured(&self, function: impl Fn(&[f64]) -> f64) -> Estimate {
+        self.estimate_with(Quantity::Loss, function, true)
+    }
+
+    fn estimate_with(
+        &self,
+        quantity: Quantity,
+        function: impl Fn(&[f64]) -> f64,
+        with_noise: bool,
+    ) -> Estimate {
+        let forward = |value: f64| if is_log(quantity) { value.ln() } else { value };
+        let back = |value: f64| if is_log(quantity) { value.exp() } else { value };
+        let centre = forward(function(&self.theta));
+        let values: Vec<f64> = self.replicates.iter().map(|one| forward(function(one))).collect();
+        match self.ends(centre, values, with_noise) {
+            Ok((low, high)) => judged(quantity, back(centre), back(low), back(high)),
+            Err(reason) => Estimate::NotIdentified { reason },
+        }
+    }
+
+    fn ends(&self, centre: f64, values: Vec<f64>, with_noise: bool) -> Result<(f64, f64), String> {
+        if !centre.is_finite() {
+            return Err("the estimate itself is not finite".to_owned());
+        }
+        let n_bad = values.iter().filter(|value| !value.is_finite()).count();
+        match &self.scheme {
+            Scheme::Unavailable { reason, .. } => Err(reason.clone()),
+            Scheme::Jackknife { n_runs } => {
+                if n_bad > 0 {
+                    return Err(format!("without one of the {n_runs} runs it is not finite"));
+                }
+                let noise = if with_noise { mean_square(&self.residuals_log) } else { 0.0 };
+                let (variance, freedom) = jackknife_variance(centre, &values);
+                let half = student(self.level, freedom) * (variance + noise).sqrt();
+                Ok((centre - half, centre + half))
+            }
+            Scheme::Bootstrap { n_runs, draws, failed, seed } => {
+                if (n_bad + failed) as f64 > MAX_FAILED_SHARE * *draws as f64 {
+                    return Err(format!("{} of {draws} resamples give no number", n_bad + failed));
+                }
+                let mut finite: Vec<f64> = values.into_iter().filter(|v| v.is_finite()).collect();
+                if with_noise {
+                    self.add_noise(&mut finite, *seed);
+                }
+                Ok(percentile_ends(finite, self.level, *n_runs))
+            }
+        }
+    }
+
+    fn add_noise(&self, values: &mut [f64], seed: u64) {
+        let n = self.residuals_log.len();
+        if n == 0 {
+            return;
+        }
+        for (index, value) in values.iter_mut().enumerate() {
+            let mut stream = Stream::new(seed, NOISE_STREAM + index as u64);
+            *value += self.residuals_log[stream.index(n)];
+        }
+    }
+}
+
+/// Interval of a function of two independent fits, such as the difference of two architectures.
+///
+/// Two bootstraps are paired draw by draw. Otherwise the variances add and the degrees of freedom are
+/// Welch and Satterthwaite's.
+pub fn estimate_pair(
+    (a, b): (&Resampled, &Resampled),
+    quantity: Quantity,
+    function: impl Fn(&[f64], &[f64]) -> f64,
+) -> Estimate {
+    for one in [a, b] {
+        if let Scheme::Unavailable { reason, .. } = &one.scheme {
+            return Estimate::not_identified(reason.clone());
+        }
+    }
+    let forward = |value: f64| if is_log(quantity) { value.ln() } else { value };
+    let back = |value: f64| if is_log(quantity) { value.exp() } else { value };
+    let centre = forward(function(&a.theta, &b.theta));
+    let (low, high) = if let (Scheme::Bootstrap { n_runs, .. }, Scheme::Bootstrap { .. }) =
+        (&a.scheme, &b.scheme)
+    {
+        let pairs = a.replicates.iter().zip(&b.replicates);
+        let values: Vec<f64> = pairs.map(|(x, y)| forward(function(x, y))).collect();
+        if values.iter().any(|value| !value.is_finite()) {
+            return Estimate::not_identified("some resamples give no number");
+        }
+        percentile_ends(values, a.level, *n_runs)
+    } else {
+        let of_a = a.replicates.iter().map(|one| forward(function(one, &b.theta))).collect();
+        let of_b = b.replicates.iter().map(|one| forward(function(&a.theta, one))).collect();
+        let parts = [spread(a, centre, of_a), spread(b, centre, of_b)];
+        let total: f64 = parts.iter().map(|(variance, _)| variance).sum();
+        let weights: f64 =
+            parts.iter().map(|(variance, freedom)| variance * variance / freedom).sum();
+        let freedom = if weights > 0.0 { total * total / weights } else { 1.0 };
+        let half = student(a.level, freedom) * total.sqrt();
+        (centre - half, centre + half)
+    };
+    judged(quantity, back(centre), back(low), back(high))
+}
+
+/// Variance of one side of a pair and its degrees of freedom.
+fn spread(one: &Resampled, centre: f64, values: Vec<f64>) -> (f64, f64) {
+    if let Scheme::Bootstrap { n_runs, .. } = one.scheme {
+        let deviations: Vec<f64> = values.into_iter().map(|value| value - centre).collect();
+        (mean_square(&deviations), (n_runs - 1) as f64)
+    } else {
+        jackknife_variance(centre, &values)
+    }
+}
+
+/// Turns the ends of an interval into an estimate, unless the interval is absurd.
+pub(crate) fn judged(quantity: Quantity, value: f64, low: f64, high: f64) -> Estimate {
+    match absurd_interval(quantity, low, high) {
+        Some(reason) => Estimate::NotIdentified { reason },
+        None if value.is_finite() => Estimate::Identified { value, low, high },
+        None => Estimate::not_identified("the estimate itself is not finite"),
+    }
+}
+
+fn is_log(quantity: Quantity) -> bool {
+    matches!(quantity, Quantity::Scale | Quantity::Floor | Quantity::Loss)
+}
+
+fn mean_square(values: &[f64]) -> f64 {
+    values.iter().map(|value| value * value).sum::<f64>() / values.len().max(1) as f64
+}
+
+/// Leave-one-out variance around the full estimate, and its degrees of freedom (Hansen 2022, equation 8).
+fn jackknife_variance(centre: f64, values: &[f64]) -> (f64, f64) {
+    let n = values.len() as f64;
+    let squares: f64 = values.iter().map(|value| (value - centre).powi(2)).sum();
+    ((n - 1.0) / n * squares, n - 1.0)
+}
+
+/// Two-sided quantile of Student's t.
+pub(crate) fn student(level: f64, freedom: f64) -> f64 {
+    StudentsT::new(0.0, 1.0, freedom).map_or(f64::INFINITY, |t| t.inverse_cdf(0.5 + 0.5 * level))
+}
+
+/// Percentiles, moved outward so that they are as wide as t intervals for `n_runs` (Hesterberg 2015, section 4.5).
+fn percentile_ends(mut values: Vec<f64>, level: f64, n_runs: usize) -> (f64, f64) {
+    values.sort_unstable_by(f64::total_cmp);
+    let n = n_runs as f64;
+    let widened = (n / (n - 1.0)).sqrt() * student(level, n - 1.0);
+    let tail = Normal::standard().cdf(-widened);
+    (percentile(&values, tail), percentile(&values, 1.0 - tail))
+}
+
+/// Linear interpolation between order statistics of sorted `values`.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a position between zero and the number of values"
+)]
+fn percentile(values: &[f64], share: f64) -> f64 {
+    let Some(last) = values.len().checked_sub(1) else { return f64::NAN };
+    let position = share.clamp(0.0, 1.0) * last as f64;
+    let below = position.floor() as usize;
+    let above = (below + 1).min(last);
+    values[below] + (position - below as f64) * (values[above] - values[below])
+}
+
+/// Makes replicates by the rule of this module.
+///
+/// `refit` gets the weight of every run and a stream of random numbers of its own, and gives the refitted
+/// parameters or the reason why these runs allow none.
+pub(crate) fn resample(
+    n_runs: usize,
+    options: &IntervalOptions,
+    mut refit: impl FnMut(&[f64], Stream) -> Result<Vec<f64>, String>,
+) -> (Vec<Vec<f64>>, Scheme) {
+    let unavailable = |reason: String| (Vec::new(), Scheme::Unavailable { n_runs, reason });
+    if !(options.level > 0.0 && options.level < 1.0) {
+        return unavailable(format!("level {} does not lie between 0 and 1", options.level));
+    }
+    if n_runs < MIN_RUNS_FOR_INTERVAL {
+        let runs = if n_runs == 1 { "run" } else { "runs" };
+        return unavailable(format!(
+            "{n_runs} {runs}; an interval needs at least {MIN_RUNS_FOR_INTERVAL}"
+        ));
+    }
+    if n_runs < MIN_RUNS_FOR_BOOTSTRAP {
+        return jackknife(n_runs, options, refit);
+    }
+    let (draws, seed) = (options.draws, options.seed);
+    if draws < MIN_DRAWS {
+        return unavailable(format!("{draws} draws; a bootstrap needs at least {MIN_DRAWS}"));
+    }
+    let mut replicates = Vec::with_capacity(draws);
+    let mut first_failure = None;
+    for draw in 0..draws {
+        let mut stream = Stream::new(seed, draw as u64);
+        let mut weights = vec![0.0; n_runs];
+        (0..n_runs).for_each(|_| weights[stream.index(n_runs)] += 1.0);
+        match refit(&weights, stream) {
+            Ok(theta) => replicates.push(theta),
+            Err(reason) => {
+                first_failure.get_or_insert(reason);
+            }
+        }
+    }
+    let failed = draws - replicates.len();
+    match first_failure {
+        Some(reason) if failed as f64 > MAX_FAILED_SHARE * draws as f64 => unavailable(format!(
+            "{failed} of {draws} resamples of runs failed, the first: {reason}"
+        )),
+        _ => (replicates, Scheme::Bootstrap { n_runs, draws, failed, seed }),
+    }
+}
+
+fn jackknife(
+    n_runs: usize,
+    options: &IntervalOptions,
+    mut refit: impl FnMut(&[f64], Stream) -> Result<Vec<f64>, String>,
+) -> (Vec<Vec<f64>>, Scheme) {
+    let mut replicates = Vec::with_capacity(n_runs);
+    for left_out in 0..n_runs {
+        let mut weights = vec![1.0; n_runs];
+        weights[left_out] = 0.0;
+        match refit(&weights, Stream::new(options.seed, left_out as u64)) {
+            Ok(theta) => replicates.push(theta),
+            Err(reason) => {
+                let reason = format!("leaving out one of {n_runs} runs: {reason}");
+                return (Vec::new(), Scheme::Unavailable { n_runs, reason });
+            }
+        }
+    }
+    (replicates, Scheme::Jackknife { n_runs })
+}
+
+#[cfg(test)]
+mod tests;

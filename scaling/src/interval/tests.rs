@@ -1,0 +1,117 @@
+use super::*;
+use crate::fit::{FitOptions, fit};
+use crate::law::LawName;
+use crate::planted::Study;
+
+fn line_replicates(n_runs: usize, options: &IntervalOptions) -> (Vec<Vec<f64>>, Scheme) {
+    resample(n_runs, options, |weights, _| Ok(vec![weights.iter().sum()]))
+}
+
+#[test]
+fn the_scheme_follows_from_the_number_of_runs() {
+    let options = IntervalOptions::default();
+    let (none, scheme) = line_replicates(MIN_RUNS_FOR_INTERVAL - 1, &options);
+    assert!(none.is_empty() && matches!(scheme, Scheme::Unavailable { .. }));
+    let (some, scheme) = line_replicates(MIN_RUNS_FOR_INTERVAL, &options);
+    assert_eq!((some.len(), scheme), (3, Scheme::Jackknife { n_runs: 3 }));
+    let (many, scheme) = line_replicates(MIN_RUNS_FOR_BOOTSTRAP, &options);
+    assert_eq!(many.len(), 1000);
+    assert_eq!(scheme, Scheme::Bootstrap { n_runs: 12, draws: 1000, failed: 0, seed: 0 });
+}
+
+#[test]
+fn failing_resamples_are_counted_and_too_many_leave_no_interval() {
+    let options = IntervalOptions { draws: 200, ..IntervalOptions::default() };
+    let fail = |limit: f64| {
+        resample(20, &options, move |weights, _| {
+            if weights[0] >= limit { Err("run 0 again".to_owned()) } else { Ok(vec![1.0]) }
+        })
+    };
+    let Scheme::Bootstrap { failed, .. } = fail(4.0).1 else { panic!("few resamples fail") };
+    assert!(failed > 0 && failed < 20, "{failed}");
+    let Scheme::Unavailable { reason, .. } = fail(1.0).1 else { panic!("most resamples fail") };
+    assert!(reason.ends_with("the first: run 0 again"), "{reason}");
+}
+
+#[test]
+fn a_jackknife_replicate_that_fails_leaves_no_interval() {
+    let options = IntervalOptions::default();
+    let refit = |weights: &[f64], _| {
+        if weights[1] == 0.0 { Err("it carries the slope".to_owned()) } else { Ok(vec![1.0]) }
+    };
+    let Scheme::Unavailable { reason, .. } = resample(5, &options, refit).1 else { panic!() };
+    assert_eq!(reason, "leaving out one of 5 runs: it carries the slope");
+}
+
+#[test]
+fn a_bad_level_and_too_few_draws_give_a_reason_and_no_number() {
+    let bad = IntervalOptions { level: 95.0, ..IntervalOptions::default() };
+    assert!(matches!(line_replicates(20, &bad).1, Scheme::Unavailable { .. }));
+    let few = IntervalOptions { draws: 10, ..IntervalOptions::default() };
+    assert!(matches!(line_replicates(20, &few).1, Scheme::Unavailable { .. }));
+}
+
+#[test]
+fn the_jackknife_of_a_mean_is_its_t_interval() {
+    // For a mean the leave-one-out variance is the usual s²/n, exactly.
+    let values = [1.0, 2.0, 4.0, 9.0];
+    let options = IntervalOptions::default();
+    let mean = |weights: &[f64]| {
+        let total: f64 = weights.iter().sum();
+        weights.iter().zip(values).map(|(w, v)| w * v).sum::<f64>() / total
+    };
+    let (replicates, scheme) = resample(4, &options, |weights, _| Ok(vec![mean(weights)]));
+    let resampled =
+        Resampled { theta: vec![4.0], replicates, scheme, level: 0.95, residuals_log: vec![] };
+    let (low, high) =
+        resampled.estimate(Quantity::Difference, |theta| theta[0]).interval().unwrap();
+    // s² = 38/3, standard error 1.7795, t(3, 0.975) = 3.18245.
+    let half = 3.182_446_3 * (38.0_f64 / 3.0 / 4.0).sqrt();
+    assert!((high - low - 2.0 * half).abs() < 1e-5 && (high + low - 8.0).abs() < 1e-9);
+}
+
+#[test]
+fn equal_seeds_give_equal_intervals_and_others_do_not() {
+    let study = Study { run_sd: 0.01, ..Study::ladder(14) };
+    let (data, options) = (study.dataset(), FitOptions::default());
+    let fitted = fit(LawName::Power.law(), &data, &options).unwrap();
+    let of = |seed: u64| {
+        let interval = IntervalOptions { seed, draws: 100, ..IntervalOptions::default() };
+        infer(&fitted, &data, &options, &interval).unwrap()
+    };
+    assert_eq!(of(1), of(1));
+    assert_ne!(of(1).coefficients, of(2).coefficients);
+}
+
+/// Aim: the interval of alpha covers the planted value about as often as it says, with runs as the luck.
+/// Method: 200 seeded studies of `n_sizes` runs, ten points each; points of a run share most of their noise.
+fn coverage_of_alpha(n_sizes: usize, draws: usize) -> (f64, usize) {
+    let (mut covered, mut identified) = (0, 0);
+    for seed in 0..200 {
+        let study = Study { run_sd: 0.004, point_sd: 0.001, seed, ..Study::ladder(n_sizes) };
+        let (data, options) =
+            (study.dataset(), FitOptions { n_polished: 4, ..FitOptions::default() });
+        let fitted = fit(LawName::Chinchilla.law(), &data, &options).unwrap();
+        let interval = IntervalOptions { draws, seed, ..IntervalOptions::default() };
+        let inference = infer(&fitted, &data, &options, &interval).unwrap();
+        if let Some((low, high)) = inference.coefficient("alpha").unwrap().interval() {
+            identified += 1;
+            covered += usize::from(low <= 0.35 && 0.35 <= high);
+        }
+    }
+    (f64::from(u32::try_from(covered).unwrap()) / identified as f64, identified)
+}
+
+#[test]
+fn jackknife_intervals_of_eight_runs_cover_the_planted_exponent() {
+    let (coverage, identified) = coverage_of_alpha(8, 0);
+    eprintln!("coverage {coverage} of {identified} identified");
+    assert!(identified >= 150 && coverage >= 0.85, "{coverage} of {identified}");
+}
+
+#[test]
+fn bootstrap_intervals_of_fourteen_runs_cover_the_planted_exponent() {
+    let (coverage, identified) = coverage_of_alpha(14, 100);
+    eprintln!("coverage {coverage} of {identified} identified");
+    assert!(identified >= 150 && coverage >= 0.85, "{coverage} of {identified}");
+}

@@ -1,0 +1,88 @@
+use super::*;
+use crate::observation::RunKey;
+use crate::planted::Study;
+use crate::random::Stream;
+
+const BUDGETS: [f64; 5] = [1e11, 3e11, 1e12, 3e12, 1e13];
+
+/// Seven sizes around the planted optimum of each budget, shifted by `shift` in ln N.
+fn profiles(shift: f64, sd: f64, seed: u64) -> Dataset {
+    let study =
+        Study { theta: [60_f64.ln(), 300_f64.ln(), 1.5_f64.ln(), 0.37, 0.37], ..Study::ladder(3) };
+    let mut stream = Stream::new(seed, 0);
+    let mut points = Vec::new();
+    for budget in BUDGETS {
+        let best = crate::law::Chinchilla::optimum(&study.theta, budget, 6.0).parameters.ln();
+        for step in -3..=3 {
+            let parameters = (best + shift + 0.5 * f64::from(step)).exp();
+            let tokens = budget / 6.0 / parameters;
+            let loss_nats = study.loss(parameters, tokens) * (sd * stream.normal()).exp();
+            let run = RunKey(u32::try_from(points.len()).unwrap());
+            points.push(Observation { run, parameters, tokens, flops: budget, loss_nats, seed: 0 });
+        }
+    }
+    Dataset::new(&points).unwrap()
+}
+
+#[test]
+fn symmetric_profiles_give_the_planted_exponents() {
+    let fitted = fit(&profiles(0.0, 0.0, 0), &BUDGETS, &IsoflopOptions::default());
+    assert_eq!((fitted.minima.len(), fitted.dropped.len()), (5, 0));
+    // alpha = beta: N_opt and D_opt both grow as C^0.5, and parabolas are unbiased.
+    for line in [&fitted.parameters, &fitted.tokens] {
+        let value = line.exponent.value().unwrap();
+        assert!((value - 0.5).abs() < 1e-3, "{value}");
+    }
+    for minimum in &fitted.minima {
+        assert!((6.0 * minimum.parameters * minimum.tokens / minimum.flops - 1.0).abs() < 1e-6);
+    }
+}
+
+#[test]
+fn intervals_cover_the_planted_exponent() {
+    let covers = |seed: u64| {
+        let fitted = fit(&profiles(0.0, 0.003, seed), &BUDGETS, &IsoflopOptions::default());
+        let interval = fitted.parameters.exponent.interval();
+        interval.is_some_and(|(low, high)| low <= 0.5 && 0.5 <= high)
+    };
+    let hits = (0..200).filter(|seed| covers(*seed)).count();
+    assert!(hits >= 170, "{hits} of 200");
+}
+
+#[test]
+fn a_minimum_outside_the_sampled_sizes_drops_the_budget_with_that_reason() {
+    let fitted = fit(&profiles(1.8, 0.0, 0), &BUDGETS, &IsoflopOptions::default());
+    assert!(fitted.minima.is_empty());
+    assert_eq!(fitted.dropped.len(), 5);
+    for one in &fitted.dropped {
+        assert!(one.reason.contains("not inside the sampled sizes"), "{}", one.reason);
+    }
+    let Estimate::NotIdentified { reason } = fitted.parameters.exponent else { panic!() };
+    assert_eq!(reason, "0 budgets have a minimum; an exponent needs 3");
+}
+
+#[test]
+fn few_sizes_flat_profiles_and_stray_points_are_named() {
+    let data = profiles(0.0, 0.0, 0);
+    let flat: Vec<Observation> = data
+        .points()
+        .iter()
+        .enumerate()
+        .filter(|(i, _)| *i >= 7 || *i < 3)
+        .map(|(i, point)| {
+            let loss_nats = if point.flops == 3e11 {
+                3.0 + 0.01 * (i as f64 * 2.4).sin()
+            } else {
+                point.loss_nats
+            };
+            Observation { loss_nats, ..*point }
+        })
+        .chain([Observation { run: RunKey(99), flops: 5e11, ..data.points()[0] }])
+        .collect();
+    let fitted = fit(&Dataset::new(&flat).unwrap(), &BUDGETS, &IsoflopOptions::default());
+    assert!(fitted.dropped[0].reason.starts_with("3 sizes"));
+    let why = &fitted.dropped[1].reason;
+    assert!(why.contains("flat") || why.contains("does not curve upward"), "{why}");
+    assert_eq!(fitted.excluded.len(), 1);
+    assert!(fitted.excluded[0].reason.contains("no budget"));
+}

@@ -1,0 +1,213 @@
+//! Owns one measured point of a training curve, and a checked set of them with what was excluded and why.
+//! Does not decide which points belong into a fit; the caller says so and the reason is kept.
+
+use std::collections::BTreeMap;
+
+/// Which run a point belongs to: the unit that is resampled, because points of one run share its luck.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RunKey(pub u32);
+
+/// One point of a training curve.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Observation {
+    /// The run that was measured.
+    pub run: RunKey,
+    /// N, parameters; which kind (with or without embeddings) is the caller's, and the same for all points.
+    pub parameters: f64,
+    /// D, training tokens seen at this point.
+    pub tokens: f64,
+    /// C, FLOPs spent at this point.
+    pub flops: f64,
+    /// L, loss in nats per token.
+    pub loss_nats: f64,
+    /// Seed of the run, kept so that a fit can be traced to its inputs.
+    pub seed: u32,
+}
+
+/// A point that is not in the fit, and why.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Excluded {
+    /// Position in the list the data set was made from.
+    pub index: usize,
+    /// The point's run.
+    pub run: RunKey,
+    /// Why it was left out, in words.
+    pub reason: String,
+}
+
+/// What makes a list of observations unusable.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum ObservationError {
+    /// A value that must be finite and positive is not.
+    #[error("observation {index}: `{field}` must be finite and positive, found {value}")]
+    NotPositive {
+        /// Position in the list.
+        index: usize,
+        /// Name of the field.
+        field: &'static str,
+        /// What it holds.
+        value: f64,
+    },
+    /// Two points of one run disagree about its size.
+    #[error("observation {index}: run {run} has {found} parameters here and {expected} before")]
+    SizeChanged {
+        /// Position in the list.
+        index: usize,
+        /// The run.
+        run: u32,
+        /// Parameters of the run's first point.
+        expected: f64,
+        /// Parameters of this point.
+        found: f64,
+    },
+}
+
+/// Checked observations, in the order given, with the excluded ones beside them.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Dataset {
+    points: Vec<Observation>,
+    excluded: Vec<Excluded>,
+}
+
+impl Dataset {
+    /// Takes all observations.
+    ///
+    /// ```
+    /// use scaling::observation::{Dataset, Observation, RunKey};
+    /// let point = Observation {
+    ///     run: RunKey(0), parameters: 1e6, tokens: 2e7, flops: 1.2e14, loss_nats: 3.2, seed: 1,
+    /// };
+    /// assert_eq!(Dataset::new(&[point])?.points().len(), 1);
+    /// let bad = Observation { loss_nats: f64::NAN, ..point };
+    /// let message = Dataset::new(&[point, bad]).unwrap_err().to_string();
+    /// assert!(message.contains("observation 1: `loss_nats`"));
+    /// # Ok::<(), scaling::observation::ObservationError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The first value that is not finite and positive, or a run whose size changes.
+    pub fn new(observations: &[Observation]) -> Result<Self, ObservationError> {
+        Self::select(observations, |_| None)
+    }
+
+    /// Takes the observations for which `exclude` gives no reason; the others are kept as [`Excluded`].
+    ///
+    /// Only points that stay are checked, so a diverged run with a non-finite loss is excluded by its reason.
+    ///
+    /// # Errors
+    /// As [`Dataset::new`], for the points that stay.
+    pub fn select(
+        observations: &[Observation],
+        mut exclude: impl FnMut(&Observation) -> Option<String>,
+    ) -> Result<Self, ObservationError> {
+        let mut dataset = Self::default();
+        let mut sizes: BTreeMap<RunKey, f64> = BTreeMap::new();
+        for (index, point) in observations.iter().enumerate() {
+            if let Some(reason) = exclude(point) {
+                dataset.excluded.push(Excluded { index, run: point.run, reason });
+                continue;
+            }
+            check_positive(index, point)?;
+            let expected = *sizes.entry(point.run).or_insert(point.parameters);
+            if expected != point.parameters {
+                let (run, found) = (point.run.0, point.parameters);
+                return Err(ObservationError::SizeChanged { index, run, expected, found });
+            }
+            dataset.points.push(*point);
+        }
+        Ok(dataset)
+    }
+
+    /// The points that are in.
+    pub fn points(&self) -> &[Observation] {
+        &self.points
+    }
+
+    /// The points that are out, with reasons.
+    pub fn excluded(&self) -> &[Excluded] {
+        &self.excluded
+    }
+
+    /// The runs that have at least one point, in order of their keys.
+    pub fn runs(&self) -> Vec<RunKey> {
+        let mut runs: Vec<RunKey> = self.points.iter().map(|point| point.run).collect();
+        runs.sort_unstable();
+        runs.dedup();
+        runs
+    }
+
+    /// Number of distinct values of `field`, where values within one part in a million count as one.
+    ///
+    /// FLOPs of equal budgets differ in the last digits because D is a whole number of steps.
+    pub fn n_distinct(&self, field: impl Fn(&Observation) -> f64) -> usize {
+        const SAME: f64 = 1e-6;
+        let mut logs: Vec<f64> = self.points.iter().map(|point| field(point).ln()).collect();
+        logs.sort_unstable_by(f64::total_cmp);
+        logs.dedup_by(|later, earlier| *later - *earlier < SAME);
+        logs.len()
+    }
+
+    /// Smallest and largest value of `field`; `None` without points.
+    pub fn range(&self, field: impl Fn(&Observation) -> f64) -> Option<(f64, f64)> {
+        let mut values = self.points.iter().map(field);
+        let first = values.next()?;
+        Some(values.fold((first, first), |(low, high), value| (low.min(value), high.max(value))))
+    }
+}
+
+fn check_positive(index: usize, point: &Observation) -> Result<(), ObservationError> {
+    let fields = [
+        ("parameters", point.parameters),
+        ("tokens", point.tokens),
+        ("flops", point.flops),
+        ("loss_nats", point.loss_nats),
+    ];
+    for (field, value) in fields {
+        if !(value.is_finite() && value > 0.0) {
+            return Err(ObservationError::NotPositive { index, field, value });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn point(run: u32, parameters: f64, loss_nats: f64) -> Observation {
+        let tokens = 1e6;
+        let flops = 6.0 * parameters * tokens;
+        Observation { run: RunKey(run), parameters, tokens, flops, loss_nats, seed: 0 }
+    }
+
+    #[test]
+    fn a_diverged_point_is_excluded_with_its_reason_instead_of_refused() {
+        let list = [point(0, 1e5, 3.0), point(1, 2e5, f64::NAN)];
+        let out = |p: &Observation| (!p.loss_nats.is_finite()).then(|| "diverged".to_owned());
+        let dataset = Dataset::select(&list, out).unwrap();
+        assert_eq!(dataset.points().len(), 1);
+        let expected = Excluded { index: 1, run: RunKey(1), reason: "diverged".to_owned() };
+        assert_eq!(dataset.excluded(), [expected]);
+    }
+
+    #[test]
+    fn a_zero_an_infinity_and_a_changed_size_are_refused_by_name() {
+        let zero = Dataset::new(&[point(0, 1e5, 0.0)]).unwrap_err();
+        assert_eq!(
+            zero,
+            ObservationError::NotPositive { index: 0, field: "loss_nats", value: 0.0 }
+        );
+        let infinite = Dataset::new(&[point(0, f64::INFINITY, 3.0)]).unwrap_err();
+        assert!(infinite.to_string().contains("`parameters`"));
+        let changed = Dataset::new(&[point(4, 1e5, 3.0), point(4, 2e5, 3.0)]).unwrap_err();
+        assert!(changed.to_string().contains("run 4 has 200000 parameters here"));
+    }
+
+    #[test]
+    fn nearly_equal_budgets_count_as_one() {
+        let list = [point(0, 1e5, 3.0), point(1, 1e5 * (1.0 + 1e-8), 3.0), point(2, 2e5, 3.0)];
+        let dataset = Dataset::new(&list).unwrap();
+        assert_eq!(dataset.n_distinct(|p| p.flops), 2);
+        assert_eq!(dataset.runs().len(), 3);
+    }
+}
