@@ -1,0 +1,244 @@
+// Owns the C ABI over the parts of libtorch that tch lacks; `src/ffi.rs` declares the same functions.
+// Keeps no state of its own and frees nothing that it was given.
+//
+// Conventions: a tensor crosses as `at::Tensor *`, which is what tch holds; a list as a pointer and a
+// length. Every function that can fail returns 0, or 1 with a text in `*error` that the caller
+// releases with `gradus_free`. No exception leaves this file.
+
+#include <dlfcn.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+#include <string>
+#include <vector>
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <ATen/Version.h>
+#include <ATen/autocast_mode.h>
+#include <ATen/core/Generator.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/_foreach_mul.h>
+#include <ATen/ops/_foreach_norm.h>
+#include <ATen/ops/_fused_adamw.h>
+#include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/stack.h>
+#include <torch/headeronly/version.h>
+
+namespace {
+
+using Handle = at::Tensor *;
+
+template <typename Body>
+int guarded(char **error, Body body) {
+  try {
+    body();
+    return 0;
+  } catch (const c10::Error &e) {
+    // Without libtorch's stack trace, which says nothing to the reader of a log.
+    *error = strdup(e.what_without_backtrace());
+  } catch (const std::exception &e) {
+    *error = strdup(e.what());
+  } catch (...) {
+    *error = strdup("an exception of an unknown type");
+  }
+  return 1;
+}
+
+std::vector<at::Tensor> list(const Handle *handles, size_t n) {
+  std::vector<at::Tensor> tensors;
+  tensors.reserve(n);
+  for (size_t i = 0; i < n; ++i) {
+    TORCH_CHECK(handles[i] != nullptr && handles[i]->defined(), "tensor ", i, " is undefined");
+    tensors.push_back(*handles[i]);
+  }
+  return tensors;
+}
+
+void check_like(const char *what, size_t i, const at::Tensor &found, const at::Tensor &wanted) {
+  TORCH_CHECK(found.sizes() == wanted.sizes(), what, " ", i, " has shape ", found.sizes(),
+              " and its parameter ", wanted.sizes());
+  TORCH_CHECK(found.scalar_type() == wanted.scalar_type(), what, " ", i, " has type ",
+              found.scalar_type(), " and its parameter ", wanted.scalar_type());
+  TORCH_CHECK(found.device() == wanted.device(), what, " ", i, " is on ", found.device(),
+              " and its parameter on ", wanted.device());
+  // The fused kernel walks the raw memory of all four tensors side by side.
+  TORCH_CHECK(found.is_contiguous() && wanted.is_contiguous(), what, " ", i,
+              " or its parameter is not contiguous");
+}
+
+// The gradients of those parameters that have one.
+std::vector<at::Tensor> gradients(const Handle *parameters, size_t n) {
+  std::vector<at::Tensor> found;
+  found.reserve(n);
+  for (const at::Tensor &parameter : list(parameters, n)) {
+    if (parameter.grad().defined()) {
+      found.push_back(parameter.grad());
+    }
+  }
+  TORCH_CHECK(!found.empty(), "no parameter has a gradient");
+  return found;
+}
+
+double total_norm(const std::vector<at::Tensor> &gradients) {
+  std::vector<at::Tensor> norms;
+  norms.reserve(gradients.size());
+  for (const at::Tensor &gradient : gradients) {
+    TORCH_CHECK(gradient.device() == gradients[0].device(), "gradients are on several devices");
+  }
+  for (const at::Tensor &norm : at::_foreach_norm(gradients, 2, std::nullopt)) {
+    // Sums in half precision would lose the small tensors.
+    norms.push_back(norm.scalar_type() == at::kDouble ? norm : norm.to(at::kFloat));
+  }
+  for (at::Tensor &norm : norms) {
+    norm = norm.to(norms[0].scalar_type());
+  }
+  return at::linalg_vector_norm(at::stack(norms)).item<double>();
+}
+
+}  // namespace
+
+extern "C" {
+
+void gradus_free(char *text) { std::free(text); }
+
+const char *gradus_libtorch_version() { return TORCH_VERSION; }
+
+int gradus_cpu_capability(char **out, char **error) {
+  return guarded(error, [&] { *out = strdup(at::get_cpu_capability().c_str()); });
+}
+
+int gradus_configuration(char **out, char **error) {
+  return guarded(error, [&] { *out = strdup(at::show_config().c_str()); });
+}
+
+int gradus_adamw_step(const Handle *parameters, const Handle *grads, const Handle *exp_avgs,
+                      const Handle *exp_avg_sqs, size_t n, const at::Tensor *step, double lr,
+                      double beta1, double beta2, double weight_decay, double eps, char **error) {
+  return guarded(error, [&] {
+    at::NoGradGuard no_grad;
+    TORCH_CHECK(n > 0, "no parameters");
+    TORCH_CHECK(step->dim() == 0 && step->scalar_type() == at::kFloat, "step is no f32 scalar");
+    auto p = list(parameters, n), g = list(grads, n);
+    auto m = list(exp_avgs, n), v = list(exp_avg_sqs, n);
+    for (size_t i = 0; i < n; ++i) {
+      TORCH_CHECK(p[i].device() == p[0].device(), "parameters are on several devices");
+      check_like("gradient", i, g[i], p[i]);
+      check_like("first moment", i, m[i], p[i]);
+      check_like("second moment", i, v[i], p[i]);
+    }
+    // The kernel only reads the count, so that one tensor serves all parameters.
+    const std::vector<at::Tensor> steps(n, *step);
+    at::_fused_adamw_(p, g, m, v, {}, steps, lr, beta1, beta2, weight_decay, eps,
+                      /*amsgrad=*/false, /*maximize=*/false);
+  });
+}
+
+int gradus_clear_gradients(const Handle *parameters, size_t n, char **error) {
+  return guarded(error, [&] {
+    for (at::Tensor &parameter : list(parameters, n)) {
+      parameter.mutable_grad().reset();
+    }
+  });
+}
+
+int gradus_gradient_norm(const Handle *parameters, size_t n, double *norm, char **error) {
+  return guarded(error, [&] {
+    at::NoGradGuard no_grad;
+    *norm = total_norm(gradients(parameters, n));
+  });
+}
+
+int gradus_scale_gradients(const Handle *parameters, size_t n, double factor, char **error) {
+  return guarded(error, [&] {
+    at::NoGradGuard no_grad;
+    at::_foreach_mul_(gradients(parameters, n), at::Scalar(factor));
+  });
+}
+
+int gradus_set_threads(int intra_op, char **error) {
+  return guarded(error, [&] { at::set_num_threads(intra_op); });
+}
+
+int gradus_set_inter_op_threads(int inter_op, char **error) {
+  return guarded(error, [&] { at::set_num_interop_threads(inter_op); });
+}
+
+int gradus_threads(int *intra_op, int *inter_op, char **error) {
+  return guarded(error, [&] {
+    *intra_op = at::get_num_threads();
+    *inter_op = static_cast<int>(at::get_num_interop_threads());
+  });
+}
+
+int gradus_set_deterministic(bool on, char **error) {
+  return guarded(error, [&] {
+    at::globalContext().setDeterministicAlgorithms(on, /*warn_only=*/false);
+    // Filling fresh memory is for finding bugs and costs a pass over every new tensor.
+    at::globalContext().setDeterministicFillUninitializedMemory(false);
+  });
+}
+
+int gradus_is_deterministic(bool *on, char **error) {
+  return guarded(error, [&] { *on = at::globalContext().deterministicAlgorithms(); });
+}
+
+// `*state` becomes a new byte tensor that the caller owns.
+int gradus_generator_state(Handle *state, char **error) {
+  return guarded(error, [&] {
+    const at::Generator generator = at::detail::getDefaultCPUGenerator();
+    std::lock_guard<std::mutex> lock(const_cast<at::Generator &>(generator).mutex());
+    *state = new at::Tensor(generator.get_state());
+  });
+}
+
+int gradus_set_generator_state(const at::Tensor *state, char **error) {
+  return guarded(error, [&] {
+    at::Generator generator = at::detail::getDefaultCPUGenerator();
+    std::lock_guard<std::mutex> lock(generator.mutex());
+    generator.set_state(*state);
+  });
+}
+
+// Switches autocast of CPU matrix products to bf16 on for this thread, and says what was before.
+int gradus_autocast_enter(bool *was_enabled, int8_t *was_dtype, char **error) {
+  return guarded(error, [&] {
+    *was_enabled = at::autocast::is_autocast_enabled(at::kCPU);
+    *was_dtype = static_cast<int8_t>(at::autocast::get_autocast_dtype(at::kCPU));
+    at::autocast::set_autocast_dtype(at::kCPU, at::kBFloat16);
+    at::autocast::set_autocast_enabled(at::kCPU, true);
+    at::autocast::increment_nesting();
+  });
+}
+
+int gradus_autocast_leave(bool was_enabled, int8_t was_dtype, char **error) {
+  return guarded(error, [&] {
+    // The cached bf16 weights are stale as soon as the optimiser has stepped.
+    if (at::autocast::decrement_nesting() == 0) {
+      at::autocast::clear_cache();
+    }
+    at::autocast::set_autocast_enabled(at::kCPU, was_enabled);
+    at::autocast::set_autocast_dtype(at::kCPU, static_cast<at::ScalarType>(was_dtype));
+  });
+}
+
+int gradus_autocast_is_enabled(bool *is_enabled, char **error) {
+  return guarded(error, [&] { *is_enabled = at::autocast::is_autocast_enabled(at::kCPU); });
+}
+
+// Never closed again: the library registers kernels with libtorch when it is loaded.
+int gradus_open_library(const char *path, char **error) {
+  return guarded(error, [&] {
+    if (dlopen(path, RTLD_NOW | RTLD_GLOBAL) == nullptr) {
+      const char *reason = dlerror();
+      throw std::runtime_error(reason == nullptr ? "dlopen gave no reason" : reason);
+    }
+  });
+}
+
+}  // extern "C"

@@ -1,0 +1,114 @@
+//! Owns the declarations of `cpp/ext.cpp` and the one way its errors become ours.
+//!
+//! Checks nothing; the modules beside it do before they call.
+
+use crate::TorchError;
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ptr;
+use tch::Tensor;
+
+/// An `at::Tensor *`, as tch holds it.
+pub(crate) type Handle = *const c_void;
+
+unsafe extern "C" {
+    pub(crate) fn gradus_free(text: *mut c_char);
+    pub(crate) fn gradus_libtorch_version() -> *const c_char;
+    pub(crate) fn gradus_cpu_capability(out: *mut *mut c_char, error: *mut *mut c_char) -> c_int;
+    pub(crate) fn gradus_configuration(out: *mut *mut c_char, error: *mut *mut c_char) -> c_int;
+    pub(crate) fn gradus_adamw_step(
+        parameters: *const Handle,
+        gradients: *const Handle,
+        exp_avgs: *const Handle,
+        exp_avg_sqs: *const Handle,
+        n: usize,
+        step: Handle,
+        lr: f64,
+        beta1: f64,
+        beta2: f64,
+        weight_decay: f64,
+        eps: f64,
+        error: *mut *mut c_char,
+    ) -> c_int;
+    pub(crate) fn gradus_clear_gradients(
+        parameters: *const Handle,
+        n: usize,
+        error: *mut *mut c_char,
+    ) -> c_int;
+    pub(crate) fn gradus_gradient_norm(
+        parameters: *const Handle,
+        n: usize,
+        norm: *mut f64,
+        error: *mut *mut c_char,
+    ) -> c_int;
+    pub(crate) fn gradus_scale_gradients(
+        parameters: *const Handle,
+        n: usize,
+        factor: f64,
+        error: *mut *mut c_char,
+    ) -> c_int;
+    pub(crate) fn gradus_set_threads(intra_op: c_int, error: *mut *mut c_char) -> c_int;
+    pub(crate) fn gradus_set_inter_op_threads(inter_op: c_int, error: *mut *mut c_char) -> c_int;
+    pub(crate) fn gradus_threads(
+        intra_op: *mut c_int,
+        inter_op: *mut c_int,
+        error: *mut *mut c_char,
+    ) -> c_int;
+    pub(crate) fn gradus_set_deterministic(on: bool, error: *mut *mut c_char) -> c_int;
+    pub(crate) fn gradus_is_deterministic(on: *mut bool, error: *mut *mut c_char) -> c_int;
+    pub(crate) fn gradus_generator_state(state: *mut *mut c_void, error: *mut *mut c_char)
+    -> c_int;
+    pub(crate) fn gradus_set_generator_state(state: Handle, error: *mut *mut c_char) -> c_int;
+    pub(crate) fn gradus_autocast_enter(
+        was_enabled: *mut bool,
+        was_dtype: *mut i8,
+        error: *mut *mut c_char,
+    ) -> c_int;
+    pub(crate) fn gradus_autocast_leave(
+        was_enabled: bool,
+        was_dtype: i8,
+        error: *mut *mut c_char,
+    ) -> c_int;
+    pub(crate) fn gradus_autocast_is_enabled(
+        is_enabled: *mut bool,
+        error: *mut *mut c_char,
+    ) -> c_int;
+    pub(crate) fn gradus_open_library(path: *const c_char, error: *mut *mut c_char) -> c_int;
+}
+
+/// Makes one call, given where the error's text goes, and turns its failure into an error.
+pub(crate) fn call(
+    operation: &'static str,
+    body: impl FnOnce(*mut *mut c_char) -> c_int,
+) -> Result<(), TorchError> {
+    let mut error = ptr::null_mut();
+    if body(&raw mut error) == 0 {
+        return Ok(());
+    }
+    Err(TorchError::Libtorch { operation, message: take_text(error) })
+}
+
+/// Makes one call that hands out a text.
+pub(crate) fn call_for_text(
+    operation: &'static str,
+    body: impl FnOnce(*mut *mut c_char, *mut *mut c_char) -> c_int,
+) -> Result<String, TorchError> {
+    let mut text = ptr::null_mut();
+    call(operation, |error| body(&raw mut text, error))?;
+    Ok(take_text(text))
+}
+
+fn take_text(text: *mut c_char) -> String {
+    if text.is_null() {
+        return "out of memory for the message".to_owned();
+    }
+    // SAFETY: not null, and `ext.cpp` hands out texts only from `strdup`, which we now own.
+    let copy = unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned();
+    // SAFETY: from `strdup`, not freed before, and not used after.
+    unsafe { gradus_free(text) };
+    copy
+}
+
+/// The handles of a list of tensors, good as long as the tensors are borrowed.
+pub(crate) fn handles<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Vec<Handle> {
+    tensors.into_iter().map(|tensor| tensor.as_ptr().cast()).collect()
+}

@@ -1,0 +1,98 @@
+//! Owns what holds for the whole process: threads, deterministic algorithms, and what libtorch is.
+//!
+//! Does not choose the number of threads; the agent does.
+
+use crate::TorchError;
+use crate::ffi::{self, call, call_for_text};
+use std::ffi::{CStr, c_int};
+
+/// How many threads libtorch uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Threads {
+    /// Inside one operator.
+    pub intra_op: usize,
+    /// For operators beside each other.
+    pub inter_op: usize,
+}
+
+/// The threads that this process uses now.
+pub fn threads() -> Result<Threads, TorchError> {
+    let (mut intra_op, mut inter_op): (c_int, c_int) = (0, 0);
+    call("tell its threads", |error| {
+        // SAFETY: three valid pointers, used during the call only.
+        unsafe { ffi::gradus_threads(&raw mut intra_op, &raw mut inter_op, error) }
+    })?;
+    let count = |n: c_int| usize::try_from(n).unwrap_or(0);
+    Ok(Threads { intra_op: count(intra_op), inter_op: count(inter_op) })
+}
+
+/// Sets the threads inside one operator; to be called before training, since sums are split by it.
+pub fn set_intra_op_threads(n_threads: usize) -> Result<(), TorchError> {
+    let n_threads = thread_count("intra_op", n_threads)?;
+    call("set its intra-op threads", |error| {
+        // SAFETY: passes numbers and a valid pointer.
+        unsafe { ffi::gradus_set_threads(n_threads, error) }
+    })
+}
+
+/// Sets the threads for operators beside each other; libtorch allows this once, and early.
+pub fn set_inter_op_threads(n_threads: usize) -> Result<(), TorchError> {
+    let n_threads = thread_count("inter_op", n_threads)?;
+    call("set its inter-op threads", |error| {
+        // SAFETY: passes numbers and a valid pointer.
+        unsafe { ffi::gradus_set_inter_op_threads(n_threads, error) }
+    })
+}
+
+fn thread_count(name: &'static str, n_threads: usize) -> Result<c_int, TorchError> {
+    match c_int::try_from(n_threads) {
+        Ok(count) if count >= 1 => Ok(count),
+        _ => {
+            let wanted = "a positive number of threads";
+            Err(TorchError::Number { name, value: n_threads as f64, wanted })
+        }
+    }
+}
+
+/// Allows only operators that give the same bits each time; others then fail instead of differing.
+pub fn use_deterministic_algorithms(on: bool) -> Result<(), TorchError> {
+    call("switch deterministic algorithms", |error| {
+        // SAFETY: passes a flag and a valid pointer.
+        unsafe { ffi::gradus_set_deterministic(on, error) }
+    })
+}
+
+/// Whether only deterministic operators are allowed.
+pub fn uses_deterministic_algorithms() -> Result<bool, TorchError> {
+    let mut on = false;
+    call("tell about deterministic algorithms", |error| {
+        // SAFETY: two valid pointers, used during the call only.
+        unsafe { ffi::gradus_is_deterministic(&raw mut on, error) }
+    })?;
+    Ok(on)
+}
+
+/// The vector instructions that libtorch chose on this machine, as `AVX2` or `AVX512`.
+///
+/// Results are bit for bit equal only between machines where this is the same.
+pub fn cpu_capability() -> Result<String, TorchError> {
+    call_for_text("tell its CPU capability", |text, error| {
+        // SAFETY: two valid pointers, used during the call only.
+        unsafe { ffi::gradus_cpu_capability(text, error) }
+    })
+}
+
+/// libtorch's own description of how it was built: compilers, MKL, oneDNN, flags.
+pub fn libtorch_configuration() -> Result<String, TorchError> {
+    call_for_text("tell its configuration", |text, error| {
+        // SAFETY: two valid pointers, used during the call only.
+        unsafe { ffi::gradus_configuration(text, error) }
+    })
+}
+
+/// The version of the libtorch this program was built against, as `2.11.0`.
+pub fn libtorch_version() -> &'static str {
+    // SAFETY: takes nothing and returns a string literal of `ext.cpp`, which lives for ever.
+    let text = unsafe { CStr::from_ptr(ffi::gradus_libtorch_version()) };
+    text.to_str().unwrap_or("unknown")
+}

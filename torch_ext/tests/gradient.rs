@@ -1,0 +1,80 @@
+//! The norm of gradients and clipping against the plain formula.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+use tch::{Device, Kind, Tensor};
+use torch_ext::{
+    TorchError, clear_gradients, clip_gradient_norm, gradient_norm, set_intra_op_threads,
+};
+
+/// Parameters of ones whose gradients are `3, 0` and `4`: a norm of five.
+fn three_four_five() -> (Tensor, Tensor) {
+    set_intra_op_threads(1).unwrap();
+    let ones = |n: i64| Tensor::ones([n], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+    let (a, b) = (ones(2), ones(1));
+    let loss =
+        (&a * Tensor::from_slice(&[3.0_f32, 0.0])).sum(Kind::Float) + b.sum(Kind::Float) * 4.0;
+    loss.backward();
+    (a, b)
+}
+
+fn values(tensor: &Tensor) -> Vec<f32> {
+    Vec::<f32>::try_from(tensor).unwrap()
+}
+
+#[test]
+fn the_norm_is_over_all_gradients_together() {
+    let (a, b) = three_four_five();
+    let without_gradient = Tensor::ones([9], (Kind::Float, Device::Cpu));
+    assert_eq!(gradient_norm(&[&a, &b, &without_gradient]).unwrap(), 5.0);
+}
+
+#[test]
+fn a_norm_above_the_limit_is_scaled_down_to_it() {
+    let (a, b) = three_four_five();
+    assert_eq!(clip_gradient_norm(&[&a, &b], 1.0).unwrap(), 5.0);
+    let factor = 1.0 / (5.0 + 1e-6);
+    for (found, naive) in [(values(&a.grad())[0], 3.0), (values(&b.grad())[0], 4.0)] {
+        assert!((f64::from(found) - naive * factor).abs() < 1e-7, "{found}");
+    }
+    assert!((gradient_norm(&[&a, &b]).unwrap() - 1.0).abs() < 1e-6);
+}
+
+#[test]
+fn a_norm_below_the_limit_leaves_the_gradients_alone() {
+    let (a, b) = three_four_five();
+    assert_eq!(clip_gradient_norm(&[&a, &b], 5.1).unwrap(), 5.0);
+    assert_eq!(values(&a.grad()), [3.0, 0.0]);
+    assert_eq!(values(&b.grad()), [4.0]);
+}
+
+#[test]
+fn a_norm_that_is_not_finite_is_returned_and_scales_nothing() {
+    let (a, b) = three_four_five();
+    drop(b.grad().fill_(f64::INFINITY));
+    assert_eq!(clip_gradient_norm(&[&a, &b], 1.0).unwrap(), f64::INFINITY);
+    assert_eq!(values(&a.grad()), [3.0, 0.0]);
+}
+
+#[test]
+fn half_precision_gradients_are_summed_in_f32() {
+    // The root of 300 is 17.32; bf16 knows 17.25 and 17.375 there.
+    set_intra_op_threads(1).unwrap();
+    let parameters: Vec<Tensor> = (0..300)
+        .map(|_| Tensor::ones([1], (Kind::BFloat16, Device::Cpu)).set_requires_grad(true))
+        .collect();
+    let list: Vec<&Tensor> = parameters.iter().collect();
+    Tensor::cat(&parameters, 0).sum(Kind::Float).backward();
+    assert!((gradient_norm(&list).unwrap() - 300.0_f64.sqrt()).abs() < 1e-5);
+}
+
+#[test]
+fn what_cannot_be_clipped_is_an_error() {
+    let (a, b) = three_four_five();
+    assert!(matches!(gradient_norm(&[]), Err(TorchError::NoTensors { .. })));
+    assert!(matches!(clip_gradient_norm(&[&a], 0.0), Err(TorchError::Number { .. })));
+    clear_gradients(&[&a, &b]).unwrap();
+    assert!(!a.grad().defined());
+    let error = gradient_norm(&[&a, &b]).unwrap_err();
+    assert!(error.to_string().contains("no parameter has a gradient"), "{error}");
+}
