@@ -1,1 +1,16 @@
-//! Whole clusters, faults, and the tests that keep the house tidy.
+//! Whole clusters made of the real binaries, for the tests in `tests/`: a coordinator, its workers
+//! and the command line, each a process that can be killed.
+//!
+//! It holds no test and knows no rule of the domain.
+
+mod binaries;
+mod cluster;
+mod process;
+mod study;
+mod wait;
+
+pub use binaries::{binary, libtorch_is_there};
+pub use cluster::{Cluster, ClusterOptions, Endpoint};
+pub use process::Process;
+pub use study::{TinyStudy, tiny_study};
+pub use wait::wait_for;

@@ -1,0 +1,31 @@
+//! Where the binaries under test are.
+
+use std::env;
+use std::path::PathBuf;
+
+/// The path of one of our binaries: beside the test's own folder of the target directory.
+///
+/// # Panics
+/// If it was not built; `make test` builds all of them first.
+pub fn binary(name: &str) -> PathBuf {
+    let own = env::current_exe().expect("a test knows its own path");
+    let folder = own
+        .ancestors()
+        .find(|folder| folder.file_name().is_some_and(|name| name == "release" || name == "debug"))
+        .expect("tests run from the target directory");
+    let path = folder.join(name);
+    assert!(path.is_file(), "`{name}` is not built; run `make build` first");
+    path
+}
+
+/// Whether `gradus-worker` can train here. Without it the tests that train are skipped visibly.
+pub fn libtorch_is_there() -> bool {
+    let found = std::process::Command::new(binary("gradus-worker"))
+        .arg("devices")
+        .output()
+        .is_ok_and(|output| output.status.success());
+    if !found {
+        eprintln!("SKIPPED: `gradus-worker devices` fails, so nothing can be trained here");
+    }
+    found
+}

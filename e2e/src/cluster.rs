@@ -1,0 +1,197 @@
+//! A coordinator and workers as real processes in a temporary folder.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{Process, binary, wait_for};
+
+/// How a cluster differs from the usual one.
+#[derive(Debug, Clone)]
+pub struct ClusterOptions {
+    /// The term of a lease; short, so that a lost worker is noticed within a test.
+    pub lease_term_ms: u64,
+}
+
+impl Default for ClusterOptions {
+    fn default() -> Self {
+        Self { lease_term_ms: 1500 }
+    }
+}
+
+/// Where a coordinator listens.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    /// The address of the HTTP API.
+    pub http: String,
+    /// The address for workers.
+    pub grpc: String,
+}
+
+/// A coordinator with its store in a temporary folder, and its workers.
+#[derive(Debug)]
+pub struct Cluster {
+    folder: TempDir,
+    options: ClusterOptions,
+    endpoint: Endpoint,
+    coordinator: Option<Process>,
+    workers: Vec<Process>,
+    n_started: usize,
+}
+
+impl Cluster {
+    /// Starts a coordinator with no worker.
+    pub fn start(options: ClusterOptions) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("gradus-").tempdir()?;
+        let unbound =
+            Endpoint { http: "http://127.0.0.1:0".into(), grpc: "http://127.0.0.1:0".into() };
+        let mut cluster = Self {
+            folder,
+            options,
+            endpoint: unbound,
+            coordinator: None,
+            workers: Vec::new(),
+            n_started: 0,
+        };
+        cluster.start_coordinator()?;
+        Ok(cluster)
+    }
+
+    /// The folder with the store, the artifacts and the logs.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Where the coordinator listens.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Starts the coordinator; after a kill, on the same addresses and the same store.
+    pub fn start_coordinator(&mut self) -> Result<()> {
+        let endpoint_file = self.path().join("endpoint");
+        std::fs::remove_file(&endpoint_file).ok();
+        let mut command = Command::new(binary("gradus-coordinator"));
+        command
+            .arg("--database")
+            .arg(format!("sqlite:{}", self.path().join("store.db").display()))
+            .arg("--artifacts")
+            .arg(self.path().join("artifacts"))
+            .args(["--listen", address(&self.endpoint.http)])
+            .args(["--grpc-listen", address(&self.endpoint.grpc)])
+            .args(["--lease-term-ms", &self.options.lease_term_ms.to_string()])
+            .arg("--endpoint-file")
+            .arg(&endpoint_file);
+        let mut process = Process::start(command, &self.path().join("coordinator.log"));
+        let endpoint = wait_for("the coordinator to serve", 20, || {
+            if let Some(status) = process.has_ended() {
+                panic!("the coordinator ended with {status}:\n{}", process.log());
+            }
+            read_endpoint(&endpoint_file).ok()
+        });
+        self.endpoint = endpoint;
+        self.coordinator = Some(process);
+        Ok(())
+    }
+
+    /// Kills the coordinator without warning.
+    pub fn kill_coordinator(&mut self) {
+        self.coordinator.take().expect("a running coordinator").kill();
+    }
+
+    /// The command that starts a worker with one slot of one thread.
+    pub fn start_worker(&mut self) {
+        self.n_started += 1;
+        let name = format!("worker-{}", self.n_started);
+        let mut command = Command::new(binary("gradus-worker"));
+        command
+            .arg("run")
+            .args(["--coordinator", &self.endpoint.grpc])
+            .args(["--name", &name])
+            .args(["--slots", "1", "--threads", "1"])
+            .arg("--scratch")
+            .arg(self.path().join("scratch").join(&name));
+        self.workers.push(Process::start(command, &self.path().join(format!("{name}.log"))));
+    }
+
+    /// Kills the oldest worker without warning.
+    pub fn kill_worker(&mut self) {
+        self.workers.remove(0).kill();
+    }
+
+    /// How many workers were started and not killed.
+    pub fn n_workers(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Runs `gradus` with arguments against this coordinator.
+    pub fn gradus(&self, arguments: &[&str]) -> Output {
+        Command::new(binary("gradus"))
+            .args(arguments)
+            .args(["--coordinator", &self.endpoint.http])
+            .current_dir(self.path())
+            .output()
+            .expect("gradus can be started")
+    }
+
+    /// Runs `gradus … --json` and reads what it prints.
+    ///
+    /// # Panics
+    /// If it fails or prints no JSON.
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        let output = self.gradus(&[arguments, &["--json"]].concat());
+        assert!(
+            output.status.success(),
+            "gradus {arguments:?} ended with {}: {}\n{}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr),
+            self.logs()
+        );
+        serde_json::from_slice(&output.stdout).expect("`--json` prints JSON")
+    }
+
+    /// Applies a study file.
+    pub fn apply(&self, study: &Path) -> Value {
+        self.json(&["apply", &study.display().to_string()])
+    }
+
+    /// Waits until a study is no longer active, and gives its summary.
+    pub fn wait_for_end(&self, study: &str, seconds: u64) -> Value {
+        wait_for("the study to end", seconds, || {
+            let view = self.json(&["status", study]);
+            let summary = &view["summary"];
+            (summary["state"] != "active").then(|| summary.clone())
+        })
+    }
+
+    /// All logs together, for the message of a failing test.
+    pub fn logs(&self) -> String {
+        let mut files: Vec<PathBuf> = std::fs::read_dir(self.path())
+            .map(|entries| entries.filter_map(|entry| entry.ok().map(|e| e.path())).collect())
+            .unwrap_or_default();
+        files.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
+        files.sort();
+        files
+            .iter()
+            .map(|path| {
+                let text = std::fs::read_to_string(path).unwrap_or_default();
+                let tail: Vec<&str> = text.lines().rev().take(40).collect();
+                let tail: Vec<&str> = tail.into_iter().rev().collect();
+                format!("--- {}\n{}\n", path.display(), tail.join("\n"))
+            })
+            .collect()
+    }
+}
+
+fn address(url: &str) -> &str {
+    url.trim_start_matches("http://")
+}
+
+fn read_endpoint(file: &Path) -> Result<Endpoint> {
+    let value: Value = serde_json::from_slice(&std::fs::read(file)?)?;
+    let text = |key: &str| value[key].as_str().map(str::to_owned).context("a missing address");
+    Ok(Endpoint { http: text("http")?, grpc: text("grpc")? })
+}

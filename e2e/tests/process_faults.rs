@@ -1,0 +1,169 @@
+//! Real processes that get killed: what a study reports must not depend on it.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use e2e::{Cluster, ClusterOptions, TinyStudy, libtorch_is_there, tiny_study, wait_for};
+use serde_json::Value;
+
+/// Long enough that a kill lands in the middle of the training.
+const LONG: TinyStudy = TinyStudy {
+    name: "long",
+    architectures: &["hgrn2"],
+    widths: &[16],
+    tokens: 128 * 1200,
+    learning_rate: 3e-3,
+};
+
+/// Everything that a study measured, by checkpoint: what must be equal bit for bit.
+fn results(cluster: &Cluster, study: &str) -> BTreeMap<String, String> {
+    let mut results = BTreeMap::new();
+    for run in cluster.json(&["runs", study])["runs"].as_array().expect("a list of runs") {
+        let id = run["id"].as_str().expect("a run has an id");
+        let view = cluster.json(&["show", id]);
+        for evaluation in view["evaluations"].as_array().expect("a list") {
+            let key = format!("{} at {}", run["name"], evaluation["step"]);
+            // JSON has the shortest text that reads back as the same float: equal text, equal bits.
+            results.insert(key, evaluation["value"].to_string());
+        }
+        let last = view["checkpoints"].as_array().and_then(|all| all.last().cloned());
+        let weights = last.expect("a finished run has a checkpoint")["weights_hash"].to_string();
+        results.insert(format!("{} weights", run["name"]), weights);
+    }
+    results
+}
+
+fn undisturbed(study: &TinyStudy) -> Result<BTreeMap<String, String>> {
+    let mut cluster = Cluster::start(ClusterOptions::default())?;
+    cluster.start_worker();
+    cluster.apply(&tiny_study(cluster.path(), study));
+    let summary = cluster.wait_for_end(study.name, 120);
+    assert_eq!(summary["state"], "complete", "{}", cluster.logs());
+    Ok(results(&cluster, study.name))
+}
+
+fn the_run(cluster: &Cluster, study: &str) -> Value {
+    let runs = cluster.json(&["runs", study]);
+    let id = runs["runs"][0]["id"].as_str().expect("one run").to_owned();
+    cluster.json(&["show", &id])
+}
+
+/// Waits until the run has passed a checkpoint and is still going.
+fn wait_for_the_middle(cluster: &Cluster, study: &str) {
+    wait_for("a checkpoint in mid-run", 60, || {
+        let run = the_run(cluster, study);
+        let n_checkpoints = run["checkpoints"].as_array().map_or(0, Vec::len);
+        let is_over = run["summary"]["state"] == "succeeded";
+        assert!(!is_over, "the run ended before it could be disturbed; make it longer");
+        (n_checkpoints >= 2 && run["summary"]["step"].as_u64() > Some(100)).then_some(())
+    });
+}
+
+#[test]
+fn a_run_whose_worker_is_killed_ends_bit_for_bit_like_an_undisturbed_one() -> Result<()> {
+    if !libtorch_is_there() {
+        return Ok(());
+    }
+    let expected = undisturbed(&LONG)?;
+    let mut cluster = Cluster::start(ClusterOptions::default())?;
+    cluster.start_worker();
+    cluster.apply(&tiny_study(cluster.path(), &LONG));
+    wait_for_the_middle(&cluster, LONG.name);
+    cluster.kill_worker();
+    cluster.start_worker();
+    let summary = cluster.wait_for_end(LONG.name, 120);
+    assert_eq!(summary["state"], "complete", "{}", cluster.logs());
+    let run = the_run(&cluster, LONG.name);
+    let attempts = run["attempts"].as_array().expect("a list");
+    assert_eq!(attempts.len(), 2, "{attempts:?}");
+    assert_eq!(attempts[0]["ended_as"], "worker_lost");
+    assert!(attempts[1]["resumed_from_step"].as_u64() > Some(0), "{attempts:?}");
+    assert_eq!(results(&cluster, LONG.name), expected);
+    Ok(())
+}
+
+#[test]
+fn a_killed_coordinator_loses_and_doubles_no_run() -> Result<()> {
+    if !libtorch_is_there() {
+        return Ok(());
+    }
+    let expected = undisturbed(&LONG)?;
+    let mut cluster = Cluster::start(ClusterOptions::default())?;
+    cluster.start_worker();
+    cluster.apply(&tiny_study(cluster.path(), &LONG));
+    wait_for_the_middle(&cluster, LONG.name);
+    cluster.kill_coordinator();
+    cluster.start_coordinator()?;
+    let summary = cluster.wait_for_end(LONG.name, 120);
+    assert_eq!(summary["state"], "complete", "{}", cluster.logs());
+    let run = the_run(&cluster, LONG.name);
+    let attempts = run["attempts"].as_array().expect("a list");
+    assert_eq!(attempts.len(), 1, "the worker should have kept its lease: {attempts:?}");
+    assert_eq!(results(&cluster, LONG.name), expected);
+    Ok(())
+}
+
+/// Aim: a damaged checkpoint is found by its hash and the one before it is used. Method: kill the
+/// worker, damage the newest weights on disk, let another worker take over.
+#[test]
+fn a_damaged_checkpoint_is_passed_over() -> Result<()> {
+    if !libtorch_is_there() {
+        return Ok(());
+    }
+    let expected = undisturbed(&LONG)?;
+    let mut cluster = Cluster::start(ClusterOptions::default())?;
+    cluster.start_worker();
+    cluster.apply(&tiny_study(cluster.path(), &LONG));
+    wait_for_the_middle(&cluster, LONG.name);
+    cluster.kill_worker();
+    let run = the_run(&cluster, LONG.name);
+    let checkpoints = run["checkpoints"].as_array().expect("a list");
+    let newest = checkpoints.iter().max_by_key(|c| c["step"].as_u64()).expect("a checkpoint");
+    let manifest = newest["manifest_key"].as_str().expect("a key");
+    let folder = cluster.path().join("artifacts").join(manifest);
+    let weights = folder.with_file_name("model.safetensors");
+    let mut bytes = std::fs::read(&weights)?;
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x10;
+    std::fs::write(&weights, bytes)?;
+
+    cluster.start_worker();
+    let summary = cluster.wait_for_end(LONG.name, 120);
+    assert_eq!(summary["state"], "complete", "{}", cluster.logs());
+    let run = the_run(&cluster, LONG.name);
+    let refused: Vec<&Value> = run["checkpoints"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter(|checkpoint| !checkpoint["refused_reason"].is_null())
+        .collect();
+    assert_eq!(refused.len(), 1, "{:?}", run["checkpoints"]);
+    assert_eq!(refused[0]["step"], newest["step"]);
+    let resumed = run["attempts"][1]["resumed_from_step"].as_u64();
+    assert!(resumed < newest["step"].as_u64(), "{:?}", run["attempts"]);
+    // The damaged data point itself may have been written again by the second attempt.
+    let found = results(&cluster, LONG.name);
+    for (key, value) in &expected {
+        assert_eq!(found.get(key), Some(value), "{key}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_run_that_diverges_is_shown_and_excluded_and_the_study_completes() -> Result<()> {
+    if !libtorch_is_there() {
+        return Ok(());
+    }
+    let study = TinyStudy { name: "wild", learning_rate: 1e30, ..TinyStudy::default() };
+    let mut cluster = Cluster::start(ClusterOptions::default())?;
+    cluster.start_worker();
+    cluster.apply(&tiny_study(cluster.path(), &study));
+    let summary = cluster.wait_for_end(study.name, 60);
+    assert_eq!(summary["state"], "complete", "{}", cluster.logs());
+    assert_eq!(the_run(&cluster, study.name)["summary"]["state"], "diverged");
+    let fit = cluster.json(&["fit", study.name]);
+    let excluded = fit["excluded"].as_array().expect("a list");
+    assert_eq!(excluded.len(), 1, "{fit}");
+    assert!(excluded[0]["reason"].as_str().is_some_and(|reason| reason.contains("diverged")));
+    Ok(())
+}
