@@ -20,9 +20,12 @@ pub struct Comparison {
 
 /// Compares the frontiers of `first` and `second` at each of `budgets`.
 ///
-/// The two must have been fitted with the same FLOP convention, tokenizer and evaluation; that is the caller's to know.
+/// Where both ladders have the same number of runs at each place, the runs are paired by place, so that what both
+/// frontiers owe to the choice of sizes cancels. The two must have been fitted with the same FLOP convention,
+/// tokenizer and evaluation; that is the caller's to know.
 pub fn compare(first: &EnvelopeFit, second: &EnvelopeFit, budgets: &[f64]) -> Vec<Comparison> {
     let pair = (&first.loss_resampled, &second.loss_resampled);
+    let is_paired = first.size_of_run == second.size_of_run;
     let inside =
         |one: &EnvelopeFit, flops: f64| (one.flops_range.0..=one.flops_range.1).contains(&flops);
     let at = |flops: &f64| {
@@ -37,8 +40,8 @@ pub fn compare(first: &EnvelopeFit, second: &EnvelopeFit, budgets: &[f64]) -> Ve
         };
         Comparison {
             flops: *flops,
-            loss_difference_nats: estimate_pair(pair, Quantity::Difference, difference),
-            flops_ratio: estimate_pair(pair, Quantity::Scale, ratio),
+            loss_difference_nats: estimate_pair(pair, is_paired, Quantity::Difference, difference),
+            flops_ratio: estimate_pair(pair, is_paired, Quantity::Scale, ratio),
             is_inside_both: inside(first, *flops) && inside(second, *flops),
         }
     };
@@ -69,6 +72,31 @@ mod tests {
         let (low, high) =
             compare(&better, &twin, &budget)[0].loss_difference_nats.interval().unwrap();
         assert!(low < 0.0 && high > 0.0, "{low} {high}");
+    }
+
+    #[test]
+    fn differences_of_equal_architectures_cover_zero() {
+        let covers = |seed: u64| {
+            let (a, b) = (envelope(1.0, 2 * seed + 1), envelope(1.0, 2 * seed + 2));
+            let one = &compare(&a, &b, &[a.reference_flops])[0];
+            let (low, high) = one.loss_difference_nats.interval().unwrap();
+            low <= 0.0 && 0.0 <= high
+        };
+        let hits = (0..100).filter(|seed| covers(*seed)).count();
+        eprintln!("{hits} of 100");
+        assert!(hits >= 88, "{hits} of 100");
+    }
+
+    #[test]
+    fn ladders_of_different_length_are_compared_unpaired() {
+        let of = |n: usize, seed: u64| {
+            let study = Study { run_sd: 0.002, seed, ..Study::ladder(n) };
+            fit(&study.dataset(), &EnvelopeOptions::default()).unwrap()
+        };
+        let (five, six) = (of(5, 1), of(6, 2));
+        let one = &compare(&five, &six, &[five.reference_flops])[0];
+        let (low, high) = one.loss_difference_nats.interval().unwrap();
+        assert!(low <= 0.0 && 0.0 <= high);
     }
 
     #[test]

@@ -13,18 +13,19 @@
 //!    reported, and it is a warning when they are the majority.
 //! 5. N_opt(C) and D_opt(C) are fitted to bracketed budgets only: there an edge is wrong in first order.
 //! 6. Each line is ordinary least squares in logs; a and b are independent, and 6ND/C is reported beside them.
-//! 7. Intervals resample runs, rebuilding the frontier on the same budgets (see `interval`).
+//! 7. Intervals resample runs, rebuilding the frontier on the same budgets (see `interval`), or vary their luck by a
+//!    stated noise.
 
 use crate::algebra::{Line, line};
 use crate::fit::Ranges;
-use crate::interval::{Estimate, IntervalOptions, Prediction, Resampled, Scheme, resample};
+use crate::interval::{Estimate, IntervalOptions, Prediction, Resampled, Scheme, resample, shift};
 use crate::law::Quantity;
 use crate::observation::{Dataset, RunKey};
 
 mod frontier;
 
 pub use frontier::{Bracket, FrontierPoint};
-use frontier::{Curves, RawPoint};
+use frontier::{Curves, Draw, RawPoint};
 
 /// FLOPs of one PFLOP/s-day, the unit of the published prefactors (2406.16690, section 4).
 pub const PFLOP_DAY: f64 = 8.64e19;
@@ -48,12 +49,20 @@ pub struct EnvelopeOptions {
     pub unit_flops: f64,
     /// How intervals are made.
     pub interval: IntervalOptions,
+    /// Standard deviation of ln L between seeds, if the caller knows it or wants to assume it.
+    ///
+    /// `None` (the default) resamples runs, which assumes nothing and with few sizes gives wide intervals: they hold
+    /// what another choice of sizes would have given. With a stated noise the sizes are taken as they are and only
+    /// luck is varied, as Porian et al. 2024 (2406.19146) do with 0.002 and 0.01; whoever prints such an interval
+    /// prints the assumption with it.
+    pub seed_sd_log: Option<f64>,
 }
 
 impl Default for EnvelopeOptions {
     fn default() -> Self {
         // Enough that the winner's changes are placed to a few per cent of C; more points hold no more data.
-        Self { n_budgets: 64, unit_flops: PFLOP_DAY, interval: IntervalOptions::default() }
+        let interval = IntervalOptions::default();
+        Self { n_budgets: 64, unit_flops: PFLOP_DAY, interval, seed_sd_log: None }
     }
 }
 
@@ -141,6 +150,8 @@ pub struct EnvelopeFit {
     pub six_nd_over_c: (f64, f64),
     /// Runs used.
     pub n_runs: usize,
+    /// Per run, in the order of resampling (by size, then key): the place of its size, from the smallest.
+    pub size_of_run: Vec<usize>,
     /// Runs without two points, which have no curve.
     pub runs_without_curve: Vec<RunKey>,
     /// What a reader should know before using the numbers.
@@ -156,8 +167,7 @@ pub fn fit(dataset: &Dataset, options: &EnvelopeOptions) -> Result<EnvelopeFit, 
     let curves = Curves::new(dataset)?;
     let budgets = curves.budgets(options.n_budgets)?;
     let reference = 0.5 * (budgets[0] + budgets[budgets.len() - 1]);
-    let everything = vec![1.0; curves.n_runs()];
-    let raw = curves.frontier(&everything, &budgets, 2);
+    let raw = curves.frontier(&Draw::plain(curves.n_runs()), &budgets, 2);
     let builder = Builder { curves: &curves, budgets: &budgets, reference, options };
     let (loss, loss_resampled) = builder.loss(&raw);
     let (parameters, tokens, optimum_resampled) = builder.optimum(&raw);
@@ -196,6 +206,7 @@ pub fn fit(dataset: &Dataset, options: &EnvelopeOptions) -> Result<EnvelopeFit, 
         },
         six_nd_over_c,
         n_runs: curves.n_runs(),
+        size_of_run: curves.size_of_run(),
         runs_without_curve: curves.without_curve.clone(),
     })
 }
@@ -262,8 +273,8 @@ impl Builder<'_> {
         } else {
             None
         };
-        let refit = |weights: &[f64]| -> Result<Vec<f64>, String> {
-            let raw = self.curves.frontier(weights, self.budgets, 1);
+        let refit = |draw: &Draw| -> Result<Vec<f64>, String> {
+            let raw = self.curves.frontier(draw, self.budgets, 1);
             let kept: Vec<&RawPoint> = raw.iter().flatten().collect();
             if (kept.len() as f64) < MIN_COVERED_SHARE * points.len() as f64 {
                 return Err(format!("{} of {} budgets are covered", kept.len(), points.len()));
@@ -288,8 +299,8 @@ impl Builder<'_> {
         let lines = |points: &[&RawPoint]| {
             [self.line(points, |point| point.ln_parameters), self.line(points, |p| p.ln_tokens)]
         };
-        let refit = |weights: &[f64]| -> Result<Vec<f64>, String> {
-            let raw = self.curves.frontier(weights, self.budgets, 1);
+        let refit = |draw: &Draw| -> Result<Vec<f64>, String> {
+            let raw = self.curves.frontier(draw, self.budgets, 1);
             let kept = bracketed(&raw);
             if n_winners(&kept) < MIN_WINNERS {
                 return Err("fewer than two sizes win bracketed budgets".to_owned());
@@ -315,15 +326,17 @@ impl Builder<'_> {
         fitted: &[Option<Line>],
         points: &[&RawPoint],
         blocked: Option<String>,
-        refit: impl Fn(&[f64]) -> Result<Vec<f64>, String>,
+        refit: impl Fn(&Draw) -> Result<Vec<f64>, String>,
     ) -> Resampled {
         let n_runs = self.curves.n_runs();
         let theta = fitted
             .iter()
             .flat_map(|one| one.map_or([f64::NAN, f64::NAN], |line| [line.value, line.slope]));
-        let (replicates, scheme) = match blocked {
-            Some(reason) => (Vec::new(), Scheme::Unavailable { n_runs, reason }),
-            None => resample(n_runs, &self.options.interval, |weights, _| refit(weights)),
+        let options = &self.options.interval;
+        let (replicates, scheme) = match (blocked, self.options.seed_sd_log) {
+            (Some(reason), _) => (Vec::new(), Scheme::Unavailable { n_runs, reason }),
+            (None, None) => resample(n_runs, options, |weights, _| refit(&Draw::of_runs(weights))),
+            (None, Some(sd)) => shift(n_runs, options, sd, |luck| refit(&Draw::of_luck(luck))),
         };
         // Only L(C) predicts measured losses; the optimum's lines have one more line and no noise to add.
         let inflation = (points.len() as f64 / (points.len().max(3) - 2) as f64).sqrt();

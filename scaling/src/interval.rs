@@ -110,6 +110,17 @@ pub enum Scheme {
         /// Runs, which is also the number of replicates.
         n_runs: usize,
     },
+    /// Every run kept, its ln L shifted by luck of a size that the caller stated: an assumption, not a finding.
+    StatedNoise {
+        /// Runs shifted.
+        n_runs: usize,
+        /// Draws made.
+        draws: usize,
+        /// Seed of the draws.
+        seed: u64,
+        /// Stated standard deviation of ln L between seeds.
+        sd_log: f64,
+    },
     /// No honest interval can be made.
     Unavailable {
         /// Runs there are.
@@ -189,27 +200,44 @@ impl Resampled {
                 }
                 Ok(percentile_ends(finite, self.level, *n_runs))
             }
+            Scheme::StatedNoise { draws, seed, .. } => {
+                if n_bad > 0 {
+                    return Err(format!("{n_bad} of {draws} draws give no number"));
+                }
+                let mut values = values;
+                if with_noise {
+                    self.add_noise(&mut values, *seed);
+                }
+                values.sort_unstable_by(f64::total_cmp);
+                let tail = 0.5 - 0.5 * self.level;
+                Ok((percentile(&values, tail), percentile(&values, 1.0 - tail)))
+            }
         }
     }
 
+    /// Adds the residual of a random point to each value, and the luck of a new run where that is known.
     fn add_noise(&self, values: &mut [f64], seed: u64) {
+        let luck = if let Scheme::StatedNoise { sd_log, .. } = self.scheme { sd_log } else { 0.0 };
         let n = self.residuals_log.len();
-        if n == 0 {
-            return;
-        }
         for (index, value) in values.iter_mut().enumerate() {
             let mut stream = Stream::new(seed, NOISE_STREAM + index as u64);
-            *value += self.residuals_log[stream.index(n)];
+            if n > 0 {
+                *value += self.residuals_log[stream.index(n)];
+            }
+            *value += luck * stream.normal();
         }
     }
 }
 
-/// Interval of a function of two independent fits, such as the difference of two architectures.
+/// Interval of a function of two fits, such as the difference of two architectures.
 ///
-/// Two bootstraps are paired draw by draw. Otherwise the variances add and the degrees of freedom are
-/// Welch and Satterthwaite's.
+/// `is_paired` says that the n-th run of one corresponds to the n-th run of the other (the same place in the same
+/// ladder). Then replicates are paired, so that what both owe to the choice of sizes cancels: bootstraps of one seed
+/// draw the same places, and the jackknife leaves the same place out of both. Otherwise the variances add and the
+/// degrees of freedom are Welch and Satterthwaite's.
 pub fn estimate_pair(
     (a, b): (&Resampled, &Resampled),
+    is_paired: bool,
     quantity: Quantity,
     function: impl Fn(&[f64], &[f64]) -> f64,
 ) -> Estimate {
@@ -220,38 +248,52 @@ pub fn estimate_pair(
     }
     let forward = |value: f64| if is_log(quantity) { value.ln() } else { value };
     let back = |value: f64| if is_log(quantity) { value.exp() } else { value };
-    let centre = forward(function(&a.theta, &b.theta));
-    let (low, high) = if let (Scheme::Bootstrap { n_runs, .. }, Scheme::Bootstrap { .. }) =
-        (&a.scheme, &b.scheme)
-    {
-        let pairs = a.replicates.iter().zip(&b.replicates);
-        let values: Vec<f64> = pairs.map(|(x, y)| forward(function(x, y))).collect();
-        if values.iter().any(|value| !value.is_finite()) {
-            return Estimate::not_identified("some resamples give no number");
+    let value = |x: &[f64], y: &[f64]| forward(function(x, y));
+    let centre = value(&a.theta, &b.theta);
+    let pairs = || a.replicates.iter().zip(&b.replicates).map(|(x, y)| value(x, y)).collect();
+    let (low, high) = match (&a.scheme, &b.scheme) {
+        // Failed draws would shift the pairs against each other.
+        (Scheme::Bootstrap { n_runs, failed: 0, .. }, scheme)
+            if is_paired && a.scheme == *scheme =>
+        {
+            percentile_ends(pairs(), a.level, *n_runs)
         }
-        percentile_ends(values, a.level, *n_runs)
-    } else {
-        let of_a = a.replicates.iter().map(|one| forward(function(one, &b.theta))).collect();
-        let of_b = b.replicates.iter().map(|one| forward(function(&a.theta, one))).collect();
-        let parts = [spread(a, centre, of_a), spread(b, centre, of_b)];
-        let total: f64 = parts.iter().map(|(variance, _)| variance).sum();
-        let weights: f64 =
-            parts.iter().map(|(variance, freedom)| variance * variance / freedom).sum();
-        let freedom = if weights > 0.0 { total * total / weights } else { 1.0 };
-        let half = student(a.level, freedom) * total.sqrt();
-        (centre - half, centre + half)
+        (Scheme::Jackknife { .. }, scheme) if is_paired && a.scheme == *scheme => {
+            let (variance, freedom) = jackknife_variance(centre, &pairs());
+            let half = student(a.level, freedom) * variance.sqrt();
+            (centre - half, centre + half)
+        }
+        _ => {
+            let of_a = a.replicates.iter().map(|one| value(one, &b.theta)).collect();
+            let of_b = b.replicates.iter().map(|one| value(&a.theta, one)).collect();
+            let half =
+                independent_half([spread(a, centre, of_a), spread(b, centre, of_b)], a.level);
+            (centre - half, centre + half)
+        }
     };
     judged(quantity, back(centre), back(low), back(high))
 }
 
+/// Half width from two variances with their degrees of freedom (Welch and Satterthwaite).
+fn independent_half(parts: [(f64, f64); 2], level: f64) -> f64 {
+    let total: f64 = parts.iter().map(|(variance, _)| variance).sum();
+    let weights: f64 = parts.iter().map(|(variance, freedom)| variance * variance / freedom).sum();
+    let freedom = if weights > 0.0 { total * total / weights } else { 1.0 };
+    student(level, freedom) * total.sqrt()
+}
+
 /// Variance of one side of a pair and its degrees of freedom.
 fn spread(one: &Resampled, centre: f64, values: Vec<f64>) -> (f64, f64) {
-    if let Scheme::Bootstrap { n_runs, .. } = one.scheme {
-        let deviations: Vec<f64> = values.into_iter().map(|value| value - centre).collect();
-        (mean_square(&deviations), (n_runs - 1) as f64)
-    } else {
-        jackknife_variance(centre, &values)
-    }
+    let freedom = match one.scheme {
+        Scheme::Bootstrap { n_runs, .. } => n_runs - 1,
+        // Nothing was estimated: only the number of draws limits the variance.
+        Scheme::StatedNoise { draws, .. } => draws - 1,
+        Scheme::Jackknife { .. } | Scheme::Unavailable { .. } => {
+            return jackknife_variance(centre, &values);
+        }
+    };
+    let deviations: Vec<f64> = values.into_iter().map(|value| value - centre).collect();
+    (mean_square(&deviations), freedom as f64)
 }
 
 /// Turns the ends of an interval into an estimate, unless the interval is absurd.
@@ -352,6 +394,35 @@ pub(crate) fn resample(
         )),
         _ => (replicates, Scheme::Bootstrap { n_runs, draws, failed, seed }),
     }
+}
+
+/// Makes replicates by shifting every run's ln L by luck of standard deviation `sd_log`.
+///
+/// `refit` gets the shift of every run. Few runs suffice, since nothing about the luck is estimated from them.
+pub(crate) fn shift(
+    n_runs: usize,
+    options: &IntervalOptions,
+    sd_log: f64,
+    refit: impl Fn(&[f64]) -> Result<Vec<f64>, String>,
+) -> (Vec<Vec<f64>>, Scheme) {
+    let unavailable = |reason: String| (Vec::new(), Scheme::Unavailable { n_runs, reason });
+    let (draws, seed) = (options.draws, options.seed);
+    if !(sd_log.is_finite() && sd_log > 0.0) {
+        return unavailable(format!("the stated noise between seeds, {sd_log}, is not positive"));
+    }
+    if draws < MIN_DRAWS || !(options.level > 0.0 && options.level < 1.0) {
+        return unavailable(format!("{draws} draws at level {} give no interval", options.level));
+    }
+    let mut replicates = Vec::with_capacity(draws);
+    for draw in 0..draws {
+        let mut stream = Stream::new(seed, draw as u64);
+        let luck: Vec<f64> = (0..n_runs).map(|_| sd_log * stream.normal()).collect();
+        match refit(&luck) {
+            Ok(theta) => replicates.push(theta),
+            Err(reason) => return unavailable(format!("with other luck: {reason}")),
+        }
+    }
+    (replicates, Scheme::StatedNoise { n_runs, draws, seed, sd_log })
 }
 
 fn jackknife(

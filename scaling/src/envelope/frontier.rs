@@ -64,6 +64,28 @@ impl RawPoint {
     }
 }
 
+/// How often each run counts in a replicate, and by how much its ln L is shifted.
+#[derive(Debug, Clone)]
+pub(super) struct Draw {
+    weights: Vec<f64>,
+    luck: Vec<f64>,
+}
+
+impl Draw {
+    /// The runs as they are.
+    pub(super) fn plain(n_runs: usize) -> Self {
+        Self { weights: vec![1.0; n_runs], luck: vec![0.0; n_runs] }
+    }
+
+    pub(super) fn of_runs(weights: &[f64]) -> Self {
+        Self { weights: weights.to_vec(), luck: vec![0.0; weights.len()] }
+    }
+
+    pub(super) fn of_luck(luck: &[f64]) -> Self {
+        Self { weights: vec![1.0; luck.len()], luck: luck.to_vec() }
+    }
+}
+
 /// (ln C, ln L, ln D).
 type LogTriple = (f64, f64, f64);
 
@@ -92,7 +114,7 @@ impl Curve {
     }
 }
 
-/// All curves of a data set, by run in order of keys.
+/// All curves of a data set, by size and within a size by key of the run.
 #[derive(Debug)]
 pub(super) struct Curves {
     runs: Vec<Curve>,
@@ -124,13 +146,19 @@ impl Curves {
         sizes.sort_by(f64::total_cmp);
         sizes.dedup_by(|later, earlier| *later - *earlier < SAME_SIZE);
         let position = |size: f64| sizes.partition_point(|one| *one <= size + SAME_SIZE) - 1;
-        let runs =
+        let mut runs: Vec<Curve> =
             kept.into_iter().map(|(size, points)| Curve { size: position(size), points }).collect();
+        // A stable sort: runs of one size stay in order of their keys.
+        runs.sort_by_key(|curve| curve.size);
         Ok(Self { runs, sizes, without_curve })
     }
 
     pub(super) fn n_runs(&self) -> usize {
         self.runs.len()
+    }
+
+    pub(super) fn size_of_run(&self) -> Vec<usize> {
+        self.runs.iter().map(|curve| curve.size).collect()
     }
 
     pub(super) fn n_sizes(&self) -> usize {
@@ -157,21 +185,23 @@ impl Curves {
         Ok((0..count).map(|i| if i + 1 == count { high } else { low + step * i as f64 }).collect())
     }
 
-    /// The best size at each budget with `weights` per run, `None` where fewer than `least` sizes were measured.
+    /// The best size at each budget with the runs of `draw`, `None` where fewer than `least` sizes were measured.
     pub(super) fn frontier(
         &self,
-        weights: &[f64],
+        draw: &Draw,
         budgets: &[f64],
         least: usize,
     ) -> Vec<Option<RawPoint>> {
-        budgets.iter().map(|budget| self.best(weights, *budget, least)).collect()
+        budgets.iter().map(|budget| self.best(draw, *budget, least)).collect()
     }
 
-    fn best(&self, weights: &[f64], ln_flops: f64, least: usize) -> Option<RawPoint> {
+    fn best(&self, draw: &Draw, ln_flops: f64, least: usize) -> Option<RawPoint> {
         // Per size: total weight, weighted ln L, weighted ln D.
         let mut sums = vec![(0.0, 0.0, 0.0); self.sizes.len()];
-        for (curve, weight) in self.runs.iter().zip(weights).filter(|(_, w)| **w > 0.0) {
+        let runs = self.runs.iter().zip(&draw.weights).zip(&draw.luck);
+        for ((curve, weight), luck) in runs.filter(|((_, weight), _)| **weight > 0.0) {
             if let Some((ln_loss, ln_tokens)) = curve.at(ln_flops) {
+                let ln_loss = ln_loss + luck;
                 let sum = &mut sums[curve.size];
                 *sum = (sum.0 + weight, sum.1 + weight * ln_loss, sum.2 + weight * ln_tokens);
             }
