@@ -1,0 +1,59 @@
+# Names for what is done often. Whatever needs an `if` is Python, in scripts/.
+
+# In CI cargo builds into the cache folder, so that a fresh clone does not build torch-sys again.
+# Cargo itself knows what is stale. Tests find programs by CARGO_BIN_EXE_… or beside their own
+# executable's folder, never by the path `target/release`, which `make build` fills for people.
+ifeq ($(CI),true)
+export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/gradus/target
+endif
+
+PYTHON ?= python3
+# One profile and one selection of packages everywhere, so that everything compiles once.
+CARGO_FLAGS := --release --locked --workspace
+WEB := npm --prefix dashboards/web
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-demo web build demo test check fmt doc
+
+help: ## Print this list.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+setup: ## Fetch libtorch, the demo text, npm packages and test tools; again: seconds, no network.
+	@$(PYTHON) scripts/setup.py
+
+setup-demo:
+	@$(PYTHON) scripts/setup.py --without-tests
+
+# The dashboard is embedded in the coordinator, so it comes before cargo.
+web: ## Build the dashboard into dashboards/web/dist.
+	@$(WEB) run build
+
+build: web ## Build gradus, gradus-coordinator and gradus-worker into target/release.
+	cargo build $(CARGO_FLAGS) --bins
+	@$(PYTHON) scripts/place_binaries.py
+
+demo: setup-demo ## Set up, build and run the demo study on real text.
+	@$(MAKE) --no-print-directory build
+	target/release/gradus demo
+
+# libtorch's threads would fight over the cores with the tests beside them: one each.
+# The programs come first, because a test of one package starts those of others.
+test: setup ## Set up and run every test.
+	@$(MAKE) --no-print-directory build
+	OMP_NUM_THREADS=1 cargo nextest run $(CARGO_FLAGS)
+	cargo test $(CARGO_FLAGS) --doc
+	$(WEB) test
+
+# The dashboard is built for its tests' sake only once: what check compiles embeds it too.
+check: setup ## Format, lints, tidy rules and the dashboard's types; all warnings are errors.
+	cargo fmt --all --check
+	@$(MAKE) --no-print-directory web
+	cargo clippy $(CARGO_FLAGS) --all-targets -- -D warnings
+	cargo nextest run $(CARGO_FLAGS) -E 'package(e2e) and binary(tidy)'
+	$(WEB) run check
+
+fmt: ## Format the Rust code.
+	cargo fmt --all
+
+doc: ## Build the API documentation into target/doc.
+	RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_FLAGS) --no-deps
