@@ -34,7 +34,8 @@ pub const MAX_SCALE_RATIO: f64 = 1e3;
 pub const MAX_FLOOR_RATIO: f64 = 3.0;
 /// Largest ratio of the ends of the interval of a predicted loss: a factor of two in nats spans whole generations.
 pub const MAX_LOSS_RATIO: f64 = 2.0;
-/// Fewer sizes than this give a warning; the published study had six and names it as a limit (2406.16690).
+/// Fewer sizes than this give a warning: with four, a replicate without one of them goes exactly through the others,
+/// and in planted studies the identified intervals of E, A and alpha covered 84 to 89 % (96 % with five).
 const WARN_SIZES: usize = 5;
 /// Less span of C than this gives a warning.
 const WARN_FLOPS_SPAN: f64 = 100.0;
@@ -203,10 +204,12 @@ pub(crate) fn warnings(
     if let Some(reason) = &identifiability.whole {
         warnings.push(reason.clone());
     }
-    if law.needs().n_sizes > 1 {
+    if law.needs().n_sizes > 1 && identifiability.whole.is_none() {
         let n_sizes = dataset.n_distinct(|point| point.parameters);
         if n_sizes < WARN_SIZES {
-            warnings.push(format!("only {n_sizes} sizes"));
+            warnings.push(format!(
+                "only {n_sizes} sizes: intervals of E, A and alpha cover about 85 %, not 95 %"
+            ));
         }
         let correlation = correlation(dataset);
         if correlation.abs() > WARN_CORRELATION {

@@ -134,6 +134,27 @@ fn three_sizes_identify_nothing_of_the_additive_law() {
     assert!(inference.optimum(1e13, 6.0).unwrap().parameters.value().is_none());
 }
 
+#[test]
+fn the_interval_of_a_held_out_size_holds_its_measured_loss() {
+    let mut hits = 0;
+    for seed in 0..40 {
+        let study = Study { run_sd: 0.003, point_sd: 0.001, seed, ..Study::ladder(7) };
+        let points = study.observations();
+        let last = *points.last().unwrap();
+        let held_out = |point: &Observation| (point.run == last.run).then(|| "held out".to_owned());
+        let (data, options) = (Dataset::select(&points, held_out).unwrap(), FitOptions::default());
+        let fitted = fit(LawName::Chinchilla.law(), &data, &options).unwrap();
+        let inference = infer(&fitted, &data, &options, &IntervalOptions::default()).unwrap();
+        let prediction = inference.predict(last.parameters, last.tokens, last.flops);
+        assert!((prediction.extrapolation - 2.5).abs() < 1e-9);
+        let (low, high) = prediction.measured.interval().unwrap();
+        hits += u32::from(low <= last.loss_nats && last.loss_nats <= high);
+        // Useful as well as honest: within a tenth of the loss.
+        assert!(high / low < 1.2, "{low} to {high}");
+    }
+    assert!(hits >= 36, "{hits} of 40");
+}
+
 /// Rows of the published points that the source kept, or `None` with a line where the shared folder is absent.
 fn besiroglu() -> Option<Dataset> {
     let path = concat!(
@@ -170,6 +191,7 @@ fn the_published_points_give_the_recomputed_optimum_at_every_threshold() {
     assert_eq!((data.points().len(), data.excluded().len()), (240, 5));
     let targets = [
         (1e-3, 1.018_274_2e-3, 0.347_310_5, 0.367_172_4, 1.817_218),
+        (1e-5, 1.128_310_6e-5, 0.347_738, 0.365_761, 1.816_684),
         (1e-4, 1.117_787_5e-4, 0.347_409, 0.365_385, 1.815_824),
         (1e-2, 4.696_225e-3, 0.354_416, 0.381_538, 1.838_079),
         (1e3, 5.730_944e-3, 0.360_253, 0.405_883, 1.864_55),

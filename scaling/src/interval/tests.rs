@@ -105,15 +105,17 @@ fn coverage_of_alpha(n_sizes: usize, studies: u64) -> f64 {
 }
 
 #[test]
-fn jackknife_intervals_of_eight_runs_cover_the_planted_exponent() {
-    let coverage = coverage_of_alpha(8, 200);
-    eprintln!("coverage {coverage}");
-    assert!((0.88..1.0).contains(&coverage), "{coverage}");
+fn jackknife_intervals_of_few_runs_cover_the_planted_exponent() {
+    for n_sizes in [5, 8] {
+        let coverage = coverage_of_alpha(n_sizes, 100);
+        eprintln!("{n_sizes} runs: {coverage}");
+        assert!(coverage >= 0.88, "{n_sizes} runs: {coverage}");
+    }
 }
 
 #[test]
 fn bootstrap_intervals_of_fourteen_runs_cover_the_planted_exponent() {
-    let coverage = coverage_of_alpha(14, 100);
-    eprintln!("coverage {coverage}");
-    assert!((0.88..=1.0).contains(&coverage), "{coverage}");
+    let coverage = coverage_of_alpha(14, 60);
+    eprintln!("14 runs: {coverage}");
+    assert!(coverage >= 0.88, "{coverage}");
 }
