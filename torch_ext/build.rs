@@ -9,22 +9,22 @@ use std::env;
 use std::path::PathBuf;
 
 fn main() {
-    println!("cargo:rerun-if-changed=cpp/ext.cpp");
-    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=cpp/ext.cpp");
+    println!("cargo::rerun-if-changed=build.rs");
     // rpath: from here to the end of `main`, without the compilation.
-    println!("cargo:rerun-if-env-changed=LIBTORCH");
+    println!("cargo::rerun-if-env-changed=LIBTORCH");
     let Some(libtorch) = env::var_os("LIBTORCH").map(PathBuf::from) else {
-        println!("cargo:error=libtorch not found: run `make setup`");
+        println!("cargo::error=libtorch not found: run `make setup`");
         return;
     };
     compile(&libtorch.join("include"));
     let lib = libtorch.join("lib");
-    println!("cargo:rustc-link-search=native={}", lib.display());
-    println!("cargo:rustc-link-lib=torch_cpu");
-    println!("cargo:rustc-link-lib=c10");
+    println!("cargo::rustc-link-search=native={}", lib.display());
+    println!("cargo::rustc-link-lib=torch_cpu");
+    println!("cargo::rustc-link-lib=c10");
     // The old kind of tag (DT_RPATH) also holds for what libtorch itself asks for, and cargo's own
     // search path does not exist outside cargo.
-    println!("cargo:rustc-link-arg=-Wl,--disable-new-dtags,-rpath,{}", lib.display());
+    println!("cargo::rustc-link-arg=-Wl,--disable-new-dtags,-rpath,{}", lib.display());
 }
 
 fn compile(include: &std::path::Path) {
