@@ -1,0 +1,181 @@
+//! The agent: registers with the coordinator, renews leases, asks for work, gives it to its
+//! slots' trainers, and leaves in order.
+//!
+//! It makes no libtorch call and knows nothing of training; an attempt's life is `attempt`'s.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::v1;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::artifacts::uri::UriError;
+use crate::child::{ChildError, Trainer, TrainerCommand};
+use crate::client::{Client, ClientError};
+use crate::config::Config;
+use crate::device::Machine;
+
+mod board;
+mod heartbeat;
+mod polling;
+mod registration;
+mod shared;
+mod slot;
+mod stop;
+
+use registration::register;
+use shared::Shared;
+use slot::Slot;
+pub use stop::StopReason;
+
+/// How long leaving may take when the coordinator does not answer.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Why an agent ended that should not have.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// No trainer can be started.
+    #[error("cannot start a trainer")]
+    NoTrainer(#[source] ChildError),
+    /// The coordinator refused.
+    #[error("cannot work for this coordinator")]
+    Coordinator(#[from] ClientError),
+    /// The artifact store cannot be opened.
+    #[error("cannot see the artifact store")]
+    ArtifactStoreUri(#[source] UriError),
+    /// The registration's object cannot be read from the artifact store.
+    #[error("cannot see the artifact store `{uri}`")]
+    ArtifactStore {
+        /// Where it should be.
+        uri: String,
+        /// Why not.
+        #[source]
+        source: object_store::Error,
+    },
+    /// The object that was read is not the coordinator's: it is another store.
+    #[error("cannot see the artifact store: `{uri}` is another one here")]
+    OtherArtifactStore {
+        /// Where it should be.
+        uri: String,
+        /// The coordinator's words.
+        #[source]
+        source: ClientError,
+    },
+    /// The coordinator came back with another artifact store than the trainers have.
+    #[error("the artifact store has moved to `{uri}`; start the worker again")]
+    ArtifactStoreMoved {
+        /// Where it is now.
+        uri: String,
+    },
+    /// The signals cannot be listened to.
+    #[error("could not listen for signals")]
+    Signals(#[source] std::io::Error),
+}
+
+/// Serves the coordinator until a signal, the parent's end or a drain; a second signal ends it at
+/// once.
+pub async fn run(config: Config) -> Result<(), AgentError> {
+    let stop = stop::listen(config.exit_with_parent).map_err(AgentError::Signals)?;
+    run_until(config, stop).await
+}
+
+/// As [`run`], but told to stop by messages.
+pub async fn run_until(
+    config: Config,
+    mut stop: mpsc::Receiver<StopReason>,
+) -> Result<(), AgentError> {
+    let client = Client::new(&config.coordinator, config.token.as_deref())?;
+    let started = async {
+        let capabilities = probe(&config).await?;
+        let registration = register(&client, &config, &capabilities).await?;
+        Ok::<_, AgentError>(Shared::new(config, client, capabilities, registration))
+    };
+    let (shared, commands) = tokio::select! {
+        started = started => started?,
+        _ = next_stop(&mut stop) => return Ok(()),
+    };
+    let mut slots = JoinSet::new();
+    for (index, commands) in commands.into_iter().enumerate() {
+        slots.spawn(Slot::new(index, Arc::clone(&shared), commands).run());
+    }
+    let outcome = serve(&shared, stop).await;
+    // The trainers die with their handles.
+    slots.abort_all();
+    while slots.join_next().await.is_some() {}
+    outcome
+}
+
+/// Serves until told to stop, then lets the attempts checkpoint and leaves.
+async fn serve(
+    shared: &Arc<Shared>,
+    mut stop: mpsc::Receiver<StopReason>,
+) -> Result<(), AgentError> {
+    let loops = async {
+        tokio::select! {
+            error = heartbeat::run(shared) => error,
+            error = polling::run(shared) => error,
+        }
+    };
+    tokio::pin!(loops);
+    tokio::select! {
+        error = &mut loops => return Err(error),
+        reason = next_stop(&mut stop) => tracing::info!(%reason, "stopping"),
+        () = shared.drained() => tracing::info!("drained"),
+    }
+    shared.preempt_all().await;
+    let limit = shared.config.preempt_deadline + shared.config.stop_grace;
+    tokio::select! {
+        error = &mut loops => return Err(error),
+        _ = next_stop(&mut stop) => {
+            tracing::warn!("stopping at once");
+            return Ok(());
+        }
+        () = shared.idle() => {}
+        () = tokio::time::sleep(limit) => tracing::warn!("some attempts did not end in time"),
+    }
+    if let Err(error) = shared.client.deregister(shared.worker_id(), LEAVE_TIMEOUT).await {
+        tracing::debug!(%error, "left without a word");
+    }
+    Ok(())
+}
+
+/// The next reason to stop; a closed channel is none.
+async fn next_stop(stop: &mut mpsc::Receiver<StopReason>) -> StopReason {
+    match stop.recv().await {
+        Some(reason) => reason,
+        None => std::future::pending().await,
+    }
+}
+
+/// What the machine and its trainers can do. Starts a trainer to ask it.
+async fn probe(config: &Config) -> Result<v1::Capabilities, AgentError> {
+    let command = trainer_command(config, None);
+    let (_trainer, said) = Trainer::start(&command).await.map_err(AgentError::NoTrainer)?;
+    let machine = Machine::look();
+    let is_named = !said.device_name.is_empty();
+    Ok(v1::Capabilities {
+        device_name: if is_named { said.device_name } else { machine.cpu_name },
+        threads_per_slot: config.threads_per_slot.get(),
+        memory_bytes: machine.memory_bytes,
+        ..said
+    })
+}
+
+/// How this worker starts its trainers.
+fn trainer_command(config: &Config, artifact_store: Option<String>) -> TrainerCommand {
+    let n_threads = config.n_slots.get().saturating_mul(config.threads_per_slot.get());
+    TrainerCommand {
+        program: config.trainer.clone(),
+        artifact_store,
+        scratch: config.scratch.clone(),
+        threads: config.threads_per_slot,
+        is_oversubscribed: n_threads > crate::device::n_cores(),
+    }
+}
+
+/// How many slots a configuration has, as an index.
+fn n_slots(n_slots: NonZeroU32) -> usize {
+    usize::try_from(n_slots.get()).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,189 @@
+//! The command line of `gradus-worker`: its arguments, and which command they ask for.
+//!
+//! It carries out nothing itself.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::Config;
+use crate::{agent, device};
+
+/// The program on a machine that carries out the assignments of a Gradus coordinator.
+#[derive(Debug, Parser)]
+#[command(name = "gradus-worker", version)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve a coordinator: take assignments until told to stop
+    Run(RunArgs),
+    /// Carry out assignments that come on standard input; started by `run`
+    #[command(hide = true)]
+    Trainer(TrainerArgs),
+    /// Run a model from its files: logits, and on demand loss and gradients
+    Forward(ForwardArgs),
+    /// Print a configuration's tensors, parameter counts and FLOP counts
+    Describe(DescribeArgs),
+    /// Print what this machine offers
+    Devices(DevicesArgs),
+}
+
+/// Arguments of `run`.
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    /// The coordinator's gRPC address, such as `http://127.0.0.1:4000`
+    #[arg(long, value_name = "URL")]
+    pub coordinator: String,
+    /// The worker's name for people; the host name by default
+    #[arg(long)]
+    pub name: Option<String>,
+    /// How many attempts to carry out at a time
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub slots: u32,
+    /// Intra-op threads of each slot; the machine's cores divided by the slots by default
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: Option<u32>,
+    /// Folder for files that may be lost
+    #[arg(long, value_name = "DIR", default_value = ".gradus/scratch")]
+    pub scratch: PathBuf,
+    /// File with the bearer token that the coordinator asks for
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Program to start as trainer instead of this one
+    #[arg(long, value_name = "PATH", hide = true)]
+    pub trainer: Option<PathBuf>,
+    /// Stop in order when standard input closes, so that no worker outlives who started it
+    #[arg(long)]
+    pub exit_with_parent: bool,
+    /// How long checkpoints may take when the worker is told to stop, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 30_000)]
+    pub preempt_deadline_ms: u64,
+    /// How long a trainer may take to give up an attempt before it is killed, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 5_000, hide = true)]
+    pub stop_grace_ms: u64,
+}
+
+/// Arguments of `trainer`. The program that the agent starts speaks `ToTrainer` on standard input
+/// and `FromTrainer` on standard output (see `pipe`), says `ready` first, and exits at once when
+/// standard input closes, whatever it is doing.
+#[derive(Debug, Clone, Args)]
+pub struct TrainerArgs {
+    /// Say `ready` with the capabilities and exit: how an agent learns them before it registers
+    #[arg(long)]
+    pub probe: bool,
+    /// The one artifact store; there unless probing
+    #[arg(long, value_name = "URI", required_unless_present = "probe")]
+    pub artifact_store: Option<String>,
+    /// Folder for files that may be lost
+    #[arg(long, value_name = "DIR")]
+    pub scratch: PathBuf,
+    /// Intra-op threads
+    #[arg(long, default_value_t = 1)]
+    pub threads: u32,
+}
+
+/// Arguments of `forward`.
+#[derive(Debug, Clone, Args)]
+pub struct ForwardArgs {
+    /// Folder with `config.json` and `model.safetensors`
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// JSON file with the token ids: a list of sequences of equal length
+    #[arg(long, value_name = "FILE")]
+    pub tokens: PathBuf,
+    /// The safetensors file to write
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Write `loss` too
+    #[arg(long)]
+    pub loss: bool,
+    /// Write `grad.<tensor>` too
+    #[arg(long)]
+    pub grad: bool,
+}
+
+/// Arguments of `describe`.
+#[derive(Debug, Clone, Args)]
+pub struct DescribeArgs {
+    /// The model's `config.json`
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// The sequence length that the FLOP counts are for
+    #[arg(long, value_name = "N")]
+    pub sequence_length: Option<u64>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `devices`.
+#[derive(Debug, Clone, Args)]
+pub struct DevicesArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Reads the arguments and carries out the command. Exit status: 0 when it worked, 1 when it
+/// failed, 2 when the arguments are wrong.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_log();
+    match cli.command {
+        Command::Run(args) => run(args),
+        Command::Devices(args) => device::print(args.json),
+        command => compute(command),
+    }
+}
+
+/// Log lines go to standard error; `RUST_LOG` chooses which.
+fn start_log() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_target(false)
+        .init();
+}
+
+fn run(args: RunArgs) -> ExitCode {
+    let outcome = Config::new(args).map_err(anyhow::Error::from).and_then(|config| {
+        // One thread is plenty for messages, and leaves the cores to the trainers.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(agent::run(config)).map_err(anyhow::Error::from)
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the one line that says why the program ends")]
+fn fail(error: &anyhow::Error) -> ExitCode {
+    eprintln!("gradus-worker: {error:#}");
+    ExitCode::FAILURE
+}
+
+#[cfg(feature = "torch")]
+fn compute(command: Command) -> ExitCode {
+    match command {
+        Command::Trainer(args) => crate::trainer::main(args),
+        Command::Forward(args) => crate::commands::forward(&args),
+        Command::Describe(args) => crate::commands::describe(&args),
+        Command::Run(_) | Command::Devices(_) => ExitCode::FAILURE,
+    }
+}
+
+#[cfg(not(feature = "torch"))]
+fn compute(_command: Command) -> ExitCode {
+    fail(&anyhow::anyhow!("this build has no libtorch; build it with the feature `torch`"))
+}

@@ -1,0 +1,294 @@
+//! Typed calls to the coordinator: one method a call, with the token, a time limit and a bounded
+//! pace of retries.
+//!
+//! It does not know what the answers mean for an attempt.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use proto::v1;
+use proto::v1::worker_service_client::WorkerServiceClient;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Status};
+
+/// How long an ordinary call may take. A coordinator that answers later is as good as gone.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a long poll may take beyond the wait it asked for.
+const POLL_MARGIN: Duration = Duration::from_secs(10);
+
+/// How long making a connection may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A silent connection is probed this often, so that a cut cable is noticed during a long poll.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The first pause after a failure; each further failure doubles it.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+
+/// The longest pause: a coordinator that is back is found again within it.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Why a call did not work.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The address is not one.
+    #[error("the coordinator's address `{address}` is not valid")]
+    Address {
+        /// The text as given.
+        address: String,
+        /// What is wrong with it.
+        #[source]
+        source: tonic::transport::Error,
+    },
+    /// The coordinator is away, or busy: the same call may work later.
+    #[error("the coordinator cannot be reached: {}", status.message())]
+    Unreachable {
+        /// What the transport says.
+        status: Box<Status>,
+    },
+    /// The coordinator does not know this registration: register again.
+    #[error("the coordinator does not know this registration: {}", status.message())]
+    Unregistered {
+        /// What it answered.
+        status: Box<Status>,
+    },
+    /// The coordinator refused, and would refuse the same call again.
+    #[error("the coordinator refused the call `{call}`: {}", status.message())]
+    Refused {
+        /// The call.
+        call: &'static str,
+        /// What it answered.
+        status: Box<Status>,
+    },
+}
+
+/// What a caller does about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorClass {
+    /// The same call later.
+    RetryLater,
+    /// A new registration, then a new call.
+    RegisterAgain,
+    /// Nothing helps.
+    GiveUp,
+}
+
+impl ClientError {
+    /// What to do about it.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::Unreachable { .. } => ErrorClass::RetryLater,
+            Self::Unregistered { .. } => ErrorClass::RegisterAgain,
+            Self::Address { .. } | Self::Refused { .. } => ErrorClass::GiveUp,
+        }
+    }
+
+    fn from_status(call: &'static str, status: Status) -> Self {
+        let status = Box::new(status);
+        match status.code() {
+            Code::Unavailable
+            | Code::DeadlineExceeded
+            | Code::Aborted
+            | Code::ResourceExhausted
+            | Code::Cancelled
+            | Code::Internal
+            | Code::Unknown => Self::Unreachable { status },
+            Code::NotFound => Self::Unregistered { status },
+            _ => Self::Refused { call, status },
+        }
+    }
+}
+
+/// Pauses between retries: they double up to a limit.
+#[derive(Debug, Clone)]
+pub struct Backoff {
+    pause: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { pause: FIRST_PAUSE }
+    }
+}
+
+impl Backoff {
+    /// The pause before the next try.
+    pub fn next_pause(&mut self) -> Duration {
+        let pause = self.pause;
+        self.pause = (pause * 2).min(LONGEST_PAUSE);
+        pause
+    }
+
+    /// Waits before the next try.
+    pub async fn wait(&mut self) {
+        let pause = self.next_pause();
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// Adds the bearer token to each call.
+#[derive(Debug, Clone)]
+struct Bearer(Option<MetadataValue<Ascii>>);
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(value) = &self.0 {
+            request.metadata_mut().insert("authorization", value.clone());
+        }
+        Ok(request)
+    }
+}
+
+type Service = WorkerServiceClient<InterceptedService<Channel, Bearer>>;
+
+/// The coordinator, as the worker sees it. Cheap to clone; the clones share one connection.
+#[derive(Debug, Clone)]
+pub struct Client {
+    service: Service,
+    is_reachable: Arc<AtomicBool>,
+}
+
+macro_rules! call {
+    ($self:ident, $method:ident, $request:expr, $limit:expr) => {{
+        let mut service = $self.service.clone();
+        let answer = tokio::time::timeout($limit, service.$method($request)).await;
+        $self.note(stringify!($method), answer)
+    }};
+}
+
+impl Client {
+    /// A client for the coordinator at `address`. It connects with the first call, and again
+    /// whenever the connection is lost.
+    pub fn new(address: &str, token: Option<&str>) -> Result<Self, ClientError> {
+        let endpoint = Endpoint::from_shared(address.to_owned())
+            .map_err(|source| ClientError::Address { address: address.to_owned(), source })?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+            .keep_alive_timeout(CONNECT_TIMEOUT)
+            .keep_alive_while_idle(true);
+        let bearer = token.and_then(|token| format!("Bearer {token}").parse().ok());
+        let service =
+            WorkerServiceClient::with_interceptor(endpoint.connect_lazy(), Bearer(bearer))
+                .max_decoding_message_size(proto::MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(proto::MAX_MESSAGE_BYTES);
+        Ok(Self { service, is_reachable: Arc::new(AtomicBool::new(true)) })
+    }
+
+    /// Sorts an answer, and says once when the coordinator goes away and when it is back.
+    fn note<T>(
+        &self,
+        call: &'static str,
+        answer: Result<Result<tonic::Response<T>, Status>, tokio::time::error::Elapsed>,
+    ) -> Result<T, ClientError> {
+        let outcome = match answer {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(ClientError::from_status(call, status)),
+            Err(_) => {
+                let status = Status::deadline_exceeded(format!("`{call}` was not answered"));
+                Err(ClientError::from_status(call, status))
+            }
+        };
+        let is_reachable = !matches!(outcome, Err(ClientError::Unreachable { .. }));
+        let was_reachable = self.is_reachable.swap(is_reachable, Ordering::Relaxed);
+        if let Err(error @ ClientError::Unreachable { .. }) = &outcome
+            && was_reachable
+        {
+            tracing::warn!(%error, "the coordinator is away; training goes on");
+        } else if is_reachable && !was_reachable {
+            tracing::info!("the coordinator is back");
+        }
+        outcome
+    }
+
+    /// Announces the worker.
+    pub async fn register(
+        &self,
+        request: v1::RegisterRequest,
+    ) -> Result<v1::RegisterResponse, ClientError> {
+        call!(self, register, request, CALL_TIMEOUT)
+    }
+
+    /// Shows that the artifact store can be read.
+    pub async fn confirm_artifact_store(
+        &self,
+        request: v1::ConfirmArtifactStoreRequest,
+    ) -> Result<(), ClientError> {
+        call!(self, confirm_artifact_store, request, CALL_TIMEOUT).map(|_| ())
+    }
+
+    /// Asks for directives and, with free slots, assignments. Tries once.
+    pub async fn next(&self, request: v1::NextRequest) -> Result<v1::NextResponse, ClientError> {
+        let limit = Duration::from_millis(request.max_wait_ms) + POLL_MARGIN;
+        call!(self, next, request, limit)
+    }
+
+    /// Renews leases. Tries once: the next heartbeat is the retry.
+    pub async fn heartbeat(
+        &self,
+        request: v1::HeartbeatRequest,
+        limit: Duration,
+    ) -> Result<v1::HeartbeatResponse, ClientError> {
+        call!(self, heartbeat, request, limit)
+    }
+
+    /// Sends events until they are answered; whether the lease is stale. Drop it to give up.
+    pub async fn report(&self, request: v1::ReportRequest) -> Result<bool, ClientError> {
+        let mut backoff = Backoff::default();
+        loop {
+            match call!(self, report, request.clone(), CALL_TIMEOUT) {
+                Ok(response) => return Ok(response.stale),
+                Err(error) if error.class() == ErrorClass::RetryLater => backoff.wait().await,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Ends an attempt, trying until it is answered; whether the lease is stale. Drop it to give
+    /// up.
+    pub async fn finish(&self, request: v1::FinishRequest) -> Result<bool, ClientError> {
+        let mut backoff = Backoff::default();
+        loop {
+            match call!(self, finish, request.clone(), CALL_TIMEOUT) {
+                Ok(response) => return Ok(response.stale),
+                Err(error) if error.class() == ErrorClass::RetryLater => backoff.wait().await,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Leaves. Tries once: a coordinator that is away finds out by itself.
+    pub async fn deregister(&self, worker_id: String, limit: Duration) -> Result<(), ClientError> {
+        let request = v1::DeregisterRequest { worker_id };
+        call!(self, deregister, request, limit).map(|_| ())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_has_a_class() {
+        let class = |code| ClientError::from_status("next", Status::new(code, "why")).class();
+        for code in [Code::Unavailable, Code::DeadlineExceeded, Code::Internal, Code::Aborted] {
+            assert_eq!(class(code), ErrorClass::RetryLater, "{code:?}");
+        }
+        assert_eq!(class(Code::NotFound), ErrorClass::RegisterAgain);
+        for code in [Code::InvalidArgument, Code::Unauthenticated, Code::FailedPrecondition] {
+            assert_eq!(class(code), ErrorClass::GiveUp, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn pauses_double_up_to_a_limit() {
+        let mut backoff = Backoff::default();
+        let pauses: Vec<_> = (0..7).map(|_| backoff.next_pause().as_millis()).collect();
+        assert_eq!(pauses, [50, 100, 200, 400, 800, 1000, 1000]);
+    }
+}
