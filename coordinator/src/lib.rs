@@ -1,1 +1,51 @@
-//! The process that plans and leases: store, scheduler, reconcilers, gRPC for workers, HTTP for everyone.
+//! The process that plans and leases: the store, the scheduler, the reconcilers, gRPC for workers
+//! and HTTP for everyone.
+//!
+//! It is never in the path of weights and never links libtorch. The modules stand in reading order.
+
+use std::sync::Arc;
+
+use tokio::sync::{Notify, broadcast};
+use tokio_util::sync::CancellationToken;
+
+pub mod clock;
+pub mod config;
+pub mod store;
+pub mod leader;
+pub mod scheduler;
+pub mod reconcile;
+pub mod fits;
+pub mod artifacts;
+pub mod auth;
+pub mod grpc;
+pub mod http;
+pub mod serve;
+
+/// How many events a slow reader of the live stream may be behind before it must read the table.
+const LIVE_EVENTS: usize = 4096;
+
+/// What every part of a running coordinator shares.
+#[derive(Debug)]
+pub struct App {
+    /// What is durable.
+    pub store: Arc<store::SqliteStore>,
+    /// What only the leader remembers: renewals of leases, open polls, undelivered assignments.
+    pub leader: leader::Leader,
+    /// Wakes the dispatcher.
+    pub nudge: Arc<Notify>,
+    /// Every stored event after its commit, and unsaved `points` (id 0).
+    pub changes: broadcast::Sender<api::EventView>,
+    /// The one artifact store.
+    pub artifacts: artifacts::Artifacts,
+    /// How it was started.
+    pub config: config::Config,
+    /// Whether it refuses every change.
+    pub is_read_only: bool,
+    /// Cancelled when the coordinator is to stop: open polls and streams end then.
+    pub shutdown: CancellationToken,
+}
+
+/// A channel for [`App::changes`].
+pub fn changes_channel() -> broadcast::Sender<api::EventView> {
+    broadcast::channel(LIVE_EVENTS).0
+}

@@ -1,0 +1,278 @@
+//! The one artifact store: sources come in through it, workers prove with it that they see it.
+//!
+//! Weights never pass through here: trainers write and read them directly. No key comes from a
+//! client's string; keys are made of hashes and identifiers that were parsed.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use domain::ids::{ContentHash, WorkerId};
+use futures::{Stream, StreamExt as _};
+use object_store::local::LocalFileSystem;
+use object_store::path::Path as Key;
+use object_store::{MultipartUpload, ObjectStoreExt as _, PutPayload};
+
+use crate::store::Artifact;
+
+/// Bytes in one part of an upload: what is held in memory at a time.
+const PART_BYTES: usize = 8 * 1024 * 1024;
+
+/// Bytes of a nonce object: too many to guess.
+const NONCE_BYTES: usize = 32;
+
+/// An operation on the artifact store that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ArtifactError {
+    /// The directory cannot be made.
+    #[error("could not make the artifact directory `{}`", .path.display())]
+    Directory {
+        /// Its path.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The store cannot be opened.
+    #[error("could not open the artifact store `{}`", .path.display())]
+    Open {
+        /// Its path.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: object_store::Error,
+    },
+    /// The directory has no `file://` URI.
+    #[error("`{}` cannot be written as a `file://` URI", .path.display())]
+    Uri {
+        /// Its path.
+        path: PathBuf,
+    },
+    /// An object cannot be written.
+    #[error("could not write the artifact `{key}`")]
+    Write {
+        /// Its key.
+        key: String,
+        /// Why not.
+        #[source]
+        source: object_store::Error,
+    },
+    /// An object cannot be read.
+    #[error("could not read the artifact `{key}`")]
+    Read {
+        /// Its key.
+        key: String,
+        /// Why not.
+        #[source]
+        source: object_store::Error,
+    },
+    /// The sender broke off.
+    #[error("the upload of `{key}` broke off")]
+    Upload {
+        /// Its key.
+        key: String,
+        /// Why.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The bytes are not those that were announced; nothing was kept.
+    #[error("the bytes sent for `{expected}` have the hash `{found}`")]
+    HashMismatch {
+        /// As announced.
+        expected: ContentHash,
+        /// As it is.
+        found: ContentHash,
+    },
+    /// A read-only coordinator keeps nothing.
+    #[error("this coordinator is read-only")]
+    Closed,
+    /// The operating system has no randomness.
+    #[error("could not make a nonce")]
+    Random(#[source] getrandom::Error),
+}
+
+/// The artifact store below one directory.
+#[derive(Debug, Clone)]
+pub struct Artifacts {
+    store: Option<Arc<LocalFileSystem>>,
+    uri: String,
+}
+
+impl Artifacts {
+    /// Opens the store below a directory, which is made when it is not there.
+    pub fn open(directory: &Path) -> Result<Self, ArtifactError> {
+        let made = std::fs::create_dir_all(directory).and_then(|()| directory.canonicalize());
+        let path = made
+            .map_err(|source| ArtifactError::Directory { path: directory.to_owned(), source })?;
+        let uri = url::Url::from_directory_path(&path)
+            .map_err(|()| ArtifactError::Uri { path: path.clone() })?;
+        // A manifest's row promises that its objects survive the loss of power.
+        let store = LocalFileSystem::new_with_prefix(&path)
+            .map_err(|source| ArtifactError::Open { path, source })?
+            .with_fsync(true);
+        Ok(Self { store: Some(Arc::new(store)), uri: uri.into() })
+    }
+
+    /// No store: every call is refused, nothing is made on disk.
+    pub fn closed() -> Self {
+        Self { store: None, uri: String::new() }
+    }
+
+    fn store(&self) -> Result<&LocalFileSystem, ArtifactError> {
+        self.store.as_deref().ok_or(ArtifactError::Closed)
+    }
+
+    /// What workers are told, such as `file:///…/`.
+    pub fn uri(&self) -> &str {
+        &self.uri
+    }
+
+    /// Keeps a source under its hash. The bytes are hashed as they come; when they are not what
+    /// was announced nothing is kept. Repeating it changes nothing.
+    pub async fn put_source<S, E>(
+        &self,
+        hash: &ContentHash,
+        bytes: S,
+    ) -> Result<Artifact, ArtifactError>
+    where
+        S: Stream<Item = Result<Bytes, E>>,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let key = format!("sources/{hash}");
+        let mut upload = self
+            .store()?
+            .put_multipart(&Key::from(key.as_str()))
+            .await
+            .map_err(|source| ArtifactError::Write { key: key.clone(), source })?;
+        match receive(upload.as_mut(), &key, hash, bytes).await {
+            Ok(n_bytes) => Ok(Artifact { key, hash: hash.clone(), n_bytes }),
+            Err(error) => {
+                if let Err(source) = upload.abort().await {
+                    tracing::warn!(artifact.key = key, error = %source, "could not clean up");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Writes a new nonce for a worker and returns its key.
+    pub async fn write_nonce(&self, worker: &WorkerId) -> Result<String, ArtifactError> {
+        let mut nonce = [0_u8; NONCE_BYTES];
+        getrandom::fill(&mut nonce).map_err(ArtifactError::Random)?;
+        let key = nonce_key(worker);
+        self.store()?
+            .put(&Key::from(key.as_str()), PutPayload::from(nonce.to_vec()))
+            .await
+            .map_err(|source| ArtifactError::Write { key: key.clone(), source })?;
+        Ok(key)
+    }
+
+    /// Whether a worker read its nonce. The object stays until the worker leaves, so that a
+    /// confirmation may be repeated.
+    pub async fn is_nonce(&self, worker: &WorkerId, nonce: &[u8]) -> Result<bool, ArtifactError> {
+        let key = nonce_key(worker);
+        let read_error = |source| ArtifactError::Read { key: key.clone(), source };
+        let object = match self.store()?.get(&Key::from(key.as_str())).await {
+            Ok(object) => object,
+            Err(object_store::Error::NotFound { .. }) => return Ok(false),
+            Err(source) => return Err(read_error(source)),
+        };
+        let bytes = object.bytes().await.map_err(read_error)?;
+        Ok(bytes == nonce)
+    }
+}
+
+fn nonce_key(worker: &WorkerId) -> String {
+    format!("nonces/{worker}")
+}
+
+/// Takes a stream into an upload, part by part, and completes it when the hash is right.
+async fn receive<S, E>(
+    upload: &mut dyn MultipartUpload,
+    key: &str,
+    expected: &ContentHash,
+    bytes: S,
+) -> Result<u64, ArtifactError>
+where
+    S: Stream<Item = Result<Bytes, E>>,
+    E: Into<Box<dyn Error + Send + Sync>>,
+{
+    let write_error = |source| ArtifactError::Write { key: key.to_owned(), source };
+    let mut bytes = std::pin::pin!(bytes);
+    let mut hasher = blake3::Hasher::new();
+    let mut n_bytes = 0;
+    let mut part = BytesMut::new();
+    while let Some(chunk) = bytes.next().await {
+        let chunk = chunk.map_err(|source| ArtifactError::Upload {
+            key: key.to_owned(),
+            source: source.into(),
+        })?;
+        hasher.update(&chunk);
+        n_bytes += chunk.len() as u64;
+        part.extend_from_slice(&chunk);
+        if part.len() >= PART_BYTES {
+            let full = part.split().freeze();
+            upload.put_part(PutPayload::from(full)).await.map_err(write_error)?;
+        }
+    }
+    let found = ContentHash::from(hasher.finalize());
+    if found != *expected {
+        return Err(ArtifactError::HashMismatch { expected: expected.clone(), found });
+    }
+    // An empty file is an object too, so the last part may be empty.
+    upload.put_part(PutPayload::from(part.freeze())).await.map_err(write_error)?;
+    upload.complete().await.map_err(write_error)?;
+    Ok(n_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stream(chunks: &[&'static [u8]]) -> impl Stream<Item = Result<Bytes, std::io::Error>> {
+        let chunks: Vec<_> = chunks.iter().map(|chunk| Ok(Bytes::from_static(chunk))).collect();
+        futures::stream::iter(chunks)
+    }
+
+    #[tokio::test]
+    async fn a_source_is_kept_under_its_hash() {
+        let directory = tempfile::tempdir().unwrap();
+        let artifacts = Artifacts::open(directory.path()).unwrap();
+        let hash = ContentHash::of(b"to be or not");
+        let artifact = artifacts.put_source(&hash, stream(&[b"to be ", b"or not"])).await.unwrap();
+        assert_eq!(artifact.n_bytes, 12);
+        let kept = std::fs::read(directory.path().join(&artifact.key)).unwrap();
+        assert_eq!(kept, b"to be or not");
+    }
+
+    #[tokio::test]
+    async fn an_empty_source_is_kept_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let artifacts = Artifacts::open(directory.path()).unwrap();
+        let artifact = artifacts.put_source(&ContentHash::of(b""), stream(&[])).await.unwrap();
+        assert!(directory.path().join(&artifact.key).exists());
+    }
+
+    #[tokio::test]
+    async fn bytes_that_are_not_what_was_announced_leave_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let artifacts = Artifacts::open(directory.path()).unwrap();
+        let hash = ContentHash::of(b"expected");
+        let error = artifacts.put_source(&hash, stream(&[b"other"])).await.unwrap_err();
+        assert!(matches!(error, ArtifactError::HashMismatch { .. }), "{error}");
+        assert!(!directory.path().join(format!("sources/{hash}")).exists());
+    }
+
+    #[tokio::test]
+    async fn only_the_nonce_itself_is_the_nonce() {
+        let directory = tempfile::tempdir().unwrap();
+        let artifacts = Artifacts::open(directory.path()).unwrap();
+        let worker: WorkerId = "w_1".parse().unwrap();
+        assert!(!artifacts.is_nonce(&worker, b"").await.unwrap());
+        let key = artifacts.write_nonce(&worker).await.unwrap();
+        let nonce = std::fs::read(directory.path().join(key)).unwrap();
+        assert!(artifacts.is_nonce(&worker, &nonce).await.unwrap());
+        assert!(!artifacts.is_nonce(&worker, &nonce[1..]).await.unwrap());
+    }
+}

@@ -1,0 +1,237 @@
+//! How the coordinator was started: the flags, and the one struct they become, checked once.
+//!
+//! It reads the token file and nothing else; no other module reads flags or the environment.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Parser;
+
+/// The flags of `gradus-coordinator`.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "gradus-coordinator", version, about = "Plans studies and leases their runs to workers")]
+pub struct Args {
+    /// The store, as `sqlite:PATH`.
+    #[arg(long, default_value = "sqlite:./.gradus/store.db", value_name = "URL")]
+    pub database: String,
+    /// The artifact store: a directory or a `file://` URI; by default `artifacts` beside the store.
+    #[arg(long, value_name = "PATH")]
+    pub artifacts: Option<String>,
+    /// Where HTTP is served.
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS")]
+    pub listen: SocketAddr,
+    /// Where gRPC for workers is served.
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS")]
+    pub grpc_listen: SocketAddr,
+    /// A file that gets both addresses as JSON once they are bound, and is removed at the end.
+    #[arg(long, value_name = "PATH")]
+    pub endpoint_file: Option<PathBuf>,
+    /// Serve what is there, change nothing, take no workers.
+    #[arg(long)]
+    pub read_only: bool,
+    /// How long a lease lives without a renewal.
+    #[arg(long, default_value_t = 15_000, value_name = "MILLISECONDS")]
+    pub lease_term_ms: u64,
+    /// A file with the bearer token that every caller must show; needed to listen beyond loopback.
+    #[arg(long, value_name = "PATH")]
+    pub token_file: Option<PathBuf>,
+    /// Stop when standard input closes, so that the coordinator dies with its parent.
+    #[arg(long)]
+    pub exit_with_parent: bool,
+}
+
+/// The shortest lease term: below it a heartbeat's round trip is no longer small beside the term.
+const SHORTEST_LEASE_TERM_MS: u64 = 100;
+
+/// The longest lease term: a lost worker must be noticed within the hour.
+const LONGEST_LEASE_TERM_MS: u64 = 3_600_000;
+
+/// So many heartbeats fit into a lease term, so that two lost ones cost nothing.
+const HEARTBEATS_PER_TERM: u64 = 4;
+
+/// How the coordinator runs. Every field was checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The SQLite file.
+    pub database: PathBuf,
+    /// The directory of the artifact store.
+    pub artifacts: PathBuf,
+    /// Where HTTP is served; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Where gRPC is served; port 0 takes a free one.
+    pub grpc_listen: SocketAddr,
+    /// The file that announces both addresses.
+    pub endpoint_file: Option<PathBuf>,
+    /// Whether every change is refused.
+    pub is_read_only: bool,
+    /// How long a lease lives without a renewal.
+    pub lease_term_ms: u64,
+    /// The bearer token that callers must show.
+    pub token: Option<String>,
+    /// Whether the end of standard input ends the coordinator.
+    pub exits_with_parent: bool,
+}
+
+/// Why the flags do not make a configuration. The exit status is 2.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Another kind of store.
+    #[error("`{url}` is not a store of this build; expected `sqlite:PATH`")]
+    Database {
+        /// As given.
+        url: String,
+    },
+    /// Another kind of artifact store.
+    #[error("`{uri}` is not an artifact store of this build; expected a directory or `file:///…`")]
+    Artifacts {
+        /// As given.
+        uri: String,
+    },
+    /// Everybody on the network could change studies.
+    #[error("refusing to listen on `{address}` without `--token-file`: it is not a loopback address")]
+    OpenListen {
+        /// As given.
+        address: SocketAddr,
+    },
+    /// The token cannot be read.
+    #[error("could not read the token file `{}`", .path.display())]
+    TokenFile {
+        /// Its path.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// An empty token would let everybody in.
+    #[error("the token file `{}` is empty", .path.display())]
+    EmptyToken {
+        /// Its path.
+        path: PathBuf,
+    },
+    /// A lease term that cannot work.
+    #[error(
+        "`--lease-term-ms {given}` is out of range: expected {SHORTEST_LEASE_TERM_MS} to \
+         {LONGEST_LEASE_TERM_MS}"
+    )]
+    LeaseTerm {
+        /// As given.
+        given: u64,
+    },
+}
+
+impl Config {
+    /// Checks the flags.
+    pub fn from_args(args: Args) -> Result<Self, ConfigError> {
+        let database = database_path(&args.database)?;
+        let artifacts = match &args.artifacts {
+            Some(uri) => artifacts_path(uri)?,
+            None => database.parent().unwrap_or(Path::new("")).join("artifacts"),
+        };
+        let token = args.token_file.as_deref().map(read_token).transpose()?;
+        for address in [args.listen, args.grpc_listen] {
+            if token.is_none() && !address.ip().is_loopback() {
+                return Err(ConfigError::OpenListen { address });
+            }
+        }
+        if !(SHORTEST_LEASE_TERM_MS..=LONGEST_LEASE_TERM_MS).contains(&args.lease_term_ms) {
+            return Err(ConfigError::LeaseTerm { given: args.lease_term_ms });
+        }
+        Ok(Self {
+            database,
+            artifacts,
+            listen: args.listen,
+            grpc_listen: args.grpc_listen,
+            endpoint_file: args.endpoint_file,
+            is_read_only: args.read_only,
+            lease_term_ms: args.lease_term_ms,
+            token,
+            exits_with_parent: args.exit_with_parent,
+        })
+    }
+
+    /// A configuration for tests: everything below one directory, free ports, no token.
+    pub fn for_directory(directory: &Path) -> Self {
+        let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self {
+            database: directory.join("store.db"),
+            artifacts: directory.join("artifacts"),
+            listen: loopback,
+            grpc_listen: loopback,
+            endpoint_file: None,
+            is_read_only: false,
+            lease_term_ms: 15_000,
+            token: None,
+            exits_with_parent: false,
+        }
+    }
+
+    /// How often a worker sends heartbeats.
+    pub fn heartbeat_interval(&self) -> Duration {
+        Duration::from_millis((self.lease_term_ms / HEARTBEATS_PER_TERM).max(1))
+    }
+}
+
+fn database_path(url: &str) -> Result<PathBuf, ConfigError> {
+    let path = url.strip_prefix("sqlite:").map(|rest| rest.strip_prefix("//").unwrap_or(rest));
+    match path {
+        Some(path) if !path.is_empty() => Ok(PathBuf::from(path)),
+        _ => Err(ConfigError::Database { url: url.to_owned() }),
+    }
+}
+
+fn artifacts_path(uri: &str) -> Result<PathBuf, ConfigError> {
+    let unknown = || ConfigError::Artifacts { uri: uri.to_owned() };
+    if uri.starts_with("file:") {
+        let url = url::Url::parse(uri).map_err(|_| unknown())?;
+        return url.to_file_path().map_err(|()| unknown());
+    }
+    if uri.is_empty() || uri.contains("://") { Err(unknown()) } else { Ok(PathBuf::from(uri)) }
+}
+
+fn read_token(path: &Path) -> Result<String, ConfigError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ConfigError::TokenFile { path: path.to_owned(), source })?;
+    let token = text.trim();
+    if token.is_empty() {
+        return Err(ConfigError::EmptyToken { path: path.to_owned() });
+    }
+    Ok(token.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(flags: &[&str]) -> Result<Config, ConfigError> {
+        Config::from_args(Args::parse_from([&["gradus-coordinator"], flags].concat()))
+    }
+
+    #[test]
+    fn artifacts_lie_beside_the_store_by_default() {
+        let config = parse(&["--database", "sqlite:/x/store.db"]).unwrap();
+        assert_eq!(config.artifacts, PathBuf::from("/x/artifacts"));
+    }
+
+    #[test]
+    fn a_listen_beyond_loopback_without_a_token_is_refused() {
+        for flag in ["--listen", "--grpc-listen"] {
+            let error = parse(&[flag, "0.0.0.0:0"]).unwrap_err();
+            assert!(matches!(error, ConfigError::OpenListen { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_token_opens_other_addresses_and_an_empty_one_does_not() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let flags = ["--listen", "0.0.0.0:0", "--token-file", file.path().to_str().unwrap()];
+        assert!(matches!(parse(&flags), Err(ConfigError::EmptyToken { .. })));
+        std::fs::write(file.path(), "secret\n").unwrap();
+        assert_eq!(parse(&flags).unwrap().token.as_deref(), Some("secret"));
+    }
+
+    #[test]
+    fn another_database_is_refused() {
+        assert!(matches!(parse(&["--database", "mysql://x"]), Err(ConfigError::Database { .. })));
+    }
+}

@@ -1,0 +1,85 @@
+//! From the store's answers to the wire. Cannot fail.
+//!
+//! It leaves nothing out.
+
+use proto::v1;
+
+use crate::leader::Directive;
+use crate::store::{Artifact, Assignment, AssignmentDetails, Numerics, TrainDetails};
+
+pub(super) fn assignment(assignment: Assignment) -> v1::Assignment {
+    v1::Assignment {
+        lease_token: assignment.token.0,
+        work_id: assignment.work.to_string(),
+        attempt: assignment.attempt.0,
+        rank: 0,
+        world_size: 1,
+        rendezvous: String::new(),
+        work: Some(work(assignment.details)),
+    }
+}
+
+fn work(details: AssignmentDetails) -> v1::assignment::Work {
+    use v1::assignment::Work;
+    match details {
+        AssignmentDetails::Train(details) => Work::Train(train(*details)),
+        AssignmentDetails::Evaluate {
+            config_json,
+            cell_config_json,
+            checkpoint_manifest,
+            data_manifest,
+        } => Work::Evaluate(v1::Evaluate {
+            config_json,
+            cell_config_json,
+            checkpoint_manifest: Some(artifact(checkpoint_manifest)),
+            data_manifest: Some(artifact(data_manifest)),
+        }),
+        AssignmentDetails::Prepare { config_json, sources } => {
+            let sources = sources.into_iter().map(artifact).collect();
+            Work::PrepareData(v1::PrepareData { config_json, sources })
+        }
+    }
+}
+
+fn train(details: TrainDetails) -> v1::Train {
+    v1::Train {
+        config_json: details.config_json,
+        data_manifest: Some(artifact(details.data_manifest)),
+        micro_batch_sequences: details.micro_batch_sequences,
+        data_point_steps: details.data_point_steps,
+        rolling_checkpoint_seconds: details.rolling_checkpoint_seconds,
+        checkpoints: details
+            .checkpoints
+            .into_iter()
+            .map(|(step, manifest)| v1::CheckpointRef { step, manifest: Some(artifact(manifest)) })
+            .collect(),
+        numerics: details.numerics.map(numerics),
+    }
+}
+
+fn artifact(artifact: Artifact) -> v1::ArtifactRef {
+    let hash = artifact.hash.to_string();
+    v1::ArtifactRef { key: artifact.key, hash, n_bytes: artifact.n_bytes }
+}
+
+fn numerics(numerics: Numerics) -> v1::Numerics {
+    v1::Numerics {
+        device_kind: numerics.device_kind,
+        intra_op_threads: numerics.intra_op_threads,
+        micro_batch_sequences: numerics.micro_batch_sequences,
+        cpu_capability: numerics.cpu_capability,
+        libtorch_version: numerics.libtorch_version,
+    }
+}
+
+pub(super) fn directive(directive: Directive) -> v1::Directive {
+    use v1::directive::Kind;
+    let kind = match directive {
+        Directive::Stop { token } => Kind::Stop(v1::StopAttempt {
+            lease_token: token.0,
+            reason: "its lease has ended".to_owned(),
+        }),
+        Directive::Drain => Kind::Drain(v1::Drain {}),
+    };
+    v1::Directive { kind: Some(kind) }
+}

@@ -1,0 +1,311 @@
+//! What only the leader remembers: renewals of leases, who waits for work, and what was not yet
+//! delivered. All of it can be lost: a starting leader builds it from the store.
+//!
+//! It writes nothing durable. Time is an argument of the inner state; only the outside reads it.
+
+mod post;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use domain::ids::{LeaseToken, RunId, WorkId, WorkerId};
+use domain::lease::{LeaseTable, Renewal};
+use tokio::sync::Notify;
+
+pub use self::post::{Directive, Mail, Poll};
+use self::post::Post;
+use crate::clock::Clock;
+use crate::scheduler::policy::FreeWorker;
+use crate::store::{Capabilities, Granted, LiveLease, WorkerRecord, WorkerState};
+
+/// A worker that was silent for so many lease terms is lost: its leases are gone by then.
+const TERMS_UNTIL_LOST: u64 = 2;
+
+/// Live pages are told of new points of one run at most this often.
+const POINTS_INTERVAL_MS: u64 = 500;
+
+/// Runs whose last announcement is remembered; beyond that the oldest memory is dropped.
+const MAX_ANNOUNCED: usize = 10_000;
+
+/// The leader's memory. Every method is short and none waits.
+#[derive(Debug)]
+pub struct Leader {
+    clock: Clock,
+    term_ms: u64,
+    redeliver_after_ms: u64,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    leases: LeaseTable,
+    posts: BTreeMap<WorkerId, Post>,
+    announced: HashMap<RunId, u64>,
+}
+
+/// What the agent is told about its leases.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Renewals {
+    /// Those that are not live.
+    pub stale: Vec<LeaseToken>,
+}
+
+impl Leader {
+    /// An empty memory. An assignment that its worker never mentions is sent again after
+    /// `redeliver_after_ms`.
+    pub fn new(clock: Clock, term_ms: u64, redeliver_after_ms: u64) -> Self {
+        let inner = Inner {
+            leases: LeaseTable::new(term_ms),
+            posts: BTreeMap::new(),
+            announced: HashMap::new(),
+        };
+        Self { clock, term_ms, redeliver_after_ms, inner: Mutex::new(inner) }
+    }
+
+    /// Takes over what an earlier leader left: each lease gets one full term, and counts as
+    /// delivered unless its worker does not mention it for a while.
+    pub fn take_over(&self, workers: Vec<WorkerRecord>, leases: Vec<LiveLease>) {
+        let now_ms = self.clock.monotonic_ms();
+        let mut inner = self.lock();
+        for record in workers {
+            let post = Post::new(record.n_slots, record.capabilities, record.state, now_ms);
+            inner.posts.insert(record.worker, post);
+        }
+        for lease in leases {
+            if let Some(post) = inner.posts.get_mut(&lease.worker) {
+                post.expect_mention(lease.token, now_ms);
+            }
+            inner.leases.insert(lease.token, lease.work, lease.worker, now_ms);
+        }
+    }
+
+    /// Enters a worker that registered, or refreshes what is known of it.
+    pub fn enter(&self, worker: &WorkerId, n_slots: u32, capabilities: Capabilities) {
+        let now_ms = self.clock.monotonic_ms();
+        let mut inner = self.lock();
+        match inner.posts.get_mut(worker) {
+            Some(post) => post.register_again(n_slots, capabilities, now_ms),
+            None => {
+                let post = Post::new(n_slots, capabilities, WorkerState::Joining, now_ms);
+                inner.posts.insert(worker.clone(), post);
+            }
+        }
+    }
+
+    /// The worker may be given work. False when it is not known.
+    pub fn activate(&self, worker: &WorkerId) -> bool {
+        self.with_post(worker, |post, now_ms| {
+            post.seen(now_ms);
+            post.set_state(WorkerState::Active);
+        })
+    }
+
+    /// The worker is given nothing more and is told so. False when it is not known.
+    pub fn drain(&self, worker: &WorkerId) -> bool {
+        self.with_post(worker, |post, _| {
+            post.set_state(WorkerState::Draining);
+            post.direct(Directive::Drain);
+        })
+    }
+
+    /// The worker is not there any more.
+    pub fn leave(&self, worker: &WorkerId) {
+        if let Some(post) = self.lock().posts.remove(worker) {
+            post.wake();
+        }
+    }
+
+    /// Whether the worker is known.
+    pub fn knows(&self, worker: &WorkerId) -> bool {
+        self.lock().posts.contains_key(worker)
+    }
+
+    /// A worker opens its poll, which ends an older one of its own. None when it is not known.
+    pub fn open_poll(&self, worker: &WorkerId, n_free_slots: u32) -> Option<Poll> {
+        let now_ms = self.clock.monotonic_ms();
+        self.lock().posts.get_mut(worker).map(|post| post.open_poll(n_free_slots, now_ms))
+    }
+
+    /// The poll is over; a newer one of the same worker stays open.
+    pub fn close_poll(&self, worker: &WorkerId, poll: &Poll) {
+        if let Some(post) = self.lock().posts.get_mut(worker) {
+            post.close_poll(poll);
+        }
+    }
+
+    /// What lies ready for an open poll. None when the poll is over: a newer one took its place,
+    /// or the worker is no longer known.
+    pub fn take_mail(&self, worker: &WorkerId, poll: &Poll) -> Option<Mail> {
+        let now_ms = self.clock.monotonic_ms();
+        let mut inner = self.lock();
+        let mail = inner.posts.get_mut(worker)?.take_mail(poll, now_ms, self.redeliver_after_ms)?;
+        // What is handed over lives for a full term from here.
+        for token in &mail.tokens {
+            inner.leases.renew(*token, worker, now_ms);
+        }
+        Some(mail)
+    }
+
+    /// The workers that wait with free slots, and what every live machine can do.
+    pub fn seats(&self) -> (Vec<FreeWorker>, Vec<Capabilities>) {
+        let inner = self.lock();
+        let mut free = Vec::new();
+        let mut live = Vec::new();
+        for (worker, post) in &inner.posts {
+            if !post.takes_work() {
+                continue;
+            }
+            live.push(post.capabilities().clone());
+            let n_held = u32::try_from(inner.leases.held_by(worker).len()).unwrap_or(u32::MAX);
+            let n_free_slots = post.n_free_slots(n_held);
+            if n_free_slots > 0 {
+                let capabilities = post.capabilities().clone();
+                free.push(FreeWorker { worker: worker.clone(), n_free_slots, capabilities });
+            }
+        }
+        (free, live)
+    }
+
+    /// Enters leases that the store granted and wakes their workers.
+    pub fn granted(&self, granted: &[Granted]) {
+        let now_ms = self.clock.monotonic_ms();
+        let mut inner = self.lock();
+        for lease in granted {
+            inner.leases.insert(lease.token, lease.work.clone(), lease.worker.clone(), now_ms);
+            if let Some(post) = inner.posts.get_mut(&lease.worker) {
+                post.deliver(lease.token);
+            }
+        }
+    }
+
+    /// A heartbeat: renews the leases it names. None when the worker is not known.
+    pub fn renew(&self, worker: &WorkerId, tokens: &[LeaseToken]) -> Option<Renewals> {
+        let now_ms = self.clock.monotonic_ms();
+        let mut inner = self.lock();
+        inner.posts.get_mut(worker)?.seen(now_ms);
+        let mut stale = Vec::new();
+        for token in tokens {
+            match inner.leases.renew(*token, worker, now_ms) {
+                Renewal::Renewed => {}
+                Renewal::Stale => stale.push(*token),
+            }
+            if let Some(post) = inner.posts.get_mut(worker) {
+                post.mentioned(*token);
+            }
+        }
+        Some(Renewals { stale })
+    }
+
+    /// A report came under this token: its worker has the assignment, and lives.
+    pub fn mentioned(&self, token: LeaseToken) {
+        let now_ms = self.clock.monotonic_ms();
+        let mut inner = self.lock();
+        let Some(worker) = inner.leases.get(token).map(|lease| lease.worker.clone()) else {
+            return;
+        };
+        inner.leases.renew(token, &worker, now_ms);
+        if let Some(post) = inner.posts.get_mut(&worker) {
+            post.mentioned(token);
+            post.seen(now_ms);
+        }
+    }
+
+    /// An attempt is over: its lease is gone.
+    pub fn ended(&self, token: LeaseToken) {
+        let mut inner = self.lock();
+        let Some(lease) = inner.leases.remove(token) else {
+            return;
+        };
+        if let WorkId::Run(run) = &lease.work {
+            inner.announced.remove(run);
+        }
+        if let Some(post) = inner.posts.get_mut(&lease.worker) {
+            post.mentioned(token);
+        }
+    }
+
+    /// Rights that the store ended: their holders are told to stop.
+    pub fn revoke(&self, revoked: &[(LeaseToken, WorkerId)]) {
+        let mut inner = self.lock();
+        for (token, worker) in revoked {
+            inner.leases.remove(*token);
+            if let Some(post) = inner.posts.get_mut(worker) {
+                post.mentioned(*token);
+                post.direct(Directive::Stop { token: *token });
+            }
+        }
+    }
+
+    /// The leases that ran out. They stay until the store has recorded it.
+    pub fn expired(&self) -> Vec<LeaseToken> {
+        let now_ms = self.clock.monotonic_ms();
+        self.lock().leases.expired(now_ms).into_iter().map(|(token, _)| token).collect()
+    }
+
+    /// The workers that were silent for too long.
+    pub fn lost_workers(&self) -> Vec<WorkerId> {
+        let silent_since_ms =
+            self.clock.monotonic_ms().saturating_sub(TERMS_UNTIL_LOST * self.term_ms);
+        let inner = self.lock();
+        inner
+            .posts
+            .iter()
+            // The origin of the clock is the start of this leader, which is no silence.
+            .filter(|(_, post)| post.last_seen_ms() < silent_since_ms)
+            .map(|(worker, _)| worker.clone())
+            .collect()
+    }
+
+    /// Who was heard of since this was last asked, with the wall clock's time.
+    pub fn take_seen(&self) -> Vec<(WorkerId, i64)> {
+        let (now_ms, wall_ms) = (self.clock.monotonic_ms(), self.clock.wall_ms());
+        let mut inner = self.lock();
+        let mut seen = Vec::new();
+        for (worker, post) in &mut inner.posts {
+            if let Some(at_ms) = post.take_seen() {
+                let ago_ms = i64::try_from(now_ms.saturating_sub(at_ms)).unwrap_or_default();
+                seen.push((worker.clone(), wall_ms - ago_ms));
+            }
+        }
+        seen
+    }
+
+    /// Whether live pages should be told that a run has new points: a few times a second at most.
+    pub fn may_announce_points(&self, run: &RunId) -> bool {
+        let now_ms = self.clock.monotonic_ms();
+        let mut inner = self.lock();
+        if inner.announced.len() >= MAX_ANNOUNCED {
+            inner.announced.clear();
+        }
+        match inner.announced.get(run) {
+            Some(last_ms) if now_ms < last_ms + POINTS_INTERVAL_MS => false,
+            _ => {
+                inner.announced.insert(run.clone(), now_ms);
+                true
+            }
+        }
+    }
+
+    /// How many leases are live.
+    pub fn n_leases(&self) -> usize {
+        self.lock().leases.len()
+    }
+
+    fn with_post(&self, worker: &WorkerId, change: impl FnOnce(&mut Post, u64)) -> bool {
+        let now_ms = self.clock.monotonic_ms();
+        let mut inner = self.lock();
+        inner.posts.get_mut(worker).map(|post| change(post, now_ms)).is_some()
+    }
+
+    /// A panic of another thread leaves no half-made change here: every method changes one entry
+    /// after the other, and each entry is whole.
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What wakes an open poll.
+type Wake = Arc<Notify>;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,230 @@
+//! What lies ready for one worker, and whether it waits at the counter.
+//!
+//! An assignment stays here until the worker mentions its token, in a heartbeat, a report or the
+//! end. One whose answer was lost on the way is handed over again by a later poll; one that the
+//! worker never takes runs out. The token is the same each time, so it can never run twice: a
+//! worker that has it already passes it over, and after the expiry it is worth nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use domain::ids::LeaseToken;
+use tokio::sync::Notify;
+
+use super::Wake;
+use crate::store::{Capabilities, WorkerState};
+
+/// So many directives wait at most: beyond it the heartbeat's answer says the same.
+const MAX_DIRECTIVES: usize = 1000;
+
+/// Something that a worker is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Directive {
+    /// Stop the attempt of this token; its right is gone.
+    Stop {
+        /// The right that ended.
+        token: LeaseToken,
+    },
+    /// Take nothing more; leave when all attempts are over.
+    Drain,
+}
+
+/// What an open poll is answered.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Mail {
+    /// What to do.
+    pub directives: Vec<Directive>,
+    /// The assignments to hand over.
+    pub tokens: Vec<LeaseToken>,
+}
+
+impl Mail {
+    /// Whether there is nothing to say.
+    pub fn is_empty(&self) -> bool {
+        self.directives.is_empty() && self.tokens.is_empty()
+    }
+}
+
+/// An open poll of one worker.
+#[derive(Debug, Clone)]
+pub struct Poll {
+    number: u64,
+    wake: Wake,
+}
+
+impl Poll {
+    /// Waits until there may be mail. A call that came before the mail is woken too.
+    pub async fn woken(&self) {
+        self.wake.notified().await;
+    }
+}
+
+/// What is known of an assignment on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Delivery {
+    /// It was never handed over.
+    Ready,
+    /// It was handed over at this time and not mentioned since.
+    HandedOver {
+        at_ms: u64,
+    },
+}
+
+#[derive(Debug)]
+pub(super) struct Post {
+    n_slots: u32,
+    capabilities: Capabilities,
+    state: WorkerState,
+    last_seen_ms: u64,
+    has_news: bool,
+    n_polls: u64,
+    /// The free slots that the open poll named, less what was granted since.
+    open: Option<(Poll, u32)>,
+    deliveries: BTreeMap<LeaseToken, Delivery>,
+    directives: Vec<Directive>,
+}
+
+impl Post {
+    pub(super) fn new(
+        n_slots: u32,
+        capabilities: Capabilities,
+        state: WorkerState,
+        now_ms: u64,
+    ) -> Self {
+        Self {
+            n_slots,
+            capabilities,
+            state,
+            last_seen_ms: now_ms,
+            has_news: false,
+            n_polls: 0,
+            open: None,
+            deliveries: BTreeMap::new(),
+            directives: Vec::new(),
+        }
+    }
+
+    pub(super) fn register_again(
+        &mut self,
+        n_slots: u32,
+        capabilities: Capabilities,
+        now_ms: u64,
+    ) {
+        self.n_slots = n_slots;
+        self.capabilities = capabilities;
+        self.state = WorkerState::Joining;
+        self.seen(now_ms);
+    }
+
+    pub(super) fn set_state(&mut self, state: WorkerState) {
+        // A drained worker that confirms again stays drained.
+        if (self.state, state) != (WorkerState::Draining, WorkerState::Active) {
+            self.state = state;
+        }
+    }
+
+    pub(super) fn takes_work(&self) -> bool {
+        self.state == WorkerState::Active
+    }
+
+    pub(super) fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    /// What may be granted now: what the open poll said, and never more than the worker has beside
+    /// its live leases.
+    pub(super) fn n_free_slots(&self, n_held: u32) -> u32 {
+        match &self.open {
+            Some((_, n_free)) => (*n_free).min(self.n_slots.saturating_sub(n_held)),
+            None => 0,
+        }
+    }
+
+    pub(super) fn seen(&mut self, now_ms: u64) {
+        self.last_seen_ms = self.last_seen_ms.max(now_ms);
+        self.has_news = true;
+    }
+
+    pub(super) fn last_seen_ms(&self) -> u64 {
+        self.last_seen_ms
+    }
+
+    pub(super) fn take_seen(&mut self) -> Option<u64> {
+        std::mem::take(&mut self.has_news).then_some(self.last_seen_ms)
+    }
+
+    pub(super) fn open_poll(&mut self, n_free_slots: u32, now_ms: u64) -> Poll {
+        self.seen(now_ms);
+        // The older poll finds that it is no longer the open one.
+        self.wake();
+        self.n_polls += 1;
+        let poll = Poll { number: self.n_polls, wake: Arc::new(Notify::new()) };
+        self.open = Some((poll.clone(), n_free_slots));
+        poll
+    }
+
+    pub(super) fn close_poll(&mut self, poll: &Poll) {
+        if self.is_open(poll) {
+            self.open = None;
+        }
+    }
+
+    fn is_open(&self, poll: &Poll) -> bool {
+        self.open.as_ref().is_some_and(|(open, _)| open.number == poll.number)
+    }
+
+    pub(super) fn wake(&self) {
+        if let Some((poll, _)) = &self.open {
+            poll.wake.notify_one();
+        }
+    }
+
+    /// Puts a new assignment down; it takes one of the poll's free slots.
+    pub(super) fn deliver(&mut self, token: LeaseToken) {
+        self.deliveries.insert(token, Delivery::Ready);
+        if let Some((_, n_free)) = &mut self.open {
+            *n_free = n_free.saturating_sub(1);
+        }
+        self.wake();
+    }
+
+    /// An assignment that an earlier leader granted: the worker probably has it.
+    pub(super) fn expect_mention(&mut self, token: LeaseToken, now_ms: u64) {
+        self.deliveries.insert(token, Delivery::HandedOver { at_ms: now_ms });
+    }
+
+    /// The worker has the assignment, or nobody needs to have it any more.
+    pub(super) fn mentioned(&mut self, token: LeaseToken) {
+        self.deliveries.remove(&token);
+    }
+
+    pub(super) fn direct(&mut self, directive: Directive) {
+        if self.directives.len() < MAX_DIRECTIVES && !self.directives.contains(&directive) {
+            self.directives.push(directive);
+        }
+        self.wake();
+    }
+
+    pub(super) fn take_mail(
+        &mut self,
+        poll: &Poll,
+        now_ms: u64,
+        redeliver_after_ms: u64,
+    ) -> Option<Mail> {
+        if !self.is_open(poll) {
+            return None;
+        }
+        let mut mail = Mail { directives: std::mem::take(&mut self.directives), tokens: Vec::new() };
+        for (token, delivery) in &mut self.deliveries {
+            let is_due = match *delivery {
+                Delivery::Ready => true,
+                Delivery::HandedOver { at_ms } => now_ms >= at_ms + redeliver_after_ms,
+            };
+            if is_due {
+                *delivery = Delivery::HandedOver { at_ms: now_ms };
+                mail.tokens.push(*token);
+            }
+        }
+        Some(mail)
+    }
+}

@@ -1,0 +1,137 @@
+//! Delivery and renewal, on a paused clock.
+
+use std::time::Duration;
+
+use super::*;
+
+const TERM_MS: u64 = 1_000;
+const REDELIVER_MS: u64 = 400;
+
+fn leader() -> (Leader, WorkerId) {
+    let leader = Leader::new(Clock::system(), TERM_MS, REDELIVER_MS);
+    let worker: WorkerId = "w_a".parse().unwrap();
+    let capabilities = Capabilities {
+        device_kind: "cpu".into(),
+        device_name: "a CPU".into(),
+        threads_per_slot: 1,
+        cpu_capability: "AVX2".into(),
+        libtorch_version: "2.11.0".into(),
+        memory_bytes: 1,
+        recipes: vec!["pretrain".into()],
+    };
+    leader.enter(&worker, 2, capabilities);
+    assert!(leader.activate(&worker));
+    (leader, worker)
+}
+
+fn granted(token: u64, worker: &WorkerId) -> Granted {
+    Granted {
+        token: LeaseToken(token),
+        work: format!("r_{token}").parse().unwrap(),
+        attempt: domain::ids::AttemptNumber(1),
+        worker: worker.clone(),
+    }
+}
+
+async fn advance(ms: u64) {
+    tokio::time::advance(Duration::from_millis(ms)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_a_worker_that_waits_has_free_slots() {
+    let (leader, worker) = leader();
+    assert!(leader.seats().0.is_empty());
+    let poll = leader.open_poll(&worker, 2).unwrap();
+    assert_eq!(leader.seats().0[0].n_free_slots, 2);
+    leader.granted(&[granted(1, &worker)]);
+    assert_eq!(leader.seats().0[0].n_free_slots, 1);
+    leader.close_poll(&worker, &poll);
+    assert!(leader.seats().0.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn slots_with_live_leases_are_not_free_whatever_the_poll_says() {
+    let (leader, worker) = leader();
+    leader.granted(&[granted(1, &worker)]);
+    leader.open_poll(&worker, 2).unwrap();
+    assert_eq!(leader.seats().0[0].n_free_slots, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_assignment_whose_answer_was_lost_is_handed_over_again() {
+    let (leader, worker) = leader();
+    let poll = leader.open_poll(&worker, 2).unwrap();
+    leader.granted(&[granted(1, &worker)]);
+    assert_eq!(leader.take_mail(&worker, &poll).unwrap().tokens, [LeaseToken(1)]);
+    let poll = leader.open_poll(&worker, 2).unwrap();
+    assert!(leader.take_mail(&worker, &poll).unwrap().is_empty());
+    advance(REDELIVER_MS).await;
+    assert_eq!(leader.take_mail(&worker, &poll).unwrap().tokens, [LeaseToken(1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_assignment_that_was_mentioned_is_not_handed_over_again() {
+    let (leader, worker) = leader();
+    let poll = leader.open_poll(&worker, 2).unwrap();
+    leader.granted(&[granted(1, &worker)]);
+    leader.take_mail(&worker, &poll).unwrap();
+    assert!(leader.renew(&worker, &[LeaseToken(1)]).unwrap().stale.is_empty());
+    advance(REDELIVER_MS).await;
+    assert!(leader.take_mail(&worker, &poll).unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newer_poll_ends_the_older_one() {
+    let (leader, worker) = leader();
+    let older = leader.open_poll(&worker, 2).unwrap();
+    let newer = leader.open_poll(&worker, 1).unwrap();
+    older.woken().await;
+    assert!(leader.take_mail(&worker, &older).is_none());
+    leader.close_poll(&worker, &older);
+    assert!(leader.take_mail(&worker, &newer).is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_taken_over_lives_for_one_full_term() {
+    let (leader, worker) = leader();
+    let lease = LiveLease { token: LeaseToken(9), work: "r_9".parse().unwrap(), worker };
+    advance(500).await;
+    leader.take_over(Vec::new(), vec![lease]);
+    advance(TERM_MS - 1).await;
+    assert!(leader.expired().is_empty());
+    advance(1).await;
+    assert_eq!(leader.expired(), [LeaseToken(9)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revoked_lease_is_a_directive_and_then_stale() {
+    let (leader, worker) = leader();
+    let poll = leader.open_poll(&worker, 2).unwrap();
+    leader.granted(&[granted(1, &worker)]);
+    leader.revoke(&[(LeaseToken(1), worker.clone())]);
+    let mail = leader.take_mail(&worker, &poll).unwrap();
+    assert_eq!(mail.directives, [Directive::Stop { token: LeaseToken(1) }]);
+    assert!(mail.tokens.is_empty());
+    assert_eq!(leader.renew(&worker, &[LeaseToken(1)]).unwrap().stale, [LeaseToken(1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_worker_is_lost_after_two_terms() {
+    let (leader, worker) = leader();
+    advance(2 * TERM_MS).await;
+    assert!(leader.lost_workers().is_empty());
+    advance(1).await;
+    assert_eq!(leader.lost_workers(), [worker.clone()]);
+    leader.renew(&worker, &[]);
+    assert!(leader.lost_workers().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn points_are_announced_twice_a_second() {
+    let (leader, _) = leader();
+    let run: RunId = "r_1".parse().unwrap();
+    assert!(leader.may_announce_points(&run));
+    assert!(!leader.may_announce_points(&run));
+    advance(POINTS_INTERVAL_MS).await;
+    assert!(leader.may_announce_points(&run));
+}

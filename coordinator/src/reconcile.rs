@@ -1,0 +1,76 @@
+//! Closes gaps on a timer: expired leases, due back-offs, lost workers.
+//!
+//! It is told nothing: it looks at the leader's leases and at the store, and doing it twice is
+//! harmless.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::App;
+use crate::store::{Store as _, StoreError};
+
+/// So many rounds in a lease term, so that an expiry is noticed a small part of it late.
+const ROUNDS_PER_TERM: u64 = 10;
+
+/// The longest pause between rounds: back-offs are as short as a second.
+const LONGEST_PAUSE_MS: u64 = 500;
+
+/// The shortest pause between rounds.
+const SHORTEST_PAUSE_MS: u64 = 20;
+
+/// Does a round on each tick of a timer, until the shutdown.
+pub async fn reconcile(app: Arc<App>) {
+    let pause_ms =
+        (app.config.lease_term_ms / ROUNDS_PER_TERM).clamp(SHORTEST_PAUSE_MS, LONGEST_PAUSE_MS);
+    loop {
+        tokio::select! {
+            () = app.shutdown.cancelled() => return,
+            () = tokio::time::sleep(Duration::from_millis(pause_ms)) => {}
+        }
+        if let Err(error) = round(&app).await {
+            let error: &dyn std::error::Error = &error;
+            tracing::error!(error, "could not reconcile");
+        }
+    }
+}
+
+/// One round. May be repeated.
+pub async fn round(app: &App) -> Result<(), StoreError> {
+    let expired = app.leader.expired();
+    if !expired.is_empty() {
+        let changed = app.store.expire_leases(&expired).await?;
+        tracing::warn!(leases.expired = changed.revoked.len(), "leases ran out");
+        app.leader.revoke(&changed.revoked);
+        // What the store no longer knew as live is no lease either.
+        expired.iter().for_each(|token| app.leader.ended(*token));
+        app.nudge.notify_one();
+    }
+    let lost = app.leader.lost_workers();
+    if !lost.is_empty() {
+        let changed = app.store.close_lost_workers(&lost).await?;
+        app.leader.revoke(&changed.revoked);
+        for worker in &lost {
+            tracing::warn!(worker.id = %worker, "a worker was not heard of and is lost");
+            app.leader.leave(worker);
+        }
+        app.nudge.notify_one();
+    }
+    if app.store.has_due_backoffs().await? && !app.store.requeue_due_backoffs().await?.is_empty() {
+        app.nudge.notify_one();
+    }
+    let seen = app.leader.take_seen();
+    if !seen.is_empty() {
+        app.store.record_seen(&seen).await?;
+    }
+    Ok(())
+}
+
+/// Takes over what an earlier leader left in the store.
+pub async fn take_over(app: &App) -> Result<(), StoreError> {
+    let workers = app.store.live_workers().await?;
+    let leases = app.store.live_leases().await?;
+    tracing::info!(workers = workers.len(), leases = leases.len(), "took over");
+    app.leader.take_over(workers, leases);
+    app.nudge.notify_one();
+    Ok(())
+}

@@ -1,0 +1,54 @@
+//! The only dispatcher: takes a bounded snapshot, asks the policy, grants in one transaction.
+//!
+//! It decides nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::policy::{Snapshot, place};
+use crate::App;
+use crate::store::{Store as _, StoreError};
+
+/// How much of the queue one tick looks at, of each kind. More than any number of free slots that
+/// one tick fills, so that work which fits nowhere does not hide what does.
+const HEAD: u32 = 512;
+
+/// The dispatcher looks without being woken this often, in case a nudge was missed.
+const IDLE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Grants until there is nothing to grant, each time it is nudged, until the shutdown.
+pub async fn dispatch(app: Arc<App>) {
+    loop {
+        tokio::select! {
+            () = app.shutdown.cancelled() => return,
+            () = app.nudge.notified() => {}
+            () = tokio::time::sleep(IDLE_INTERVAL) => {}
+        }
+        while !app.shutdown.is_cancelled() {
+            match tick(&app).await {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::error!(error = &error as &dyn std::error::Error, "could not dispatch");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// One snapshot, one decision, one transaction; how many leases it made.
+pub async fn tick(app: &App) -> Result<usize, StoreError> {
+    let (free, live) = app.leader.seats();
+    if free.is_empty() {
+        return Ok(0);
+    }
+    let queue = app.store.queue_head(HEAD).await?;
+    let placements = place(&Snapshot { queue, free, live });
+    if placements.is_empty() {
+        return Ok(0);
+    }
+    let granted = app.store.grant(&placements).await?;
+    app.leader.granted(&granted);
+    Ok(granted.len())
+}

@@ -1,0 +1,175 @@
+//! What can go wrong with the store.
+//!
+//! It does not hold what is an answer: stale tokens, missing sources and conflicts are replies.
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use domain::cell::IdentityError;
+use domain::ids::IdError;
+use domain::run::TransitionError;
+
+/// What the driver said; kept as a source, so that no type of a driver crosses the boundary.
+pub type DriverError = Box<dyn Error + Send + Sync>;
+
+/// An operation on the store that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file was made by a newer build.
+    #[error(
+        "the store `{}` has schema version {found}, this build knows up to {known}; use the newer \
+         build that made it", .path.display()
+    )]
+    NewerSchema {
+        /// The store's file.
+        path: PathBuf,
+        /// Its newest migration.
+        found: i64,
+        /// This build's newest migration.
+        known: i64,
+    },
+    /// The file was made by an older build, and a read-only coordinator migrates nothing.
+    #[error(
+        "the store `{}` has schema version {found}, this build needs {known}; start it once \
+         without `--read-only`", .path.display()
+    )]
+    OlderSchema {
+        /// The store's file.
+        path: PathBuf,
+        /// Its newest migration.
+        found: i64,
+        /// This build's newest migration.
+        known: i64,
+    },
+    /// A read-only coordinator makes no store.
+    #[error("there is no store at `{}`", .path.display())]
+    Absent {
+        /// The store's file.
+        path: PathBuf,
+    },
+    /// Another coordinator has it.
+    #[error("the store `{}` is in use by another coordinator", .path.display())]
+    InUse {
+        /// The store's file.
+        path: PathBuf,
+    },
+    /// Another program has locked it.
+    #[error("the store is locked by another program")]
+    Locked(#[source] DriverError),
+    /// The file is something else.
+    #[error("`{}` is not a store: the file is not an SQLite database", .path.display())]
+    NotADatabase {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file or folder of the store cannot be made or opened.
+    #[error("could not open the store `{}`", .path.display())]
+    Open {
+        /// The store's file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A migration failed.
+    #[error("could not bring the schema of `{}` up to date", .path.display())]
+    Migrate {
+        /// The store's file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: DriverError,
+    },
+    /// The disk is full.
+    #[error("the disk of the store is full")]
+    DiskFull(#[source] DriverError),
+    /// The coordinator serves, but changes nothing.
+    #[error("this coordinator is read-only")]
+    ReadOnly,
+    /// The coordinator is stopping.
+    #[error("the store is closed")]
+    Closed,
+    /// There is nothing of this identifier or name.
+    #[error("there is no {kind} `{id}`")]
+    NotFound {
+        /// `study`, `run`, …
+        kind: &'static str,
+        /// As asked for.
+        id: String,
+    },
+    /// The transaction of a batch could not be committed.
+    #[error("could not commit: {reason}")]
+    Commit {
+        /// The driver's words; the error itself goes to the first of the batch.
+        reason: String,
+    },
+    /// The state machine has no such transition.
+    #[error("could not move `{work}` on")]
+    Transition {
+        /// The work.
+        work: String,
+        /// Why not.
+        #[source]
+        source: TransitionError,
+    },
+    /// A stored identifier is none.
+    #[error("the store holds an identifier that is none")]
+    Id(#[source] IdError),
+    /// A stored or planned configuration cannot be read or written.
+    #[error("the store holds a configuration that this build cannot read")]
+    Configuration(#[source] IdentityError),
+    /// A stored JSON text cannot be read or written.
+    #[error("the store holds a `{what}` that this build cannot read")]
+    Json {
+        /// Which column or value.
+        what: &'static str,
+        /// Why not.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// Something that our own code promised does not hold.
+    #[error("bug: {0}")]
+    Bug(String),
+    /// Anything else that the driver says.
+    #[error("the store failed")]
+    Database(#[source] DriverError),
+}
+
+/// What a caller may do about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreErrorClass {
+    /// Try again at once.
+    RetryNow,
+    /// Try again after a pause.
+    RetryLater,
+    /// The request cannot succeed.
+    GiveUp,
+    /// A defect of ours.
+    Bug,
+}
+
+impl StoreError {
+    /// What a caller may do about it.
+    pub fn class(&self) -> StoreErrorClass {
+        match self {
+            Self::Locked(_) => StoreErrorClass::RetryNow,
+            Self::DiskFull(_) | Self::Closed | Self::Commit { .. } | Self::Database(_) => {
+                StoreErrorClass::RetryLater
+            }
+            Self::NewerSchema { .. }
+            | Self::OlderSchema { .. }
+            | Self::Absent { .. }
+            | Self::InUse { .. }
+            | Self::NotADatabase { .. }
+            | Self::Open { .. }
+            | Self::Migrate { .. }
+            | Self::ReadOnly
+            | Self::NotFound { .. } => StoreErrorClass::GiveUp,
+            Self::Transition { .. }
+            | Self::Id(_)
+            | Self::Configuration(_)
+            | Self::Json { .. }
+            | Self::Bug(_) => StoreErrorClass::Bug,
+        }
+    }
+}

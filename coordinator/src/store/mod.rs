@@ -1,0 +1,123 @@
+//! What is durable: the verbs that change it, their contract and their errors.
+//!
+//! It holds no SQL and no rule of the domain. Questions that only views ask stand in `read`.
+
+mod error;
+mod types;
+pub mod read;
+pub mod sqlite;
+
+#[cfg(test)]
+mod conformance;
+
+use async_trait::async_trait;
+use domain::attempt::AttemptEnd;
+use domain::ids::{LeaseToken, RunId, StudyId, WorkId, WorkerId};
+
+pub use error::{DriverError, StoreError, StoreErrorClass};
+pub use sqlite::SqliteStore;
+pub use types::*;
+
+use crate::scheduler::policy::{Placement, QueuedWork};
+
+/// The verbs. Each is one transaction: all of it happens, durably, or nothing. Every change leaves
+/// a row in `events` in the same transaction, and is announced after the commit.
+///
+/// A read-only store answers every verb that changes something with [`StoreError::ReadOnly`].
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Stores a planned study: the study, its data preparation, its cells and the runs they lack.
+    ///
+    /// A study of the same name is updated: cells gone from the plan are removed and their runs
+    /// cancelled when no other live study wants them; cancelled runs it has again are queued.
+    /// Data-point checkpoints that are there already get the evaluations the study asks for.
+    /// Sources that are missing are an answer, and nothing is stored. Repeating it changes nothing.
+    async fn apply_study(&self, study: StudyToApply) -> Result<ApplyOutcome, StoreError>;
+
+    /// Cancels a study, and those of its runs and their evaluations that no other live study has.
+    /// Repeating it changes nothing; what is over stays as it is.
+    async fn cancel_study(&self, study: &StudyId, reason: &str) -> Result<Changed, StoreError>;
+
+    /// Cancels one run and its open evaluations. Repeating it changes nothing.
+    async fn cancel_run(&self, run: &RunId, reason: &str) -> Result<Changed, StoreError>;
+
+    /// Queues the failed and cancelled runs, evaluations and data preparations of a study again,
+    /// with a new budget of failures, and lifts its cancellation. Repeating it changes nothing.
+    async fn retry_study(&self, study: &StudyId) -> Result<Changed, StoreError>;
+
+    /// The same for one run, its evaluations and the data it waits for.
+    async fn retry_run(&self, run: &RunId) -> Result<Changed, StoreError>;
+
+    /// Records a source that the artifact store has. Repeating it changes nothing.
+    async fn record_source(&self, source: &Artifact) -> Result<(), StoreError>;
+
+    /// Enters a worker as `joining` under the proposed identifier. The same process registering
+    /// again keeps its identifier and its leases; another process of the same name on the same
+    /// machine ends the older registration and its attempts.
+    async fn register_worker(&self, worker: WorkerToRegister) -> Result<Registered, StoreError>;
+
+    /// Lets a joining worker take assignments. False when it is not known or was ended.
+    /// Repeating it changes nothing.
+    async fn confirm_worker(&self, worker: &WorkerId) -> Result<bool, StoreError>;
+
+    /// A worker takes nothing more. False when it is not known. Repeating it changes nothing.
+    async fn drain_worker(&self, worker: &WorkerId) -> Result<bool, StoreError>;
+
+    /// A worker has left: attempts it still had end as preempted. Repeating it changes nothing.
+    async fn deregister_worker(&self, worker: &WorkerId) -> Result<Changed, StoreError>;
+
+    /// Workers that were not heard of for too long are lost, and so are their attempts.
+    async fn close_lost_workers(&self, workers: &[WorkerId]) -> Result<Changed, StoreError>;
+
+    /// When workers were last heard of, milliseconds since the Unix epoch. For display only.
+    async fn record_seen(&self, seen: &[(WorkerId, i64)]) -> Result<(), StoreError>;
+
+    /// The workers that a starting leader takes over.
+    async fn live_workers(&self) -> Result<Vec<WorkerRecord>, StoreError>;
+
+    /// The leases that a starting leader takes over.
+    async fn live_leases(&self) -> Result<Vec<LiveLease>, StoreError>;
+
+    /// The head of the queue for the scheduler: preparations and evaluations, then runs; of each at
+    /// most `limit`, by priority and then the longest first.
+    async fn queue_head(&self, limit: u32) -> Result<Vec<QueuedWork>, StoreError>;
+
+    /// Grants placements, compare-and-set each: work that is no longer queued and workers that are
+    /// no longer active are left out of the answer. Tokens only grow. Not to be repeated blindly:
+    /// a second call grants nothing for the same work.
+    async fn grant(&self, placements: &[Placement]) -> Result<Vec<Granted>, StoreError>;
+
+    /// What the holder of a token is to do; none when the token is not live.
+    async fn assignment(&self, token: LeaseToken) -> Result<Option<Assignment>, StoreError>;
+
+    /// Stores what an attempt has to say: all of it, or with a token that is not live none of it.
+    /// Repeating it changes nothing.
+    async fn report(
+        &self,
+        token: LeaseToken,
+        events: Vec<ReportEvent>,
+    ) -> Result<Reported, StoreError>;
+
+    /// Ends an attempt and moves its work on. A token that is not live is stale and changes
+    /// nothing, except that the same end twice is answered alike.
+    async fn finish_attempt(
+        &self,
+        token: LeaseToken,
+        end: AttemptEnd,
+        message: &str,
+    ) -> Result<Finished, StoreError>;
+
+    /// Ends the attempts whose leases ran out, as lost. Tokens that are not live are passed over,
+    /// so it may be repeated. Answers the tokens that it ended.
+    async fn expire_leases(&self, tokens: &[LeaseToken]) -> Result<Changed, StoreError>;
+
+    /// Whether [`Self::requeue_due_backoffs`] would find something. Reads only.
+    async fn has_due_backoffs(&self) -> Result<bool, StoreError>;
+
+    /// Queues the work whose back-off is over. May be repeated.
+    async fn requeue_due_backoffs(&self) -> Result<Vec<WorkId>, StoreError>;
+
+    /// Keeps a fit. The same study with the same inputs' hash is kept once; repeating it changes
+    /// nothing.
+    async fn save_fit(&self, fit: FitToSave) -> Result<(), StoreError>;
+}

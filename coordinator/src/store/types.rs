@@ -1,0 +1,426 @@
+//! The arguments and answers of the store's verbs.
+//!
+//! No row and no message of the wire: those are converted at their own edges.
+
+use std::collections::BTreeMap;
+
+use domain::attempt::AttemptEnd;
+use domain::ids::{AttemptNumber, ContentHash, FitId, LeaseToken, RunId, StudyId, WorkId, WorkerId};
+use domain::run::RunState;
+use domain::spec::StudySpec;
+use serde::{Deserialize, Serialize};
+
+/// An object of the artifact store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Artifact {
+    /// Its key; only the coordinator and its trainers make keys.
+    pub key: String,
+    /// BLAKE3 of its bytes.
+    pub hash: ContentHash,
+    /// Its size.
+    pub n_bytes: u64,
+}
+
+/// A study that was parsed and planned.
+#[derive(Debug, Clone)]
+pub struct StudyToApply {
+    /// What the study file says.
+    pub spec: StudySpec,
+    /// Its text.
+    pub spec_text: String,
+    /// Its name.
+    pub spec_file: String,
+    /// Its cells.
+    pub plan: planner::Plan,
+}
+
+/// What became of an applied study.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ApplyOutcome {
+    /// It is stored.
+    Applied(Applied),
+    /// These sources are not there; nothing was stored.
+    MissingSources(Vec<ContentHash>),
+}
+
+/// A stored study.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// Its identifier, made from its name.
+    pub study_id: StudyId,
+    /// Whether it was there before.
+    pub is_update: bool,
+    /// Runs that this made.
+    pub n_new_runs: u64,
+    /// Cells whose run was there already.
+    pub n_reused_runs: u64,
+    /// Of those, how many have their result.
+    pub n_reused_succeeded: u64,
+    /// Cells that the study has no longer.
+    pub n_removed_cells: u64,
+    /// What the removed cells' runs went through.
+    pub changed: Changed,
+}
+
+/// What a change did beside its own row.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Changed {
+    /// The work that changed state, in the order it happened.
+    pub work: Vec<(WorkId, RunState)>,
+    /// The rights that ended: their holders must be told to stop.
+    pub revoked: Vec<(LeaseToken, WorkerId)>,
+}
+
+impl Changed {
+    /// The runs that changed state.
+    pub fn run_ids(&self) -> Vec<&RunId> {
+        self.work
+            .iter()
+            .filter_map(|(work, _)| match work {
+                WorkId::Run(run) => Some(run),
+                WorkId::Evaluation(_) | WorkId::Preparation(_) => None,
+            })
+            .collect()
+    }
+}
+
+/// What a worker's machine can do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Capabilities {
+    /// `cpu` or `cuda`.
+    pub device_kind: String,
+    /// For people.
+    pub device_name: String,
+    /// Intra-op threads of each slot's trainer.
+    pub threads_per_slot: u32,
+    /// What libtorch found, such as `AVX512`.
+    pub cpu_capability: String,
+    /// The libtorch build.
+    pub libtorch_version: String,
+    /// Memory of the machine.
+    pub memory_bytes: u64,
+    /// The recipes it can carry out.
+    pub recipes: Vec<String>,
+}
+
+/// What decides a run's rounding; its first attempt fixes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Numerics {
+    /// `cpu` or `cuda`.
+    pub device_kind: String,
+    /// Threads of one operator.
+    pub intra_op_threads: u32,
+    /// Sequences in one forward pass; 0 is the whole batch.
+    pub micro_batch_sequences: u32,
+    /// What libtorch found, such as `AVX512`.
+    pub cpu_capability: String,
+    /// The libtorch build.
+    pub libtorch_version: String,
+}
+
+/// A worker that announces itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerToRegister {
+    /// The identifier it gets when it is new.
+    pub proposed_id: WorkerId,
+    /// A name for people.
+    pub name: String,
+    /// Its machine.
+    pub hostname: String,
+    /// Its agent's process.
+    pub pid: u32,
+    /// How many attempts it can carry out at a time.
+    pub n_slots: u32,
+    /// What its machine can do.
+    pub capabilities: Capabilities,
+}
+
+/// A worker that was entered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registered {
+    /// Its identifier.
+    pub worker: WorkerId,
+    /// Older registrations that this ended.
+    pub replaced: Vec<WorkerId>,
+    /// What their attempts went through.
+    pub changed: Changed,
+}
+
+/// The states of a worker.
+///
+/// ```text
+/// joining ── confirmed ──▶ active ── drain ──▶ draining
+///    └──────────┬─────────────┴──────────────────┘
+///               ├── deregistered ──▶ gone
+///               └── not heard of ──▶ lost ── registered again ──▶ joining
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkerState {
+    /// It has not shown yet that it sees the artifact store.
+    Joining,
+    /// It takes assignments.
+    Active,
+    /// It takes nothing more.
+    Draining,
+    /// It said goodbye.
+    Gone,
+    /// It was not heard of.
+    Lost,
+}
+
+impl WorkerState {
+    /// Every state, in the order of life.
+    pub const ALL: [Self; 5] =
+        [Self::Joining, Self::Active, Self::Draining, Self::Gone, Self::Lost];
+
+    /// The text in the store and in dashboards.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Joining => "joining",
+            Self::Active => "active",
+            Self::Draining => "draining",
+            Self::Gone => "gone",
+            Self::Lost => "lost",
+        }
+    }
+
+    /// The state with this label.
+    pub fn from_label(label: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.label() == label)
+    }
+}
+
+/// A worker as the store knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerRecord {
+    /// Its identifier.
+    pub worker: WorkerId,
+    /// Its state.
+    pub state: WorkerState,
+    /// How many attempts it can carry out at a time.
+    pub n_slots: u32,
+    /// What its machine can do.
+    pub capabilities: Capabilities,
+}
+
+/// A lease as the store knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveLease {
+    /// The right.
+    pub token: LeaseToken,
+    /// What it is for.
+    pub work: WorkId,
+    /// Who has it.
+    pub worker: WorkerId,
+}
+
+/// A placement that became a lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Granted {
+    /// The right.
+    pub token: LeaseToken,
+    /// What it is for.
+    pub work: WorkId,
+    /// The attempt.
+    pub attempt: AttemptNumber,
+    /// Who has it.
+    pub worker: WorkerId,
+}
+
+/// What the holder of a token is to do.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Assignment {
+    /// The right.
+    pub token: LeaseToken,
+    /// What it is for.
+    pub work: WorkId,
+    /// The attempt.
+    pub attempt: AttemptNumber,
+    /// The work itself.
+    pub details: AssignmentDetails,
+}
+
+/// The three kinds of work.
+#[derive(Debug, Clone, PartialEq)]
+pub enum AssignmentDetails {
+    /// Train a run.
+    Train(Box<TrainDetails>),
+    /// Measure a checkpoint.
+    Evaluate {
+        /// The evaluation's canonical JSON.
+        config_json: String,
+        /// The canonical JSON of the cell whose weights these are.
+        cell_config_json: String,
+        /// The checkpoint.
+        checkpoint_manifest: Artifact,
+        /// The data.
+        data_manifest: Artifact,
+    },
+    /// Prepare data.
+    Prepare {
+        /// The preparation's canonical JSON.
+        config_json: String,
+        /// The files in the configuration's order.
+        sources: Vec<Artifact>,
+    },
+}
+
+/// A run to train.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrainDetails {
+    /// The cell's canonical JSON.
+    pub config_json: String,
+    /// The data.
+    pub data_manifest: Artifact,
+    /// Sequences in one forward pass; 0 is the whole batch.
+    pub micro_batch_sequences: u32,
+    /// The steps that leave a data-point checkpoint, ascending.
+    pub data_point_steps: Vec<u64>,
+    /// Seconds between rolling checkpoints.
+    pub rolling_checkpoint_seconds: u32,
+    /// Step and manifest of the checkpoints that were not refused, newest first.
+    pub checkpoints: Vec<(u64, Artifact)>,
+    /// What the first attempt fixed.
+    pub numerics: Option<Numerics>,
+}
+
+/// One thing that an attempt has to say.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ReportEvent {
+    /// It has begun to work.
+    Started {
+        /// What decides its rounding.
+        numerics: Numerics,
+        /// The step it continues from; 0 for a fresh start.
+        resumed_from_step: u64,
+    },
+    /// Metrics of one step.
+    Point {
+        /// The step.
+        step: u64,
+        /// Name and value.
+        values: BTreeMap<String, f64>,
+    },
+    /// A log line.
+    Log {
+        /// The worker's clock, for display.
+        at_ms: i64,
+        /// `info`, `warn` or `error`.
+        level: LogLevel,
+        /// What it says.
+        text: String,
+    },
+    /// A durable checkpoint.
+    Checkpoint {
+        /// The step after which it was written.
+        step: u64,
+        /// Its manifest.
+        manifest: Artifact,
+        /// The weights file.
+        weights: Artifact,
+        /// Whether evaluations follow.
+        is_data_point: bool,
+        /// All its files together.
+        n_bytes: u64,
+    },
+    /// A checkpoint that could not be used.
+    CheckpointRefused {
+        /// Its manifest.
+        manifest_key: String,
+        /// Why.
+        reason: String,
+    },
+    /// The result of an evaluation.
+    Evaluation {
+        /// The measured quantity.
+        name: String,
+        /// Its value.
+        value: f64,
+        /// Its standard error.
+        standard_error: Option<f64>,
+        /// How many tokens were predicted.
+        n_tokens: u64,
+    },
+    /// The result of a data preparation.
+    Preparation {
+        /// The data's manifest.
+        manifest: Artifact,
+        /// Tokens to train on.
+        n_training_tokens: u64,
+        /// Tokens held out.
+        n_validation_tokens: u64,
+        /// The number of token ids.
+        vocab_size: u32,
+    },
+}
+
+/// How grave a log line is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogLevel {
+    /// For the record.
+    Info,
+    /// Somebody may want to look.
+    Warn,
+    /// Something failed.
+    Error,
+}
+
+impl LogLevel {
+    /// Every level.
+    pub const ALL: [Self; 3] = [Self::Info, Self::Warn, Self::Error];
+
+    /// The text in the store and on the wire.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+        }
+    }
+
+    /// The level with this label.
+    pub fn from_label(label: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|level| level.label() == label)
+    }
+}
+
+/// A fit to keep.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FitToSave {
+    /// Its identifier, made from the inputs' hash.
+    pub id: FitId,
+    /// The study.
+    pub study: StudyId,
+    /// BLAKE3 of the observations and the settings.
+    pub inputs_hash: ContentHash,
+    /// The report (`api::FitReport`) as JSON.
+    pub report_json: String,
+}
+
+/// What became of a report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reported {
+    /// It is durable.
+    Stored {
+        /// What it was about.
+        work: WorkId,
+        /// Whether it queued evaluations.
+        has_new_work: bool,
+    },
+    /// The token is not live; nothing was stored.
+    Stale,
+}
+
+/// What became of the end of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finished {
+    /// It is durable, now or since the same report before.
+    Ended {
+        /// How it was recorded: a success without a result is recorded as a bug.
+        end: AttemptEnd,
+        /// What the work and its dependents went through; empty when it was repeated.
+        changed: Changed,
+    },
+    /// The token is not live; nothing was stored.
+    Stale,
+}
