@@ -4,6 +4,7 @@
 
 use domain::recipe::PretrainCell;
 use domain::spec::{CheckpointSpec, DesignSpec, FlopKind, ParameterKind};
+use scaling::design::log_spaced_steps;
 
 /// A budget that buys fewer steps is refused: rounding to whole steps would move it by more than
 /// 2.5 %, and so short a run is all warm-up.
@@ -86,26 +87,16 @@ pub(crate) fn data_point_steps(checkpoints: &CheckpointSpec, steps: u64) -> Vec<
     }
 }
 
-/// `count` whole numbers from `first` to `last`, evenly spaced in the logarithm; equal ones once.
+/// `count` distinct steps from `first` to `last`, evenly spaced in the logarithm.
 ///
-/// With one number, or a first one not below the last, only the last remains.
+/// With one step, or a first one not below the last, only the last remains.
 fn log_spaced(first: u64, last: u64, count: u32) -> Vec<u64> {
     let first = first.max(1);
     if count < 2 || first >= last {
         return vec![last];
     }
-    let (low, high) = ((first as f64).ln(), (last as f64).ln());
-    let at = |i: u32| {
-        let share = f64::from(i) / f64::from(count - 1);
-        from_whole((low + (high - low) * share).exp().round())
-    };
-    let mut steps: Vec<u64> = (0..count).map(at).collect();
-    // The last one exactly, whatever the logarithm rounds to.
-    if let Some(end) = steps.last_mut() {
-        *end = last;
-    }
-    steps.dedup();
-    steps
+    // The range was just seen to be one.
+    log_spaced_steps(first, last, count as usize).unwrap_or_else(|_| vec![last])
 }
 
 #[expect(

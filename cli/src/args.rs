@@ -1,0 +1,240 @@
+//! The arguments of every command, as types only.
+//!
+//! What they do is in `commands`.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand};
+
+/// Scaling studies: from one study file to a fitted scaling law with honest intervals.
+#[derive(Debug, Parser)]
+#[command(name = "gradus", version, propagate_version = true, max_term_width = 100)]
+pub struct Args {
+    /// What holds for every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What holds for every command.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Global {
+    /// Address of the coordinator, such as http://127.0.0.1:8080; without it the one that
+    /// `./.gradus/endpoint` names
+    #[arg(long, global = true, env = "GRADUS_COORDINATOR", value_name = "URL")]
+    pub coordinator: Option<String>,
+    /// File with the token that the coordinator asks for
+    #[arg(long, global = true, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Print names only, and neither hints nor progress
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show every cell of a study file with its numbers; needs no coordinator
+    Plan(PlanArgs),
+    /// Hand a study file to the coordinator; again after an edit for the difference only
+    Apply(ApplyArgs),
+    /// Show all studies, or one
+    Status(StudyArgs),
+    /// Follow a study until it is over
+    Watch(WatchArgs),
+    /// List runs
+    Runs(StudyArgs),
+    /// Show one run: configuration, attempts, checkpoints, evaluations
+    Show(RunArgs),
+    /// Show the log of a run
+    Logs(LogsArgs),
+    /// Stop a study or a run
+    Cancel(CancelArgs),
+    /// Queue the failed and cancelled runs of a study, or one run, again
+    Retry(RetryArgs),
+    /// Show the fitted scaling laws of a study, or fit a law to a CSV file
+    Fit(FitArgs),
+    /// List the workers
+    Workers(JsonArgs),
+    /// Start a coordinator and workers here, until Ctrl-C
+    Up(UpArgs),
+    /// Train the demo study here and show its fit
+    Demo(DemoArgs),
+    /// Check the store, the binaries, libtorch and the disk
+    Doctor(JsonArgs),
+    /// Print a completion script for a shell
+    Completions(CompletionsArgs),
+    /// Print the JSON Schema of the study file
+    Schema,
+}
+
+/// `gradus plan`.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct PlanArgs {
+    /// The study file
+    pub file: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `gradus apply`.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct ApplyArgs {
+    /// The study file
+    pub file: PathBuf,
+    /// Say what would happen and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Commands on one study or all.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct StudyArgs {
+    /// Name or identifier of a study; all of them without it
+    pub study: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `gradus watch`.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct WatchArgs {
+    /// Name or identifier of a study; the newest active one without it
+    pub study: Option<String>,
+}
+
+/// Commands on one run.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct RunArgs {
+    /// Identifier of a run, or the name of its cell
+    pub run: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `gradus logs`.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct LogsArgs {
+    /// Identifier of a run, or the name of its cell
+    pub run: String,
+    /// Go on with new lines until the run is over
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Print JSON; with `--follow` one object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `gradus cancel`.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct CancelArgs {
+    /// Name or identifier of a study or a run
+    pub target: String,
+    /// Why, for the record
+    #[arg(long)]
+    pub reason: String,
+    /// Say what would happen and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `gradus retry`.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct RetryArgs {
+    /// Name or identifier of a study or a run
+    pub target: String,
+    /// Say what would happen and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `gradus fit`: of a study, or of a file.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct FitArgs {
+    /// Name or identifier of a study; the newest one without it
+    #[arg(conflicts_with_all = ["csv", "law"])]
+    pub study: Option<String>,
+    /// Fit a CSV file with a header instead; needs no coordinator
+    #[arg(long, value_name = "FILE", requires_all = ["law", "loss"])]
+    pub csv: Option<PathBuf>,
+    /// The law: `power` and `power_floor` of C, `chinchilla` of N and D
+    #[arg(long, value_name = "NAME", requires = "csv")]
+    pub law: Option<String>,
+    /// Column with N
+    #[arg(long, value_name = "COLUMN", requires = "csv")]
+    pub n: Option<String>,
+    /// Column with D
+    #[arg(long, value_name = "COLUMN", requires = "csv")]
+    pub d: Option<String>,
+    /// Column with C
+    #[arg(long, value_name = "COLUMN", requires = "csv")]
+    pub c: Option<String>,
+    /// Column with the loss in nats per token
+    #[arg(long, value_name = "COLUMN", requires = "csv")]
+    pub loss: Option<String>,
+    /// Column that says which rows are one run, the unit that is resampled; without it each row
+    /// is a run
+    #[arg(long, value_name = "COLUMN", requires = "csv")]
+    pub run: Option<String>,
+    /// Bootstrap draws
+    #[arg(long, default_value_t = 1000, requires = "csv")]
+    pub draws: u32,
+    /// Seed of the bootstrap
+    #[arg(long, default_value_t = 0, requires = "csv")]
+    pub seed: u32,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Commands without an argument of their own.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct JsonArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `gradus up`.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct UpArgs {
+    /// How many workers; without it one for each core. The cores are divided among them
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub workers: Option<u32>,
+    /// Address of the HTTP API and the dashboard; without it 127.0.0.1:8080, or a free port when
+    /// that one is in use
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<String>,
+}
+
+/// `gradus demo`.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct DemoArgs {
+    /// How and where to serve.
+    #[command(flatten)]
+    pub up: UpArgs,
+    /// Another study file than the demo's
+    #[arg(long, value_name = "FILE")]
+    pub study_file: Option<PathBuf>,
+}
+
+/// `gradus completions`.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct CompletionsArgs {
+    /// The shell
+    pub shell: clap_complete::Shell,
+}

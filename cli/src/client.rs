@@ -1,0 +1,192 @@
+//! Typed calls to the coordinator's HTTP API.
+//!
+//! It does not find the coordinator; `locate` does.
+
+use std::path::Path;
+use std::time::Duration;
+
+use api::ErrorBody;
+use reqwest::{Method, RequestBuilder, Response, Url};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// A coordinator on the same machine answers at once; one far away within this.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A fit with its bootstrap may take a while.
+const ANSWER_TIMEOUT: Duration = Duration::from_mins(5);
+
+/// A call that gave nothing.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ClientError {
+    /// Nobody answers.
+    #[error(
+        "no coordinator answers at {url}\n\nhint: `gradus up` starts one here; `--coordinator URL` names another"
+    )]
+    Unreachable {
+        /// Where.
+        url: String,
+        /// Why.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// The coordinator said no.
+    #[error("{message}")]
+    Refused {
+        /// A stable word, see [`ErrorBody`].
+        code: String,
+        /// What it said.
+        message: String,
+    },
+    /// The answer cannot be read.
+    #[error("the answer of {url} is not what this build expects")]
+    Answer {
+        /// Of what.
+        url: String,
+        /// Why.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// The coordinator's address is none.
+    #[error("`{text}` is not an address such as http://127.0.0.1:8080")]
+    Address {
+        /// What was given.
+        text: String,
+    },
+}
+
+/// A coordinator's HTTP API.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    base: Url,
+    token: Option<String>,
+    http: reqwest::Client,
+}
+
+impl Client {
+    /// The API at an address; nothing is asked yet.
+    pub(crate) fn new(address: &str, token: Option<String>) -> Result<Self, ClientError> {
+        let bad = || ClientError::Address { text: address.to_owned() };
+        let base = Url::parse(address).map_err(|_| bad())?;
+        if base.cannot_be_a_base() {
+            return Err(bad());
+        }
+        // No proxy: the coordinator is on this machine or in this network.
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(ANSWER_TIMEOUT)
+            .build()
+            .map_err(|_| bad())?;
+        Ok(Self { base, token, http })
+    }
+
+    /// Where it is, without a final slash.
+    pub(crate) fn address(&self) -> &str {
+        self.base.as_str().trim_end_matches('/')
+    }
+
+    /// `GET` of the path made of `segments` under `/api/v1`.
+    pub(crate) async fn get<T: DeserializeOwned>(
+        &self,
+        segments: &[&str],
+    ) -> Result<T, ClientError> {
+        self.get_with(segments, &[]).await
+    }
+
+    /// `GET` with a query.
+    pub(crate) async fn get_with<T: DeserializeOwned>(
+        &self,
+        segments: &[&str],
+        query: &[(&str, String)],
+    ) -> Result<T, ClientError> {
+        let mut url = self.url(segments);
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        read(self.send(self.request(Method::GET, url)).await?).await
+    }
+
+    /// `POST` of a JSON body.
+    pub(crate) async fn post<T: DeserializeOwned>(
+        &self,
+        segments: &[&str],
+        body: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        let request = self.request(Method::POST, self.url(segments)).json(body);
+        read(self.send(request).await?).await
+    }
+
+    /// Uploads a source file under its hash.
+    pub(crate) async fn put_source(
+        &self,
+        hash: &str,
+        path: &Path,
+        file: tokio::fs::File,
+    ) -> Result<(), ClientError> {
+        let body = reqwest::Body::wrap_stream(tokio_util::io::ReaderStream::new(file));
+        let request = self
+            .request(Method::PUT, self.url(&["sources", hash]))
+            .header("content-type", "application/octet-stream")
+            .body(body);
+        let response = self.send(request).await?;
+        if response.status().is_success() {
+            return Ok(());
+        }
+        let refused = refusal(response).await;
+        Err(match refused {
+            ClientError::Refused { code, message } => {
+                ClientError::Refused { code, message: format!("`{}`: {message}", path.display()) }
+            }
+            other => other,
+        })
+    }
+
+    fn url(&self, segments: &[&str]) -> Url {
+        let mut url = self.base.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend(["api", "v1"]).extend(segments);
+        }
+        url
+    }
+
+    fn request(&self, method: Method, url: Url) -> RequestBuilder {
+        let request = self.http.request(method, url);
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Response, ClientError> {
+        let unreachable =
+            |source| ClientError::Unreachable { url: self.address().to_owned(), source };
+        request.send().await.map_err(unreachable)
+    }
+}
+
+async fn read<T: DeserializeOwned>(response: Response) -> Result<T, ClientError> {
+    if !response.status().is_success() {
+        return Err(refusal(response).await);
+    }
+    let url = response.url().to_string();
+    response.json().await.map_err(|source| ClientError::Answer { url, source })
+}
+
+async fn refusal(response: Response) -> ClientError {
+    let status = response.status();
+    match response.json::<ErrorBody>().await {
+        Ok(body) => ClientError::Refused { code: body.code, message: body.message },
+        Err(_) => ClientError::Refused {
+            code: "internal".to_owned(),
+            message: format!("the coordinator answered with status {status}"),
+        },
+    }
+}
+
+impl ClientError {
+    /// Whether the thing that was asked for is not there.
+    pub(crate) fn is_not_found(&self) -> bool {
+        matches!(self, Self::Refused { code, .. } if code == "not_found")
+    }
+}

@@ -1,0 +1,58 @@
+//! The commands, one file each, and which one is asked for.
+//!
+//! What they show is made in `output`.
+
+use clap::CommandFactory;
+
+use crate::args::{Args, Command};
+use crate::failure::Failure;
+
+mod apply;
+mod cancel;
+mod demo;
+mod doctor;
+mod doctor_store;
+mod fit;
+mod fit_csv;
+mod logs;
+mod plan;
+mod retry;
+mod runs;
+mod show;
+mod status;
+mod target;
+mod up;
+mod watch;
+mod workers;
+
+/// Runs a command.
+pub async fn run(args: Args) -> Result<(), Failure> {
+    let global = &args.global;
+    match &args.command {
+        Command::Plan(args) => plan::run(global, args),
+        Command::Apply(args) => apply::run(global, args).await,
+        Command::Status(args) => status::run(global, args).await,
+        Command::Watch(args) => watch::run(global, args).await,
+        Command::Runs(args) => runs::run(global, args).await,
+        Command::Show(args) => show::run(global, args).await,
+        Command::Logs(args) => logs::run(global, args).await,
+        Command::Cancel(args) => cancel::run(global, args).await,
+        Command::Retry(args) => retry::run(global, args).await,
+        Command::Fit(args) => fit::run(global, args).await,
+        Command::Workers(args) => workers::run(global, args).await,
+        Command::Up(args) => up::run(global, args).await,
+        Command::Demo(args) => demo::run(global, args).await,
+        Command::Doctor(args) => doctor::run(global, args).await,
+        Command::Completions(args) => {
+            let mut script = Vec::new();
+            clap_complete::generate(args.shell, &mut Args::command(), "gradus", &mut script);
+            crate::output::data(String::from_utf8_lossy(&script).trim_end());
+            Ok(())
+        }
+        Command::Schema => {
+            let schema = serde_json::to_string_pretty(&domain::spec::json_schema());
+            crate::output::data(&schema.map_err(anyhow::Error::from)?);
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! `gradus fit`: the scaling laws of a study.
+
+use api::{FitReport, StudyList};
+
+use super::fit_csv;
+use crate::args::{FitArgs, Global};
+use crate::client::Client;
+use crate::failure::Failure;
+use crate::locate;
+use crate::output::Form;
+
+pub(super) async fn run(global: &Global, args: &FitArgs) -> Result<(), Failure> {
+    let form = Form::of(args.json, global.quiet);
+    if let Some(file) = &args.csv {
+        return fit_csv::run(file, args, form);
+    }
+    let report = locate::reading(global, async |client| {
+        let study = match &args.study {
+            Some(study) => study.clone(),
+            None => newest(client).await?,
+        };
+        report(client, &study).await
+    })
+    .await?;
+    form.print(&report)?;
+    Ok(())
+}
+
+/// The fits of a study, made from what is there now.
+pub(super) async fn report(client: &Client, study: &str) -> Result<FitReport, Failure> {
+    Ok(client.get(&["studies", study, "fit"]).await?)
+}
+
+async fn newest(client: &Client) -> Result<String, Failure> {
+    let list: StudyList = client.get(&["studies"]).await?;
+    let newest = list.studies.into_iter().next();
+    newest.map(|study| study.name).ok_or_else(|| {
+        Failure::wrong("there is no study yet\n\nhint: `gradus apply FILE` makes one")
+    })
+}

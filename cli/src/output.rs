@@ -1,0 +1,131 @@
+//! How results are shown: tables for people, JSON for programs, names only when quiet.
+//!
+//! It asks nobody for anything: views are functions of the API's types.
+
+use std::io::Write;
+
+use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
+use serde::Serialize;
+
+mod change;
+pub mod fit;
+pub mod fit_parts;
+pub mod format;
+mod plan;
+pub(crate) mod run;
+pub(crate) mod study;
+pub(crate) mod worker;
+
+/// The widest table: the width that every terminal has.
+const WIDTH: u16 = 80;
+
+/// Something that can be shown to people.
+pub trait View: Serialize {
+    /// A table, readable without colour and at 80 columns; ends without a newline.
+    fn table(&self) -> String;
+
+    /// What `--quiet` prints, one a line.
+    fn names(&self) -> Vec<String>;
+}
+
+/// Which of the forms is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// A table and hints.
+    Table,
+    /// JSON, pretty-printed.
+    Json,
+    /// Names only.
+    Quiet,
+}
+
+impl Form {
+    /// From the flags; `--json` wins.
+    pub fn of(is_json: bool, is_quiet: bool) -> Self {
+        match (is_json, is_quiet) {
+            (true, _) => Self::Json,
+            (false, true) => Self::Quiet,
+            (false, false) => Self::Table,
+        }
+    }
+
+    /// Prints a view on standard output.
+    pub fn print(self, view: &impl View) -> anyhow::Result<()> {
+        match self {
+            Self::Table => data(&view.table()),
+            Self::Json => data(&serde_json::to_string_pretty(view)?),
+            Self::Quiet => view.names().iter().for_each(|name| data(name)),
+        }
+        Ok(())
+    }
+
+    /// Says on standard error what could come next; people only.
+    pub fn hint(self, text: &str) {
+        if self == Self::Table {
+            note(&format!("\nhint: {text}"));
+        }
+    }
+}
+
+/// Writes text and a newline to standard output.
+pub fn data(text: &str) {
+    write_line(&mut std::io::stdout().lock(), text);
+}
+
+/// Writes text and a newline to standard error.
+pub fn note(text: &str) {
+    write_line(&mut std::io::stderr().lock(), text);
+}
+
+/// A reader that has gone away, as in `gradus runs | head`, is no error of ours.
+fn write_line(stream: &mut impl Write, text: &str) {
+    if writeln!(stream, "{text}").is_ok() {
+        drop(stream.flush());
+    }
+}
+
+/// A table without lines: columns two spaces apart, numbers to the right.
+///
+/// `columns` are headings; one that starts with `>` is aligned to the right.
+pub(crate) fn table(columns: &[&str], rows: Vec<Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_content_arrangement(ContentArrangement::Dynamic).set_width(WIDTH).force_no_tty();
+    table.set_header(columns.iter().map(|column| column.trim_start_matches('>')));
+    table.add_rows(rows);
+    let last = columns.len().saturating_sub(1);
+    for (index, heading) in columns.iter().enumerate() {
+        if let Some(column) = table.column_mut(index) {
+            if index == 0 {
+                // A name that is broken over two lines cannot be copied.
+                column.set_constraint(ColumnConstraint::ContentWidth);
+            }
+            column.set_padding((0, if index == last { 0 } else { 2 }));
+            if heading.starts_with('>') {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+    }
+    trimmed(&table.to_string())
+}
+
+/// Pairs of a name and a value below each other, without the pairs whose value is empty.
+pub(crate) fn pairs(pairs: &[(&str, String)]) -> String {
+    let shown: Vec<_> = pairs.iter().filter(|(_, value)| !value.is_empty()).collect();
+    let width = shown.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let lines: Vec<String> =
+        shown.iter().map(|(name, value)| format!("{name:width$}  {value}")).collect();
+    lines.join("\n")
+}
+
+/// Without spaces at the lines' ends, so that output can be compared and pasted.
+fn trimmed(text: &str) -> String {
+    text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
+}
+
+/// Parts with an empty line between them; empty parts are left out.
+pub(crate) fn sections(parts: &[String]) -> String {
+    let parts: Vec<&str> =
+        parts.iter().map(String::as_str).filter(|part| !part.is_empty()).collect();
+    parts.join("\n\n")
+}

@@ -1,0 +1,18 @@
+//! What a change changed.
+
+use api::ChangeView;
+
+use super::View;
+
+impl View for ChangeView {
+    fn table(&self) -> String {
+        match self.run_ids.len() {
+            0 => "no run changed its state".to_owned(),
+            n => format!("{n} runs changed their state:\n{}", self.run_ids.join("\n")),
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.run_ids.clone()
+    }
+}

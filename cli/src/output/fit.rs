@@ -1,0 +1,223 @@
+//! A study's fits for people: exponents with intervals, predicted against measured, and the plot.
+//!
+//! Where the data do not identify a number it says so; it never prints one instead.
+
+use api::{EstimateView, FitReport, GroupFit, HeldOutView, MethodFit};
+
+use super::fit_parts::{Footnotes, cell, conventions, number};
+use super::{View, format, sections, table};
+use crate::plot::{Labels, Mark, Series, render};
+
+/// Groups in one table: more do not fit into 80 columns.
+const GROUPS_A_TABLE: usize = 4;
+
+/// The order of coefficients: what a reader looks for first. Others follow by name.
+const ORDER: [&str; 20] = [
+    "a",
+    "b",
+    "c",
+    "l_coefficient",
+    "l_exponent",
+    "loss_coefficient",
+    "loss_exponent",
+    "n_coefficient",
+    "n_exponent",
+    "d_coefficient",
+    "d_exponent",
+    "parameters_exponent",
+    "tokens_exponent",
+    "E",
+    "A",
+    "B",
+    "alpha",
+    "beta",
+    "gamma",
+    "L0",
+];
+
+/// Above this C a study is no longer a demonstration: a day of one accelerator.
+const SMALL_FLOPS: f64 = 1e18;
+
+impl View for FitReport {
+    fn table(&self) -> String {
+        let mut notes = Footnotes::default();
+        let mut parts = vec![conventions(self)];
+        for method in methods(self) {
+            parts.push(method_part(self, &method, &mut notes));
+        }
+        parts.push(held_out(&self.groups, &mut notes));
+        parts.push(notes.text());
+        parts.push(plot(&self.groups));
+        parts.push(excluded(self));
+        parts.push(remarks(self));
+        sections(&parts)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.groups.iter().map(|group| group.group.clone()).collect()
+    }
+}
+
+/// The methods in the order in which they first appear.
+fn methods(report: &FitReport) -> Vec<String> {
+    let mut methods: Vec<String> = Vec::new();
+    for fit in report.groups.iter().flat_map(|group| &group.fits) {
+        if !methods.contains(&fit.method) {
+            methods.push(fit.method.clone());
+        }
+    }
+    methods
+}
+
+fn method_part(report: &FitReport, method: &str, notes: &mut Footnotes) -> String {
+    let fits: Vec<(&str, &MethodFit)> = report
+        .groups
+        .iter()
+        .filter_map(|group| {
+            let fit = group.fits.iter().find(|fit| fit.method == method)?;
+            Some((group.group.as_str(), fit))
+        })
+        .collect();
+    let mut formulas: Vec<&str> = Vec::new();
+    for formula in fits.iter().flat_map(|(_, fit)| &fit.formulas) {
+        if !formulas.contains(&formula.as_str()) {
+            formulas.push(formula);
+        }
+    }
+    let mut parts = vec![format!("{method}: {}", formulas.join(",  "))];
+    for chunk in fits.chunks(GROUPS_A_TABLE) {
+        parts.push(coefficient_table(chunk, notes));
+    }
+    parts.join("\n")
+}
+
+/// A column for each group, a row for each coefficient, the interval below the value.
+fn coefficient_table(fits: &[(&str, &MethodFit)], notes: &mut Footnotes) -> String {
+    let mut names: Vec<&String> =
+        fits.iter().flat_map(|(_, fit)| fit.coefficients.keys()).collect();
+    let rank = |name: &str| ORDER.iter().position(|known| *known == name).unwrap_or(ORDER.len());
+    names.sort_by_key(|name| (rank(name), (*name).clone()));
+    names.dedup();
+    let mut columns = vec![""];
+    columns.extend(fits.iter().map(|(group, _)| *group));
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    for name in names {
+        let mut row = vec![name.clone()];
+        row.extend(fits.iter().map(|(_, fit)| cell(fit.coefficients.get(name), notes)));
+        rows.push(row);
+    }
+    let fact = |name: &str, of: &dyn Fn(&MethodFit) -> String| {
+        let mut row = vec![name.to_owned()];
+        row.extend(fits.iter().map(|(_, fit)| of(fit)));
+        row
+    };
+    rows.push(fact("runs, points", &|fit| format!("{}, {}", fit.n_runs, fit.n_observations)));
+    rows.push(fact("rms of ln L", &|fit| format::optional(fit.residual_rms_log, number)));
+    table(&columns, rows)
+}
+
+/// Predicted against measured.
+fn held_out(groups: &[GroupFit], notes: &mut Footnotes) -> String {
+    let row = |held: &HeldOutView, notes: &mut Footnotes| {
+        let predicted = match &held.predicted_loss_nats {
+            EstimateView::Identified { value, low, high } => {
+                format!("{value:.3} [{low:.3}, {high:.3}]")
+            }
+            EstimateView::NotIdentified { reason } => {
+                format!("not identified {}", notes.mark(reason))
+            }
+        };
+        vec![
+            held.name.clone(),
+            held.method.clone(),
+            format::flops(held.flops),
+            predicted,
+            format!("{:.3}", held.measured_loss_nats),
+            format::optional(held.relative_error, |error| format!("{:+.1} %", 100.0 * error)),
+        ]
+    };
+    let rows: Vec<Vec<String>> =
+        groups.iter().flat_map(|group| &group.held_out).map(|held| row(held, notes)).collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    let columns = ["RUN", "METHOD", ">FLOPS", "PREDICTED", ">MEASURED", ">ERROR"];
+    format!("held out, predicted only\n{}", table(&columns, rows))
+}
+
+/// Loss against C with the first method's curve that has one.
+fn plot(groups: &[GroupFit]) -> String {
+    let series: Vec<Series> = groups
+        .iter()
+        .map(|group| Series {
+            name: group.group.clone(),
+            marks: group
+                .observations
+                .iter()
+                .map(|one| Mark { x: one.flops, y: one.loss_nats, is_held_out: one.is_held_out })
+                .collect(),
+            curve: group
+                .fits
+                .iter()
+                .map(|fit| &fit.curve)
+                .find(|curve| !curve.is_empty())
+                .map(|curve| curve.iter().map(|point| (point.flops, point.loss_nats)).collect())
+                .unwrap_or_default(),
+        })
+        .collect();
+    render(&series, Labels { x: "C, FLOPs", y: "L, nats per token" })
+}
+
+fn excluded(report: &FitReport) -> String {
+    let mut lines: Vec<String> = report
+        .excluded
+        .iter()
+        .map(|run| format!("excluded `{}`: {}", run.name, run.reason))
+        .collect();
+    for group in &report.groups {
+        for fit in &group.fits {
+            lines.extend(fit.dropped.iter().map(|point| {
+                format!("{} {}: {} left out: {}", group.group, fit.method, point.what, point.reason)
+            }));
+        }
+    }
+    shortened(lines)
+}
+
+/// A long list says how long it is; `--json` has all of it.
+fn shortened(lines: Vec<String>) -> String {
+    const MOST: usize = 12;
+    let n = lines.len();
+    let mut shown: Vec<String> = lines.into_iter().take(MOST).collect();
+    if n > MOST {
+        shown.push(format!("… and {} more, see `--json`", n - MOST));
+    }
+    shown.join("\n")
+}
+
+fn remarks(report: &FitReport) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for group in &report.groups {
+        for fit in &group.fits {
+            let warning =
+                |text: &String| format!("warning: {} {}: {text}", group.group, fit.method);
+            lines.extend(fit.warnings.iter().map(warning));
+        }
+    }
+    lines.extend(report.notes.iter().map(|note| format!("note: {note}")));
+    let is_said = report.notes.iter().any(|note| note.contains("demonstration"));
+    let most = report
+        .groups
+        .iter()
+        .flat_map(|group| &group.observations)
+        .map(|one| one.flops)
+        .fold(0.0, f64::max);
+    if !is_said && most > 0.0 && most < SMALL_FLOPS {
+        lines.push(format!(
+            "note: the largest run took {} FLOPs; a study this small is a demonstration of the \
+             method and no evidence for decisions about larger models",
+            format::flops(most)
+        ));
+    }
+    lines.join("\n")
+}

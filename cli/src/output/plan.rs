@@ -1,0 +1,88 @@
+//! Plans as tables, and what applying one did.
+
+use api::{ApplyView, PlanView, PlannedCellView};
+
+use super::{View, format, sections, table};
+
+impl View for PlanView {
+    fn table(&self) -> String {
+        let columns = ["CELL", ">N", ">STEPS", ">D", ">D/N", ">FLOPS", ">MEMORY", ">POINTS"];
+        let rows = self.cells.iter().map(row).collect();
+        let dropped: Vec<String> = self
+            .dropped
+            .iter()
+            .map(|cell| format!("dropped `{}`: {}", cell.name, cell.reason))
+            .collect();
+        let warnings: Vec<String> =
+            self.warnings.iter().map(|warning| format!("warning: {warning}")).collect();
+        let title = format!("study `{}`, stage `{}` ({})", self.study, self.stage, self.recipe);
+        sections(&[
+            title,
+            table(&columns, rows),
+            dropped.join("\n"),
+            warnings.join("\n"),
+            total(self),
+        ])
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.cells.iter().map(|cell| cell.name.clone()).collect()
+    }
+}
+
+fn row(cell: &PlannedCellView) -> Vec<String> {
+    let parameters = cell.parameters_non_embedding as f64;
+    let tokens = cell.tokens as f64;
+    vec![
+        cell.name.clone(),
+        format::count(parameters),
+        cell.steps.to_string(),
+        format::count(tokens),
+        format!("{:.1}", tokens / parameters),
+        format::flops(cell.flops_exact),
+        format::bytes(cell.memory_bytes),
+        cell.data_point_steps.len().to_string(),
+    ]
+}
+
+/// The totals in a sentence, and what the columns count.
+fn total(plan: &PlanView) -> String {
+    format!(
+        "{} cells, {} runs, {} dropped; {} tokens, {} FLOPs (exact, head included)\n\
+         N without embeddings and head; D training tokens; memory estimated, beside libtorch",
+        plan.cells.len(),
+        plan.n_runs,
+        plan.dropped.len(),
+        format::count(plan.tokens_total as f64),
+        format::flops(plan.flops_exact_total),
+    )
+}
+
+impl View for ApplyView {
+    fn table(&self) -> String {
+        let verb = if self.is_update { "updated" } else { "applied" };
+        let mut lines = vec![format!(
+            "study `{}` {verb}: {} cells, {} new runs, {} runs that were there ({} with their \
+             result)",
+            self.study,
+            self.plan.cells.len(),
+            self.n_new_runs,
+            self.n_reused_runs,
+            self.n_reused_succeeded
+        )];
+        if self.n_removed_cells > 0 {
+            lines.push(format!("{} cells are no longer part of it", self.n_removed_cells));
+        }
+        lines.extend(self.plan.warnings.iter().map(|warning| format!("warning: {warning}")));
+        lines.push(format!(
+            "{} FLOPs, {} tokens in all",
+            format::flops(self.plan.flops_exact_total),
+            format::count(self.plan.tokens_total as f64)
+        ));
+        lines.join("\n")
+    }
+
+    fn names(&self) -> Vec<String> {
+        vec![self.study.clone()]
+    }
+}

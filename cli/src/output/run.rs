@@ -1,0 +1,183 @@
+//! Runs as tables: the list, one of them, its log.
+
+use api::{
+    AttemptView, CheckpointView, EvaluationView, LogLineView, LogList, RunList, RunSummary, RunView,
+};
+
+use super::{View, format, pairs, sections, table};
+
+impl View for RunList {
+    fn table(&self) -> String {
+        if self.runs.is_empty() {
+            return "no runs yet".to_owned();
+        }
+        let mut studies: Vec<&str> = self.runs.iter().map(|run| run.study.as_str()).collect();
+        studies.sort_unstable();
+        studies.dedup();
+        table_of(&self.runs, studies.len() > 1)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.runs.iter().map(|run| run.id.clone()).collect()
+    }
+}
+
+/// Runs, one a line.
+pub(crate) fn table_of(runs: &[RunSummary], with_study: bool) -> String {
+    let mut columns = vec!["RUN", "STATE", ">STEP", ">N", ">FLOPS", ">TRAIN", ">VALID", ">TOK/S"];
+    if with_study {
+        columns.insert(1, "STUDY");
+    }
+    let row = |run: &RunSummary| {
+        let mut row = vec![
+            run.name.clone(),
+            run.state.clone(),
+            format!("{}/{}", run.step, run.steps),
+            format::count(run.parameters_non_embedding as f64),
+            format::flops(run.flops_exact),
+            format::loss(run.train_loss_nats),
+            format::loss(run.validation_loss_nats),
+            format::optional(run.tokens_per_second, format::count),
+        ];
+        if with_study {
+            row.insert(1, run.study.clone());
+        }
+        row
+    };
+    let lines = table(&columns, runs.iter().map(row).collect());
+    let messages: Vec<String> = runs
+        .iter()
+        .filter(|run| !run.message.is_empty() && run.state != "succeeded")
+        .map(|run| format!("`{}`: {}", run.name, first_line(&run.message)))
+        .collect();
+    sections(&[lines, messages.join("\n")])
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
+}
+
+impl View for RunView {
+    fn table(&self) -> String {
+        let run = &self.summary;
+        let axes: Vec<String> =
+            run.axis_values.iter().map(|(axis, value)| format!("{axis} = {value}")).collect();
+        let cells: Vec<String> =
+            self.cells.iter().map(|cell| format!("{}/{}", cell.study, cell.cell)).collect();
+        let changed = "an attempt changed threads or device; equal to rounding only";
+        let facts = pairs(&[
+            ("run", format!("{} ({})", run.name, run.id)),
+            ("state", run.state.clone()),
+            ("message", run.message.clone()),
+            ("worker", run.worker.clone().unwrap_or_default()),
+            ("step", format!("{} of {}", run.step, run.steps)),
+            (
+                "parameters",
+                format!(
+                    "{} without embeddings and head, {} in all",
+                    run.parameters_non_embedding, run.parameters_total
+                ),
+            ),
+            ("tokens", run.tokens.to_string()),
+            (
+                "FLOPs",
+                format!(
+                    "{} exact, {} published",
+                    format::flops(run.flops_exact),
+                    format::flops(run.flops_published)
+                ),
+            ),
+            ("training loss", format::loss(run.train_loss_nats)),
+            ("validation loss", format::loss(run.validation_loss_nats)),
+            ("axes", axes.join(", ")),
+            ("cells", cells.join(", ")),
+            ("identity", self.identity_hash.clone()),
+            ("numerics", if run.has_changed_numerics { changed.to_owned() } else { String::new() }),
+        ]);
+        let config = serde_json::to_string_pretty(&self.config).unwrap_or_default();
+        sections(&[
+            facts,
+            attempts(&self.attempts),
+            checkpoints(&self.checkpoints),
+            evaluations(&self.evaluations),
+            format!("configuration\n{config}"),
+        ])
+    }
+
+    fn names(&self) -> Vec<String> {
+        vec![self.summary.id.clone()]
+    }
+}
+
+fn attempts(attempts: &[AttemptView]) -> String {
+    let row = |attempt: &AttemptView| {
+        let ended = attempt.ended_as.clone().unwrap_or_else(|| attempt.state.clone());
+        let seconds = attempt.ended_at_ms.zip(attempt.started_at_ms);
+        vec![
+            attempt.attempt.to_string(),
+            ended,
+            attempt.worker.clone(),
+            attempt.resumed_from_step.map_or_else(|| "–".to_owned(), |step| step.to_string()),
+            format::time(attempt.granted_at_ms),
+            format::optional(
+                seconds.map(|(end, start)| (end - start) as f64 / 1000.0),
+                format::duration,
+            ),
+            first_line(&attempt.message).to_owned(),
+        ]
+    };
+    let columns = [">ATTEMPT", "END", "WORKER", ">FROM STEP", "GRANTED", ">TOOK", "MESSAGE"];
+    rows_or_nothing(&columns, attempts.iter().map(row).collect())
+}
+
+fn checkpoints(checkpoints: &[CheckpointView]) -> String {
+    let row = |checkpoint: &CheckpointView| {
+        let kind = if checkpoint.is_data_point { "data point" } else { "rolling" };
+        vec![
+            checkpoint.step.to_string(),
+            kind.to_owned(),
+            checkpoint.attempt.to_string(),
+            format::bytes(checkpoint.n_bytes),
+            checkpoint.weights_hash.get(..12).unwrap_or_default().to_owned(),
+            checkpoint.refused_reason.clone().unwrap_or_default(),
+        ]
+    };
+    let columns = [">CHECKPOINT", "KIND", ">ATTEMPT", ">SIZE", "WEIGHTS", "REFUSED"];
+    rows_or_nothing(&columns, checkpoints.iter().map(row).collect())
+}
+
+fn evaluations(evaluations: &[EvaluationView]) -> String {
+    let row = |evaluation: &EvaluationView| {
+        vec![
+            evaluation.step.to_string(),
+            evaluation.task.clone(),
+            evaluation.state.clone(),
+            format::loss(evaluation.value),
+            format::optional(evaluation.standard_error, |error| format!("±{error:.4}")),
+            format::count(evaluation.tokens as f64),
+            format::flops(evaluation.flops_exact),
+        ]
+    };
+    let columns = [">STEP", "EVALUATION", "STATE", ">VALUE", ">ERROR", ">D", ">FLOPS"];
+    rows_or_nothing(&columns, evaluations.iter().map(row).collect())
+}
+
+fn rows_or_nothing(columns: &[&str], rows: Vec<Vec<String>>) -> String {
+    if rows.is_empty() { String::new() } else { table(columns, rows) }
+}
+
+impl View for LogList {
+    fn table(&self) -> String {
+        let lines: Vec<String> = self.lines.iter().map(log_line).collect();
+        lines.join("\n")
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.lines.iter().map(|line| line.text.clone()).collect()
+    }
+}
+
+/// A log line for people.
+pub(crate) fn log_line(line: &LogLineView) -> String {
+    format!("{} [{}] {:5} {}", format::time(line.at_ms), line.attempt, line.level, line.text)
+}
