@@ -2,7 +2,8 @@
 //! coordinator, and its trainer children, which compute.
 //!
 //! The agent makes no libtorch call. What needs libtorch is behind the feature `torch`, so that
-//! whole clusters can be tested with the fake trainer. The modules stand in reading order.
+//! whole clusters can be tested with the fake trainer. Read `cli` first, then `agent` and `attempt`,
+//! then `trainer`.
 
 pub mod agent;
 pub mod artifacts;

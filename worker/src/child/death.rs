@@ -7,6 +7,8 @@ use std::process::ExitStatus;
 
 use domain::attempt::AttemptEnd;
 
+use super::lines::is_panic;
+
 /// The signal with which the kernel kills for memory, and others kill for good.
 const SIGKILL: i32 = 9;
 
@@ -51,9 +53,11 @@ impl Death {
         text
     }
 
-    /// In one line: how it exited, and its last line.
+    /// In one line: how it exited, and what its panic or its last line says.
     pub fn brief(&self) -> String {
-        match self.last_lines.lines().rfind(|line| !line.trim().is_empty()) {
+        let mut lines = self.last_lines.lines().filter(|line| !line.trim().is_empty());
+        let panic = lines.clone().skip_while(|line| !is_panic(line)).nth(1);
+        match panic.or_else(|| lines.next_back()) {
             Some(line) => format!("{}: {line}", self.headline()),
             None => self.headline(),
         }
@@ -138,5 +142,15 @@ mod tests {
         let text = Death { last_lines, ..death(6) }.describe();
         assert!(text.len() <= MAX_MESSAGE_BYTES + 1);
         assert!(text.ends_with("end"));
+    }
+
+    #[test]
+    fn the_brief_form_is_one_line_with_the_reason() {
+        let last_lines = "loading\nlibx.so: not found\n".to_owned();
+        let missing = Death { last_lines, ..death(127 << 8) };
+        assert_eq!(missing.brief(), "the trainer exited with status 127: libx.so: not found");
+        let last_lines = "thread 'main' panicked at x:\nno paper\n  1: main\n".to_owned();
+        let panicked = Death { last_lines, ..death(101 << 8) };
+        assert_eq!(panicked.brief(), "the trainer exited with status 101: no paper");
     }
 }

@@ -39,7 +39,7 @@ impl LogLevel {
 pub fn level_of(line: &str) -> LogLevel {
     // The level stands behind the time, if there is one.
     let mut words = line.split_whitespace().take(2);
-    let is_error = line.contains("panicked at") || line.to_ascii_lowercase().starts_with("error");
+    let is_error = is_panic(line) || line.to_ascii_lowercase().starts_with("error");
     if is_error {
         return LogLevel::Error;
     }
@@ -53,20 +53,36 @@ pub fn level_of(line: &str) -> LogLevel {
         .unwrap_or(LogLevel::Warn)
 }
 
-/// The last lines, for the message about a failure.
+/// Whether a line is the first of a panic's two; the second says what is wrong.
+pub(super) fn is_panic(line: &str) -> bool {
+    line.contains("panicked at")
+}
+
+/// The last lines, for the message about a failure, and the last panic's two, which a long
+/// backtrace must not push out.
 #[derive(Debug, Default)]
-pub(super) struct LastLines(VecDeque<String>);
+pub(super) struct LastLines {
+    lines: VecDeque<String>,
+    panic: Vec<String>,
+}
 
 impl LastLines {
     pub(super) fn push(&mut self, line: &str) {
-        if self.0.len() == N_LAST_LINES {
-            self.0.pop_front();
+        if is_panic(line) {
+            self.panic = vec![line.to_owned()];
+        } else if self.panic.len() == 1 {
+            self.panic.push(line.to_owned());
         }
-        self.0.push_back(line.to_owned());
+        if self.lines.len() == N_LAST_LINES {
+            self.lines.pop_front();
+        }
+        self.lines.push_back(line.to_owned());
     }
 
     pub(super) fn into_text(self) -> String {
-        Vec::from(self.0).join("\n")
+        let is_kept = self.panic.first().is_none_or(|line| self.lines.contains(line));
+        let panic = if is_kept { Vec::new() } else { self.panic };
+        panic.into_iter().chain(self.lines).collect::<Vec<_>>().join("\n")
     }
 }
 
@@ -124,5 +140,15 @@ mod tests {
         let text = lines.into_text();
         assert_eq!(text.lines().count(), N_LAST_LINES);
         assert!(text.starts_with("80\n") && text.ends_with("\n99"));
+    }
+
+    #[test]
+    fn a_backtrace_does_not_push_out_what_it_is_about() {
+        let mut lines = LastLines::default();
+        lines.push("thread 'main' panicked at src/x.rs:1:1:");
+        lines.push("no paper");
+        (0..100).for_each(|n| lines.push(&n.to_string()));
+        let text = lines.into_text();
+        assert!(text.starts_with("thread 'main' panicked at src/x.rs:1:1:\nno paper\n80\n"));
     }
 }

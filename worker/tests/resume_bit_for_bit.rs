@@ -1,0 +1,92 @@
+//! A run that is killed goes on in another process and ends bit for bit like an undisturbed one.
+#![cfg(feature = "torch")]
+
+mod bench;
+
+use bench::Story;
+use bench::work::{ARCHITECTURES, Bench, resumed, run};
+use domain::recipe::PretrainCell;
+use domain::spec::Precision;
+use proto::v1::{self, event::Kind};
+
+const STEPS: u64 = 12;
+
+fn weights_hash(story: &Story) -> String {
+    story.checkpoint(STEPS).weights.clone().unwrap().hash
+}
+
+/// Trains to the end in one process and, in others, with `kill -9` after the checkpoint of step 5;
+/// compares every loss and the bytes of the weights.
+fn check_killed(bench: &Bench, cell: &PretrainCell, train: &v1::Train) {
+    let straight = bench.attempt(train.clone(), 1);
+    assert_eq!(straight.end, "succeeded", "{}", straight.message);
+    assert_eq!(straight.losses().len() as u64, STEPS);
+
+    let mut first = bench.trainer();
+    first.assign(run(train.clone(), 2));
+    let before = first.until(|event| matches!(event, Kind::Checkpoint(found) if found.step == 5));
+    first.kill();
+    let after = bench.attempt(resumed(train.clone(), &before), 3);
+    assert_eq!(after.end, "succeeded", "{}", after.message);
+    assert_eq!(after.started().resumed_from_step, 5);
+    let losses = [before.losses(), after.losses()].concat();
+    assert_eq!(losses, straight.losses(), "{:?}", cell.model);
+    assert_eq!(weights_hash(&after), weights_hash(&straight), "{:?}", cell.model);
+}
+
+#[test]
+fn every_architecture_survives_a_kill_bit_for_bit() {
+    let bench = Bench::new();
+    for architecture in ARCHITECTURES {
+        let cell = bench.cell(architecture, STEPS);
+        check_killed(&bench, &cell, &bench.train(&cell, &[5]));
+    }
+}
+
+#[test]
+fn micro_batches_and_bfloat16_survive_a_kill_bit_for_bit() {
+    let bench = Bench::new();
+    let mut cell = bench.cell("llama", STEPS);
+    cell.training.precision = Precision::Bf16;
+    let train = v1::Train { micro_batch_sequences: 3, ..bench.train(&cell, &[5]) };
+    check_killed(&bench, &cell, &train);
+}
+
+#[test]
+fn a_preempted_run_leaves_a_checkpoint_and_goes_on_bit_for_bit() {
+    let bench = Bench::new();
+    let cell = bench.cell("tnl", 400);
+    let train = bench.train(&cell, &[]);
+    let straight = bench.attempt(train.clone(), 1);
+    let mut trainer = bench.trainer();
+    trainer.assign(run(train.clone(), 2));
+    let story = trainer.until(|event| matches!(event, Kind::Point(_)));
+    let preempt = v1::PreemptAttempt { lease_token: 2, deadline_ms: 1000 };
+    trainer.send(v1::to_trainer::Kind::Preempt(preempt));
+    let before = trainer.rest(story);
+    assert_eq!(before.end, "preempted");
+    let step = before.checkpoints()[0].step;
+    assert_eq!(before.losses().last().unwrap().0, step);
+    // The same process takes the run up again.
+    let after = trainer.carry_out(run(resumed(train, &before), 3));
+    assert_eq!(after.started().resumed_from_step, step);
+    assert_eq!([before.losses(), after.losses()].concat(), straight.losses());
+}
+
+#[test]
+fn what_the_first_attempt_fixed_is_kept_by_the_next() {
+    let bench = Bench::new();
+    let cell = bench.cell("llama", 4);
+    let numerics = v1::Numerics {
+        device_kind: "cpu".into(),
+        intra_op_threads: 1,
+        micro_batch_sequences: 2,
+        cpu_capability: "of another machine".into(),
+        libtorch_version: "2.11.0".into(),
+    };
+    let train = v1::Train { numerics: Some(numerics), ..bench.train(&cell, &[]) };
+    let story = bench.site.trainer(2).carry_out(run(train, 2));
+    let numerics = story.started().numerics.clone().unwrap();
+    assert_eq!((numerics.intra_op_threads, numerics.micro_batch_sequences), (1, 2));
+    assert!(story.logs("warn")[0].contains("equal to rounding only"), "{story:?}");
+}

@@ -1,0 +1,192 @@
+//! A tiny model learns, diverges, stops and is measured, in the child process itself.
+#![cfg(feature = "torch")]
+
+mod bench;
+
+use std::collections::BTreeSet;
+
+use bench::work::{Bench, assignment, preparation, run, text};
+use domain::spec::{CorpusFormat, TokenizerSpec};
+use proto::v1::{self, assignment::Work, event::Kind};
+
+#[test]
+fn a_tiny_model_learns_and_its_checkpoints_measure_it() {
+    let bench = Bench::new();
+    let cell = bench.cell("llama", 120);
+    let mut trainer = bench.trainer();
+    let story = trainer.carry_out(run(bench.train(&cell, &[1]), 1));
+    assert_eq!(story.end, "succeeded", "{}", story.message);
+    let losses = story.losses();
+    assert_eq!(
+        losses.iter().map(|(step, _)| *step).collect::<Vec<_>>(),
+        (1..=120).collect::<Vec<_>>()
+    );
+    // An untrained model of 257 tokens has a loss of ln 257 = 5.55.
+    assert!((losses[0].1 - 257_f64.ln()).abs() < 0.2, "{:?}", losses[0]);
+    assert!(losses[119].1 < 2.2, "{:?}", losses[119]);
+    assert!(story.checkpoints().iter().all(|checkpoint| checkpoint.is_data_point));
+
+    let mut measured = Vec::new();
+    for step in [1, 120] {
+        let work = bench.evaluate(&cell, story.checkpoint(step));
+        let story = trainer.carry_out(assignment(Work::Evaluate(work), "e_test", 2));
+        assert_eq!(story.end, "succeeded", "{}", story.message);
+        measured.push(story.evaluation().clone());
+    }
+    assert_eq!(measured[0].name, "validation_loss_nats");
+    assert!(measured[0].value > 5.0 && measured[1].value < 2.3, "{measured:?}");
+    assert!(measured[1].standard_error.is_some_and(|error| error > 0.0 && error < 0.1));
+    assert!(measured[1].n_tokens > 5000 && measured[1].n_tokens % 33 == 0);
+}
+
+#[test]
+fn every_point_has_the_metrics_of_its_step() {
+    let bench = Bench::new();
+    let cell = bench.cell("tnl", 3);
+    let story = bench.attempt(bench.train(&cell, &[]), 1);
+    let points = story.points();
+    let names: BTreeSet<&str> = points[0].values.keys().map(String::as_str).collect();
+    let expected = [
+        "flops_per_second",
+        "gradient_norm",
+        "learning_rate",
+        "tokens_per_second",
+        "train_loss_nats",
+    ];
+    assert_eq!(names.into_iter().collect::<Vec<_>>(), expected);
+    // Three steps of warm-up to a peak of 0.01: a quarter, a half, three quarters.
+    assert_eq!(story.values("learning_rate"), [(1, 0.0025), (2, 0.005), (3, 0.0075)]);
+    assert!(story.values("gradient_norm").iter().all(|(_, norm)| *norm > 0.0));
+    let flops = cell.flops_per_token(domain::spec::FlopKind::Exact);
+    for point in points {
+        let ratio = point.values["flops_per_second"] / point.values["tokens_per_second"];
+        assert!((ratio / flops - 1.0).abs() < 1e-12);
+    }
+}
+
+#[test]
+fn micro_batches_change_rounding_only() {
+    let bench = Bench::new();
+    let cell = bench.cell("cosformer2", 6);
+    let whole = bench.attempt(bench.train(&cell, &[]), 1);
+    let train = v1::Train { micro_batch_sequences: 3, ..bench.train(&cell, &[]) };
+    let cut = bench.attempt(train, 2);
+    assert_eq!(cut.started().numerics.as_ref().unwrap().micro_batch_sequences, 3);
+    for ((step, a), (_, b)) in whole.losses().into_iter().zip(cut.losses()) {
+        assert!((a - b).abs() < 1e-4, "step {step}: {a} and {b}");
+    }
+}
+
+#[test]
+fn a_run_that_goes_non_finite_ends_as_diverged_with_its_last_point() {
+    let bench = Bench::new();
+    let mut cell = bench.cell("llama", 50);
+    cell.training.optimizer.learning_rate = 1e30;
+    let story = bench.attempt(bench.train(&cell, &[]), 1);
+    assert_eq!(story.end, "diverged");
+    let (step, _) = *story.losses().last().unwrap();
+    assert!(step < 50);
+    assert!(story.message.contains(&format!("step {step}:")), "{}", story.message);
+    let finite = story.losses().iter().filter(|(_, loss)| loss.is_finite()).count() as u64;
+    let norm = story.values("gradient_norm").last().unwrap().1;
+    assert!(finite == step - 1 || !norm.is_finite(), "{story:?}");
+    assert_eq!(story.logs("error"), [story.message.as_str()]);
+    assert!(story.checkpoints().is_empty());
+}
+
+#[test]
+fn a_stopped_run_ends_without_a_checkpoint_and_the_child_takes_the_next() {
+    let bench = Bench::new();
+    let cell = bench.cell("llama", 1_000_000);
+    let mut trainer = bench.trainer();
+    trainer.assign(run(bench.train(&cell, &[]), 7));
+    let story = trainer.until(|event| matches!(event, Kind::Point(_)));
+    let stop = |lease_token| v1::StopAttempt { lease_token, reason: "test".into() };
+    // A late one for another attempt must not hit this one.
+    trainer.send(v1::to_trainer::Kind::Stop(stop(6)));
+    trainer.send(v1::to_trainer::Kind::Stop(stop(7)));
+    let story = trainer.rest(story);
+    assert_eq!(story.end, "cancelled");
+    assert!(story.checkpoints().is_empty());
+    let next = trainer.carry_out(run(bench.train(&bench.cell("llama", 2), &[]), 8));
+    assert_eq!(next.end, "succeeded", "{}", next.message);
+}
+
+#[test]
+fn a_child_whose_agent_is_gone_ends_in_the_middle_of_its_work() {
+    let bench = Bench::new();
+    let cell = bench.cell("llama", 100_000_000);
+    let mut trainer = bench.trainer();
+    trainer.assign(run(bench.train(&cell, &[]), 1));
+    trainer.until(|event| matches!(event, Kind::Point(_)));
+    assert!(!trainer.hang_up().success());
+    // And in order when it has nothing to do.
+    assert!(bench.trainer().hang_up().success());
+}
+
+#[test]
+fn a_rolling_checkpoint_is_no_data_point() {
+    let bench = Bench::new();
+    let cell = bench.cell("llama", 1_000_000);
+    let train = v1::Train { rolling_checkpoint_seconds: 1, ..bench.train(&cell, &[]) };
+    let mut trainer = bench.trainer();
+    trainer.assign(run(train, 1));
+    let story = trainer.until(|event| matches!(event, Kind::Checkpoint(_)));
+    assert!(!story.checkpoints()[0].is_data_point);
+    trainer.kill();
+}
+
+#[test]
+fn the_child_says_first_what_it_can_do() {
+    let bench = Bench::new();
+    let capabilities = bench.trainer().capabilities.clone();
+    assert_eq!((capabilities.device_kind.as_str(), capabilities.threads_per_slot), ("cpu", 1));
+    assert_eq!(capabilities.libtorch_version, "2.11.0");
+    assert_eq!(capabilities.recipes, ["pretrain"]);
+    assert!(!capabilities.cpu_capability.is_empty() && capabilities.memory_bytes > 0);
+}
+
+#[test]
+fn damaged_weights_are_not_measured() {
+    let bench = Bench::new();
+    let cell = bench.cell("llama", 1);
+    let mut trainer = bench.trainer();
+    let story = trainer.carry_out(run(bench.train(&cell, &[]), 1));
+    let work = bench.evaluate(&cell, story.checkpoint(1));
+    std::fs::write(bench.site.path("runs/r_test/1/1/model.safetensors"), b"nonsense").unwrap();
+    let story = trainer.carry_out(assignment(Work::Evaluate(work), "e_test", 2));
+    assert_eq!(story.end, "bad_checkpoint");
+    assert!(story.message.contains("model.safetensors"), "{}", story.message);
+}
+
+#[test]
+fn a_split_that_is_too_short_is_refused_with_numbers() {
+    let bench = Bench::new();
+    let mut cell = bench.cell("llama", 1);
+    let mut trainer = bench.trainer();
+    let story = trainer.carry_out(run(bench.train(&cell, &[]), 1));
+    let checkpoint = story.checkpoint(1).clone();
+    cell.training.sequence_length = 1_000_000;
+    let story = trainer.carry_out(run(bench.train(&cell, &[]), 2));
+    assert_eq!(story.end, "bad_data");
+    assert!(story.message.contains("the training split has"), "{}", story.message);
+    let work = bench.evaluate(&cell, &checkpoint);
+    let story = trainer.carry_out(assignment(Work::Evaluate(work), "e_test", 3));
+    assert_eq!(story.end, "bad_data");
+    assert!(story.message.contains("the validation split has"), "{}", story.message);
+}
+
+#[test]
+fn data_of_another_preparation_are_refused() {
+    let mut bench = Bench::new();
+    let text = text(800, 2);
+    let bytes = text.as_bytes();
+    let (_, assignment) =
+        preparation(&bench.site, CorpusFormat::Text, TokenizerSpec::Byte, &[bytes]);
+    let mut trainer = bench.trainer();
+    let story = trainer.carry_out(assignment);
+    bench.data_manifest = story.preparation().manifest.clone().unwrap();
+    let story = trainer.carry_out(run(bench.train(&bench.cell("llama", 1), &[]), 1));
+    assert_eq!(story.end, "bad_data");
+    assert!(story.message.contains("are those of preparation"), "{}", story.message);
+}
