@@ -20,12 +20,13 @@
 //! f = lb + (1 − lb) sigmoid(z),  k = 1 − f = (1 − lb) sigmoid(−z).
 //! Per head:  S_t = Diag(f_t) S_{t−1} + k_tᵀ v_t,  o_t = q_t S_t.  y = srmsnorm(o of all heads) W_oᵀ
 //!
-//! f is only needed as its log, and is never formed: log f = logaddexp(log lb, log(1 − lb) +
-//! logsigmoid(z)), in layer 0, where lb = 0, logsigmoid(z). 1 − f would cancel where f is near 1, so
-//! k is computed from the other side of the sigmoid.
+//! f is only needed as its log, and is never formed. Where f is small, log f = logaddexp(log lb,
+//! log(1 − lb) + logsigmoid(z)); where it is near 1, 1 − k would lose what k has, and the gradients
+//! of lb and 1 − lb would cancel, so there log f = log1p(−k). In layer 0, where lb = 0, log f =
+//! logsigmoid(z). k comes from the other side of the sigmoid for the same reason.
 
 use domain::model::{Architecture, ModelConfig};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use crate::ModelsError;
 use crate::language_model::Mixer;
@@ -69,18 +70,20 @@ impl LowerBounds {
 
 impl LayerBound {
     /// The logs of lb_ℓ and 1 − lb_ℓ, `[E]` each; none for the layer without bound. Both are
-    /// log-sums of exponentials of disjoint rows, so neither loses digits to the other.
+    /// log-sums of exponentials of disjoint rows, so neither loses digits to the other. In float64,
+    /// because the gradients of the two cancel in the softmax where a bound is near 0 or 1.
     fn logs(&self) -> Option<(Tensor, Tensor)> {
         if self.layer == 0 {
             return None;
         }
         let [layers, _] = sizes(&self.gamma);
-        let rows = |from: i64, count: i64| self.gamma.narrow(0, from, count);
+        let gamma = self.gamma.to_kind(Kind::Double);
+        let rows = |from: i64, count: i64| gamma.narrow(0, from, count);
         let above = rows(self.layer + 1, layers - self.layer - 1);
         let others = Tensor::cat(&[rows(0, 1), above], 0);
-        let all = self.gamma.logsumexp([0], false);
-        let bound = rows(1, self.layer).logsumexp([0], false);
-        Some((bound - &all, others.logsumexp([0], false) - &all))
+        let all = gamma.logsumexp([0], false);
+        let share = |rows: &Tensor| (rows.logsumexp([0], false) - &all).to_kind(self.gamma.kind());
+        Some((share(&rows(1, self.layer)), share(&others)))
     }
 }
 
@@ -119,12 +122,14 @@ impl Hgrn2Mixer {
     /// log f and k, of the shape of z.
     fn gates(&self, z: &Tensor) -> (Tensor, Tensor) {
         let (kept, written) = (z.log_sigmoid(), (-z).sigmoid());
-        match self.bound.logs() {
-            None => (kept, written),
-            Some((log_bound, log_rest)) => {
-                (log_bound.logaddexp(&(kept + &log_rest)), written * log_rest.exp())
-            }
-        }
+        let Some((log_bound, log_rest)) = self.bound.logs() else {
+            return (kept, written);
+        };
+        let k = written * log_rest.exp();
+        let small = log_bound.logaddexp(&(kept + log_rest));
+        // Clamped, because a gradient of infinity times the zero of the other branch is no number.
+        let near_one = (-k.clamp_max(0.5)).log1p();
+        (near_one.where_self(&k.lt(0.5), &small), k)
     }
 }
 
@@ -153,7 +158,7 @@ impl Mixer for Hgrn2Mixer {
 
 #[cfg(test)]
 mod tests {
-    use tch::{Device, Kind};
+    use tch::Device;
 
     use super::*;
 

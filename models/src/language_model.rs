@@ -144,7 +144,7 @@ impl LanguageModel {
     pub fn forward(&self, tokens: &Tensor) -> Tensor {
         let mut x = Tensor::embedding(&self.embedding, tokens, -1, false, false); // [B, T, E]
         if self.config.embedding_scale {
-            x = x * f64::from(self.config.shape.d_model).sqrt();
+            x = &x * f64::from(self.config.shape.d_model).sqrt();
         }
         if let Some(positions) = &self.positions {
             x = positions.forward(&x, self.execution.form);
@@ -152,7 +152,7 @@ impl LanguageModel {
         for layer in &self.layers {
             x = &x + layer.mixer.forward(&layer.mixer_norm.forward(&x), self.execution);
             let normed = layer.channel_norm.forward(&x);
-            x = x + layer.channel.forward(&normed, self.execution.precision);
+            x = &x + layer.channel.forward(&normed, self.execution.precision);
         }
         self.head.forward(&self.final_norm.forward(&x), self.execution.precision)
     }

@@ -4,6 +4,8 @@
 //! It does not make the vectors; they were computed in float64 by two separately written programs
 //! and copied.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -2,6 +2,8 @@
 //!
 //! It does not check the numbers; `golden.rs` does.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use std::collections::HashMap;
 
 use domain::model::{Architecture, MixerConfig, ModelConfig, Norm, Shape};

@@ -124,7 +124,7 @@ pub fn decay_attention(q: &Tensor, k: &Tensor, v: &Tensor, table: &DecayTable) -
         (table.split(q).contiguous(), table.split(k).contiguous(), table.split(v).contiguous());
     let mut output = table.inside_chunks(&q, &k, &v);
     if table.n_chunks > 1 {
-        output = output + table.between_chunks(&q, &table.states(&k, &v, None));
+        output += table.between_chunks(&q, &table.states(&k, &v, None));
     }
     table.join(&output)
 }

@@ -118,7 +118,7 @@ pub fn gated_attention(
 
     let flat = a.view([chunk, -1]);
     let fade = table.inside.between.matmul(&flat).exp().view([chunk, chunk, rows, h * key]);
-    let scores = ((&q).unsqueeze(1) * &fade * k.unsqueeze(0)) // [C, C, B·N, H·K]
+    let scores = (q.unsqueeze(1) * &fade * k.unsqueeze(0)) // [C, C, B·N, H·K]
         .view([chunk, chunk, rows, h, key])
         .sum_dim_intlist(-1, false, None::<Kind>)
         * table.inside.causal.view([chunk, chunk, 1, 1]); // [C, C, B·N, H]
@@ -126,16 +126,16 @@ pub fn gated_attention(
 
     let up_to = table.inside.up_to.matmul(&flat); // [C, B·N·H·K]
     let to_end = k * fade.select(0, chunk - 1); // [C, B·N, H·K]
-    let added = heads(&to_end, key).transpose(-1, -2).matmul(&v).view([b, n, h * key, value]);
+    let added = heads(&to_end, key).transpose(-1, -2).matmul(&v).reshape([b, n, h * key, value]);
     let total = up_to.select(0, chunk - 1).view([b, n, h * key]);
     let state = initial.map(|state| state.reshape([b, h * key, value]));
     let ends = scan(&total, &added, state.as_ref(), &table.levels); // [B, N, H·K, V]
-    let starts = starts(&ends, state.as_ref()).view([rows, h, key, value]);
+    let starts = starts(&ends, state.as_ref()).reshape([rows, h, key, value]);
 
     let from_start = q * up_to.exp().view([chunk, rows, h * key]);
     let output = inside + heads(&from_start, key).matmul(&starts); // [B·N, H, C, V]
     let output = output.transpose(1, 2).reshape([b, n * chunk, h, value]);
-    let last = ends.select(1, n - 1).view([b, h, key, value]);
+    let last = ends.select(1, n - 1).reshape([b, h, key, value]);
     (output.narrow(1, 0, table.time), last)
 }
 
@@ -165,7 +165,7 @@ fn scan(a: &Tensor, added: &Tensor, initial: Option<&Tensor>, levels: &[Sums]) -
     let block_ends = scan(&block_total, &block_added, initial, upper);
     let before = starts(&block_ends, initial).reshape([b * n_blocks, 1, width, value]);
     let ends = within + up_to.exp().unsqueeze(-1) * before;
-    ends.view([b, n_blocks * BLOCK, width, value]).narrow(1, 0, n)
+    ends.reshape([b, n_blocks * BLOCK, width, value]).narrow(1, 0, n)
 }
 
 /// The states after each step from zeros, as one product per channel.

@@ -62,7 +62,7 @@ fn outputs_and_gradients(
     let mut sum = Tensor::zeros([], (kind, Device::Cpu));
     for (index, output) in (0..).zip(&outputs) {
         let weights = random(&output.size(), 1000 + index).to_kind(kind);
-        sum = sum + (output * weights).sum(kind);
+        sum += (output * weights).sum(kind);
     }
     let gradients = Tensor::run_backward(&[sum], &inputs, false, false);
     outputs.iter().map(Tensor::detach).chain(gradients).collect()
