@@ -118,7 +118,8 @@ pub async fn start(config: Config) -> Result<Running, ServeError> {
     Ok(running)
 }
 
-async fn build(config: Config) -> Result<App, ServeError> {
+/// Opens what the parts of a coordinator share; nothing is served and nothing runs yet.
+pub async fn build(config: Config) -> Result<App, ServeError> {
     let clock = Clock::system();
     let changes = changes_channel();
     let (store, artifacts) = if config.is_read_only {

@@ -1,0 +1,122 @@
+//! How a study comes in: parsed and planned here again, because this plan is the only truth.
+//! It reads no source; their hashes come with the request.
+
+use std::sync::Arc;
+
+use api::{ApplyRequest, ApplyView, ChangeView, CorpusSources, ErrorBody, PlanView};
+use axum::Json;
+use axum::extract::State;
+use domain::ids::ContentHash;
+use domain::spec::{self, ParsedSpec};
+use planner::{CorpusHashes, Plan};
+
+use super::error::ApiError;
+use super::extract::Body;
+use crate::App;
+use crate::store::{Applied, ApplyOutcome, Changed, Store, StudyToApply};
+
+/// Plans a study and stores nothing.
+#[utoipa::path(
+    post,
+    path = "/plan",
+    tag = "studies",
+    request_body = ApplyRequest,
+    responses((status = 200, body = PlanView), (status = 400, body = ErrorBody))
+)]
+pub(super) async fn plan(Body(request): Body<ApplyRequest>) -> Result<Json<PlanView>, ApiError> {
+    let (_, plan) = planned(&request).await?;
+    Ok(Json(planner::plan_view(&plan)))
+}
+
+/// Plans a study and stores it. Applying it again changes nothing; a study of the same name is
+/// updated.
+#[utoipa::path(
+    post,
+    path = "/studies",
+    tag = "studies",
+    request_body = ApplyRequest,
+    responses(
+        (status = 200, body = ApplyView),
+        (status = 400, description = "The study file is wrong", body = ErrorBody),
+        (status = 409, description = "Sources are missing", body = ErrorBody)
+    )
+)]
+pub(super) async fn apply(
+    State(app): State<Arc<App>>,
+    Body(request): Body<ApplyRequest>,
+) -> Result<Json<ApplyView>, ApiError> {
+    let (parsed, plan) = planned(&request).await?;
+    let plan_view = planner::plan_view(&plan);
+    let study = StudyToApply {
+        spec: parsed.spec,
+        spec_text: request.spec_text,
+        spec_file: request.spec_file,
+        plan,
+    };
+    match app.store.apply_study(study).await? {
+        ApplyOutcome::MissingSources(hashes) => Err(ApiError::MissingSources(hashes)),
+        ApplyOutcome::Applied(applied) => {
+            carry_out(&app, &applied.changed);
+            Ok(Json(view(applied, plan_view)))
+        }
+    }
+}
+
+fn view(applied: Applied, plan: PlanView) -> ApplyView {
+    ApplyView {
+        study_id: applied.study_id.to_string(),
+        study: plan.study.clone(),
+        is_update: applied.is_update,
+        n_new_runs: applied.n_new_runs,
+        n_reused_runs: applied.n_reused_runs,
+        n_reused_succeeded: applied.n_reused_succeeded,
+        n_removed_cells: applied.n_removed_cells,
+        plan,
+    }
+}
+
+/// A plan of many thousand cells takes its time, so it is made beside the runtime's threads.
+async fn planned(request: &ApplyRequest) -> Result<(ParsedSpec, Plan), ApiError> {
+    let (text, file) = (request.spec_text.clone(), request.spec_file.clone());
+    let sources = request.sources.clone();
+    let planning = move || {
+        let parsed = spec::parse(&text, &file)?;
+        let hashes = corpus_hashes(&parsed, &sources)?;
+        let plan = planner::plan(&parsed, &hashes)?;
+        Ok((parsed, plan))
+    };
+    tokio::task::spawn_blocking(planning).await.map_err(ApiError::Broken)?
+}
+
+/// The sources in the study file's order.
+fn corpus_hashes(
+    parsed: &ParsedSpec,
+    sources: &[CorpusSources],
+) -> Result<Vec<CorpusHashes>, ApiError> {
+    let corpora = &parsed.spec.data.corpora;
+    let is_same = corpora.iter().map(|corpus| &corpus.name).eq(sources.iter().map(|s| &s.corpus));
+    if !is_same {
+        let names: Vec<String> = corpora.iter().map(|c| format!("`{}`", c.name)).collect();
+        return Err(ApiError::BadRequest(format!(
+            "`sources` must hold the study's corpora in its order: {}",
+            names.join(", ")
+        )));
+    }
+    sources.iter().map(one_corpus).collect()
+}
+
+fn one_corpus(sources: &CorpusSources) -> Result<CorpusHashes, ApiError> {
+    let hash = |text: &String| {
+        text.parse::<ContentHash>().map_err(|error| ApiError::BadRequest(error.to_string()))
+    };
+    let file_hashes =
+        sources.files.iter().map(|file| hash(&file.hash)).collect::<Result<_, _>>()?;
+    Ok(CorpusHashes { corpus: sources.corpus.clone(), file_hashes })
+}
+
+/// Tells those whom a change concerns: holders of revoked leases and the dispatcher.
+pub(super) fn carry_out(app: &App, changed: &Changed) -> ChangeView {
+    app.leader.revoke(&changed.revoked);
+    app.nudge.notify_one();
+    ChangeView { run_ids: changed.run_ids().into_iter().map(ToString::to_string).collect() }
+}

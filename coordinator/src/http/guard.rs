@@ -1,0 +1,174 @@
+//! Who may ask: the checks before every handler, so that a web page of another site can neither
+//! read nor change anything on a coordinator that listens on this machine.
+//! It reads no body and knows no route but by its path.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::error::ApiError;
+use crate::{App, auth};
+
+/// What is called with POST because of its body, and changes nothing.
+const READS_WITH_A_BODY: [&str; 2] = ["/api/v1/plan", "/api/v1/sources/missing"];
+
+/// The uploads; everything else that changes something takes JSON.
+const UPLOADS: &str = "/api/v1/sources/";
+
+/// What the checks need to know of the coordinator.
+#[derive(Debug, Clone, Copy)]
+struct Rules<'a> {
+    token: Option<&'a str>,
+    is_read_only: bool,
+}
+
+/// Checks a request, then passes it on.
+pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let rules = Rules { token: app.config.token.as_deref(), is_read_only: app.is_read_only };
+    let checked = check(rules, request.method(), request.uri().path(), request.headers());
+    let mut response = match checked {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => refusal.into_response(),
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    response
+}
+
+fn check(
+    rules: Rules<'_>,
+    method: &Method,
+    path: &str,
+    headers: &HeaderMap,
+) -> Result<(), ApiError> {
+    let host = text(headers, &header::HOST);
+    check_host(rules, host)?;
+    check_origin(host, text(headers, &header::ORIGIN))?;
+    if !path.starts_with("/api/") {
+        // The web application itself holds no data.
+        return Ok(());
+    }
+    if !auth::is_authorized(rules.token, text(headers, &header::AUTHORIZATION)) {
+        return Err(ApiError::Unauthorized);
+    }
+    if method == Method::GET || method == Method::HEAD {
+        return Ok(());
+    }
+    if rules.is_read_only && !READS_WITH_A_BODY.contains(&path) {
+        return Err(ApiError::ReadOnly);
+    }
+    check_content_type(method, path, text(headers, &header::CONTENT_TYPE))
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// A name that an attacker's DNS points here reaches the socket but not this name. With a token
+/// the name does not matter: no other site has it.
+fn check_host(rules: Rules<'_>, host: Option<&str>) -> Result<(), ApiError> {
+    if rules.token.is_some() {
+        return Ok(());
+    }
+    match host {
+        Some(host) if is_loopback(host) => Ok(()),
+        Some(host) => Err(ApiError::Forbidden(format!(
+            "`{host}` is not an address of this machine; ask `127.0.0.1` or `localhost`"
+        ))),
+        None => Err(ApiError::Forbidden("the header `Host` is missing".to_owned())),
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').map_or("", |(address, _)| address),
+        None => host.split_once(':').map_or(host, |(name, _)| name),
+    };
+    name.eq_ignore_ascii_case("localhost")
+        || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// A browser names the site whose page sends the request; other programs send nothing.
+fn check_origin(host: Option<&str>, origin: Option<&str>) -> Result<(), ApiError> {
+    let Some(origin) = origin else { return Ok(()) };
+    // A proxy may have taken off the TLS, so that the scheme alone may differ.
+    let site = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+    match (site, host) {
+        (Some(site), Some(host)) if site.eq_ignore_ascii_case(host) => Ok(()),
+        _ => Err(ApiError::Forbidden(format!("`{origin}` is another site"))),
+    }
+}
+
+/// A page of another site can send forms and plain text without asking, but not these types.
+fn check_content_type(
+    method: &Method,
+    path: &str,
+    content_type: Option<&str>,
+) -> Result<(), ApiError> {
+    let is_upload = method == Method::PUT && path.starts_with(UPLOADS);
+    let expected = if is_upload { "application/octet-stream" } else { "application/json" };
+    let given = content_type.unwrap_or_default();
+    let essence = given.split(';').next().unwrap_or_default().trim();
+    if essence.eq_ignore_ascii_case(expected) {
+        Ok(())
+    } else {
+        Err(ApiError::ContentType { expected, given: given.to_owned() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OPEN: Rules<'static> = Rules { token: None, is_read_only: false };
+
+    fn asked(rules: Rules<'_>, method: &Method, path: &str, headers: &[(&str, &str)]) -> bool {
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
+            .collect();
+        check(rules, method, path, &headers).is_ok()
+    }
+
+    #[test]
+    fn only_names_of_this_machine_are_served() {
+        for host in ["127.0.0.1:80", "localhost", "LOCALHOST:1", "[::1]:80", "127.9.9.9"] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in ["evil.example", "127.0.0.1.evil.example", "localhost.evil", "10.0.0.1", ""] {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn another_port_of_this_machine_is_another_site() {
+        let host = ("host", "localhost:80");
+        let get = |origin| asked(OPEN, &Method::GET, "/api/v1/runs", &[host, ("origin", origin)]);
+        assert!(get("http://localhost:80"));
+        assert!(!get("http://localhost:81"));
+        assert!(!get("null"));
+    }
+
+    #[test]
+    fn a_token_replaces_the_check_of_the_name() {
+        let rules = Rules { token: Some("t"), is_read_only: false };
+        let bearer = ("authorization", "Bearer t");
+        let host = ("host", "study.example");
+        assert!(asked(rules, &Method::GET, "/api/v1/runs", &[host, bearer]));
+        assert!(!asked(rules, &Method::GET, "/api/v1/runs", &[host]));
+        assert!(asked(rules, &Method::GET, "/", &[host]));
+    }
+
+    #[test]
+    fn a_read_only_coordinator_still_plans() {
+        let rules = Rules { token: None, is_read_only: true };
+        let headers = [("host", "localhost"), ("content-type", "application/json")];
+        assert!(asked(rules, &Method::POST, "/api/v1/plan", &headers));
+        assert!(!asked(rules, &Method::POST, "/api/v1/studies", &headers));
+    }
+}

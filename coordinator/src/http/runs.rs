@@ -1,0 +1,161 @@
+//! Runs: the list, one of them, its curves and logs, and what can be done to it.
+
+use std::sync::Arc;
+
+use api::{CancelRequest, ChangeView, CurveList, ErrorBody, LogList, RunList, RunView};
+use axum::Json;
+use axum::extract::{Path, State};
+use domain::ids::RunId;
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::error::ApiError;
+use super::extract::{Body, Parameters};
+use super::studies::{CurveParameters, EmptyRequest};
+use crate::App;
+use crate::store::Store;
+use crate::store::read::{CurveScope, Lookup, ReadStore};
+
+/// Which log lines.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct LogParameters {
+    /// Only lines with a number above this; by default 0.
+    #[serde(default)]
+    after: i64,
+    /// At most so many, 1 to 10000; by default 1000.
+    #[serde(default = "default_limit")]
+    limit: u32,
+}
+
+fn default_limit() -> u32 {
+    1_000
+}
+
+/// A reader pages with `after`.
+const MOST_LINES: u32 = 10_000;
+
+/// The run that an address means.
+async fn found(app: &App, name_or_id: &str) -> Result<RunId, ApiError> {
+    match app.store.find_run(name_or_id).await? {
+        Lookup::Found(run) => Ok(run),
+        Lookup::Missing { nearest } => Err(missing(name_or_id, nearest)),
+        Lookup::Ambiguous { candidates } => {
+            Err(ApiError::Ambiguous { name: name_or_id.to_owned(), candidates })
+        }
+    }
+}
+
+fn missing(name: &str, nearest: Option<String>) -> ApiError {
+    ApiError::NotFound { kind: "run", name: name.to_owned(), nearest }
+}
+
+/// Every run of the store.
+#[utoipa::path(get, path = "/runs", tag = "runs", responses((status = 200, body = RunList)))]
+pub(super) async fn list(State(app): State<Arc<App>>) -> Result<Json<RunList>, ApiError> {
+    Ok(Json(app.store.run_list(None).await?))
+}
+
+/// One run.
+#[utoipa::path(
+    get,
+    path = "/runs/{run}",
+    tag = "runs",
+    params(("run" = String, Path, description = "Its identifier, or a cell's name that only it has")),
+    responses(
+        (status = 200, body = RunView),
+        (status = 404, body = ErrorBody),
+        (status = 409, description = "Several runs have the name", body = ErrorBody)
+    )
+)]
+pub(super) async fn show(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+) -> Result<Json<RunView>, ApiError> {
+    let run = found(&app, &name).await?;
+    app.store.run_view(&run).await?.map(Json).ok_or_else(|| missing(&name, None))
+}
+
+/// One series of it, thinned.
+#[utoipa::path(
+    get,
+    path = "/runs/{run}/curves",
+    tag = "runs",
+    params(
+        ("run" = String, Path, description = "Its identifier, or a cell's name that only it has"),
+        CurveParameters
+    ),
+    responses((status = 200, body = CurveList), (status = 404, body = ErrorBody))
+)]
+pub(super) async fn curves(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    Parameters(parameters): Parameters<CurveParameters>,
+) -> Result<Json<CurveList>, ApiError> {
+    let scope = CurveScope::Run(found(&app, &name).await?);
+    Ok(Json(app.store.curves(&parameters.into_query(scope)?).await?))
+}
+
+/// Its log lines, the oldest first, in pages.
+#[utoipa::path(
+    get,
+    path = "/runs/{run}/logs",
+    tag = "runs",
+    params(
+        ("run" = String, Path, description = "Its identifier, or a cell's name that only it has"),
+        LogParameters
+    ),
+    responses((status = 200, body = LogList), (status = 404, body = ErrorBody))
+)]
+pub(super) async fn logs(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    Parameters(LogParameters { after, limit }): Parameters<LogParameters>,
+) -> Result<Json<LogList>, ApiError> {
+    if !(1..=MOST_LINES).contains(&limit) {
+        return Err(ApiError::BadRequest(format!(
+            "`limit={limit}` is out of range: expected 1 to {MOST_LINES}"
+        )));
+    }
+    let run = found(&app, &name).await?;
+    Ok(Json(app.store.logs(&run, after, limit).await?))
+}
+
+/// Cancels it and its open evaluations.
+#[utoipa::path(
+    post,
+    path = "/runs/{run}/cancel",
+    tag = "runs",
+    params(("run" = String, Path, description = "Its identifier, or a cell's name that only it has")),
+    request_body = CancelRequest,
+    responses((status = 200, body = ChangeView), (status = 404, body = ErrorBody))
+)]
+pub(super) async fn cancel(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    Body(request): Body<CancelRequest>,
+) -> Result<Json<ChangeView>, ApiError> {
+    let run = found(&app, &name).await?;
+    let changed = app.store.cancel_run(&run, &request.reason).await?;
+    Ok(Json(super::apply::carry_out(&app, &changed)))
+}
+
+/// Queues it again when it failed or was cancelled.
+#[utoipa::path(
+    post,
+    path = "/runs/{run}/retry",
+    tag = "runs",
+    params(("run" = String, Path, description = "Its identifier, or a cell's name that only it has")),
+    request_body = EmptyRequest,
+    responses((status = 200, body = ChangeView), (status = 404, body = ErrorBody))
+)]
+pub(super) async fn retry(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    Body(EmptyRequest {}): Body<EmptyRequest>,
+) -> Result<Json<ChangeView>, ApiError> {
+    let run = found(&app, &name).await?;
+    let changed = app.store.retry_run(&run).await?;
+    Ok(Json(super::apply::carry_out(&app, &changed)))
+}

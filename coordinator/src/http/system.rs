@@ -1,0 +1,46 @@
+//! What serves the API: its health, its document, its workers.
+
+use std::sync::Arc;
+
+use api::{HealthView, WorkerList};
+use axum::Json;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::IntoResponse;
+
+use super::error::ApiError;
+use crate::App;
+use crate::clock::Clock;
+use crate::store::read::ReadStore;
+
+/// What serves the API.
+#[utoipa::path(get, path = "/health", tag = "system", responses((status = 200, body = HealthView)))]
+pub(super) async fn health(State(app): State<Arc<App>>) -> Result<Json<HealthView>, ApiError> {
+    // A worker that missed two lease terms has lost its leases.
+    let two_terms_ms =
+        i64::try_from(app.config.lease_term_ms.saturating_mul(2)).unwrap_or(i64::MAX);
+    let since_ms = Clock::system().wall_ms().saturating_sub(two_terms_ms);
+    Ok(Json(HealthView {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        schema_version: app.store.schema_version().await?,
+        is_read_only: app.is_read_only,
+        n_live_workers: app.store.count_live_workers(since_ms).await?,
+    }))
+}
+
+/// The document that describes these routes.
+#[utoipa::path(
+    get,
+    path = "/openapi.json",
+    tag = "system",
+    responses((status = 200, description = "OpenAPI 3.1", body = Object))
+)]
+pub(super) async fn openapi() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], super::DOCUMENT.as_str())
+}
+
+/// The workers with what they do, those that are there first.
+#[utoipa::path(get, path = "/workers", tag = "workers", responses((status = 200, body = WorkerList)))]
+pub(super) async fn workers(State(app): State<Arc<App>>) -> Result<Json<WorkerList>, ApiError> {
+    Ok(Json(WorkerList { workers: app.store.workers(false).await? }))
+}

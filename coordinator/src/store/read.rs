@@ -1,0 +1,209 @@
+//! The queries behind the views of the HTTP API and behind the fits: trait [`ReadStore`].
+//! It changes nothing and decides nothing; the verbs that write are the trait `super::Store`.
+
+use std::collections::BTreeMap;
+
+use api::{
+    CurveList, EventView, LogList, RunList, RunSummary, RunView, StudyList, StudyView, WorkerView,
+};
+use async_trait::async_trait;
+use domain::attempt::AttemptEnd;
+use domain::ids::{ContentHash, RunId, StudyId};
+
+use super::StoreErrorClass;
+
+/// Why a view could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The store did not answer the query.
+    #[error("could not read {what}")]
+    Query {
+        /// What was asked for.
+        what: &'static str,
+        /// The driver's error.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A stored value is not what this build writes.
+    #[error("the stored {what} of `{id}` cannot be read")]
+    Corrupt {
+        /// Which value.
+        what: &'static str,
+        /// Whose.
+        id: String,
+        /// What is wrong with it.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl ReadError {
+    /// What a caller may do about it.
+    pub fn class(&self) -> StoreErrorClass {
+        match self {
+            Self::Query { .. } => StoreErrorClass::RetryLater,
+            Self::Corrupt { .. } => StoreErrorClass::Bug,
+        }
+    }
+}
+
+/// What a name in an address was found to mean.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lookup<T> {
+    /// Exactly one thing.
+    Found(T),
+    /// Nothing; the nearest name that there is.
+    Missing {
+        /// A name that may have been meant.
+        nearest: Option<String>,
+    },
+    /// Several things.
+    Ambiguous {
+        /// How to name each of them.
+        candidates: Vec<String>,
+    },
+}
+
+/// Whose curves are asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CurveScope {
+    /// Every run of a study, in the order of its cells.
+    Study(StudyId),
+    /// One run.
+    Run(RunId),
+}
+
+/// Which curves are asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CurveQuery {
+    /// Whose.
+    pub scope: CurveScope,
+    /// The series, such as `train_loss_nats`.
+    pub series: String,
+    /// At most so many points for each run; at least 3.
+    pub max_points: usize,
+}
+
+/// What the fits of a study are made from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FitInputs {
+    /// The study's name.
+    pub study: String,
+    /// Its `fit` section (`domain::spec::FitSpec`) as JSON.
+    pub fit_spec_json: String,
+    /// Its runs in the order of the cells, each once.
+    pub runs: Vec<FitRun>,
+    /// The measured values, by run in the same order and then by step; one for each task and step.
+    pub evaluations: Vec<FitEvaluation>,
+    /// Evaluations that the study asks for and that are not over.
+    pub n_open_evaluations: u64,
+}
+
+/// A run as the fits see it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FitRun {
+    /// The run.
+    pub run_id: RunId,
+    /// Its cell's name.
+    pub name: String,
+    /// The value of each axis, as text.
+    pub axis_values: BTreeMap<String, String>,
+    /// The label of its state.
+    pub state: String,
+    /// N without embeddings and head.
+    pub parameters_non_embedding: u64,
+    /// N with everything.
+    pub parameters_total: u64,
+    /// Tokens in one step; D at a step is this times the step.
+    pub batch_tokens: u64,
+    /// Steps in all.
+    pub steps: u64,
+    /// C in all, by the tensor shapes; C at a step is its share.
+    pub flops_exact: f64,
+    /// C in all, by the published closed form.
+    pub flops_published: f64,
+    /// The budget it belongs to, for isoFLOP designs.
+    pub budget_flops: Option<f64>,
+    /// How its last attempt ended.
+    pub end: Option<AttemptEnd>,
+    /// What that attempt said when it went wrong.
+    pub message: String,
+}
+
+/// A measured value of a checkpoint.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FitEvaluation {
+    /// The run.
+    pub run_id: RunId,
+    /// The checkpoint's step.
+    pub step: u64,
+    /// What was measured, such as `validation_loss`.
+    pub task: String,
+    /// The value, such as nats per token.
+    pub value: f64,
+}
+
+/// The queries behind the views. Every method only reads, and may be repeated.
+#[async_trait]
+pub trait ReadStore: Send + Sync {
+    /// The number of the newest migration.
+    async fn schema_version(&self) -> Result<i64, ReadError>;
+
+    /// How many workers take part and were heard of at or after this time.
+    async fn count_live_workers(&self, since_ms: i64) -> Result<u64, ReadError>;
+
+    /// Those of the given hashes that no source has, in the given order.
+    async fn missing_sources(&self, hashes: &[ContentHash]) -> Result<Vec<ContentHash>, ReadError>;
+
+    /// The study with this name or identifier.
+    async fn find_study(&self, name_or_id: &str) -> Result<Lookup<StudyId>, ReadError>;
+
+    /// The run with this identifier, or the one run of all cells with this name.
+    async fn find_run(&self, name_or_id: &str) -> Result<Lookup<RunId>, ReadError>;
+
+    /// Every study, the newest first.
+    async fn study_list(&self) -> Result<StudyList, ReadError>;
+
+    /// One study; `None` when it is gone.
+    async fn study_view(&self, study: &StudyId) -> Result<Option<StudyView>, ReadError>;
+
+    /// The runs of a study in the order of its cells, or of the whole store; each run once.
+    async fn run_list(&self, study: Option<&StudyId>) -> Result<RunList, ReadError>;
+
+    /// The runs of a study that a worker has now.
+    async fn active_runs(&self, study: &StudyId) -> Result<Vec<RunSummary>, ReadError>;
+
+    /// One run with its attempts, checkpoints and evaluations; `None` when it is gone.
+    async fn run_view(&self, run: &RunId) -> Result<Option<RunView>, ReadError>;
+
+    /// The current truth of one series, thinned; from one consistent state of the store.
+    ///
+    /// For each step it is the value of the highest attempt that has one. Once the newest attempt
+    /// has reported the series, points of older attempts beyond the step it resumed from are
+    /// hidden: they were undone by the restart, and a curve never runs back on itself.
+    async fn curves(&self, query: &CurveQuery) -> Result<CurveList, ReadError>;
+
+    /// Log lines of a run with a number above `after`, the oldest first, at most `limit`.
+    async fn logs(&self, run: &RunId, after: i64, limit: u32) -> Result<LogList, ReadError>;
+
+    /// The workers with what they do, those that are there first. With `is_there_only`, those that
+    /// left or were lost are left out.
+    async fn workers(&self, is_there_only: bool) -> Result<Vec<WorkerView>, ReadError>;
+
+    /// Stored events with a number above `after`, the oldest first, at most `limit`.
+    async fn events_after(&self, after: i64, limit: u32) -> Result<Vec<EventView>, ReadError>;
+
+    /// The number of the newest stored event; 0 when there is none.
+    async fn last_event_id(&self) -> Result<i64, ReadError>;
+
+    /// What the fits of a study are made from; `None` when the study is gone. Only evaluations
+    /// that the study itself asks for are given.
+    async fn fit_inputs(&self, study: &StudyId) -> Result<Option<FitInputs>, ReadError>;
+
+    /// The stored report (`api::FitReport` as JSON) of a study's fit with this inputs' hash.
+    async fn stored_fit(
+        &self,
+        study: &StudyId,
+        inputs_hash: &ContentHash,
+    ) -> Result<Option<String>, ReadError>;
+}

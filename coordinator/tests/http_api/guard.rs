@@ -1,0 +1,127 @@
+//! The ways in which a page of another site could reach a coordinator on this machine, replayed.
+
+use axum::body::Body;
+use axum::http::Request;
+use axum::http::request::Builder;
+use serde_json::json;
+
+use crate::support::{STUDY, Served, apply_request};
+
+fn cancel_of(builder: Builder) -> Request<Body> {
+    builder.body(Body::from(r#"{"reason":""}"#)).unwrap()
+}
+
+#[tokio::test]
+async fn a_rebound_name_reads_nothing() {
+    // DNS rebinding: the attacker's name now points at 127.0.0.1, and the browser thinks that the
+    // page and the coordinator are one site.
+    let served = Served::new().await;
+    for path in ["/api/v1/studies", "/"] {
+        let request = Request::get(path)
+            .header("host", "evil.example:8080")
+            .header("origin", "http://evil.example:8080")
+            .body(Body::empty())
+            .unwrap();
+        served.send(request).await.refused(403, "forbidden");
+    }
+}
+
+#[tokio::test]
+async fn another_site_changes_nothing() {
+    let served = Served::new().await;
+    served.apply(STUDY).await;
+    for origin in ["http://evil.example", "null", "http://localhost:3000"] {
+        let request = cancel_of(
+            Request::post("/api/v1/studies/tiny/cancel")
+                .header("host", "localhost:8080")
+                .header("origin", origin)
+                .header("content-type", "application/json"),
+        );
+        served.send(request).await.refused(403, "forbidden");
+    }
+    let study = served.get("/api/v1/studies/tiny").await.ok();
+    assert_eq!(study["summary"]["state"], "active");
+}
+
+#[tokio::test]
+async fn a_form_or_plain_text_changes_nothing() {
+    let served = Served::new().await;
+    served.apply(STUDY).await;
+    for content_type in
+        ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"]
+    {
+        let request = cancel_of(
+            Request::post("/api/v1/studies/tiny/cancel")
+                .header("host", "localhost")
+                .header("content-type", content_type),
+        );
+        served.send(request).await.refused(415, "bad_request");
+    }
+    let bare = cancel_of(Request::post("/api/v1/studies/tiny/cancel").header("host", "localhost"));
+    served.send(bare).await.refused(415, "bad_request");
+    let study = served.get("/api/v1/studies/tiny").await.ok();
+    assert_eq!(study["summary"]["state"], "active");
+}
+
+#[tokio::test]
+async fn the_own_page_may_do_everything() {
+    let served = Served::new().await;
+    served.apply(STUDY).await;
+    let request = cancel_of(
+        Request::post("/api/v1/studies/tiny/cancel")
+            .header("host", "127.0.0.1:8080")
+            .header("origin", "http://127.0.0.1:8080")
+            .header("content-type", "application/json; charset=utf-8"),
+    );
+    served.send(request).await.ok();
+}
+
+#[tokio::test]
+async fn with_a_token_only_its_bearer_is_answered() {
+    let served = Served::with(|config| config.token = Some("secret".to_owned())).await;
+    let get = |bearer: Option<&str>| {
+        let mut request = Request::get("/api/v1/studies").header("host", "study.example");
+        if let Some(bearer) = bearer {
+            request = request.header("authorization", format!("Bearer {bearer}"));
+        }
+        request.body(Body::empty()).unwrap()
+    };
+    let refused = served.send(get(None)).await;
+    refused.refused(401, "forbidden");
+    assert_eq!(refused.headers["www-authenticate"], "Bearer");
+    served.send(get(Some("guess"))).await.refused(401, "forbidden");
+    served.send(get(Some("secret"))).await.ok();
+}
+
+#[tokio::test]
+async fn a_read_only_coordinator_shows_everything_and_changes_nothing() {
+    let served = Served::new().await;
+    let (_, run, _) = served.prepared().await;
+    let served = served.reopened_read_only().await;
+    assert_eq!(served.get("/api/v1/health").await.ok()["is_read_only"], true);
+    assert_eq!(served.get("/api/v1/runs").await.ok()["runs"].as_array().unwrap().len(), 2);
+    served.post("/api/v1/plan", &apply_request(STUDY)).await.ok();
+    let reason = json!({ "reason": "" });
+    for (path, body) in [
+        ("/api/v1/studies", &apply_request(STUDY)),
+        ("/api/v1/studies/tiny/cancel", &reason),
+        ("/api/v1/studies/tiny/retry", &json!({})),
+        (&format!("/api/v1/runs/{run}/cancel"), &reason),
+        (&format!("/api/v1/runs/{run}/retry"), &json!({})),
+    ] {
+        served.post(path, body).await.refused(403, "read_only");
+    }
+    served
+        .put(&format!("/api/v1/sources/{}", "0".repeat(64)), b"x")
+        .await
+        .refused(403, "read_only");
+}
+
+#[tokio::test]
+async fn a_body_beyond_the_limit_is_refused() {
+    let served = Served::new().await;
+    let reason = json!({ "reason": "x".repeat(33 * 1024 * 1024) });
+    served.apply(STUDY).await;
+    let answer = served.post("/api/v1/studies/tiny/cancel", &reason).await;
+    answer.refused(413, "bad_request");
+}

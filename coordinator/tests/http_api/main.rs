@@ -1,0 +1,10 @@
+//! The HTTP API over a real store: what it answers, whom it refuses, and what its stream says.
+
+mod apply;
+mod curves;
+mod document;
+mod events;
+mod guard;
+mod support;
+mod views;
+mod web;
