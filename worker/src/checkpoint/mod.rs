@@ -1,0 +1,237 @@
+//! Checkpoints: everything needed to continue a run bit for bit, as files behind a manifest.
+//!
+//! It does not choose when one is written, nor which of several is used.
+//!
+//! | file | what |
+//! |---|---|
+//! | `model.safetensors` | the weights under the contract's names |
+//! | `config.json` | the model's configuration, so that the weights can be used alone |
+//! | `optimizer.safetensors` | both moments and the number of steps |
+//! | `state.json` | [`State`] |
+//!
+//! There is no data position: batches are a pure function of (seed, step).
+
+mod error;
+pub mod tensors;
+
+use domain::model::ModelConfig;
+use proto::v1;
+use serde::{Deserialize, Serialize};
+use tch::Tensor;
+
+use crate::artifacts::Artifacts;
+use crate::artifacts::manifest::{CheckpointContent, Content, Manifest, ManifestFile};
+
+pub use error::CheckpointError;
+
+/// The name of the weights' file.
+pub const MODEL_FILE: &str = "model.safetensors";
+/// The name of the model's configuration.
+pub const CONFIG_FILE: &str = "config.json";
+const OPTIMIZER_FILE: &str = "optimizer.safetensors";
+const STATE_FILE: &str = "state.json";
+
+/// The version of [`State`]'s form.
+const STATE_VERSION: u32 = 1;
+
+/// Tensors with their names.
+pub type NamedTensors = Vec<(String, Tensor)>;
+
+/// What is neither weight nor moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// The version of this form.
+    pub version: u32,
+    /// How many updates were made.
+    pub step: u64,
+    /// Tokens they took.
+    pub tokens: u64,
+    /// The last step whose metric point was reported.
+    pub metric_step: u64,
+    /// libtorch's default CPU generator, hexadecimal.
+    pub generator_state: String,
+    /// What decided the rounding so far.
+    pub numerics: NumericsState,
+    /// The identity of the cell.
+    pub config_hash: String,
+}
+
+/// `proto`'s `Numerics` in a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NumericsState {
+    /// `cpu` or `cuda`.
+    pub device_kind: String,
+    /// Intra-op threads.
+    pub intra_op_threads: u32,
+    /// Sequences in one forward pass.
+    pub micro_batch_sequences: u32,
+    /// The CPU capability that libtorch found.
+    pub cpu_capability: String,
+    /// The libtorch build.
+    pub libtorch_version: String,
+}
+
+/// What is in a checkpoint.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// The weights.
+    pub weights: NamedTensors,
+    /// The optimiser's state.
+    pub optimizer: NamedTensors,
+    /// The rest.
+    pub state: State,
+}
+
+impl State {
+    /// The state after `step` updates.
+    pub fn new(
+        step: u64,
+        tokens: u64,
+        generator_state: &[u8],
+        numerics: &v1::Numerics,
+        config_hash: &str,
+    ) -> Self {
+        Self {
+            version: STATE_VERSION,
+            step,
+            tokens,
+            metric_step: step,
+            generator_state: to_hex(generator_state),
+            numerics: numerics.into(),
+            config_hash: config_hash.to_owned(),
+        }
+    }
+
+    /// The generator's state; nothing when the text is not hexadecimal.
+    pub fn generator_bytes(&self) -> Option<Vec<u8>> {
+        from_hex(&self.generator_state)
+    }
+}
+
+impl From<&v1::Numerics> for NumericsState {
+    fn from(numerics: &v1::Numerics) -> Self {
+        Self {
+            device_kind: numerics.device_kind.clone(),
+            intra_op_threads: numerics.intra_op_threads,
+            micro_batch_sequences: numerics.micro_batch_sequences,
+            cpu_capability: numerics.cpu_capability.clone(),
+            libtorch_version: numerics.libtorch_version.clone(),
+        }
+    }
+}
+
+impl Checkpoint {
+    /// Writes the files below `prefix` (which ends in `/`), then the manifest.
+    ///
+    /// When this returns, all of it is durable. Of an attempt that dies in between, no manifest is
+    /// left, so nobody reads half a checkpoint.
+    pub fn save(
+        &self,
+        artifacts: &Artifacts,
+        prefix: &str,
+        model: &ModelConfig,
+        is_data_point: bool,
+    ) -> Result<v1::Checkpoint, CheckpointError> {
+        let config = serde_json::to_vec_pretty(model).map_err(CheckpointError::encode)?;
+        let state = serde_json::to_vec_pretty(&self.state).map_err(CheckpointError::encode)?;
+        let contents = [
+            (MODEL_FILE, tensors::to_bytes(&self.weights)?),
+            (CONFIG_FILE, config),
+            (OPTIMIZER_FILE, tensors::to_bytes(&self.optimizer)?),
+            (STATE_FILE, state),
+        ];
+        let mut files = Vec::new();
+        for (name, content) in contents {
+            let reference = artifacts.put(&format!("{prefix}{name}"), content)?;
+            files.push(ManifestFile::new(name, reference));
+        }
+        let State { step, config_hash, .. } = &self.state;
+        let content = CheckpointContent { step: *step, config_hash: config_hash.clone() };
+        let manifest = Manifest::new(Content::Checkpoint(content), files);
+        let reference = artifacts.put_manifest(&format!("{prefix}manifest.json"), &manifest)?;
+        Ok(v1::Checkpoint {
+            step: *step,
+            weights: Some(manifest.file(MODEL_FILE)?),
+            n_bytes: manifest.n_bytes(),
+            manifest: Some(reference),
+            is_data_point,
+        })
+    }
+
+    /// Reads a checkpoint of the cell `config_hash`, checking every file's size and hash.
+    pub fn load(
+        artifacts: &Artifacts,
+        reference: &v1::CheckpointRef,
+        config_hash: &str,
+    ) -> Result<Self, CheckpointError> {
+        let manifest_reference = reference.manifest.as_ref().ok_or(CheckpointError::NoManifest)?;
+        let manifest = artifacts.manifest(manifest_reference)?;
+        let content = manifest.checkpoint(&manifest_reference.key)?;
+        check_config(config_hash, &content.config_hash)?;
+        let state: State = serde_json::from_slice(&artifacts.read(&manifest.file(STATE_FILE)?)?)
+            .map_err(CheckpointError::State)?;
+        check_config(config_hash, &state.config_hash)?;
+        if state.version != STATE_VERSION {
+            return Err(CheckpointError::StateVersion { found: state.version });
+        }
+        for found in [content.step, state.step] {
+            if found != reference.step {
+                return Err(CheckpointError::OtherStep { expected: reference.step, found });
+            }
+        }
+        Ok(Self {
+            weights: tensors::from_bytes(&artifacts.read(&manifest.file(MODEL_FILE)?)?)?,
+            optimizer: tensors::from_bytes(&artifacts.read(&manifest.file(OPTIMIZER_FILE)?)?)?,
+            state,
+        })
+    }
+}
+
+/// The weights alone, for an evaluation; refuses others than those of hash `weights_hash`.
+pub fn load_weights(
+    artifacts: &Artifacts,
+    manifest_reference: &v1::ArtifactRef,
+    weights_hash: &str,
+) -> Result<NamedTensors, CheckpointError> {
+    let manifest = artifacts.manifest(manifest_reference)?;
+    let weights = manifest.file(MODEL_FILE)?;
+    if weights.hash != weights_hash {
+        let (expected, found) = (weights_hash.to_owned(), weights.hash);
+        return Err(CheckpointError::OtherWeights { expected, found });
+    }
+    tensors::from_bytes(&artifacts.read(&weights)?)
+}
+
+fn check_config(expected: &str, found: &str) -> Result<(), CheckpointError> {
+    if found == expected {
+        return Ok(());
+    }
+    let (expected, found) = (expected.to_owned(), found.to_owned());
+    Err(CheckpointError::OtherConfig { expected, found })
+}
+
+fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn from_hex(text: &str) -> Option<Vec<u8>> {
+    if !text.len().is_multiple_of(2) || !text.is_ascii() {
+        return None;
+    }
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_survive_as_hexadecimal() {
+        let bytes: Vec<u8> = (0..=255).collect();
+        assert_eq!(from_hex(&to_hex(&bytes)), Some(bytes));
+        assert_eq!(from_hex("0"), None);
+        assert_eq!(from_hex("0g"), None);
+    }
+}

@@ -1,0 +1,114 @@
+//! One update: forward, loss, backward, clip, optimiser step; and everything that a checkpoint keeps
+//! of it.
+//!
+//! It knows no schedule, no data and no files.
+
+use domain::spec::Precision;
+use models::{LanguageModel, MatmulPrecision};
+use tch::{Device, Tensor};
+use torch_ext::{AdamWConfig, FusedAdamW, ParameterGroup};
+
+use super::super::RecipeError;
+use super::plan::Plan;
+use crate::checkpoint::{Checkpoint, CheckpointError, State};
+use crate::data::Batch;
+
+/// A model with its optimiser.
+#[derive(Debug)]
+pub(super) struct Learner {
+    model: LanguageModel,
+    optimizer: FusedAdamW,
+    micro_batch_sequences: i64,
+    gradient_clip: f64,
+}
+
+impl Learner {
+    /// The model with its first values, and an optimiser that has made no step.
+    pub(super) fn new(plan: &Plan) -> Result<Self, RecipeError> {
+        let training = &plan.cell.training;
+        // The generator is part of the state although no layer draws from it yet.
+        tch::manual_seed(i64::from(training.seed));
+        let mut model =
+            LanguageModel::new(&plan.cell.model, Device::Cpu, u64::from(training.seed))?;
+        model.set_precision(match training.precision {
+            Precision::Fp32 => MatmulPrecision::Fp32,
+            Precision::Bf16 => MatmulPrecision::Bf16,
+        });
+        let groups = model.decay_groups();
+        let lr = training.optimizer.learning_rate;
+        let weight_decay = training.optimizer.weight_decay;
+        let groups = vec![
+            ParameterGroup { parameters: groups.decay, lr, weight_decay },
+            ParameterGroup { parameters: groups.no_decay, lr, weight_decay: 0.0 },
+        ];
+        let config = AdamWConfig {
+            beta1: training.optimizer.beta1,
+            beta2: training.optimizer.beta2,
+            eps: training.optimizer.eps,
+        };
+        Ok(Self {
+            model,
+            optimizer: FusedAdamW::new(groups, config)?,
+            micro_batch_sequences: i64::from(plan.numerics.micro_batch_sequences),
+            gradient_clip: training.optimizer.gradient_clip,
+        })
+    }
+
+    /// The gradients of the batch's mean loss, and that loss in nats per token.
+    ///
+    /// Micro-batches add up: each adds its sum of losses over the tokens of the whole batch, so how
+    /// the batch is cut changes rounding only.
+    pub(super) fn accumulate(&mut self, batch: &Batch) -> Result<f64, RecipeError> {
+        self.optimizer.clear_gradients()?;
+        let (n_sequences, row) = (i64::from(batch.n_sequences), i64::from(batch.row));
+        let ids = Tensor::f_from_slice(&batch.ids)?.f_view([n_sequences, row])?;
+        let inputs = ids.f_narrow(1, 0, row - 1)?;
+        let targets = ids.f_narrow(1, 1, row - 1)?;
+        let n_tokens = (n_sequences * (row - 1)) as f64;
+        let mut loss_nats = 0.0;
+        let mut first = 0;
+        while first < n_sequences {
+            let count = self.micro_batch_sequences.min(n_sequences - first);
+            let inputs = inputs.f_narrow(0, first, count)?;
+            let targets = targets.f_narrow(0, first, count)?;
+            let (sum_nats, _) = self.model.loss_sum(&inputs, &targets);
+            let share = sum_nats / n_tokens;
+            share.f_backward()?;
+            loss_nats += f64::try_from(&share)?;
+            first += count;
+        }
+        Ok(loss_nats)
+    }
+
+    /// The gradient's norm before it was clipped.
+    pub(super) fn clip(&self) -> Result<f64, RecipeError> {
+        let parameters = self.optimizer.parameters();
+        Ok(torch_ext::clip_gradient_norm(&parameters, self.gradient_clip)?)
+    }
+
+    /// Makes the optimiser's step.
+    pub(super) fn update(&mut self, learning_rate: f64) -> Result<(), RecipeError> {
+        self.optimizer.set_lr(learning_rate)?;
+        Ok(self.optimizer.step()?)
+    }
+
+    /// Everything that is needed to go on from here.
+    pub(super) fn checkpoint(&self, plan: &Plan, step: u64) -> Result<Checkpoint, RecipeError> {
+        let generator_state = torch_ext::generator_state()?;
+        let tokens = plan.cell.tokens_at(step);
+        Ok(Checkpoint {
+            weights: self.model.named_parameters(),
+            optimizer: self.optimizer.state(),
+            state: State::new(step, tokens, &generator_state, &plan.numerics, &plan.config_hash),
+        })
+    }
+
+    /// Takes a checkpoint over. What is wrong with it is found before anything is changed, but for
+    /// the weights when the optimiser's state does not fit; the caller then starts afresh.
+    pub(super) fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
+        let generator = checkpoint.state.generator_bytes().ok_or(CheckpointError::Generator)?;
+        self.model.load(&checkpoint.weights).map_err(CheckpointError::Weights)?;
+        self.optimizer.load_state(&checkpoint.optimizer).map_err(CheckpointError::Torch)?;
+        torch_ext::set_generator_state(&generator).map_err(CheckpointError::Torch)
+    }
+}

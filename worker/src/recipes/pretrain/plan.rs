@@ -1,0 +1,119 @@
+//! What a training assignment asks for, decoded and checked once.
+//!
+//! It computes nothing.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use domain::cell::Identity;
+use domain::recipe::{CellConfig, NUMERICS_VERSION, PretrainCell};
+use domain::spec::FlopKind;
+use proto::v1::{self, event::Kind};
+
+use super::super::{Context, RecipeError};
+
+/// A decoded training assignment.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// What is trained, and how.
+    pub(super) cell: PretrainCell,
+    /// The cell's identity, which checkpoints carry.
+    pub(super) config_hash: String,
+    /// What decides the rounding.
+    pub(super) numerics: v1::Numerics,
+    /// How often a checkpoint is written for recovery only; absent means never.
+    pub(super) rolling: Option<Duration>,
+    /// Where this attempt's checkpoints lie; ends in `/`.
+    pub(super) key_prefix: String,
+    data_point_steps: BTreeSet<u64>,
+    flops_per_token: f64,
+}
+
+impl Plan {
+    /// Decodes the assignment; warns when what the first attempt fixed cannot be had here.
+    pub(super) fn new(context: &mut Context<'_>, work: &v1::Train) -> Result<Self, RecipeError> {
+        let config: CellConfig = Identity::parse(&work.config_json)?;
+        let config_hash = config.identity()?.hash.to_string();
+        let CellConfig::Pretrain(cell) = config;
+        if cell.numerics_version != NUMERICS_VERSION {
+            return Err(RecipeError::Version {
+                what: "the trainer's arithmetic".to_owned(),
+                expected: cell.numerics_version,
+                found: NUMERICS_VERSION,
+            });
+        }
+        let numerics = numerics(context, work, &cell);
+        if let Some(fixed) = &work.numerics
+            && *fixed != numerics
+        {
+            let text = format!(
+                "the numerics are not those of the first attempt ({} with {} instead of {} with \
+                 {}): the result is equal to rounding only",
+                numerics.cpu_capability,
+                numerics.libtorch_version,
+                fixed.cpu_capability,
+                fixed.libtorch_version
+            );
+            context.report.log("warn", text);
+        }
+        let rolling = u64::from(work.rolling_checkpoint_seconds);
+        Ok(Self {
+            flops_per_token: cell.flops_per_token(FlopKind::Exact),
+            data_point_steps: work.data_point_steps.iter().copied().collect(),
+            rolling: (rolling > 0).then(|| Duration::from_secs(rolling)),
+            key_prefix: key_prefix(context.assignment),
+            cell,
+            config_hash,
+            numerics,
+        })
+    }
+
+    /// Whether the checkpoint after so many updates is a data point. The last one always is.
+    pub(super) fn is_data_point(&self, step: u64) -> bool {
+        step == self.cell.steps || self.data_point_steps.contains(&step)
+    }
+
+    /// The metric point of an update, counted from 1; without a duration there are no rates.
+    pub(super) fn point(
+        &self,
+        step: u64,
+        loss_nats: f64,
+        gradient_norm: f64,
+        seconds: Option<f64>,
+    ) -> Kind {
+        let mut values = HashMap::from([
+            ("train_loss_nats".to_owned(), loss_nats),
+            ("gradient_norm".to_owned(), gradient_norm),
+            ("learning_rate".to_owned(), self.cell.learning_rate(step - 1)),
+        ]);
+        if let Some(seconds) = seconds {
+            let tokens_per_second = self.cell.batch_tokens() as f64 / seconds.max(1e-9);
+            let flops_per_second = tokens_per_second * self.flops_per_token;
+            values.insert("tokens_per_second".to_owned(), tokens_per_second);
+            values.insert("flops_per_second".to_owned(), flops_per_second);
+        }
+        Kind::Point(v1::MetricPoint { step, values })
+    }
+}
+
+/// What the first attempt fixed as far as it can be had, else what this machine offers.
+fn numerics(context: &Context<'_>, work: &v1::Train, cell: &PretrainCell) -> v1::Numerics {
+    let fixed = work.numerics.as_ref();
+    let here = context.numerics();
+    let batch = cell.training.batch_sequences;
+    let given = |count: u32| (count > 0).then_some(count);
+    let micro_batch = fixed
+        .and_then(|fixed| given(fixed.micro_batch_sequences))
+        .or(given(work.micro_batch_sequences))
+        .map_or(batch, |sequences| sequences.min(batch));
+    let threads = fixed.and_then(|fixed| given(fixed.intra_op_threads));
+    v1::Numerics {
+        intra_op_threads: threads.unwrap_or(here.intra_op_threads),
+        micro_batch_sequences: micro_batch,
+        ..here
+    }
+}
+
+fn key_prefix(assignment: &v1::Assignment) -> String {
+    format!("runs/{}/{}/", assignment.work_id, assignment.attempt)
+}

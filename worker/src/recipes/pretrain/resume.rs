@@ -1,0 +1,75 @@
+//! Where a run begins: at its newest valid checkpoint, or from scratch.
+//!
+//! It checks checkpoints and writes none.
+
+use proto::v1::{self, event::Kind};
+
+use super::super::{Context, RecipeError, chain};
+use super::learner::Learner;
+use super::plan::Plan;
+use crate::checkpoint::{Checkpoint, CheckpointError};
+
+/// Fills the learner from the newest checkpoint that can be used and returns how many updates it
+/// holds; those that cannot are reported. Says that the attempt has started.
+pub(super) fn resume(
+    context: &mut Context<'_>,
+    plan: &Plan,
+    checkpoints: &[v1::CheckpointRef],
+    learner: &mut Learner,
+) -> Result<u64, RecipeError> {
+    // The newest first, whatever order they came in.
+    let mut newest_first: Vec<_> = checkpoints.iter().collect();
+    newest_first.sort_by_key(|reference| std::cmp::Reverse(reference.step));
+    let mut step = 0;
+    for reference in newest_first {
+        match load(context, plan, reference, learner) {
+            Ok(()) => {
+                step = reference.step;
+                break;
+            }
+            Err(error) => {
+                refuse(context, reference, &error);
+                // A half-restored learner is not a fresh one.
+                *learner = Learner::new(plan)?;
+            }
+        }
+    }
+    let numerics = Some(plan.numerics.clone());
+    let started = v1::Started { numerics, resumed_from_step: step };
+    context.report.event(Kind::Started(started));
+    if step == 0 && !checkpoints.is_empty() {
+        let text = format!(
+            "none of the {} checkpoints can be used: the run starts from scratch",
+            checkpoints.len()
+        );
+        context.report.log("warn", text);
+    }
+    Ok(step)
+}
+
+fn load(
+    context: &Context<'_>,
+    plan: &Plan,
+    reference: &v1::CheckpointRef,
+    learner: &mut Learner,
+) -> Result<(), CheckpointError> {
+    let checkpoint = Checkpoint::load(context.artifacts, reference, &plan.config_hash)?;
+    if checkpoint.state.step > plan.cell.steps {
+        let (expected, found) = (plan.cell.steps, checkpoint.state.step);
+        return Err(CheckpointError::OtherStep { expected, found });
+    }
+    learner.restore(&checkpoint)
+}
+
+fn refuse(context: &mut Context<'_>, reference: &v1::CheckpointRef, error: &CheckpointError) {
+    let manifest_key = reference.manifest.as_ref().map(|found| found.key.clone());
+    let refused = v1::CheckpointRefused {
+        step: reference.step,
+        manifest_key: manifest_key.unwrap_or_default(),
+        reason: chain(error),
+    };
+    let text =
+        format!("the checkpoint of step {} cannot be used: {}", refused.step, refused.reason);
+    context.report.event(Kind::CheckpointRefused(refused));
+    context.report.log("warn", text);
+}
