@@ -57,12 +57,12 @@ pub(super) async fn apply(
         ApplyOutcome::MissingSources(hashes) => Err(ApiError::MissingSources(hashes)),
         ApplyOutcome::Applied(applied) => {
             carry_out(&app, &applied.changed);
-            Ok(Json(view(applied, plan_view)))
+            Ok(Json(view(&applied, plan_view)))
         }
     }
 }
 
-fn view(applied: Applied, plan: PlanView) -> ApplyView {
+fn view(applied: &Applied, plan: PlanView) -> ApplyView {
     ApplyView {
         study_id: applied.study_id.to_string(),
         study: plan.study.clone(),

@@ -3,9 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use api::{
-    CurveList, EventView, LogList, RunList, RunSummary, RunView, StudyList, StudyView, WorkerView,
-};
+use api::{CurveList, EventView, LogList, RunList, RunView, StudyList, StudyView, WorkerView};
 use async_trait::async_trait;
 use domain::attempt::AttemptEnd;
 use domain::ids::{ContentHash, RunId, StudyId};
@@ -169,9 +167,6 @@ pub trait ReadStore: Send + Sync {
 
     /// The runs of a study in the order of its cells, or of the whole store; each run once.
     async fn run_list(&self, study: Option<&StudyId>) -> Result<RunList, ReadError>;
-
-    /// The runs of a study that a worker has now.
-    async fn active_runs(&self, study: &StudyId) -> Result<Vec<RunSummary>, ReadError>;
 
     /// One run with its attempts, checkpoints and evaluations; `None` when it is gone.
     async fn run_view(&self, run: &RunId) -> Result<Option<RunView>, ReadError>;

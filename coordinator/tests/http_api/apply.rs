@@ -147,3 +147,15 @@ async fn a_body_that_is_no_json_is_refused() {
     let message = answer.refused(400, "bad_request");
     assert!(message.contains("force"), "{message}");
 }
+
+#[tokio::test]
+async fn a_source_may_be_larger_than_any_request_in_json() {
+    let served = Served::new().await;
+    let bytes = vec![b'x'; 40 * 1024 * 1024];
+    let hash = ContentHash::of(&bytes);
+    let put = served.put(&format!("/api/v1/sources/{hash}"), bytes).await;
+    assert_eq!(put.status, 204, "{put:?}");
+    let asked = json!({ "hashes": [hash.as_str()] });
+    let missing = served.post("/api/v1/sources/missing", &asked).await.ok();
+    assert_eq!(missing, json!({ "hashes": [] }));
+}

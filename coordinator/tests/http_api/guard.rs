@@ -111,10 +111,7 @@ async fn a_read_only_coordinator_shows_everything_and_changes_nothing() {
     ] {
         served.post(path, body).await.refused(403, "read_only");
     }
-    served
-        .put(&format!("/api/v1/sources/{}", "0".repeat(64)), b"x")
-        .await
-        .refused(403, "read_only");
+    served.put(&format!("/api/v1/sources/{}", "0".repeat(64)), "x").await.refused(403, "read_only");
 }
 
 #[tokio::test]

@@ -119,11 +119,11 @@ impl Served {
         self.send(request).await
     }
 
-    pub(crate) async fn put(&self, path: &str, body: &'static [u8]) -> Answer {
+    pub(crate) async fn put(&self, path: &str, body: impl Into<Body>) -> Answer {
         let request = Request::put(path)
             .header("host", "localhost")
             .header("content-type", "application/octet-stream")
-            .body(Body::from(body))
+            .body(body.into())
             .unwrap();
         self.send(request).await
     }

@@ -1,11 +1,12 @@
 //! Lists, details, progress and what a name means.
 
-use coordinator::store::{ReportEvent, Store};
+use coordinator::store::read::ReadStore;
+use coordinator::store::{FitToSave, ReportEvent, Store};
 use domain::attempt::AttemptEnd;
-use domain::ids::WorkId;
+use domain::ids::{ContentHash, FitId, StudyId, WorkId};
 use serde_json::json;
 
-use crate::support::{Served, checkpoint, point, started, without_times};
+use crate::support::{STUDY, Served, checkpoint, point, started, without_times};
 
 /// One run in the middle of its training, with a measured checkpoint; the other is queued.
 async fn half_way() -> Served {
@@ -181,4 +182,52 @@ async fn parameters_out_of_range_are_refused_with_the_range() {
         assert!(message.contains("expected"), "{message}");
     }
     served.get("/api/v1/studies/tiny/curves?serie=x").await.refused(400, "bad_request");
+}
+
+async fn study_id(served: &Served) -> StudyId {
+    let study = served.get("/api/v1/studies/tiny").await.ok();
+    study["summary"]["id"].as_str().unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn the_inputs_of_a_fit_are_the_runs_and_what_the_study_measures() {
+    let served = half_way().await;
+    let study = study_id(&served).await;
+    let inputs = served.app.store.fit_inputs(&study).await.unwrap().unwrap();
+    assert_eq!(inputs.study, "tiny");
+    let names: Vec<_> = inputs.runs.iter().map(|run| run.name.as_str()).collect();
+    assert_eq!(names, ["s1", "s2"]);
+    assert_eq!(inputs.runs[0].state, "leased");
+    assert_eq!((inputs.runs[0].batch_tokens, inputs.runs[0].steps), (32, 100));
+    let [evaluation] = inputs.evaluations.as_slice() else { panic!("{:?}", inputs.evaluations) };
+    assert_eq!(evaluation.run_id, inputs.runs[0].run_id);
+    assert_eq!((evaluation.step, evaluation.value), (50, 5.25));
+    assert_eq!(evaluation.task, "validation_loss");
+
+    // The same run in a study that measures a part of the split: another measurement.
+    let evaluate = "        evaluate: [{task: validation_loss, sequences: 1}]\n";
+    let text = STUDY.replace("name: tiny", "name: part") + evaluate;
+    let part: StudyId = served.apply(&text).await["study_id"].as_str().unwrap().parse().unwrap();
+    let inputs = served.app.store.fit_inputs(&part).await.unwrap().unwrap();
+    assert_eq!(inputs.runs.len(), 2);
+    assert_eq!(inputs.evaluations, []);
+}
+
+#[tokio::test]
+async fn a_fit_is_kept_once() {
+    let served = half_way().await;
+    let study = study_id(&served).await;
+    let inputs_hash = ContentHash::of(b"inputs");
+    assert_eq!(served.app.store.stored_fit(&study, &inputs_hash).await.unwrap(), None);
+    for report in ["{\"first\":1}", "{\"second\":2}"] {
+        let fit = FitToSave {
+            id: FitId::from_hash(&inputs_hash),
+            study: study.clone(),
+            inputs_hash: inputs_hash.clone(),
+            report_json: report.to_owned(),
+        };
+        served.app.store.save_fit(fit).await.unwrap();
+    }
+    let stored = served.app.store.stored_fit(&study, &inputs_hash).await.unwrap();
+    assert_eq!(stored.as_deref(), Some("{\"first\":1}"));
 }

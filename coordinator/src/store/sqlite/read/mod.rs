@@ -11,9 +11,7 @@ mod studies;
 mod thin;
 mod workers;
 
-use api::{
-    CurveList, EventView, LogList, RunList, RunSummary, RunView, StudyList, StudyView, WorkerView,
-};
+use api::{CurveList, EventView, LogList, RunList, RunView, StudyList, StudyView, WorkerView};
 use async_trait::async_trait;
 use domain::ids::{ContentHash, RunId, StudyId};
 use serde::de::DeserializeOwned;
@@ -60,10 +58,6 @@ impl ReadStore for SqliteStore {
             None => runs::all(self.read_pool()).await?,
         };
         Ok(RunList { runs })
-    }
-
-    async fn active_runs(&self, study: &StudyId) -> Result<Vec<RunSummary>, ReadError> {
-        runs::active(self.read_pool(), study).await
     }
 
     async fn run_view(&self, run: &RunId) -> Result<Option<RunView>, ReadError> {

@@ -225,13 +225,11 @@ pub(super) async fn find(
         .iter()
         .find(|(id, _)| id == name_or_id)
         .or_else(|| rows.iter().find(|(_, name)| name == name_or_id));
-    match found {
-        Some((id, _)) => id.parse().map(Lookup::Found).map_err(corrupt("identifier", id)),
-        None => {
-            let names = rows.iter().flat_map(|(id, name)| [name.as_str(), id.as_str()]);
-            Ok(Lookup::Missing { nearest: nearest(name_or_id, names).map(str::to_owned) })
-        }
-    }
+    let Some((id, _)) = found else {
+        let names = rows.iter().flat_map(|(id, name)| [name.as_str(), id.as_str()]);
+        return Ok(Lookup::Missing { nearest: nearest(name_or_id, names).map(str::to_owned) });
+    };
+    id.parse().map(Lookup::Found).map_err(corrupt("identifier", id))
 }
 
 pub(super) async fn missing_sources(
