@@ -1,0 +1,86 @@
+//! What a reader must know before quoting a number of a report.
+//! How intervals were made is said by the methods; this is about the study.
+
+use domain::spec::{FitMethod, HoldOut};
+
+use super::method::Settings;
+use super::observe::{Observed, Run};
+use super::report::uses_training_curves;
+
+/// Below both of these a study shows the method and supports no decision: published laws start at
+/// some tens of millions of parameters and 1e17 FLOPs.
+const SMALL_PARAMETERS: u64 = 10_000_000;
+const SMALL_FLOPS: f64 = 1e17;
+
+/// The notes, the most important first.
+pub(super) fn of(observed: &Observed, settings: &Settings) -> Vec<String> {
+    let mut notes = Vec::new();
+    notes.extend(provisional(observed, settings));
+    notes.extend(small(observed));
+    notes.extend(held_out(observed));
+    notes.extend(training_curves(observed));
+    notes
+}
+
+fn provisional(observed: &Observed, settings: &Settings) -> Option<String> {
+    if !observed.is_provisional() {
+        return None;
+    }
+    let n_used = observed.runs().filter(|run| !run.is_over).count();
+    let mut parts = vec![match observed.n_unfinished {
+        0 => "provisional: some evaluations are not over".to_owned(),
+        n => format!("provisional: {n} of {} runs are not over", observed.n_runs),
+    }];
+    if n_used > 0 {
+        let what = "fits of training curves use the measured checkpoints of";
+        parts.push(format!("{what} {n_used} of them"));
+    }
+    if settings.draws < observed.spec.draws {
+        let (draws, all) = (settings.draws, observed.spec.draws);
+        parts.push(format!("until then a bootstrap makes {draws} draws instead of {all}"));
+    }
+    Some(parts.join("; "))
+}
+
+fn small(observed: &Observed) -> Option<String> {
+    let parameters = observed.runs().map(|run| run.parameters_non_embedding).max()?;
+    let flops = observed.runs().map(|run| run.last().flops).fold(0.0, f64::max);
+    let is_small = parameters < SMALL_PARAMETERS && flops < SMALL_FLOPS;
+    is_small.then(|| {
+        format!(
+            "the largest model has {parameters} parameters without embeddings and no run took more \
+             than {flops:.1e} FLOPs: a study this small is a demonstration of the method, not \
+             evidence for a decision at scale"
+        )
+    })
+}
+
+fn held_out(observed: &Observed) -> Vec<String> {
+    if observed.spec.hold_out == HoldOut::None {
+        return Vec::new();
+    }
+    let mut notes = Vec::new();
+    let is_predicted = observed.runs().any(|run| run.is_held_out);
+    if is_predicted && observed.spec.methods.contains(&FitMethod::Envelope) {
+        notes.push(
+            "the envelope predicts the best loss that its C can buy; a held-out model that is \
+             larger or smaller than the best size at its C has more loss than that"
+                .to_owned(),
+        );
+    }
+    let without = observed.groups.iter().filter(|group| group.held_out().next().is_none());
+    notes.extend(without.map(|group| {
+        format!("{}: the held-out size has no measured loss, so nothing is predicted", group.name)
+    }));
+    notes
+}
+
+fn training_curves(observed: &Observed) -> Option<String> {
+    let is_used = observed.spec.methods.iter().copied().any(uses_training_curves);
+    let has_curves = observed.runs().any(|run: &Run| run.points.len() > 1);
+    (is_used && has_curves).then(|| {
+        "every measured checkpoint is a data point, which is right where the learning rate is \
+         constant after its warm-up"
+            .to_owned()
+    })
+}

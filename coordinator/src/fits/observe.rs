@@ -1,0 +1,335 @@
+//! From what the store holds to what is fitted: the usable runs of each group with their points,
+//! and everything that was left out, with its reason.
+//! It fits nothing. Equal values here give equal reports, so this is what `inputs_hash` is of.
+
+use std::collections::BTreeMap;
+
+use api::{DroppedPoint, ExcludedRun};
+use domain::attempt::AttemptEnd;
+use domain::ids::RunId;
+use domain::run::TERMINAL;
+use domain::spec::{EvaluationTask, FitSpec, FlopKind, HoldOut, ParameterKind};
+use scaling::observation::{Observation, RunKey};
+use serde::Serialize;
+
+use crate::store::read::{FitEvaluation, FitInputs, FitRun};
+
+/// Grows whenever the same observations would give another report, so that stored ones are made
+/// anew.
+const REPORT_VERSION: u32 = 1;
+
+/// The name of the only group when there is no `group_by`.
+const UNGROUPED: &str = "all";
+
+/// The measurement that the laws are about.
+const LOSS: EvaluationTask = EvaluationTask::ValidationLoss;
+
+/// The longest part of an attempt's message in a reason, in characters.
+const MAX_MESSAGE_CHARS: usize = 160;
+
+/// A study as the fits see it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct Observed {
+    version: u32,
+    pub(super) study: String,
+    pub(super) spec: FitSpec,
+    /// What L is.
+    pub(super) loss: String,
+    /// In the order of the cells.
+    pub(super) groups: Vec<Group>,
+    pub(super) excluded: Vec<ExcludedRun>,
+    /// Runs of the study.
+    pub(super) n_runs: usize,
+    /// Of these, not over.
+    pub(super) n_unfinished: usize,
+    /// Whether an evaluation is not over.
+    pub(super) has_open_evaluations: bool,
+}
+
+/// The runs with one value of the `group_by` axis.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct Group {
+    pub(super) name: String,
+    /// Those with a usable measurement, in the order of the cells.
+    pub(super) runs: Vec<Run>,
+    /// Measurements that no fit can use.
+    pub(super) dropped: Vec<DroppedPoint>,
+    /// N of the size that is only predicted.
+    pub(super) held_out_parameters: Option<u64>,
+}
+
+/// A run with at least one usable measurement.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct Run {
+    /// Its place among the runs of the study.
+    key: u32,
+    pub(super) id: String,
+    pub(super) name: String,
+    /// N of the kind that the study fits.
+    pub(super) parameters: u64,
+    pub(super) parameters_non_embedding: u64,
+    pub(super) is_over: bool,
+    pub(super) is_held_out: bool,
+    pub(super) budget_flops: Option<f64>,
+    steps: u64,
+    flops_exact: f64,
+    /// By step; never empty.
+    pub(super) points: Vec<Point>,
+}
+
+/// One usable measurement.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(super) struct Point {
+    pub(super) step: u64,
+    /// D.
+    pub(super) tokens: f64,
+    /// C of the kind that the study fits.
+    pub(super) flops: f64,
+    /// L.
+    pub(super) loss_nats: f64,
+}
+
+impl Observed {
+    /// Sorts the runs of a study into groups, points and reasons.
+    pub(super) fn new(inputs: &FitInputs) -> Result<Self, serde_json::Error> {
+        let spec: FitSpec = serde_json::from_str(&inputs.fit_spec_json)?;
+        let mut observed = Self {
+            version: REPORT_VERSION,
+            study: inputs.study.clone(),
+            loss: format!("{}_nats", LOSS.label()),
+            groups: Vec::new(),
+            excluded: Vec::new(),
+            n_runs: inputs.runs.len(),
+            n_unfinished: inputs.runs.iter().filter(|run| !is_over(run)).count(),
+            has_open_evaluations: inputs.n_open_evaluations > 0,
+            spec,
+        };
+        observed.hold_out(&inputs.runs);
+        let mut by_run: BTreeMap<&RunId, Vec<&FitEvaluation>> = BTreeMap::new();
+        for one in inputs.evaluations.iter().filter(|one| one.task == LOSS.label()) {
+            by_run.entry(&one.run_id).or_default().push(one);
+        }
+        for (key, run) in (0..).zip(&inputs.runs) {
+            observed.take(key, run, by_run.get(&run.run_id).map_or(&[], Vec::as_slice));
+        }
+        Ok(observed)
+    }
+
+    /// Makes the groups and says which size of each is only predicted.
+    ///
+    /// The plan decides and not the outcome: a largest size that diverged is not replaced by the
+    /// next, for then the data would choose what they are tested on.
+    fn hold_out(&mut self, runs: &[FitRun]) {
+        for run in runs {
+            let name = self.group_name(run);
+            let parameters = self.parameters(run);
+            let place = self.groups.iter().position(|group| group.name == name);
+            let place = place.unwrap_or_else(|| {
+                let (runs, dropped) = (Vec::new(), Vec::new());
+                self.groups.push(Group { name, runs, dropped, held_out_parameters: None });
+                self.groups.len() - 1
+            });
+            if self.spec.hold_out == HoldOut::LargestSize {
+                let largest = &mut self.groups[place].held_out_parameters;
+                *largest = Some(largest.map_or(parameters, |known| known.max(parameters)));
+            }
+        }
+    }
+
+    fn group_name(&self, run: &FitRun) -> String {
+        match &self.spec.group_by {
+            None => UNGROUPED.to_owned(),
+            Some(axis) => {
+                run.axis_values.get(axis).cloned().unwrap_or_else(|| format!("no {axis}"))
+            }
+        }
+    }
+
+    fn parameters(&self, run: &FitRun) -> u64 {
+        match self.spec.parameters {
+            ParameterKind::NonEmbedding => run.parameters_non_embedding,
+            ParameterKind::Total => run.parameters_total,
+        }
+    }
+
+    /// Puts one run where it belongs: into its group, or among the excluded.
+    fn take(&mut self, key: u32, run: &FitRun, evaluations: &[&FitEvaluation]) {
+        if let Some(reason) = why_excluded(run) {
+            self.exclude(run, reason);
+            return;
+        }
+        let flops = match self.spec.flops {
+            FlopKind::Exact => run.flops_exact,
+            FlopKind::Published => run.flops_published,
+        };
+        let parameters = self.parameters(run);
+        let (mut points, mut dropped) = (Vec::new(), Vec::new());
+        for evaluation in evaluations {
+            let point = point(run, flops, evaluation);
+            match why_dropped(parameters, &point) {
+                None => points.push(point),
+                Some(reason) => dropped.push(DroppedPoint {
+                    what: format!("`{}` at step {}", run.name, evaluation.step),
+                    reason,
+                }),
+            }
+        }
+        let name = self.group_name(run);
+        if let Some(group) = self.groups.iter_mut().find(|group| group.name == name) {
+            group.dropped.append(&mut dropped);
+            if !points.is_empty() {
+                group.runs.push(Run {
+                    key,
+                    id: run.run_id.to_string(),
+                    name: run.name.clone(),
+                    parameters,
+                    parameters_non_embedding: run.parameters_non_embedding,
+                    is_over: is_over(run),
+                    is_held_out: group.held_out_parameters == Some(parameters),
+                    budget_flops: run.budget_flops,
+                    steps: run.steps,
+                    flops_exact: run.flops_exact,
+                    points,
+                });
+                return;
+            }
+        }
+        let reason = if is_over(run) {
+            "no checkpoint has a usable loss"
+        } else {
+            "not finished: no checkpoint has a usable loss yet"
+        };
+        self.exclude(run, reason.to_owned());
+    }
+
+    fn exclude(&mut self, run: &FitRun, reason: String) {
+        let (run_id, name) = (run.run_id.to_string(), run.name.clone());
+        self.excluded.push(ExcludedRun { run_id, name, reason });
+    }
+
+    /// Whether a run or an evaluation is not over.
+    pub(super) fn is_provisional(&self) -> bool {
+        self.n_unfinished > 0 || self.has_open_evaluations
+    }
+
+    /// Every usable run.
+    pub(super) fn runs(&self) -> impl Iterator<Item = &Run> {
+        self.groups.iter().flat_map(|group| &group.runs)
+    }
+}
+
+impl Group {
+    /// The runs that may be fitted.
+    pub(super) fn fitted(&self) -> impl Iterator<Item = &Run> {
+        self.runs.iter().filter(|run| !run.is_held_out)
+    }
+
+    /// The runs that are only predicted.
+    pub(super) fn held_out(&self) -> impl Iterator<Item = &Run> {
+        self.runs.iter().filter(|run| run.is_held_out)
+    }
+
+    /// All points of the runs that may be fitted.
+    pub(super) fn observations(&self) -> Vec<Observation> {
+        let of_run = |run: &Run| -> Vec<Observation> {
+            run.points.iter().map(|point| run.observation(point)).collect()
+        };
+        self.fitted().flat_map(of_run).collect()
+    }
+
+    /// The usable run with this key.
+    pub(super) fn run(&self, key: RunKey) -> Option<&Run> {
+        self.runs.iter().find(|run| run.key == key.0)
+    }
+
+    /// Why there is nothing to fit at all, if so.
+    pub(super) fn why_empty(&self) -> Option<String> {
+        if self.fitted().next().is_some() {
+            return None;
+        }
+        Some(if self.held_out().next().is_some() {
+            "the only size with a measured loss is held out".to_owned()
+        } else {
+            "no run has a measured loss".to_owned()
+        })
+    }
+}
+
+impl Run {
+    /// Its last measurement.
+    pub(super) fn last(&self) -> &Point {
+        self.points.last().expect("a run without points is excluded")
+    }
+
+    /// Whether its last measurement is of its last step.
+    pub(super) fn is_measured_to_the_end(&self) -> bool {
+        self.last().step == self.steps
+    }
+
+    /// A point as `scaling` takes it.
+    pub(super) fn observation(&self, point: &Point) -> Observation {
+        Observation {
+            run: RunKey(self.key),
+            parameters: self.parameters as f64,
+            tokens: point.tokens,
+            flops: point.flops,
+            loss_nats: point.loss_nats,
+            // The seed of training is part of the run's identity; the arithmetic does not use it.
+            seed: 0,
+        }
+    }
+
+    /// Its end as a point of an isoFLOP profile: budgets are exact FLOPs, whatever C the study
+    /// fits.
+    pub(super) fn end_on_budget(&self) -> Observation {
+        Observation { flops: self.flops_exact, ..self.observation(self.last()) }
+    }
+}
+
+fn is_over(run: &FitRun) -> bool {
+    TERMINAL.contains(&run.state.as_str())
+}
+
+fn point(run: &FitRun, flops: f64, evaluation: &FitEvaluation) -> Point {
+    let share = evaluation.step as f64 / run.steps.max(1) as f64;
+    Point {
+        step: evaluation.step,
+        tokens: evaluation.step as f64 * run.batch_tokens as f64,
+        flops: flops * share,
+        loss_nats: evaluation.value,
+    }
+}
+
+/// Ends that are no result of the configuration, and divergence, which is one but no loss.
+fn why_excluded(run: &FitRun) -> Option<String> {
+    let message = first_line(&run.message);
+    let with = |what: &str| match &message {
+        Some(message) => format!("{what}: {message}"),
+        None => what.to_owned(),
+    };
+    match run.state.as_str() {
+        "diverged" => Some(with("diverged")),
+        "cancelled" => Some("cancelled".to_owned()),
+        "failed" => match run.end.map(AttemptEnd::label) {
+            Some(end) => Some(with(&format!("failed ({end})"))),
+            None => Some(with("failed")),
+        },
+        _ => None,
+    }
+}
+
+fn first_line(message: &str) -> Option<String> {
+    let line = message.lines().map(str::trim).find(|line| !line.is_empty())?;
+    Some(line.chars().take(MAX_MESSAGE_CHARS).collect())
+}
+
+fn why_dropped(parameters: u64, point: &Point) -> Option<String> {
+    let is_usable = |value: f64| value.is_finite() && value > 0.0;
+    if !is_usable(point.loss_nats) {
+        return Some(format!("its loss, {}, is not finite and positive", point.loss_nats));
+    }
+    if !is_usable(point.tokens) || !is_usable(point.flops) {
+        return Some("nothing was trained at this step".to_owned());
+    }
+    (parameters == 0).then(|| "the model has no parameters of the kind that N counts".to_owned())
+}

@@ -1,0 +1,125 @@
+//! The report: groups, their fits, predictions of what was held out, and what a reader must know.
+//! It reads nothing and stores nothing.
+
+use api::{EstimateView, FitReport, GroupFit, HeldOutView, ObservationView};
+use domain::ids::{ContentHash, FitId};
+use domain::spec::{FitMethod, FlopKind, ParameterKind};
+
+use super::method::{self, CONFIDENCE, Fitted, Settings};
+use super::notes;
+use super::observe::{Group, Observed, Run};
+
+/// C beyond the fitted range by this factor is worth a warning.
+const WARN_EXTRAPOLATION: f64 = 1.5;
+
+/// Fits everything that the study asks for. Takes seconds of one core at the worst.
+pub(super) fn make(observed: &Observed, inputs_hash: &ContentHash) -> FitReport {
+    let settings = Settings::new(observed);
+    let mut interval_notes: Vec<String> = Vec::new();
+    let mut groups = Vec::with_capacity(observed.groups.len());
+    for group in &observed.groups {
+        let fits: Vec<Fitted> =
+            observed.spec.methods.iter().map(|one| method::fit(*one, group, &settings)).collect();
+        for note in fits.iter().filter_map(|fitted| fitted.interval_note.as_ref()) {
+            if !interval_notes.contains(note) {
+                interval_notes.push(note.clone());
+            }
+        }
+        groups.push(group_fit(group, fits));
+    }
+    let mut notes = notes::of(observed, &settings);
+    notes.extend(interval_notes);
+    FitReport {
+        id: FitId::from_hash(inputs_hash).to_string(),
+        study: observed.study.clone(),
+        is_provisional: observed.is_provisional(),
+        inputs_hash: inputs_hash.to_string(),
+        parameter_kind: parameter_kind(observed.spec.parameters).to_owned(),
+        flop_kind: flop_kind(observed.spec.flops).to_owned(),
+        loss: observed.loss.clone(),
+        draws: settings.draws,
+        seed: observed.spec.seed,
+        confidence: CONFIDENCE,
+        group_by: observed.spec.group_by.clone(),
+        groups,
+        excluded: observed.excluded.clone(),
+        notes,
+    }
+}
+
+fn parameter_kind(kind: ParameterKind) -> &'static str {
+    match kind {
+        ParameterKind::NonEmbedding => "non_embedding",
+        ParameterKind::Total => "total",
+    }
+}
+
+fn flop_kind(kind: FlopKind) -> &'static str {
+    match kind {
+        FlopKind::Exact => "exact",
+        FlopKind::Published => "published",
+    }
+}
+
+fn group_fit(group: &Group, fits: Vec<Fitted>) -> GroupFit {
+    let mut held_out = Vec::new();
+    let mut views = Vec::with_capacity(fits.len());
+    for fitted in fits {
+        let Fitted { mut view, predictor, .. } = fitted;
+        let mut farthest: f64 = 0.0;
+        for run in group.held_out() {
+            let point = run.last();
+            let (predicted, extrapolation) =
+                predictor.predict(run.parameters as f64, point.tokens, point.flops);
+            farthest = farthest.max(extrapolation.unwrap_or(0.0));
+            held_out.push(held_out_view(run, &view.method, predicted));
+        }
+        if farthest > WARN_EXTRAPOLATION {
+            view.warnings
+                .push(format!("what is held out lies at {farthest:.1} times the largest fitted C"));
+        }
+        views.push(view);
+    }
+    let observations = group.runs.iter().flat_map(observations).collect();
+    GroupFit { group: group.name.clone(), observations, fits: views, held_out }
+}
+
+fn held_out_view(run: &Run, method: &str, predicted: EstimateView) -> HeldOutView {
+    let point = run.last();
+    let relative_error = match &predicted {
+        EstimateView::Identified { value, .. } => Some((value - point.loss_nats) / point.loss_nats),
+        EstimateView::NotIdentified { .. } => None,
+    };
+    HeldOutView {
+        run_id: run.id.clone(),
+        name: run.name.clone(),
+        method: method.to_owned(),
+        parameters: run.parameters as f64,
+        tokens: point.tokens,
+        flops: point.flops,
+        measured_loss_nats: point.loss_nats,
+        predicted_loss_nats: predicted,
+        relative_error,
+    }
+}
+
+fn observations(run: &Run) -> impl Iterator<Item = ObservationView> {
+    run.points.iter().map(|point| ObservationView {
+        run_id: run.id.clone(),
+        name: run.name.clone(),
+        step: point.step,
+        parameters: run.parameters as f64,
+        tokens: point.tokens,
+        flops: point.flops,
+        loss_nats: point.loss_nats,
+        is_held_out: run.is_held_out,
+    })
+}
+
+/// Whether a method takes every checkpoint of a run, and not its end alone.
+pub(super) fn uses_training_curves(method: FitMethod) -> bool {
+    match method {
+        FitMethod::Envelope | FitMethod::Chinchilla => true,
+        FitMethod::Isoflop => false,
+    }
+}
