@@ -1,5 +1,6 @@
 //! Text becomes a tokenizer and token shards, the same bytes each time, and bad text a clear message.
 #![cfg(feature = "torch")]
+#![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 mod bench;
 
@@ -69,9 +70,10 @@ fn a_result_says_what_the_manifest_says_and_tokens_are_below_the_vocabulary() {
 
 #[test]
 fn lines_of_json_are_documents() {
-    let lines: String = (0..400)
-        .map(|seed| format!("{}\n", serde_json::json!({ "id": seed, "text": text(20, seed) })))
-        .collect();
+    let lines = (0..400)
+        .map(|seed| serde_json::json!({ "id": seed, "text": text(20, seed) }).to_string())
+        .collect::<Vec<_>>()
+        .join("\n");
     let (_, story) = prepare(CorpusFormat::Jsonl, TokenizerSpec::Byte, &[lines.as_bytes()]);
     assert_eq!(story.end, "succeeded", "{}", story.message);
     assert!(story.logs("info")[0].contains("in 400 documents"), "{story:?}");

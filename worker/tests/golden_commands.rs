@@ -1,6 +1,7 @@
 //! `gradus-worker forward` reproduces every golden case to its tolerance, and `describe` the
 //! published table; wrong input is refused with the file and the place.
 #![cfg(feature = "torch")]
+#![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,6 @@
 //! A run that is killed goes on in another process and ends bit for bit like an undisturbed one.
 #![cfg(feature = "torch")]
+#![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 mod bench;
 

@@ -79,7 +79,8 @@ mod tests {
     fn every_byte_is_in_one_split_and_every_stretch_ends() {
         let rule = SplitRule { validation_fraction: 0.4, seed: 5 };
         let tokenizer = TextTokenizer::train(TokenizerSpec::Byte, std::iter::empty()).unwrap();
-        let document: String = (0..4000).map(|line| format!("this is line {line}\n")).collect();
+        let lines: Vec<_> = (0..4000).map(|line| format!("this is line {line}")).collect();
+        let document = lines.join("\n");
         let mut tokens = SplitTokens::default();
         tokens.add(&document, rule, &tokenizer).unwrap();
         let is_end = |id: &u16| *id == tokenizer.end_of_document();
@@ -96,7 +97,9 @@ mod tests {
         assert_eq!(stretches.len(), n_stretches);
         assert_eq!(stretches.iter().map(Vec::len).sum::<usize>(), document.len());
         for stretch in stretches {
-            let text = String::from_utf8(stretch.iter().map(|id| *id as u8).collect()).unwrap();
+            let text =
+                String::from_utf8(stretch.iter().map(|id| u8::try_from(*id).unwrap()).collect())
+                    .unwrap();
             assert!(document.contains(&text));
         }
     }

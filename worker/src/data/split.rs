@@ -44,7 +44,7 @@ impl SplitRule {
     }
 
     /// The blocks of a document in order; together they are the document.
-    pub fn blocks<'a>(self, document: &'a str) -> impl Iterator<Item = Block<'a>> {
+    pub fn blocks(self, document: &str) -> impl Iterator<Item = Block<'_>> {
         let document_hash = blake3::hash(document.as_bytes());
         let mut rest = document;
         let mut index: u64 = 0;
@@ -87,7 +87,8 @@ mod tests {
     const RULE: SplitRule = SplitRule { validation_fraction: 0.1, seed: 7 };
 
     fn text(n_lines: usize) -> String {
-        (0..n_lines).map(|line| format!("line {line} of a text that is long enough\n")).collect()
+        let line = |line| format!("line {line} of a text that is long enough");
+        (0..n_lines).map(line).collect::<Vec<_>>().join("\n") + "\n"
     }
 
     #[test]

@@ -43,6 +43,7 @@ enum TrainerError {
 ///
 /// Exit status: 0 when the agent has closed the pipe, not 0 when the child could not start or an
 /// assignment ended in a panic, after which the process is not used again.
+#[expect(clippy::needless_pass_by_value, reason = "a program's arguments are its own")]
 pub fn main(args: TrainerArgs) -> ExitCode {
     panics::install();
     match serve(&args) {
@@ -133,22 +134,20 @@ fn read_pipe(
     control: &Control,
 ) {
     loop {
-        match reader.next_blocking::<v1::ToTrainer>() {
-            Ok(Some(message)) => match message.kind {
-                Some(to_trainer::Kind::Assignment(assignment)) => {
-                    if assignments.send(assignment).is_err() {
-                        return;
-                    }
-                }
-                Some(to_trainer::Kind::Stop(stop)) => control.stop(stop.lease_token),
-                Some(to_trainer::Kind::Preempt(preempt)) => control.preempt(preempt.lease_token),
-                None => {}
-            },
+        let message = match reader.next_blocking::<v1::ToTrainer>() {
+            Ok(Some(message)) => message,
             Ok(None) => break,
             Err(error) => {
                 tracing::error!("{}", recipes::chain(&error));
                 break;
             }
+        };
+        match message.kind {
+            // Fails when the other thread has ended, and then so does the process.
+            Some(to_trainer::Kind::Assignment(work)) => drop(assignments.send(work)),
+            Some(to_trainer::Kind::Stop(stop)) => control.stop(stop.lease_token),
+            Some(to_trainer::Kind::Preempt(preempt)) => control.preempt(preempt.lease_token),
+            None => {}
         }
     }
     drop(assignments);
