@@ -103,8 +103,8 @@ impl Artifacts {
     /// Opens the store below a directory, which is made when it is not there.
     pub fn open(directory: &Path) -> Result<Self, ArtifactError> {
         let made = std::fs::create_dir_all(directory).and_then(|()| directory.canonicalize());
-        let path = made
-            .map_err(|source| ArtifactError::Directory { path: directory.to_owned(), source })?;
+        let path =
+            made.map_err(|source| ArtifactError::Directory { path: directory.to_owned(), source })?;
         let uri = url::Url::from_directory_path(&path)
             .map_err(|()| ArtifactError::Uri { path: path.clone() })?;
         // A manifest's row promises that its objects survive the loss of power.

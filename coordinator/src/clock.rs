@@ -2,30 +2,42 @@
 //!
 //! It decides nothing. Workers' clocks are never compared with either.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
 /// Where the time comes from. Cheap to clone; all clones share one origin.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Clock {
     origin: Instant,
+    /// What a test added by hand, in milliseconds.
+    moved_ms: Arc<AtomicU64>,
 }
 
 impl Clock {
-    /// The machine's clocks. Under a paused tokio runtime the monotonic one is paused too.
+    /// The machine's clocks.
     pub fn system() -> Self {
-        Self { origin: Instant::now() }
+        Self { origin: Instant::now(), moved_ms: Arc::default() }
+    }
+
+    /// Moves all clones forward, so that a test need not wait.
+    pub fn advance(&self, by: Duration) {
+        let by_ms = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
+        self.moved_ms.fetch_add(by_ms, Ordering::Relaxed);
     }
 
     /// Milliseconds since the Unix epoch.
     pub fn wall_ms(&self) -> i64 {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
+        let moved_ms = i64::try_from(self.moved_ms.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
+        i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX).saturating_add(moved_ms)
     }
 
     /// Milliseconds of the monotonic clock since this handle was made.
     pub fn monotonic_ms(&self) -> u64 {
-        u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX)
+        let elapsed_ms = u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX);
+        elapsed_ms.saturating_add(self.moved_ms.load(Ordering::Relaxed))
     }
 }

@@ -10,7 +10,11 @@ use clap::Parser;
 
 /// The flags of `gradus-coordinator`.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "gradus-coordinator", version, about = "Plans studies and leases their runs to workers")]
+#[command(
+    name = "gradus-coordinator",
+    version,
+    about = "Plans studies and leases their runs to workers"
+)]
 pub struct Args {
     /// The store, as `sqlite:PATH`.
     #[arg(long, default_value = "sqlite:./.gradus/store.db", value_name = "URL")]
@@ -89,7 +93,9 @@ pub enum ConfigError {
         uri: String,
     },
     /// Everybody on the network could change studies.
-    #[error("refusing to listen on `{address}` without `--token-file`: it is not a loopback address")]
+    #[error(
+        "refusing to listen on `{address}` without `--token-file`: it is not a loopback address"
+    )]
     OpenListen {
         /// As given.
         address: SocketAddr,

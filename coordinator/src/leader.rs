@@ -12,8 +12,8 @@ use domain::ids::{LeaseToken, RunId, WorkId, WorkerId};
 use domain::lease::{LeaseTable, Renewal};
 use tokio::sync::Notify;
 
-pub use self::post::{Directive, Mail, Poll};
 use self::post::Post;
+pub use self::post::{Directive, Mail, Poll};
 use crate::clock::Clock;
 use crate::scheduler::policy::FreeWorker;
 use crate::store::{Capabilities, Granted, LiveLease, WorkerRecord, WorkerState};

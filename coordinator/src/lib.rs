@@ -8,18 +8,18 @@ use std::sync::Arc;
 use tokio::sync::{Notify, broadcast};
 use tokio_util::sync::CancellationToken;
 
-pub mod clock;
-pub mod config;
-pub mod store;
-pub mod leader;
-pub mod scheduler;
-pub mod reconcile;
-pub mod fits;
 pub mod artifacts;
 pub mod auth;
+pub mod clock;
+pub mod config;
+pub mod fits;
 pub mod grpc;
 pub mod http;
+pub mod leader;
+pub mod reconcile;
+pub mod scheduler;
 pub mod serve;
+pub mod store;
 
 /// How many events a slow reader of the live stream may be behind before it must read the table.
 const LIVE_EVENTS: usize = 4096;

@@ -82,11 +82,8 @@ pub struct Running {
 pub async fn start(config: Config) -> Result<Running, ServeError> {
     // The sockets first: a port in use is said before anything is made on disk.
     let http_listener = bind(config.listen, "HTTP").await?;
-    let grpc_listener = if config.is_read_only {
-        None
-    } else {
-        Some(bind(config.grpc_listen, "gRPC").await?)
-    };
+    let grpc_listener =
+        if config.is_read_only { None } else { Some(bind(config.grpc_listen, "gRPC").await?) };
     let app = Arc::new(build(config).await?);
     let http_address = local_address(&http_listener, &app.config.listen, "HTTP")?;
     let grpc_address = grpc_listener
@@ -125,7 +122,7 @@ pub async fn build(config: Config) -> Result<App, ServeError> {
     let (store, artifacts) = if config.is_read_only {
         (SqliteStore::open_read_only(&config.database).await?, Artifacts::closed())
     } else {
-        let store = SqliteStore::open(&config.database, clock, changes.clone()).await?;
+        let store = SqliteStore::open(&config.database, clock.clone(), changes.clone()).await?;
         (store, Artifacts::open(&config.artifacts)?)
     };
     let redeliver_after = config.heartbeat_interval() * HEARTBEATS_UNTIL_REDELIVERY;

@@ -65,9 +65,7 @@ enum Delivery {
     /// It was never handed over.
     Ready,
     /// It was handed over at this time and not mentioned since.
-    HandedOver {
-        at_ms: u64,
-    },
+    HandedOver { at_ms: u64 },
 }
 
 #[derive(Debug)]
@@ -104,12 +102,7 @@ impl Post {
         }
     }
 
-    pub(super) fn register_again(
-        &mut self,
-        n_slots: u32,
-        capabilities: Capabilities,
-        now_ms: u64,
-    ) {
+    pub(super) fn register_again(&mut self, n_slots: u32, capabilities: Capabilities, now_ms: u64) {
         self.n_slots = n_slots;
         self.capabilities = capabilities;
         self.state = WorkerState::Joining;
@@ -214,7 +207,8 @@ impl Post {
         if !self.is_open(poll) {
             return None;
         }
-        let mut mail = Mail { directives: std::mem::take(&mut self.directives), tokens: Vec::new() };
+        let mut mail =
+            Mail { directives: std::mem::take(&mut self.directives), tokens: Vec::new() };
         for (token, delivery) in &mut self.deliveries {
             let is_due = match *delivery {
                 Delivery::Ready => true,

@@ -1,11 +1,13 @@
-//! Delivery and renewal, on a paused clock.
+//! Delivery and renewal, on a clock that is moved by hand.
 
 use std::time::Duration;
 
 use super::*;
 
-const TERM_MS: u64 = 1_000;
-const REDELIVER_MS: u64 = 400;
+// So long that the real time of a test is nothing beside it.
+const TERM_MS: u64 = 10_000_000;
+const REDELIVER_MS: u64 = 4_000_000;
+const MOMENT_MS: u64 = 1_000_000;
 
 fn leader() -> (Leader, WorkerId) {
     let leader = Leader::new(Clock::system(), TERM_MS, REDELIVER_MS);
@@ -33,12 +35,12 @@ fn granted(token: u64, worker: &WorkerId) -> Granted {
     }
 }
 
-async fn advance(ms: u64) {
-    tokio::time::advance(Duration::from_millis(ms)).await;
+fn advance(leader: &Leader, ms: u64) {
+    leader.clock.advance(Duration::from_millis(ms));
 }
 
-#[tokio::test(start_paused = true)]
-async fn only_a_worker_that_waits_has_free_slots() {
+#[test]
+fn only_a_worker_that_waits_has_free_slots() {
     let (leader, worker) = leader();
     assert!(leader.seats().0.is_empty());
     let poll = leader.open_poll(&worker, 2).unwrap();
@@ -49,38 +51,38 @@ async fn only_a_worker_that_waits_has_free_slots() {
     assert!(leader.seats().0.is_empty());
 }
 
-#[tokio::test(start_paused = true)]
-async fn slots_with_live_leases_are_not_free_whatever_the_poll_says() {
+#[test]
+fn slots_with_live_leases_are_not_free_whatever_the_poll_says() {
     let (leader, worker) = leader();
     leader.granted(&[granted(1, &worker)]);
     leader.open_poll(&worker, 2).unwrap();
     assert_eq!(leader.seats().0[0].n_free_slots, 1);
 }
 
-#[tokio::test(start_paused = true)]
-async fn an_assignment_whose_answer_was_lost_is_handed_over_again() {
+#[test]
+fn an_assignment_whose_answer_was_lost_is_handed_over_again() {
     let (leader, worker) = leader();
     let poll = leader.open_poll(&worker, 2).unwrap();
     leader.granted(&[granted(1, &worker)]);
     assert_eq!(leader.take_mail(&worker, &poll).unwrap().tokens, [LeaseToken(1)]);
     let poll = leader.open_poll(&worker, 2).unwrap();
     assert!(leader.take_mail(&worker, &poll).unwrap().is_empty());
-    advance(REDELIVER_MS).await;
+    advance(&leader, REDELIVER_MS);
     assert_eq!(leader.take_mail(&worker, &poll).unwrap().tokens, [LeaseToken(1)]);
 }
 
-#[tokio::test(start_paused = true)]
-async fn an_assignment_that_was_mentioned_is_not_handed_over_again() {
+#[test]
+fn an_assignment_that_was_mentioned_is_not_handed_over_again() {
     let (leader, worker) = leader();
     let poll = leader.open_poll(&worker, 2).unwrap();
     leader.granted(&[granted(1, &worker)]);
     leader.take_mail(&worker, &poll).unwrap();
     assert!(leader.renew(&worker, &[LeaseToken(1)]).unwrap().stale.is_empty());
-    advance(REDELIVER_MS).await;
+    advance(&leader, REDELIVER_MS);
     assert!(leader.take_mail(&worker, &poll).unwrap().is_empty());
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_newer_poll_ends_the_older_one() {
     let (leader, worker) = leader();
     let older = leader.open_poll(&worker, 2).unwrap();
@@ -91,20 +93,20 @@ async fn a_newer_poll_ends_the_older_one() {
     assert!(leader.take_mail(&worker, &newer).is_some());
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_lease_taken_over_lives_for_one_full_term() {
+#[test]
+fn a_lease_taken_over_lives_for_one_full_term() {
     let (leader, worker) = leader();
     let lease = LiveLease { token: LeaseToken(9), work: "r_9".parse().unwrap(), worker };
-    advance(500).await;
+    advance(&leader, MOMENT_MS);
     leader.take_over(Vec::new(), vec![lease]);
-    advance(TERM_MS - 1).await;
+    advance(&leader, TERM_MS - MOMENT_MS);
     assert!(leader.expired().is_empty());
-    advance(1).await;
+    advance(&leader, MOMENT_MS);
     assert_eq!(leader.expired(), [LeaseToken(9)]);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_revoked_lease_is_a_directive_and_then_stale() {
+#[test]
+fn a_revoked_lease_is_a_directive_and_then_stale() {
     let (leader, worker) = leader();
     let poll = leader.open_poll(&worker, 2).unwrap();
     leader.granted(&[granted(1, &worker)]);
@@ -115,23 +117,23 @@ async fn a_revoked_lease_is_a_directive_and_then_stale() {
     assert_eq!(leader.renew(&worker, &[LeaseToken(1)]).unwrap().stale, [LeaseToken(1)]);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_silent_worker_is_lost_after_two_terms() {
+#[test]
+fn a_silent_worker_is_lost_after_two_terms() {
     let (leader, worker) = leader();
-    advance(2 * TERM_MS).await;
+    advance(&leader, 2 * TERM_MS - MOMENT_MS);
     assert!(leader.lost_workers().is_empty());
-    advance(1).await;
+    advance(&leader, 2 * MOMENT_MS);
     assert_eq!(leader.lost_workers(), [worker.clone()]);
     leader.renew(&worker, &[]);
     assert!(leader.lost_workers().is_empty());
 }
 
-#[tokio::test(start_paused = true)]
-async fn points_are_announced_twice_a_second() {
+#[test]
+fn points_are_announced_twice_a_second() {
     let (leader, _) = leader();
     let run: RunId = "r_1".parse().unwrap();
     assert!(leader.may_announce_points(&run));
     assert!(!leader.may_announce_points(&run));
-    advance(POINTS_INTERVAL_MS).await;
+    advance(&leader, POINTS_INTERVAL_MS);
     assert!(leader.may_announce_points(&run));
 }

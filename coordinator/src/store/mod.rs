@@ -3,9 +3,9 @@
 //! It holds no SQL and no rule of the domain. Questions that only views ask stand in `read`.
 
 mod error;
-mod types;
 pub mod read;
 pub mod sqlite;
+mod types;
 
 #[cfg(test)]
 mod conformance;

@@ -5,7 +5,9 @@
 use std::collections::BTreeMap;
 
 use domain::attempt::AttemptEnd;
-use domain::ids::{AttemptNumber, ContentHash, FitId, LeaseToken, RunId, StudyId, WorkId, WorkerId};
+use domain::ids::{
+    AttemptNumber, ContentHash, FitId, LeaseToken, RunId, StudyId, WorkId, WorkerId,
+};
 use domain::run::RunState;
 use domain::spec::StudySpec;
 use serde::{Deserialize, Serialize};

@@ -86,11 +86,7 @@ async fn missing_sources(
 }
 
 /// Writes the study's row; whether there was one.
-async fn upsert_study(
-    tx: &mut Tx,
-    id: &StudyId,
-    study: &StudyToApply,
-) -> Result<bool, StoreError> {
+async fn upsert_study(tx: &mut Tx, id: &StudyId, study: &StudyToApply) -> Result<bool, StoreError> {
     let found: Option<i64> = sqlx::query_scalar("SELECT 1 FROM studies WHERE id = ?")
         .bind(id.as_str())
         .fetch_optional(&mut tx.conn)

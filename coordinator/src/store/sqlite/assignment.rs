@@ -50,11 +50,7 @@ struct ArtifactRow {
 
 impl ArtifactRow {
     fn into_artifact(self) -> Result<Artifact, StoreError> {
-        Ok(Artifact {
-            key: self.key,
-            hash: parse_id(&self.hash)?,
-            n_bytes: unsigned(self.n_bytes),
-        })
+        Ok(Artifact { key: self.key, hash: parse_id(&self.hash)?, n_bytes: unsigned(self.n_bytes) })
     }
 }
 
@@ -177,11 +173,12 @@ WHERE evaluations.id = ?",
 }
 
 async fn prepare(pool: &SqlitePool, work: &WorkId) -> Result<AssignmentDetails, StoreError> {
-    let config_json: String = sqlx::query_scalar("SELECT config_json FROM preparations WHERE id = ?")
-        .bind(work.as_str())
-        .fetch_one(pool)
-        .await
-        .map_err(from_driver)?;
+    let config_json: String =
+        sqlx::query_scalar("SELECT config_json FROM preparations WHERE id = ?")
+            .bind(work.as_str())
+            .fetch_one(pool)
+            .await
+            .map_err(from_driver)?;
     let config: PreparationConfig =
         Identity::parse(&config_json).map_err(StoreError::Configuration)?;
     let mut sources = Vec::new();

@@ -198,9 +198,8 @@ async fn retry_with_needs(
         return Err(StoreError::NotFound { kind: "run", id: run.to_string() });
     };
     let work = WorkId::Run(run.clone());
-    let is_over = WorkRow::load(tx, &work).await?.is_some_and(|row| {
-        RETRIED.contains(&row.state.as_str())
-    });
+    let is_over =
+        WorkRow::load(tx, &work).await?.is_some_and(|row| RETRIED.contains(&row.state.as_str()));
     if is_over {
         // The data first, so that the run finds it on its way.
         retry_if_over(tx, &parse_id(&preparation)?, &RETRIED, changed).await?;

@@ -45,9 +45,7 @@ impl Command for FinishAttempt {
         };
         let mut changed = Changed::default();
         match row.ended_as {
-            Some(end) if end == self.end.label() => {
-                Ok(Finished::Ended { end: self.end, changed })
-            }
+            Some(end) if end == self.end.label() => Ok(Finished::Ended { end: self.end, changed }),
             Some(_) => Ok(Finished::Stale),
             None => {
                 let work = parse_id(&row.work_id)?;

@@ -36,8 +36,8 @@ use tokio::task::JoinHandle;
 
 use self::writer::{Command, Writer};
 use super::{
-    ApplyOutcome, Artifact, Assignment, Changed, Finished, FitToSave, Granted, LiveLease, Registered,
-    ReportEvent, Reported, Store, StoreError, StudyToApply, WorkerRecord, WorkerState,
+    ApplyOutcome, Artifact, Assignment, Changed, Finished, FitToSave, Granted, LiveLease,
+    Registered, ReportEvent, Reported, Store, StoreError, StudyToApply, WorkerRecord, WorkerState,
     WorkerToRegister,
 };
 use crate::clock::Clock;
@@ -69,7 +69,7 @@ impl SqliteStore {
         changes: broadcast::Sender<EventView>,
     ) -> Result<Self, StoreError> {
         let opened = open::for_writing(path).await?;
-        let (writer, task) = Writer::start(opened.writer, clock, changes);
+        let (writer, task) = Writer::start(opened.writer, clock.clone(), changes);
         Ok(Self {
             path: path.to_owned(),
             clock,

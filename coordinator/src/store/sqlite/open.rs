@@ -6,12 +6,12 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use sqlx::ConnectOptions as _;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
     SqliteSynchronous,
 };
-use sqlx::ConnectOptions as _;
 
 use super::error::{from_driver, primary_code};
 use crate::store::StoreError;
@@ -43,7 +43,10 @@ pub(super) async fn for_writing(path: &Path) -> Result<Opened, StoreError> {
     let lock = lock(path)?;
     let options = options(path).create_if_missing(true);
     let mut writer = options.connect().await.map_err(|error| not_a_database(path, error))?;
-    MIGRATIONS.run_direct(None, &mut writer, false).await.map_err(|error| migrate_error(path, error))?;
+    MIGRATIONS
+        .run_direct(None, &mut writer, false)
+        .await
+        .map_err(|error| migrate_error(path, error))?;
     let readers = read_pool(path).await?;
     Ok(Opened { writer, readers, lock })
 }

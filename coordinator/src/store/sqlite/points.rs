@@ -74,9 +74,11 @@ async fn update_latest(
     for (step, new_values) in steps {
         if signed(*step) >= newest {
             newest = signed(*step);
-            values.extend(new_values.iter().map(|(name, value)| {
-                (name.clone(), value.is_finite().then_some(*value))
-            }));
+            values.extend(
+                new_values
+                    .iter()
+                    .map(|(name, value)| (name.clone(), value.is_finite().then_some(*value))),
+            );
         }
     }
     sqlx::query("UPDATE runs SET latest_step = ?, latest_values_json = ? WHERE id = ?")

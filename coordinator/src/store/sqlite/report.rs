@@ -137,7 +137,12 @@ WHERE id = ?",
             .map_err(from_driver)?;
         }
         (
-            ReportEvent::Preparation { manifest, n_training_tokens, n_validation_tokens, vocab_size },
+            ReportEvent::Preparation {
+                manifest,
+                n_training_tokens,
+                n_validation_tokens,
+                vocab_size,
+            },
             WorkId::Preparation(_),
         ) => {
             let n_tokens = (n_training_tokens, n_validation_tokens);

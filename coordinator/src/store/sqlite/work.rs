@@ -96,14 +96,13 @@ pub(super) async fn advance(
     event: RunEvent,
     changed: &mut Changed,
 ) -> Result<bool, StoreError> {
-    let row = WorkRow::load(tx, work).await?.ok_or_else(|| StoreError::NotFound {
-        kind: work.kind(),
-        id: work.to_string(),
-    })?;
+    let row = WorkRow::load(tx, work)
+        .await?
+        .ok_or_else(|| StoreError::NotFound { kind: work.kind(), id: work.to_string() })?;
     let from = row.state()?;
-    let transition = from.on(event.clone(), row.tries(tx.now_ms)).map_err(|source| {
-        StoreError::Transition { work: work.to_string(), source }
-    })?;
+    let transition = from
+        .on(event.clone(), row.tries(tx.now_ms))
+        .map_err(|source| StoreError::Transition { work: work.to_string(), source })?;
     let Transition::To { state, effects, charge } = transition else {
         return Ok(false);
     };
@@ -145,11 +144,8 @@ struct Counts {
 
 impl Counts {
     fn after(row: &WorkRow, event: &RunEvent, charge: Charge) -> Self {
-        let mut counts = Self {
-            n_attempts: row.n_attempts,
-            n_failures: row.n_failures,
-            n_losses: row.n_losses,
-        };
+        let mut counts =
+            Self { n_attempts: row.n_attempts, n_failures: row.n_failures, n_losses: row.n_losses };
         match charge {
             Charge::Nothing => {}
             Charge::Loss => counts.n_losses += 1,
@@ -249,9 +245,9 @@ async fn advance_dependents(
     changed: &mut Changed,
 ) -> Result<(), StoreError> {
     let tries = Tries { n_failures: 0, n_losses: 0, max_failures: 0, now_ms: unsigned(tx.now_ms) };
-    let transition = RunState::Waiting.on(event, tries).map_err(|source| {
-        StoreError::Transition { work: work.to_string(), source }
-    })?;
+    let transition = RunState::Waiting
+        .on(event, tries)
+        .map_err(|source| StoreError::Transition { work: work.to_string(), source })?;
     let Transition::To { state, .. } = transition else {
         return Ok(());
     };
@@ -317,7 +313,9 @@ pub(super) async fn end_attempt(
     if was_open && has_moved {
         Ok(())
     } else {
-        Err(StoreError::Bug(format!("the lease {token} of `{work}` is not that of an open attempt")))
+        Err(StoreError::Bug(format!(
+            "the lease {token} of `{work}` is not that of an open attempt"
+        )))
     }
 }
 

@@ -161,10 +161,7 @@ async fn lose(
     changed: &mut Changed,
 ) -> Result<bool, StoreError> {
     let state = state_of(tx, worker).await?;
-    if !matches!(
-        state,
-        Some(WorkerState::Joining | WorkerState::Active | WorkerState::Draining)
-    ) {
+    if !matches!(state, Some(WorkerState::Joining | WorkerState::Active | WorkerState::Draining)) {
         return Ok(false);
     }
     end_attempts_of(tx, worker, AttemptEnd::WorkerLost, why, changed).await?;

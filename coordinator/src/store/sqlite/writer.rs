@@ -109,10 +109,7 @@ impl<C: Command> Job for Pending<C> {
     }
 }
 
-fn answer_caller<T>(
-    reply: oneshot::Sender<Result<T, StoreError>>,
-    answer: Result<T, StoreError>,
-) {
+fn answer_caller<T>(reply: oneshot::Sender<Result<T, StoreError>>, answer: Result<T, StoreError>) {
     if reply.send(answer).is_err() {
         tracing::debug!("the caller of a store command no longer waits");
     }

@@ -1,0 +1,120 @@
+//! Studies come, change, are cancelled and retried.
+
+use domain::attempt::AttemptEnd;
+use domain::run::RunState;
+
+use super::fixture::*;
+use crate::store::{ApplyOutcome, Store, StoreError};
+
+pub(in crate::store) async fn a_study_without_its_sources_leaves_nothing(f: &Fixture<impl Store>) {
+    let outcome = f.store.apply_study(study(&[])).await.unwrap();
+    assert_eq!(outcome, ApplyOutcome::MissingSources(vec![source().hash]));
+    assert!(f.queue().await.is_empty());
+    let applied = f.apply(&[]).await;
+    assert!(!applied.is_update);
+}
+
+pub(in crate::store) async fn applying_twice_makes_nothing_new(f: &Fixture<impl Store>) {
+    let first = f.apply(&[]).await;
+    assert_eq!((first.n_new_runs, first.n_reused_runs, first.is_update), (2, 0, false));
+    let second = f.apply(&[]).await;
+    assert_eq!((second.n_new_runs, second.n_reused_runs, second.is_update), (0, 2, true));
+    assert_eq!(second.n_removed_cells, 0);
+    assert!(second.changed.work.is_empty());
+}
+
+pub(in crate::store) async fn runs_wait_for_their_data(f: &Fixture<impl Store>) {
+    f.apply(&[]).await;
+    let queue = f.queued_ids().await;
+    assert_eq!(queue.len(), 1);
+    assert_eq!(queue[0].kind(), "preparation");
+}
+
+pub(in crate::store) async fn prepared_data_releases_the_runs(f: &Fixture<impl Store>) {
+    f.prepared().await;
+    assert_eq!(f.queued_ids().await.iter().filter(|work| work.kind() == "run").count(), 2);
+}
+
+pub(in crate::store) async fn data_that_cannot_be_made_fails_the_runs(f: &Fixture<impl Store>) {
+    let applied = f.apply(&[]).await;
+    let worker = f.worker().await;
+    let granted = f.grant_first(&worker).await;
+    assert!(is_ended(&f.finish(granted.token, AttemptEnd::BadData).await));
+    assert!(f.queue().await.is_empty());
+    // A retry brings the data first, then the runs.
+    let changed = f.store.retry_study(&applied.study_id).await.unwrap();
+    assert_eq!(changed.run_ids().len(), 2);
+    assert!(
+        changed
+            .work
+            .iter()
+            .filter(|(work, _)| work.kind() == "run")
+            .all(|(_, state)| { *state == RunState::Waiting })
+    );
+    assert_eq!(f.queued_ids().await.len(), 1);
+}
+
+pub(in crate::store) async fn an_edited_study_cancels_what_it_dropped(f: &Fixture<impl Store>) {
+    f.prepared().await;
+    let edit = [("[1e-3, 2e-3]", "[2e-3, 3e-3]")];
+    let applied = f.apply(&edit).await;
+    assert_eq!((applied.n_new_runs, applied.n_reused_runs), (1, 1));
+    assert_eq!(applied.n_removed_cells, 1);
+    let mut queued: Vec<String> = f.queued_ids().await.iter().map(ToString::to_string).collect();
+    let mut wanted: Vec<String> = run_ids(&edit).iter().map(ToString::to_string).collect();
+    queued.sort();
+    wanted.sort();
+    assert_eq!(queued, wanted);
+    // Going back queues the cancelled run again.
+    assert_eq!(f.apply(&[]).await.n_reused_runs, 2);
+    assert_eq!(f.queued_ids().await.len(), 2);
+}
+
+pub(in crate::store) async fn a_run_of_two_studies_survives_the_cancel_of_one(
+    f: &Fixture<impl Store>,
+) {
+    f.prepared().await;
+    let other = f.apply(&[("name: tiny", "name: other"), ("[1e-3, 2e-3]", "[1e-3]")]).await;
+    assert_eq!((other.n_new_runs, other.n_reused_runs, other.is_update), (0, 1, false));
+    let first = f.apply(&[]).await;
+    let changed = f.store.cancel_study(&first.study_id, "enough").await.unwrap();
+    assert_eq!(changed.run_ids(), [&run_ids(&[])[1]]);
+    let again = f.store.cancel_study(&first.study_id, "enough").await.unwrap();
+    assert!(again.work.is_empty());
+    let changed = f.store.cancel_study(&other.study_id, "enough").await.unwrap();
+    assert_eq!(changed.run_ids(), [&run_ids(&[])[0]]);
+    assert!(f.queue().await.is_empty());
+}
+
+pub(in crate::store) async fn a_cancelled_study_can_be_retried(f: &Fixture<impl Store>) {
+    f.prepared().await;
+    let study = f.apply(&[]).await.study_id;
+    f.store.cancel_study(&study, "enough").await.unwrap();
+    let changed = f.store.retry_study(&study).await.unwrap();
+    assert_eq!(changed.run_ids().len(), 2);
+    assert_eq!(f.queued_ids().await.len(), 2);
+    assert!(f.store.retry_study(&study).await.unwrap().work.is_empty());
+}
+
+pub(in crate::store) async fn the_priority_is_the_largest_over_the_studies(
+    f: &Fixture<impl Store>,
+) {
+    f.prepared().await;
+    let urgent = "runtime: {priority: 7}\nname: urgent";
+    f.apply(&[("name: tiny", urgent), ("[1e-3, 2e-3]", "[1e-3]")]).await;
+    let queue = f.queue().await;
+    let priority = |index: usize| {
+        let run = run_ids(&[])[index].clone();
+        queue.iter().find(|q| q.work.as_str() == run.as_str()).unwrap().priority
+    };
+    assert_eq!((priority(0), priority(1)), (7, 0));
+}
+
+pub(in crate::store) async fn what_is_not_there_is_not_found(f: &Fixture<impl Store>) {
+    let run = f.store.cancel_run(&"r_none".parse().unwrap(), "x").await;
+    assert!(matches!(run, Err(StoreError::NotFound { kind: "run", .. })), "{run:?}");
+    let study = f.store.cancel_study(&"s_none".parse().unwrap(), "x").await;
+    assert!(matches!(study, Err(StoreError::NotFound { kind: "study", .. })), "{study:?}");
+    let retry = f.store.retry_run(&"r_none".parse().unwrap()).await;
+    assert!(matches!(retry, Err(StoreError::NotFound { kind: "run", .. })), "{retry:?}");
+}

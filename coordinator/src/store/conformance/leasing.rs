@@ -1,0 +1,132 @@
+//! Leases are granted, end, and are taken over; workers come and go.
+
+use domain::attempt::AttemptEnd;
+use domain::ids::LeaseToken;
+
+use super::fixture::*;
+use crate::store::{AssignmentDetails, Finished, Store};
+
+pub(in crate::store) async fn work_is_granted_once_and_tokens_grow(f: &Fixture<impl Store>) {
+    let worker = f.prepared().await;
+    let works = f.queued_ids().await;
+    let placements: Vec<_> = works.iter().map(|work| placement(work, &worker)).collect();
+    let granted = f.store.grant(&placements).await.unwrap();
+    assert_eq!(granted.len(), 2);
+    assert!(granted[0].token < granted[1].token);
+    assert!(f.store.grant(&placements).await.unwrap().is_empty());
+    assert_eq!(f.store.live_leases().await.unwrap().len(), 2);
+}
+
+pub(in crate::store) async fn only_an_active_worker_is_granted_work(f: &Fixture<impl Store>) {
+    f.apply(&[]).await;
+    let work = f.queued_ids().await.remove(0);
+    let joining = registration("w_joining", "machine", 9);
+    let joining = f.store.register_worker(joining).await.unwrap().worker;
+    assert!(f.store.grant(&[placement(&work, &joining)]).await.unwrap().is_empty());
+    let draining = f.worker().await;
+    assert!(f.store.drain_worker(&draining).await.unwrap());
+    assert!(f.store.grant(&[placement(&work, &draining)]).await.unwrap().is_empty());
+    let unknown = "w_unknown".parse().unwrap();
+    assert!(f.store.grant(&[placement(&work, &unknown)]).await.unwrap().is_empty());
+}
+
+pub(in crate::store) async fn an_assignment_says_all_that_is_needed(f: &Fixture<impl Store>) {
+    let worker = f.prepared().await;
+    let granted = f.grant_first(&worker).await;
+    f.report(granted.token, checkpoint(20, true)).await;
+    f.report(granted.token, checkpoint(30, false)).await;
+    let assignment = f.store.assignment(granted.token).await.unwrap().unwrap();
+    assert_eq!(assignment.work, granted.work);
+    let AssignmentDetails::Train(details) = assignment.details else {
+        panic!("a run is trained");
+    };
+    let steps: Vec<u64> = details.checkpoints.iter().map(|(step, _)| *step).collect();
+    assert_eq!(steps, [30, 20]);
+    assert_eq!(details.data_manifest.key, "data/manifest.json");
+    assert_eq!(details.numerics, None);
+    assert_eq!(f.store.assignment(LeaseToken(999)).await.unwrap(), None);
+}
+
+pub(in crate::store) async fn an_expired_lease_is_given_to_another_worker(f: &Fixture<impl Store>) {
+    let first = f.prepared().await;
+    let lost = f.grant_first(&first).await;
+    let changed = f.store.expire_leases(&[lost.token]).await.unwrap();
+    assert_eq!(changed.revoked, [(lost.token, first)]);
+    assert_eq!(f.store.expire_leases(&[lost.token]).await.unwrap(), Default::default());
+    assert!(f.store.assignment(lost.token).await.unwrap().is_none());
+    let second = f.worker().await;
+    let placements = [placement(&lost.work, &second)];
+    let granted = f.store.grant(&placements).await.unwrap().remove(0);
+    assert_eq!(granted.attempt.0, 2);
+    assert!(granted.token > lost.token);
+    assert_eq!(f.finish(lost.token, AttemptEnd::Succeeded).await, Finished::Stale);
+    assert!(is_ended(&f.succeed(granted.token, last_step()).await));
+}
+
+pub(in crate::store) async fn a_failure_backs_off_until_its_budget_is_spent(
+    f: &Fixture<impl Store>,
+) {
+    let worker = f.prepared().await;
+    let granted = f.grant_first(&worker).await;
+    assert!(is_ended(&f.finish(granted.token, AttemptEnd::Bug).await));
+    assert!(!f.queued_ids().await.contains(&granted.work));
+    assert!(!f.store.has_due_backoffs().await.unwrap());
+    assert!(f.store.requeue_due_backoffs().await.unwrap().is_empty());
+    // A retry by hand does not wait.
+    let domain::ids::WorkId::Run(run) = &granted.work else { panic!("a run was granted") };
+    f.store.retry_run(run).await.unwrap();
+    assert!(f.queued_ids().await.contains(&granted.work));
+}
+
+pub(in crate::store) async fn a_worker_that_leaves_gives_its_work_back(f: &Fixture<impl Store>) {
+    let worker = f.prepared().await;
+    let granted = f.grant_first(&worker).await;
+    let changed = f.store.deregister_worker(&worker).await.unwrap();
+    assert_eq!(changed.revoked, [(granted.token, worker.clone())]);
+    assert!(f.queued_ids().await.contains(&granted.work));
+    assert!(f.store.live_workers().await.unwrap().is_empty());
+    assert_eq!(f.store.deregister_worker(&worker).await.unwrap(), Default::default());
+}
+
+pub(in crate::store) async fn a_lost_worker_loses_its_leases_and_may_come_back(
+    f: &Fixture<impl Store>,
+) {
+    let worker = f.prepared().await;
+    let granted = f.grant_first(&worker).await;
+    let changed = f.store.close_lost_workers(&[worker.clone()]).await.unwrap();
+    assert_eq!(changed.revoked, [(granted.token, worker.clone())]);
+    assert!(!f.store.confirm_worker(&worker).await.unwrap());
+    let again = registration("w_0", "machine", 0);
+    let registered = f.store.register_worker(again).await.unwrap();
+    assert_eq!(registered.worker, worker);
+    assert!(f.store.confirm_worker(&worker).await.unwrap());
+}
+
+pub(in crate::store) async fn an_agent_started_again_ends_its_older_registration(
+    f: &Fixture<impl Store>,
+) {
+    f.apply(&[]).await;
+    let older = f.worker().await;
+    let granted = f.grant_first(&older).await;
+    let mut restarted = registration("w_0", "machine", 77);
+    restarted.proposed_id = "w_new".parse().unwrap();
+    let registered = f.store.register_worker(restarted.clone()).await.unwrap();
+    assert_eq!(registered.replaced, [older]);
+    assert_eq!(registered.changed.revoked[0].0, granted.token);
+    assert_eq!(registered.worker.as_str(), "w_new");
+    let repeated = f.store.register_worker(restarted).await.unwrap();
+    assert_eq!(repeated.worker, registered.worker);
+    assert!(repeated.replaced.is_empty());
+}
+
+pub(in crate::store) async fn a_cancelled_run_takes_its_right_from_the_holder(
+    f: &Fixture<impl Store>,
+) {
+    let worker = f.prepared().await;
+    let granted = f.grant_first(&worker).await;
+    let domain::ids::WorkId::Run(run) = &granted.work else { panic!("a run was granted") };
+    let changed = f.store.cancel_run(run, "enough").await.unwrap();
+    assert_eq!(changed.revoked, [(granted.token, worker)]);
+    assert_eq!(f.finish(granted.token, AttemptEnd::Succeeded).await, Finished::Stale);
+    assert!(f.store.cancel_run(run, "enough").await.unwrap().work.is_empty());
+}

@@ -1,0 +1,166 @@
+//! What attempts have to say, once and twice, in time and late.
+
+use domain::attempt::AttemptEnd;
+use domain::ids::LeaseToken;
+
+use super::fixture::*;
+use crate::store::{Finished, LogLevel, ReportEvent, Reported, Store};
+
+fn stored(reported: &Reported) -> bool {
+    matches!(reported, Reported::Stored { .. })
+}
+
+pub(in crate::store) async fn a_data_point_queues_its_evaluation_once(f: &Fixture<impl Store>) {
+    let worker = f.prepared().await;
+    let granted = f.grant_first(&worker).await;
+    let first = f.report(granted.token, checkpoint(20, true)).await;
+    assert_eq!(first, Reported::Stored { work: granted.work.clone(), has_new_work: true });
+    let second = f.report(granted.token, checkpoint(20, true)).await;
+    assert_eq!(second, Reported::Stored { work: granted.work.clone(), has_new_work: false });
+    let evaluations = f.queued_ids().await.into_iter().filter(|w| w.kind() == "evaluation");
+    assert_eq!(evaluations.count(), 1);
+    f.report(granted.token, checkpoint(25, false)).await;
+    let evaluations = f.queued_ids().await.into_iter().filter(|w| w.kind() == "evaluation");
+    assert_eq!(evaluations.count(), 1);
+}
+
+pub(in crate::store) async fn runs_with_the_same_weights_have_an_evaluation_each(
+    f: &Fixture<impl Store>,
+) {
+    let worker = f.prepared().await;
+    for _ in 0..2 {
+        let run = f.queued_ids().await.into_iter().find(|w| w.kind() == "run").unwrap();
+        let granted = f.store.grant(&[placement(&run, &worker)]).await.unwrap().remove(0);
+        f.report(granted.token, checkpoint(20, true)).await;
+    }
+    let evaluations = f.queued_ids().await.into_iter().filter(|w| w.kind() == "evaluation");
+    assert_eq!(evaluations.count(), 2);
+}
+
+pub(in crate::store) async fn a_new_study_of_an_old_run_gets_its_evaluations(
+    f: &Fixture<impl Store>,
+) {
+    let worker = f.prepared().await;
+    let granted = f.grant_first(&worker).await;
+    assert!(is_ended(&f.succeed(granted.token, last_step()).await));
+    let before = f.queued_ids().await.into_iter().filter(|w| w.kind() == "evaluation").count();
+    let more = "evaluate: [{task: validation_loss, sequences: 3}]\n        design:";
+    f.apply(&[("name: tiny", "name: other"), ("design:", more)]).await;
+    let after = f.queued_ids().await.into_iter().filter(|w| w.kind() == "evaluation").count();
+    assert_eq!((before, after), (1, 2));
+}
+
+pub(in crate::store) async fn a_stale_token_changes_nothing(f: &Fixture<impl Store>) {
+    let worker = f.prepared().await;
+    let granted = f.grant_first(&worker).await;
+    f.store.expire_leases(&[granted.token]).await.unwrap();
+    let before = f.queued_ids().await;
+    for token in [granted.token, LeaseToken(12_345)] {
+        let events = vec![point(1, 2.0), checkpoint(20, true)];
+        assert_eq!(f.store.report(token, events).await.unwrap(), Reported::Stale);
+        assert_eq!(f.finish(token, AttemptEnd::Succeeded).await, Finished::Stale);
+    }
+    assert_eq!(f.queued_ids().await, before);
+}
+
+pub(in crate::store) async fn the_same_end_twice_is_answered_alike(f: &Fixture<impl Store>) {
+    let worker = f.prepared().await;
+    let granted = f.grant_first(&worker).await;
+    assert!(is_ended(&f.succeed(granted.token, last_step()).await));
+    let again = f.finish(granted.token, AttemptEnd::Succeeded).await;
+    let Finished::Ended { end, changed } = again else { panic!("the end was known") };
+    assert_eq!(end, AttemptEnd::Succeeded);
+    assert!(changed.work.is_empty());
+    assert_eq!(f.finish(granted.token, AttemptEnd::Bug).await, Finished::Stale);
+}
+
+pub(in crate::store) async fn a_success_without_a_result_is_a_bug(f: &Fixture<impl Store>) {
+    f.apply(&[]).await;
+    let worker = f.worker().await;
+    let preparation = f.grant_first(&worker).await;
+    let finished = f.finish(preparation.token, AttemptEnd::Succeeded).await;
+    let Finished::Ended { end, .. } = finished else { panic!("the token was live") };
+    assert_eq!(end, AttemptEnd::Bug);
+}
+
+pub(in crate::store) async fn a_diverged_run_is_over(f: &Fixture<impl Store>) {
+    let worker = f.prepared().await;
+    let granted = f.grant_first(&worker).await;
+    f.report(granted.token, point(3, f64::NAN)).await;
+    assert!(is_ended(&f.finish(granted.token, AttemptEnd::Diverged).await));
+    assert!(!f.queued_ids().await.contains(&granted.work));
+}
+
+pub(in crate::store) async fn a_refused_checkpoint_is_not_offered_again(f: &Fixture<impl Store>) {
+    let worker = f.prepared().await;
+    let first = f.grant_first(&worker).await;
+    f.report(first.token, checkpoint(20, false)).await;
+    f.report(first.token, checkpoint(30, false)).await;
+    let refused = ReportEvent::CheckpointRefused {
+        manifest_key: "30/manifest.json".into(),
+        reason: "its hash is wrong".into(),
+    };
+    f.report(first.token, refused).await;
+    let assignment = f.store.assignment(first.token).await.unwrap().unwrap();
+    let crate::store::AssignmentDetails::Train(details) = assignment.details else {
+        panic!("a run is trained");
+    };
+    let steps: Vec<u64> = details.checkpoints.iter().map(|(step, _)| *step).collect();
+    assert_eq!(steps, [20]);
+}
+
+pub(in crate::store) async fn the_first_attempt_fixes_the_numerics(f: &Fixture<impl Store>) {
+    let worker = f.prepared().await;
+    let started = |threads, resumed_from_step| ReportEvent::Started {
+        numerics: numerics(threads),
+        resumed_from_step,
+    };
+    let first = f.grant_first(&worker).await;
+    assert!(stored(&f.report(first.token, started(2, 0)).await));
+    f.store.expire_leases(&[first.token]).await.unwrap();
+    let queue = f.queue().await;
+    let queued = queue.iter().find(|queued| queued.work == first.work).unwrap();
+    assert_eq!(queued.numerics, Some(numerics(2)));
+    let placements = [placement(&first.work, &worker)];
+    let second = f.store.grant(&placements).await.unwrap().remove(0);
+    assert!(stored(&f.report(second.token, started(3, 10)).await));
+    f.store.expire_leases(&[second.token]).await.unwrap();
+    let queue = f.queue().await;
+    let queued = queue.iter().find(|queued| queued.work == first.work).unwrap();
+    assert_eq!(queued.numerics, Some(numerics(2)));
+}
+
+pub(in crate::store) async fn a_report_is_stored_whole_and_may_be_repeated(
+    f: &Fixture<impl Store>,
+) {
+    let worker = f.prepared().await;
+    let granted = f.grant_first(&worker).await;
+    let log = ReportEvent::Log { at_ms: 1, level: LogLevel::Info, text: "begun".into() };
+    let mut events = vec![log];
+    events.extend((1..=1000).map(|step| point(step, 1.0 / step as f64)));
+    for _ in 0..2 {
+        assert!(stored(&f.store.report(granted.token, events.clone()).await.unwrap()));
+    }
+}
+
+pub(in crate::store) async fn an_evaluation_ends_with_its_value(f: &Fixture<impl Store>) {
+    let worker = f.prepared().await;
+    let run = f.grant_first(&worker).await;
+    f.report(run.token, checkpoint(20, true)).await;
+    let evaluation = f.grant_first(&worker).await;
+    assert_eq!(evaluation.work.kind(), "evaluation");
+    let assignment = f.store.assignment(evaluation.token).await.unwrap().unwrap();
+    let crate::store::AssignmentDetails::Evaluate { checkpoint_manifest, .. } = assignment.details
+    else {
+        panic!("an evaluation evaluates");
+    };
+    assert_eq!(checkpoint_manifest.key, "20/manifest.json");
+    let result = ReportEvent::Evaluation {
+        name: "validation_loss_nats".into(),
+        value: 3.25,
+        standard_error: Some(0.01),
+        n_tokens: 1000,
+    };
+    f.report(evaluation.token, result).await;
+    assert!(is_ended(&f.finish(evaluation.token, AttemptEnd::Succeeded).await));
+}
