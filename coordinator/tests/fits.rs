@@ -1,0 +1,352 @@
+//! Studies on a planted loss surface, from stored results to the report.
+
+use std::collections::BTreeMap;
+
+use api::{EstimateView, FitReport, GroupFit, MethodFit};
+use coordinator::fits::fit_report;
+use coordinator::store::read::{FitEvaluation, FitInputs, FitRun};
+use domain::attempt::AttemptEnd;
+use domain::ids::RunId;
+use serde_json::json;
+
+const BATCH_TOKENS: u64 = 1000;
+const ALPHA: f64 = 0.35;
+const BETA: f64 = 0.4;
+const FLOOR: f64 = 1.5;
+
+fn planted_loss(parameters: f64, tokens: f64) -> f64 {
+    FLOOR + 60.0 * parameters.powf(-ALPHA) + 300.0 * tokens.powf(-BETA)
+}
+
+/// From 40,000 parameters on, each size 2.5 times the last.
+fn sizes(n: usize) -> Vec<u64> {
+    [40_000, 100_000, 250_000, 625_000, 1_562_500, 3_906_250][..n].to_vec()
+}
+
+/// Ten steps over two decades.
+const CHECKPOINTS: [u64; 10] = [100, 167, 278, 464, 774, 1292, 2154, 3594, 5995, 10_000];
+
+fn run(group: &str, parameters: u64, seed: u32) -> FitRun {
+    let steps = CHECKPOINTS[9];
+    let flops = 6.0 * parameters as f64 * (steps * BATCH_TOKENS) as f64;
+    FitRun {
+        run_id: format!("r_{group}-{parameters}-{seed}").parse::<RunId>().unwrap(),
+        name: format!("{group}-{parameters}-{seed}"),
+        axis_values: BTreeMap::from([("architecture".to_owned(), group.to_owned())]),
+        state: "succeeded".to_owned(),
+        parameters_non_embedding: parameters,
+        parameters_total: parameters + 50_000,
+        batch_tokens: BATCH_TOKENS,
+        steps,
+        flops_exact: flops,
+        flops_published: 0.9 * flops,
+        budget_flops: None,
+        end: Some(AttemptEnd::Succeeded),
+        message: String::new(),
+    }
+}
+
+/// Its measured checkpoints, with a small wobble that stands for the noise of a seed.
+fn evaluations(run: &FitRun, steps: &[u64], luck: f64) -> Vec<FitEvaluation> {
+    let measure = |step: &u64| FitEvaluation {
+        run_id: run.run_id.clone(),
+        step: *step,
+        task: "validation_loss".to_owned(),
+        value: planted_loss(run.parameters_non_embedding as f64, (step * BATCH_TOKENS) as f64)
+            * (luck + 0.001 * ((step + 3 * run.parameters_non_embedding) as f64).sin()).exp(),
+    };
+    steps.iter().map(measure).collect()
+}
+
+fn study(groups: &[&str], n_sizes: usize, fit: &serde_json::Value) -> FitInputs {
+    let mut inputs = FitInputs {
+        study: "planted".to_owned(),
+        fit_spec_json: fit.to_string(),
+        runs: Vec::new(),
+        evaluations: Vec::new(),
+        n_open_evaluations: 0,
+    };
+    for group in groups {
+        for (place, parameters) in sizes(n_sizes).into_iter().enumerate() {
+            let one = run(group, parameters, 0);
+            // Irregular over the sizes: a smooth one would be a term of the law.
+            let luck = 0.002 * (40.0 * place as f64).sin();
+            inputs.evaluations.extend(evaluations(&one, &CHECKPOINTS, luck));
+            inputs.runs.push(one);
+        }
+    }
+    inputs
+}
+
+fn by_architecture() -> serde_json::Value {
+    json!({"group_by": "architecture", "hold_out": "largest_size"})
+}
+
+fn method<'a>(group: &'a GroupFit, name: &str) -> &'a MethodFit {
+    group.fits.iter().find(|fit| fit.method == name).unwrap()
+}
+
+#[track_caller]
+fn identified(fit: &MethodFit, name: &str) -> (f64, f64, f64) {
+    match &fit.coefficients[name] {
+        EstimateView::Identified { value, low, high } => (*value, *low, *high),
+        EstimateView::NotIdentified { reason } => panic!("{name}: {reason}"),
+    }
+}
+
+#[track_caller]
+fn reasons(fit: &MethodFit) -> Vec<&str> {
+    let reason = |estimate| match estimate {
+        &EstimateView::NotIdentified { ref reason } => reason.as_str(),
+        identified => panic!("{identified:?}"),
+    };
+    fit.coefficients.values().map(reason).collect()
+}
+
+#[test]
+fn four_sizes_of_two_architectures_give_a_frontier_that_predicts_the_largest() {
+    let report = fit_report(&study(&["llama", "tnl"], 4, &by_architecture())).unwrap();
+    assert!(!report.is_provisional);
+    assert_eq!(report.groups.len(), 2);
+    for group in &report.groups {
+        assert_eq!(group.observations.len(), 40);
+        assert_eq!(group.observations.iter().filter(|one| one.is_held_out).count(), 10);
+        let envelope = method(group, "envelope");
+        assert_eq!((envelope.n_runs, envelope.n_observations), (3, 30));
+        let (value, low, high) = identified(envelope, "loss_exponent");
+        assert!(0.0 < low && low < value && value < high, "{value} [{low}, {high}]");
+        let [held, other] = &group.held_out[..] else { panic!("{:?}", group.held_out) };
+        assert_eq!((held.method.as_str(), other.method.as_str()), ("envelope", "chinchilla"));
+        assert!(held.relative_error.unwrap().abs() < 0.1, "{held:?}");
+        assert_eq!(other.relative_error, None);
+        let last = envelope.curve.last().unwrap();
+        assert!(last.flops > held.flops, "{last:?}");
+        assert!(last.low < Some(last.loss_nats) && Some(last.loss_nats) < last.high);
+        for reason in reasons(method(group, "chinchilla")) {
+            assert!(reason.contains("3 distinct sizes"), "{reason}");
+        }
+    }
+    assert!(report.notes.iter().any(|note| note.contains("demonstration")));
+    assert!(report.notes.iter().any(|note| note.contains("jackknife")));
+}
+
+#[test]
+fn six_sizes_give_back_the_planted_law() {
+    let inputs = study(&["llama"], 6, &json!({"methods": ["chinchilla"]}));
+    let report = fit_report(&inputs).unwrap();
+    let fit = method(&report.groups[0], "chinchilla");
+    let planted = [("E", FLOOR), ("A", 60.0), ("B", 300.0), ("alpha", ALPHA), ("beta", BETA)];
+    let derived = [
+        ("parameters_exponent", BETA / (ALPHA + BETA)),
+        ("tokens_exponent", ALPHA / (ALPHA + BETA)),
+    ];
+    for (name, planted) in planted.into_iter().chain(derived) {
+        let (value, low, high) = identified(fit, name);
+        assert!(low <= planted && planted <= high, "{name}: {value} [{low}, {high}]");
+    }
+    assert_eq!(fit.curve.len(), 40);
+    assert_eq!(report.groups[0].group, "all");
+}
+
+#[test]
+fn coefficients_have_stable_names() {
+    let fit = json!({"methods": ["envelope", "isoflop", "chinchilla"]});
+    let report = fit_report(&study(&["llama"], 4, &fit)).unwrap();
+    let lines: Vec<String> = report.groups[0]
+        .fits
+        .iter()
+        .flat_map(|fit| {
+            let names: Vec<&str> = fit.coefficients.keys().map(String::as_str).collect();
+            std::iter::once(format!("{}: {}", fit.method, names.join(" ")))
+                .chain(fit.formulas.clone())
+        })
+        .collect();
+    insta::assert_snapshot!(lines.join("\n"), @r"
+    envelope: loss_coefficient loss_exponent parameters_coefficient parameters_exponent tokens_coefficient tokens_exponent
+    L(C) = loss_coefficient·(C / 1e12)^-loss_exponent
+    N_opt(C) = parameters_coefficient·(C / 1e12)^parameters_exponent
+    D_opt(C) = tokens_coefficient·(C / 1e12)^tokens_exponent
+    isoflop: parameters_coefficient parameters_exponent tokens_coefficient tokens_exponent
+    N_opt(C) = parameters_coefficient·(C / 1e12)^parameters_exponent
+    D_opt(C) = tokens_coefficient·(C / 1e12)^tokens_exponent
+    chinchilla: A B E alpha beta parameters_exponent tokens_exponent
+    L = E + A / N^alpha + B / D^beta
+    N_opt(C) ∝ C^parameters_exponent with parameters_exponent = beta / (alpha + beta)
+    D_opt(C) ∝ C^tokens_exponent with tokens_exponent = alpha / (alpha + beta)
+    ");
+}
+
+#[test]
+fn isoflop_profiles_find_the_planted_optimum() {
+    let mut inputs = study(&[], 0, &json!({"methods": ["isoflop"]}));
+    for budget in [1e13, 1e14, 1e15] {
+        let best = (budget / 6.0_f64).powf(BETA / (ALPHA + BETA))
+            * (ALPHA * 60.0 / (BETA * 300.0)).powf(1.0 / (ALPHA + BETA));
+        for (seed, factor) in (0..).zip([0.25, 0.5, 1.0, 2.0, 4.0]) {
+            let parameters = (best * factor).round();
+            let tokens = budget / 6.0 / parameters;
+            let mut one = run(&format!("b{budget:.0}"), 1, seed);
+            one.parameters_non_embedding = parameters.to_string().parse().unwrap();
+            one.batch_tokens = 1;
+            one.steps = tokens.round().to_string().parse().unwrap();
+            one.flops_exact = 6.0 * parameters * one.steps as f64;
+            one.flops_published = 0.7 * one.flops_exact;
+            one.budget_flops = Some(budget);
+            inputs.evaluations.push(FitEvaluation {
+                run_id: one.run_id.clone(),
+                step: one.steps,
+                task: "validation_loss".to_owned(),
+                value: planted_loss(parameters, tokens),
+            });
+            inputs.runs.push(one);
+        }
+    }
+    let report = fit_report(&inputs).unwrap();
+    let fit = method(&report.groups[0], "isoflop");
+    assert_eq!((fit.n_runs, fit.points.len()), (15, 3));
+    let (value, ..) = identified(fit, "parameters_exponent");
+    assert!((value - BETA / (ALPHA + BETA)).abs() < 0.02, "{value}");
+    // Budgets are exact FLOPs also where C counts otherwise.
+    inputs.fit_spec_json = json!({"methods": ["isoflop"], "flops": "published"}).to_string();
+    let published = fit_report(&inputs).unwrap();
+    assert_eq!(method(&published.groups[0], "isoflop").points.len(), 3);
+}
+
+#[test]
+fn without_budgets_the_isoflop_method_stands_there_with_the_reason() {
+    let fit = json!({"methods": ["isoflop"], "hold_out": "largest_size"});
+    let report = fit_report(&study(&["llama"], 4, &fit)).unwrap();
+    let group = &report.groups[0];
+    for reason in reasons(method(group, "isoflop")) {
+        assert!(reason.contains("no run belongs to a budget"), "{reason}");
+    }
+    let held = &group.held_out[0];
+    assert!(matches!(held.predicted_loss_nats, EstimateView::NotIdentified { .. }));
+}
+
+#[test]
+fn a_diverged_run_is_excluded_with_all_its_points_and_not_replaced_as_held_out() {
+    let mut inputs = study(&["llama"], 4, &by_architecture());
+    let largest = inputs.runs.last_mut().unwrap();
+    "diverged".clone_into(&mut largest.state);
+    largest.end = Some(AttemptEnd::Diverged);
+    "loss is not finite at step 9000\nmore".clone_into(&mut largest.message);
+    let report = fit_report(&inputs).unwrap();
+    let [excluded] = &report.excluded[..] else { panic!("{:?}", report.excluded) };
+    assert_eq!(excluded.name, "llama-625000-0");
+    assert_eq!(excluded.reason, "diverged: loss is not finite at step 9000");
+    let group = &report.groups[0];
+    assert_eq!(group.observations.len(), 30);
+    assert!(group.held_out.is_empty());
+    assert_eq!(method(group, "envelope").n_runs, 3);
+    let said = "llama: the held-out size has no measured loss, so nothing is predicted";
+    assert!(report.notes.iter().any(|note| note == said), "{:?}", report.notes);
+}
+
+#[test]
+fn failed_and_cancelled_runs_say_so() {
+    let mut inputs = study(&["llama"], 4, &json!({}));
+    "failed".clone_into(&mut inputs.runs[0].state);
+    inputs.runs[0].end = Some(AttemptEnd::OutOfMemory);
+    "killed".clone_into(&mut inputs.runs[0].message);
+    "cancelled".clone_into(&mut inputs.runs[1].state);
+    let report = fit_report(&inputs).unwrap();
+    let reasons: Vec<&str> = report.excluded.iter().map(|one| one.reason.as_str()).collect();
+    assert_eq!(reasons, ["failed (out_of_memory): killed", "cancelled"]);
+    assert!(!report.is_provisional);
+}
+
+#[test]
+fn a_running_study_is_fitted_provisionally_from_the_checkpoints_there_are() {
+    let mut inputs = study(&["llama"], 4, &json!({"methods": ["envelope"]}));
+    let (unfinished, unmeasured) = (inputs.runs[2].run_id.clone(), inputs.runs[3].run_id.clone());
+    inputs.evaluations.retain(|one| one.run_id != unmeasured);
+    inputs.evaluations.retain(|one| one.run_id != unfinished || one.step < 4000);
+    "leased".clone_into(&mut inputs.runs[2].state);
+    "queued".clone_into(&mut inputs.runs[3].state);
+    let report = fit_report(&inputs).unwrap();
+    assert!(report.is_provisional);
+    assert_eq!(method(&report.groups[0], "envelope").n_runs, 3);
+    assert_eq!(report.draws, 200);
+    assert!(report.notes[0].contains("2 of 4 runs are not over"), "{}", report.notes[0]);
+    assert!(report.notes[0].contains("checkpoints of 1 of them"), "{}", report.notes[0]);
+    assert_eq!(report.excluded[0].reason, "not finished: no checkpoint has a usable loss yet");
+
+    let mut evaluated = study(&["llama"], 4, &json!({}));
+    evaluated.n_open_evaluations = 1;
+    assert!(fit_report(&evaluated).unwrap().is_provisional);
+}
+
+#[test]
+fn a_study_without_results_names_every_method_and_no_number() {
+    let mut inputs = study(&["llama"], 4, &by_architecture());
+    inputs.evaluations.clear();
+    let report = fit_report(&inputs).unwrap();
+    assert_eq!(report.excluded.len(), 4);
+    let group = &report.groups[0];
+    assert_eq!(group.fits.len(), 2);
+    for fit in &group.fits {
+        assert!(reasons(fit).iter().all(|reason| *reason == "no run has a measured loss"));
+        assert!(fit.curve.is_empty());
+    }
+    assert!(fit_report(&study(&[], 0, &json!({}))).unwrap().groups.is_empty());
+}
+
+#[test]
+fn one_run_identifies_nothing() {
+    let all = json!({"methods": ["envelope", "isoflop", "chinchilla"]});
+    for fit in &fit_report(&study(&["llama"], 1, &all)).unwrap().groups[0].fits {
+        assert!(!reasons(fit).is_empty(), "{}", fit.method);
+    }
+    let held = json!({"hold_out": "largest_size"});
+    let report = fit_report(&study(&["llama"], 1, &held)).unwrap();
+    let fits = &report.groups[0].fits;
+    assert!(reasons(&fits[0])[0].contains("held out"), "{fits:?}");
+}
+
+#[test]
+fn losses_that_are_no_numbers_are_left_out_with_the_reason() {
+    let mut inputs = study(&["llama"], 4, &json!({}));
+    inputs.evaluations[0].value = f64::INFINITY;
+    inputs.evaluations[1].value = f64::NAN;
+    inputs.evaluations[2].step = 0;
+    let report = fit_report(&inputs).unwrap();
+    let dropped = &method(&report.groups[0], "chinchilla").dropped;
+    assert_eq!(dropped[0].what, "`llama-40000-0` at step 100");
+    assert!(dropped[1].reason.contains("NaN"), "{dropped:?}");
+    assert!(dropped[2].reason.contains("nothing was trained"), "{dropped:?}");
+    // A number that is not finite would be null, which no reader of a report takes for one.
+    let text = serde_json::to_string(&report).unwrap();
+    serde_json::from_str::<FitReport>(&text).unwrap();
+}
+
+#[test]
+fn the_hash_follows_the_results_and_not_the_queue() {
+    let mut inputs = study(&["llama"], 2, &json!({}));
+    "queued".clone_into(&mut inputs.runs[1].state);
+    let hash = |inputs: &FitInputs| fit_report(inputs).unwrap().inputs_hash;
+    let first = hash(&inputs);
+    "leased".clone_into(&mut inputs.runs[1].state);
+    assert_eq!(hash(&inputs), first);
+    let last = inputs.evaluations.pop();
+    assert_ne!(hash(&inputs), first);
+    inputs.evaluations.extend(last);
+    inputs.fit_spec_json = json!({"draws": 500}).to_string();
+    assert_ne!(hash(&inputs), first);
+}
+
+#[test]
+fn sixteen_runs_of_one_group_are_resampled_by_bootstrap() {
+    let mut inputs = study(&[], 0, &json!({"group_by": "architecture"}));
+    for (seed, luck) in (0..).zip([-0.003, -0.001, 0.001, 0.003]) {
+        for parameters in sizes(4) {
+            let one = run("llama", parameters, seed);
+            inputs.evaluations.extend(evaluations(&one, &CHECKPOINTS, luck));
+            inputs.runs.push(one);
+        }
+    }
+    let report = fit_report(&inputs).unwrap();
+    assert!(report.notes.iter().any(|note| note.contains("1000 draws")), "{:?}", report.notes);
+    let (value, low, high) = identified(method(&report.groups[0], "chinchilla"), "beta");
+    assert!(low <= BETA && BETA <= high, "{value} [{low}, {high}]");
+}
