@@ -60,7 +60,7 @@ pub fn render(series: &[Series], labels: Labels<'_>) -> String {
             canvas.put(&frame, mark, if mark.is_held_out { filled } else { hollow });
         }
     }
-    let mut lines = vec![labels.y.to_owned()];
+    let mut lines = vec![format!("{} over {}", labels.y, labels.x)];
     lines.extend(
         canvas
             .lines()
@@ -68,7 +68,7 @@ pub fn render(series: &[Series], labels: Labels<'_>) -> String {
             .enumerate()
             .map(|(row, line)| format!("{} ┤{line}", frame.y_label(row)).trim_end().to_owned()),
     );
-    lines.extend(frame.x_axis(labels.x));
+    lines.extend(frame.x_axis());
     lines.push(legend(series));
     lines.join("\n")
 }
@@ -133,9 +133,9 @@ impl Frame {
         format!("{value:6.3}").chars().take(6).collect()
     }
 
-    fn x_axis(&self, label: &str) -> [String; 2] {
+    fn x_axis(&self) -> [String; 2] {
         let mut line: Vec<char> = "─".repeat(WIDTH).chars().collect();
-        let mut names: Vec<char> = vec![' '; WIDTH + 8];
+        let mut names: Vec<char> = vec![' '; WIDTH + 2];
         for value in ticks((self.x.0.exp(), self.x.1.exp())) {
             let share = (value.ln() - self.x.0) / (self.x.1 - self.x.0);
             let column = below(share, WIDTH);
@@ -152,9 +152,7 @@ impl Frame {
         let line: String = line.into_iter().collect();
         let names: String = names.into_iter().collect();
         let names = names.trim_end();
-        // The label goes where the numbers leave room.
-        let pad = (WIDTH + 8).saturating_sub(8 + label.chars().count() + names.chars().count());
-        [format!("       └{line}"), format!("        {names}{}{label}", " ".repeat(pad.max(2)))]
+        [format!("       └{line}"), format!("        {names}")]
     }
 }
 

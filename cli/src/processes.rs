@@ -9,8 +9,9 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::process::{Child, Command};
 
-/// A process gets this long to end after its standard input closed.
-const STOP_TIMEOUT: Duration = Duration::from_secs(15);
+/// A process gets this long to end after its standard input closed: a worker has half a minute for
+/// the checkpoints of what it trains.
+const STOP_TIMEOUT: Duration = Duration::from_secs(40);
 
 /// Lines of a log shown when its process failed.
 const TAIL_LINES: usize = 12;

@@ -12,28 +12,22 @@ use crate::plot::{Labels, Mark, Series, render};
 const GROUPS_A_TABLE: usize = 4;
 
 /// The order of coefficients: what a reader looks for first. Others follow by name.
-const ORDER: [&str; 20] = [
-    "a",
-    "b",
-    "c",
-    "l_coefficient",
-    "l_exponent",
-    "loss_coefficient",
+const ORDER: [&str; 11] = [
     "loss_exponent",
-    "n_coefficient",
-    "n_exponent",
-    "d_coefficient",
-    "d_exponent",
-    "parameters_exponent",
-    "tokens_exponent",
+    "loss_coefficient",
     "E",
     "A",
     "B",
     "alpha",
     "beta",
-    "gamma",
-    "L0",
+    "parameters_exponent",
+    "tokens_exponent",
+    "parameters_coefficient",
+    "tokens_coefficient",
 ];
+
+/// The letters of the science for the long names of the JSON, so that four groups fit side by side.
+const LETTERS: [(&str, &str); 3] = [("loss_", "L_"), ("parameters_", "N_"), ("tokens_", "D_")];
 
 /// Above this C a study is no longer a demonstration: a day of one accelerator.
 const SMALL_FLOPS: f64 = 1e18;
@@ -78,17 +72,21 @@ fn method_part(report: &FitReport, method: &str, notes: &mut Footnotes) -> Strin
             Some((group.group.as_str(), fit))
         })
         .collect();
-    let mut formulas: Vec<&str> = Vec::new();
+    let mut parts = vec![method.to_owned()];
     for formula in fits.iter().flat_map(|(_, fit)| &fit.formulas) {
-        if !formulas.contains(&formula.as_str()) {
-            formulas.push(formula);
+        let formula = format!("  {}", lettered(formula));
+        if !parts.contains(&formula) {
+            parts.push(formula);
         }
     }
-    let mut parts = vec![format!("{method}: {}", formulas.join(",  "))];
     for chunk in fits.chunks(GROUPS_A_TABLE) {
         parts.push(coefficient_table(chunk, notes));
     }
     parts.join("\n")
+}
+
+fn lettered(text: &str) -> String {
+    LETTERS.iter().fold(text.to_owned(), |text, (name, letter)| text.replace(name, letter))
 }
 
 /// A column for each group, a row for each coefficient, the interval below the value.
@@ -102,7 +100,7 @@ fn coefficient_table(fits: &[(&str, &MethodFit)], notes: &mut Footnotes) -> Stri
     columns.extend(fits.iter().map(|(group, _)| *group));
     let mut rows: Vec<Vec<String>> = Vec::new();
     for name in names {
-        let mut row = vec![name.clone()];
+        let mut row = vec![lettered(name)];
         row.extend(fits.iter().map(|(_, fit)| cell(fit.coefficients.get(name), notes)));
         rows.push(row);
     }

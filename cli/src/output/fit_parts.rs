@@ -47,7 +47,7 @@ pub(crate) fn cell(estimate: Option<&EstimateView>, notes: &mut Footnotes) -> St
             format!("not\nidentified {}", notes.mark(reason))
         }
         Some(EstimateView::Identified { value, low, high }) => {
-            format!("{}\n[{}, {}]", number(*value), number(*low), number(*high))
+            format!("{}\n[{}, {}]", number(*value), end(*low), end(*high))
         }
     }
 }
@@ -62,6 +62,14 @@ pub(crate) fn number(value: f64) -> String {
         _ if size < 10.0 => format!("{value:.2}"),
         _ if size < 100.0 => format!("{value:.1}"),
         _ => format!("{value:.0}"),
+    }
+}
+
+/// An interval's end: far from 1 with one digit less, for an end is never so sure.
+fn end(value: f64) -> String {
+    match value.abs() {
+        size if size == 0.0 || (1e-3..1e4).contains(&size) => number(value),
+        _ => format!("{value:.1e}"),
     }
 }
 
@@ -81,7 +89,8 @@ pub(crate) fn conventions(report: &FitReport) -> String {
         "fits of study `{}`{provisional}\n\
          N {parameters}; D training tokens\n\
          C {flops}\n\
-         L {} in nats per token; {:.0} % intervals, {} draws by run, seed {}; inputs {}",
+         L {} in nats per token\n\
+         {:.0} % intervals, {} draws by run, seed {}; inputs {}",
         report.study,
         report.loss.trim_end_matches("_nats").replace('_', " "),
         100.0 * report.confidence,
