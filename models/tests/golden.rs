@@ -113,7 +113,6 @@ fn check(architecture: &str, forms: &[Form]) {
             for &form in forms {
                 let ratio = worst_ratio(&case, form, device);
                 assert!(ratio <= 1.0, "{name} {form:?} {device:?}: {ratio} of the bound");
-                println!("{name} {form:?} {device:?}: {ratio:.3} of the bound");
             }
         }
     }

@@ -120,7 +120,7 @@ fn one_batch_is_learnt_by_heart(architecture: Architecture) {
                     let mean = &*mean / (1.0 - 0.9_f64.powi(step));
                     let square = &*square / (1.0 - 0.99_f64.powi(step));
                     let mut parameter = parameter.shallow_clone();
-                    let _ = parameter.g_sub_(&(mean / (square.sqrt() + 1e-8) * 0.01));
+                    parameter -= mean / (square.sqrt() + 1e-8) * 0.01;
                 }
             });
         }
@@ -293,16 +293,18 @@ fn names_and_shapes_of_the_smallest_models_are_pinned() {
         let shape = Shape { vocab_size: 5, d_model: 4, n_layers, n_heads: 2, ffn_hidden: 3 };
         let config = ModelConfig::new(architecture, shape).unwrap();
         let model = LanguageModel::new(&config, Device::Cpu, 1).unwrap();
-        let lines = model.named_parameters().into_iter();
-        lines
+        let parameters = model.named_parameters().into_iter();
+        let lines: Vec<String> = parameters
             .filter(|(name, _)| !name.starts_with("layers.1."))
             .map(|(name, tensor)| format!("{name} {:?}\n", tensor.size()))
-            .collect()
+            .collect();
+        lines.concat()
     };
     let channel = "layers.0.channel.gate.weight [3, 4]\nlayers.0.channel.up.weight [3, 4]\n\
                    layers.0.channel.down.weight [4, 3]\n";
     let mixer = |names: &str| -> String {
-        names.split(' ').map(|name| format!("layers.0.mixer.{name}.weight [4, 4]\n")).collect()
+        let line = |name: &str| format!("layers.0.mixer.{name}.weight [4, 4]\n");
+        names.split(' ').map(line).collect::<Vec<_>>().concat()
     };
     let gate = "layers.0.mixer.gate_down.weight [2, 4]\nlayers.0.mixer.gate_up.weight [4, 2]\n";
     let embedding = "embedding.weight [5, 4]\n";
