@@ -62,6 +62,7 @@ pub enum Input {
 
 /// What must be done.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "one or two live at a time, and briefly")]
 pub enum Effect {
     /// Tell the trainer.
     Tell(to_trainer::Kind),
@@ -169,10 +170,12 @@ impl Attempt {
             State::Running | State::Preempting { .. } | State::Stopping { end: Some(_), .. } => {
                 self.outbox.push(event, now_ms);
             }
-            // A trainer's last log lines may come after its end; they tell nothing that counts.
-            State::Reporting { .. } | State::Finishing { .. } => {}
-            // The lease is gone: nothing of the attempt is reported any more.
-            State::Stopping { end: None, .. } | State::Over => {}
+            // A trainer's last log lines may come after its end and tell nothing that counts; and
+            // without a lease nothing of the attempt is reported any more.
+            State::Reporting { .. }
+            | State::Finishing { .. }
+            | State::Stopping { end: None, .. }
+            | State::Over => {}
         }
         Vec::new()
     }

@@ -31,7 +31,7 @@ const MESSAGE_CAPACITY: usize = 64;
 const TELL_CAPACITY: usize = 16;
 
 /// Loading libtorch from a cold disk is slow; beyond this it hangs.
-const READY_TIMEOUT: Duration = Duration::from_secs(120);
+const READY_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// A trainer that closed its pipe exits within this time, or is killed.
 const EXIT_GRACE: Duration = Duration::from_secs(5);
@@ -245,13 +245,13 @@ impl Process {
         if is_killed || pipe_error.is_some() {
             self.kill();
         }
-        let status = match tokio::time::timeout(EXIT_GRACE, self.child.wait()).await {
-            Ok(status) => status,
-            Err(_) => {
-                is_killed = true;
-                self.kill();
-                self.child.wait().await
-            }
+        let exited = tokio::time::timeout(EXIT_GRACE, self.child.wait()).await;
+        let status = if let Ok(status) = exited {
+            status
+        } else {
+            is_killed = true;
+            self.kill();
+            self.child.wait().await
         };
         let stderr_task = lines.abort_handle();
         let last_lines = match tokio::time::timeout(STDERR_GRACE, lines).await {

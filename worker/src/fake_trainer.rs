@@ -43,8 +43,8 @@ struct Failure {
 }
 
 impl Failure {
-    fn new(end: AttemptEnd, message: impl ToString) -> Self {
-        Self { end, message: message.to_string() }
+    fn new(end: AttemptEnd, message: impl Into<String>) -> Self {
+        Self { end, message: message.into() }
     }
 
     /// With the causes of an error.

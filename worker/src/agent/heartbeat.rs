@@ -22,12 +22,12 @@ pub(super) async fn run(shared: &Shared) -> AgentError {
 }
 
 async fn beat(shared: &Shared) -> Result<(), AgentError> {
-    let worker_id = shared.worker_id();
+    let n_known = shared.n_registrations();
     let lease_tokens = shared.board.borrow().tokens();
-    let request = v1::HeartbeatRequest { worker_id: worker_id.clone(), lease_tokens };
+    let request = v1::HeartbeatRequest { worker_id: shared.worker_id(), lease_tokens };
     match shared.client.heartbeat(request, shared.heartbeat_timeout()).await {
         // What it says about leases it says about a stranger's: asked again under the new name.
-        Ok(response) if response.is_unknown_worker => shared.register_again(&worker_id).await,
+        Ok(response) if response.is_unknown_worker => shared.register_again(n_known).await,
         Ok(response) => {
             for token in response.stale_lease_tokens {
                 shared.stop(token, "the lease is gone").await;
@@ -36,7 +36,7 @@ async fn beat(shared: &Shared) -> Result<(), AgentError> {
         }
         Err(error) => match error.class() {
             ErrorClass::RetryLater => Ok(()),
-            ErrorClass::RegisterAgain => shared.register_again(&worker_id).await,
+            ErrorClass::RegisterAgain => shared.register_again(n_known).await,
             ErrorClass::GiveUp => Err(error.into()),
         },
     }

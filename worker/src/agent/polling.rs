@@ -19,8 +19,8 @@ const MAX_WAIT_MS: u64 = 30_000;
 pub(super) async fn run(shared: &Shared) -> AgentError {
     let mut backoff = Backoff::default();
     loop {
-        let worker_id = shared.worker_id();
-        match poll(shared, &worker_id).await {
+        let n_known = shared.n_registrations();
+        match poll(shared).await {
             Ok(response) => {
                 backoff = Backoff::default();
                 take(shared, response).await;
@@ -28,7 +28,7 @@ pub(super) async fn run(shared: &Shared) -> AgentError {
             Err(error) => match error.class() {
                 ErrorClass::RetryLater => backoff.wait().await,
                 ErrorClass::RegisterAgain => {
-                    if let Err(error) = shared.register_again(&worker_id).await {
+                    if let Err(error) = shared.register_again(n_known).await {
                         return error;
                     }
                 }
@@ -41,10 +41,10 @@ pub(super) async fn run(shared: &Shared) -> AgentError {
 /// One poll. It is given up when it asks for the wrong thing: no work although a slot became free,
 /// or work although none is left. A poll for work is not given up because a further slot became
 /// free, since an assignment could be on its way: were there more work, it would be answered.
-async fn poll(shared: &Shared, worker_id: &str) -> Result<v1::NextResponse, ClientError> {
+async fn poll(shared: &Shared) -> Result<v1::NextResponse, ClientError> {
     let n_free_slots = shared.board.borrow().n_free_slots();
     let request =
-        v1::NextRequest { worker_id: worker_id.to_owned(), n_free_slots, max_wait_ms: MAX_WAIT_MS };
+        v1::NextRequest { worker_id: shared.worker_id(), n_free_slots, max_wait_ms: MAX_WAIT_MS };
     let is_wrong = |n_free_now: u32| match n_free_slots {
         0 => n_free_now > 0,
         n_asked => n_free_now < n_asked,

@@ -2,6 +2,7 @@
 //!
 //! It decides nothing.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -40,6 +41,8 @@ pub(super) struct Shared {
     pub(super) clock: Monotonic,
     capabilities: v1::Capabilities,
     registration: Mutex<Registration>,
+    /// Grows with each registration; the coordinator may give the same identifier again.
+    n_registrations: AtomicU64,
     /// One registration at a time.
     registering: tokio::sync::Mutex<()>,
     pub(super) board: watch::Sender<Board>,
@@ -62,6 +65,7 @@ impl Shared {
             clock: Monotonic::start(),
             capabilities,
             registration: Mutex::new(registration),
+            n_registrations: AtomicU64::new(1),
             registering: tokio::sync::Mutex::new(()),
             board: watch::Sender::new(Board::new(n_slots)),
             slots,
@@ -90,22 +94,26 @@ impl Shared {
         (self.registration().lease_term / 2).max(SHORTEST_TIMEOUT)
     }
 
-    /// Registers again, unless that has happened since `known_id` was the identifier. The leases
+    /// How often this worker has registered; taken before a call, it says later whether another
+    /// loop has registered again meanwhile.
+    pub(super) fn n_registrations(&self) -> u64 {
+        self.n_registrations.load(Ordering::Acquire)
+    }
+
+    /// Registers again, unless that has happened since `n_registrations` was asked for. The leases
     /// stay: whether they still live is the next heartbeat's answer.
-    pub(super) async fn register_again(&self, known_id: &str) -> Result<(), AgentError> {
+    pub(super) async fn register_again(&self, n_known: u64) -> Result<(), AgentError> {
         let _one_at_a_time = self.registering.lock().await;
-        if self.worker_id() != known_id {
+        if self.n_registrations() != n_known {
             return Ok(());
         }
-        tracing::info!(
-            worker.id = known_id,
-            "the coordinator forgot this worker; registering again"
-        );
+        tracing::info!("the coordinator forgot this worker; registering again");
         let new = register(&self.client, &self.config, &self.capabilities).await?;
         if new.artifact_store_uri != self.artifact_store_uri() {
             return Err(AgentError::ArtifactStoreMoved { uri: new.artifact_store_uri });
         }
         *self.registration() = new;
+        self.n_registrations.fetch_add(1, Ordering::Release);
         Ok(())
     }
 

@@ -25,7 +25,7 @@ use crate::clock;
 const FIRST_RESTART_PAUSE: Duration = Duration::from_secs(1);
 
 /// The longest pause between two starts.
-const LONGEST_RESTART_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_RESTART_PAUSE: Duration = Duration::from_mins(1);
 
 /// A call that is on its way, and becomes what it was answered.
 type Sending = Pin<Box<dyn Future<Output = Input> + Send>>;

@@ -82,7 +82,7 @@ impl Run<'_> {
             }
             self.state.advance();
             let step = self.state.step;
-            self.go_wrong(trainer, step)?;
+            self.go_wrong(trainer, step);
             if trainer.faults.diverge_at == Some(step) {
                 let message = format!("the loss of step {step} is not finite");
                 return Err(Failure::new(AttemptEnd::Diverged, message));
@@ -99,7 +99,7 @@ impl Run<'_> {
         Ok(AttemptEnd::Succeeded)
     }
 
-    fn go_wrong(&self, trainer: &Trainer, step: u64) -> Result<(), Failure> {
+    fn go_wrong(&self, trainer: &Trainer, step: u64) {
         let is_first = self.assignment.attempt == 1;
         assert!(
             !(is_first && trainer.faults.crash_at == Some(step)),
@@ -110,7 +110,6 @@ impl Run<'_> {
                 std::thread::park();
             }
         }
-        Ok(())
     }
 
     fn point(&self, trainer: &mut Trainer) -> Result<(), Failure> {

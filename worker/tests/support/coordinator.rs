@@ -128,7 +128,7 @@ impl FakeCoordinator {
         };
         match tokio::time::timeout(Duration::from_secs(30), found).await {
             Ok(found) => found,
-            Err(_) => panic!("not seen: {what}; {:#?}", self.lock()),
+            Err(elapsed) => panic!("{elapsed}: not seen: {what}; {:#?}", self.lock()),
         }
     }
 
@@ -143,10 +143,10 @@ impl FakeCoordinator {
     }
 
     /// Says that something happened, and answers.
-    fn answer<T>(&self, seen: MutexGuard<'_, Seen>, response: T) -> Result<Response<T>, Status> {
+    fn answer<T>(&self, seen: MutexGuard<'_, Seen>, response: T) -> Response<T> {
         drop(seen);
         self.inner.changed.notify_waiters();
-        Ok(Response::new(response))
+        Response::new(response)
     }
 
     fn take_next(seen: &mut Seen, n_free_slots: u32) -> Option<v1::NextResponse> {
@@ -175,7 +175,7 @@ impl WorkerService for FakeCoordinator {
             artifact_store_uri: self.inner.uri.clone(),
             nonce_key: NONCE_KEY.to_owned(),
         };
-        self.answer(seen, response)
+        Ok(self.answer(seen, response))
     }
 
     async fn confirm_artifact_store(
@@ -187,7 +187,7 @@ impl WorkerService for FakeCoordinator {
             return Err(Status::failed_precondition("that is not the nonce"));
         }
         seen.n_confirmed += 1;
-        self.answer(seen, v1::ConfirmArtifactStoreResponse {})
+        Ok(self.answer(seen, v1::ConfirmArtifactStoreResponse {}))
     }
 
     async fn next(
@@ -224,7 +224,7 @@ impl WorkerService for FakeCoordinator {
             is_unknown_worker: seen.forgets_workers,
         };
         seen.heartbeats.push(tokens);
-        self.answer(seen, response)
+        Ok(self.answer(seen, response))
     }
 
     async fn report(
@@ -237,7 +237,7 @@ impl WorkerService for FakeCoordinator {
         if !stale {
             seen.reports.push(report);
         }
-        self.answer(seen, v1::ReportResponse { stale })
+        Ok(self.answer(seen, v1::ReportResponse { stale }))
     }
 
     async fn finish(
@@ -246,7 +246,7 @@ impl WorkerService for FakeCoordinator {
     ) -> Result<Response<v1::FinishResponse>, Status> {
         let mut seen = self.enter()?;
         seen.finishes.push(request.into_inner());
-        self.answer(seen, v1::FinishResponse { stale: false })
+        Ok(self.answer(seen, v1::FinishResponse { stale: false }))
     }
 
     async fn deregister(
@@ -255,6 +255,6 @@ impl WorkerService for FakeCoordinator {
     ) -> Result<Response<v1::DeregisterResponse>, Status> {
         let mut seen = self.enter()?;
         seen.n_deregistered += 1;
-        self.answer(seen, v1::DeregisterResponse {})
+        Ok(self.answer(seen, v1::DeregisterResponse {}))
     }
 }
