@@ -228,14 +228,14 @@ fn schema_and_completions_need_nothing() {
 
 /// L = 1.7 + 400/N^0.34 + 410/D^0.28 on a grid, as a file.
 fn planted() -> String {
-    let mut text = "params,tokens,flops,loss\n".to_owned();
+    let mut lines = vec!["params,tokens,flops,loss".to_owned()];
     for n in [1e6_f64, 3e6, 1e7, 3e7, 1e8, 3e8] {
         for d in [2e7_f64, 1e8, 5e8, 2e9] {
             let loss = 1.7 + 400.0 / n.powf(0.34) + 410.0 / d.powf(0.28);
-            text.push_str(&format!("{n},{d},{},{loss}\n", 6.0 * n * d));
+            lines.push(format!("{n},{d},{},{loss}", 6.0 * n * d));
         }
     }
-    text
+    lines.join("\n")
 }
 
 #[test]
