@@ -1,5 +1,7 @@
 //! The program as people run it: output, errors and exit statuses, without a coordinator.
 
+#![expect(clippy::unwrap_used, reason = "the helpers of tests fail as tests do")]
+
 use std::path::Path;
 use std::process::{Command, Output};
 

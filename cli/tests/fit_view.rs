@@ -132,6 +132,7 @@ fn report() -> FitReport {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "the whole output stands in the snapshot")]
 fn a_report_shows_tables_held_out_runs_the_plot_and_what_is_not_known() {
     assert_snapshot!(report().table(), @r"
     fits of study `demo`
