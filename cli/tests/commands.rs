@@ -82,7 +82,7 @@ fn plan_prints_a_table_and_a_hint() {
     --- err
 
     hint: `gradus apply tiny.yaml` hands it to a coordinator
-    ")
+    ");
     });
 }
 
@@ -112,7 +112,7 @@ fn an_unknown_key_is_one_error_with_its_place_and_nothing_is_stored() {
     --- out
     --- err
     error: tiny.yaml:13:11: `stages[0].recipe.pretrain.training.sequence_lenght`: unknown field `sequence_lenght`, expected one of `sequence_length`, `batch_sequences`, `seed`, `precision`, `optimizer`, `schedule`; did you mean `sequence_length`?
-    ")
+    ");
     });
     assert!(!folder.path().join(".gradus").exists());
 }
@@ -126,7 +126,7 @@ fn an_impossible_shape_is_one_error_with_its_place() {
     --- out
     --- err
     error: tiny.yaml:11:17: `stages[0].recipe.pretrain.model.d_model`: cell `llama`: `d_model` is 33; valid: a multiple of `n_heads` 2, such as 32 or 34
-    ")
+    ");
     });
 }
 
@@ -151,7 +151,7 @@ fn a_pattern_without_files_is_one_error_with_its_place() {
     --- out
     --- err
     error: tiny.yaml:5:29: `data.corpora[0].files[0]`: `words/*.txt` matches no file in `.`; names are relative to the study file, and `*` stands for any part of a file name
-    ")
+    ");
     });
 }
 
@@ -165,7 +165,7 @@ fn a_missing_study_file_is_a_wrong_command() {
     --- err
     error: could not read the study file `no.yaml`
       because: No such file or directory (os error 2)
-    ")
+    ");
     });
 }
 
@@ -180,7 +180,7 @@ fn a_folder_without_a_store_is_unreachable() {
     error: no coordinator is named, and there is no `./.gradus` here
 
     hint: `gradus up` starts one here; `--coordinator URL` names another
-    ")
+    ");
     });
     assert_eq!(gradus(folder.path(), &["apply", "tiny.yaml"]).status.code(), Some(3));
 }
@@ -198,7 +198,7 @@ fn a_coordinator_that_does_not_answer_is_unreachable() {
     error: no coordinator answers at http://127.0.0.1:1
 
     hint: `gradus up` starts one here; `--coordinator URL` names another
-    ")
+    ");
     });
 }
 
@@ -268,7 +268,7 @@ fn a_column_that_is_not_there_is_a_wrong_command() {
     --- out
     --- err
     error: there is no column `flop`; the columns are `params`, `tokens`, `flops`, `loss`
-    ")
+    ");
     });
     let args = ["fit", "--csv", "points.csv", "--law", "powr", "--c", "flops", "--loss", "loss"];
     with_filters(|| {
@@ -277,7 +277,7 @@ fn a_column_that_is_not_there_is_a_wrong_command() {
     --- out
     --- err
     error: no law is called `powr`; the laws are `power`, `power_floor`, `chinchilla`
-    ")
+    ");
     });
 }
 
