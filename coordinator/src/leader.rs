@@ -83,12 +83,11 @@ impl Leader {
     pub fn enter(&self, worker: &WorkerId, n_slots: u32, capabilities: Capabilities) {
         let now_ms = self.clock.monotonic_ms();
         let mut inner = self.lock();
-        match inner.posts.get_mut(worker) {
-            Some(post) => post.register_again(n_slots, capabilities, now_ms),
-            None => {
-                let post = Post::new(n_slots, capabilities, WorkerState::Joining, now_ms);
-                inner.posts.insert(worker.clone(), post);
-            }
+        if let Some(post) = inner.posts.get_mut(worker) {
+            post.register_again(n_slots, capabilities, now_ms);
+        } else {
+            let post = Post::new(n_slots, capabilities, WorkerState::Joining, now_ms);
+            inner.posts.insert(worker.clone(), post);
         }
     }
 

@@ -42,7 +42,9 @@ pub async fn round(app: &App) -> Result<(), StoreError> {
         tracing::warn!(leases.expired = changed.revoked.len(), "leases ran out");
         app.leader.revoke(&changed.revoked);
         // What the store no longer knew as live is no lease either.
-        expired.iter().for_each(|token| app.leader.ended(*token));
+        for token in &expired {
+            app.leader.ended(*token);
+        }
         app.nudge.notify_one();
     }
     let lost = app.leader.lost_workers();

@@ -1,5 +1,7 @@
 //! A whole coordinator on loopback ports, spoken to as a worker speaks: over gRPC.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use std::time::Duration;
 
 use coordinator::config::Config;
@@ -106,9 +108,9 @@ fn poll(worker_id: &str, n_free_slots: u32) -> v1::NextRequest {
     v1::NextRequest { worker_id: worker_id.into(), n_free_slots, max_wait_ms: 30_000 }
 }
 
-fn reference(name: &str) -> Option<v1::ArtifactRef> {
+fn reference(name: &str) -> v1::ArtifactRef {
     let hash = ContentHash::of(name.as_bytes()).to_string();
-    Some(v1::ArtifactRef { key: name.into(), hash, n_bytes: 1 })
+    v1::ArtifactRef { key: name.into(), hash, n_bytes: 1 }
 }
 
 fn report(lease_token: u64, kind: v1::event::Kind) -> v1::ReportRequest {
@@ -139,7 +141,7 @@ async fn a_worker_carries_a_study_through() {
         let result = match assignment.work.unwrap() {
             v1::assignment::Work::PrepareData(_) => {
                 v1::event::Kind::Preparation(v1::PreparationResult {
-                    manifest: reference("data/manifest.json"),
+                    manifest: Some(reference("data/manifest.json")),
                     n_training_tokens: 10,
                     n_validation_tokens: 2,
                     vocab_size: 257,
@@ -147,8 +149,8 @@ async fn a_worker_carries_a_study_through() {
             }
             v1::assignment::Work::Train(train) => v1::event::Kind::Checkpoint(v1::Checkpoint {
                 step: *train.data_point_steps.last().unwrap(),
-                manifest: reference("run/manifest.json"),
-                weights: reference("run/model.safetensors"),
+                manifest: Some(reference("run/manifest.json")),
+                weights: Some(reference("run/model.safetensors")),
                 is_data_point: true,
                 n_bytes: 2,
             }),

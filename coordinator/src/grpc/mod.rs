@@ -54,7 +54,6 @@ pub async fn serve(app: Arc<App>, incoming: TcpIncoming) -> Result<(), GrpcError
     Ok(())
 }
 
-#[expect(clippy::result_large_err, reason = "tonic's interceptors answer with its status")]
 fn authorize(token: Option<&str>, request: Request<()>) -> Result<Request<()>, Status> {
     let header = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
     if auth::is_authorized(token, header) {

@@ -38,16 +38,16 @@ impl ApiError {
     fn code(&self) -> Code {
         match self {
             Self::Decode(_) | Self::NoSlots | Self::TooManyEvents { .. } => Code::InvalidArgument,
-            Self::ProtocolVersion { .. } | Self::WrongNonce { .. } => Code::FailedPrecondition,
+            Self::ProtocolVersion { .. }
+            | Self::WrongNonce { .. }
+            | Self::Store(StoreError::ReadOnly) => Code::FailedPrecondition,
             Self::UnknownWorker { .. } | Self::Store(StoreError::NotFound { .. }) => Code::NotFound,
-            Self::Store(StoreError::ReadOnly) => Code::FailedPrecondition,
-            Self::Stopping => Code::Unavailable,
+            Self::Stopping | Self::Artifact(_) => Code::Unavailable,
             Self::Store(error) => match error.class() {
                 StoreErrorClass::RetryNow | StoreErrorClass::RetryLater => Code::Unavailable,
                 StoreErrorClass::GiveUp => Code::FailedPrecondition,
                 StoreErrorClass::Bug => Code::Internal,
             },
-            Self::Artifact(_) => Code::Unavailable,
         }
     }
 }

@@ -123,7 +123,7 @@ fn a_silent_worker_is_lost_after_two_terms() {
     advance(&leader, 2 * TERM_MS - MOMENT_MS);
     assert!(leader.lost_workers().is_empty());
     advance(&leader, 2 * MOMENT_MS);
-    assert_eq!(leader.lost_workers(), [worker.clone()]);
+    assert_eq!(leader.lost_workers(), std::slice::from_ref(&worker));
     leader.renew(&worker, &[]);
     assert!(leader.lost_workers().is_empty());
 }

@@ -3,7 +3,7 @@
 use domain::attempt::AttemptEnd;
 use domain::run::RunState;
 
-use super::fixture::*;
+use super::fixture::{Fixture, is_ended, run_ids, source, study};
 use crate::store::{ApplyOutcome, Store, StoreError};
 
 pub(in crate::store) async fn a_study_without_its_sources_leaves_nothing(f: &Fixture<impl Store>) {

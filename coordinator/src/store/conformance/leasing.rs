@@ -3,8 +3,8 @@
 use domain::attempt::AttemptEnd;
 use domain::ids::LeaseToken;
 
-use super::fixture::*;
-use crate::store::{AssignmentDetails, Finished, Store};
+use super::fixture::{Fixture, checkpoint, is_ended, last_step, placement, registration};
+use crate::store::{AssignmentDetails, Changed, Finished, Store};
 
 pub(in crate::store) async fn work_is_granted_once_and_tokens_grow(f: &Fixture<impl Store>) {
     let worker = f.prepared().await;
@@ -52,7 +52,7 @@ pub(in crate::store) async fn an_expired_lease_is_given_to_another_worker(f: &Fi
     let lost = f.grant_first(&first).await;
     let changed = f.store.expire_leases(&[lost.token]).await.unwrap();
     assert_eq!(changed.revoked, [(lost.token, first)]);
-    assert_eq!(f.store.expire_leases(&[lost.token]).await.unwrap(), Default::default());
+    assert_eq!(f.store.expire_leases(&[lost.token]).await.unwrap(), Changed::default());
     assert!(f.store.assignment(lost.token).await.unwrap().is_none());
     let second = f.worker().await;
     let placements = [placement(&lost.work, &second)];
@@ -85,7 +85,7 @@ pub(in crate::store) async fn a_worker_that_leaves_gives_its_work_back(f: &Fixtu
     assert_eq!(changed.revoked, [(granted.token, worker.clone())]);
     assert!(f.queued_ids().await.contains(&granted.work));
     assert!(f.store.live_workers().await.unwrap().is_empty());
-    assert_eq!(f.store.deregister_worker(&worker).await.unwrap(), Default::default());
+    assert_eq!(f.store.deregister_worker(&worker).await.unwrap(), Changed::default());
 }
 
 pub(in crate::store) async fn a_lost_worker_loses_its_leases_and_may_come_back(
@@ -93,7 +93,7 @@ pub(in crate::store) async fn a_lost_worker_loses_its_leases_and_may_come_back(
 ) {
     let worker = f.prepared().await;
     let granted = f.grant_first(&worker).await;
-    let changed = f.store.close_lost_workers(&[worker.clone()]).await.unwrap();
+    let changed = f.store.close_lost_workers(std::slice::from_ref(&worker)).await.unwrap();
     assert_eq!(changed.revoked, [(granted.token, worker.clone())]);
     assert!(!f.store.confirm_worker(&worker).await.unwrap());
     let again = registration("w_0", "machine", 0);

@@ -3,7 +3,7 @@
 use domain::attempt::AttemptEnd;
 use domain::ids::WorkId;
 
-use super::fixture::*;
+use super::fixture::{Fixture, checkpoint, placement, point};
 use crate::store::{Finished, Granted, Reported, Store};
 
 /// How often each race is run.

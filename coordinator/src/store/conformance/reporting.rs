@@ -3,7 +3,7 @@
 use domain::attempt::AttemptEnd;
 use domain::ids::LeaseToken;
 
-use super::fixture::*;
+use super::fixture::{Fixture, checkpoint, is_ended, last_step, numerics, placement, point};
 use crate::store::{Finished, LogLevel, ReportEvent, Reported, Store};
 
 fn stored(reported: &Reported) -> bool {

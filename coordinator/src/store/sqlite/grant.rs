@@ -24,14 +24,13 @@ impl Command for Grant {
         let mut active = BTreeMap::new();
         let mut granted = Vec::with_capacity(self.0.len());
         for placement in self.0 {
-            let is_active = match active.get(&placement.worker) {
-                Some(is_active) => *is_active,
-                None => {
-                    let state = state_of(tx, &placement.worker).await?;
-                    let is_active = state == Some(WorkerState::Active);
-                    active.insert(placement.worker.clone(), is_active);
-                    is_active
-                }
+            let is_active = if let Some(is_active) = active.get(&placement.worker) {
+                *is_active
+            } else {
+                let state = state_of(tx, &placement.worker).await?;
+                let is_active = state == Some(WorkerState::Active);
+                active.insert(placement.worker.clone(), is_active);
+                is_active
             };
             if is_active {
                 granted.extend(grant_one(tx, placement).await?);

@@ -101,12 +101,13 @@ impl SqliteStore {
     /// [`StoreError::ReadOnly`] afterwards.
     pub async fn close(&self) {
         drop(take(&self.writer));
-        if let Some(task) = take(&self.task) {
-            if let Err(error) = task.await {
-                tracing::error!(error = %error, "the store's writer ended badly");
-            }
-        }
+        // The writer is the last to close, so that it folds the write-ahead log into the file.
         self.readers.close().await;
+        if let Some(task) = take(&self.task)
+            && let Err(error) = task.await
+        {
+            tracing::error!(error = %error, "the store's writer ended badly");
+        }
     }
 
     async fn write<C: Command>(&self, command: C) -> Result<C::Answer, StoreError> {

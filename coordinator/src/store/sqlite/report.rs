@@ -12,7 +12,7 @@ use super::error::from_driver;
 use super::evaluations;
 use super::points;
 use super::writer::{Command, Tx};
-use crate::store::{Artifact, Numerics, ReportEvent, Reported, StoreError};
+use crate::store::{Artifact, LogLevel, Numerics, ReportEvent, Reported, StoreError};
 
 pub(super) struct Report {
     pub(super) token: LeaseToken,
@@ -93,19 +93,7 @@ async fn store(tx: &mut Tx, holder: &mut Holder, event: ReportEvent) -> Result<b
             }
         }
         (ReportEvent::Log { at_ms, level, text }, _) => {
-            sqlx::query(
-                "INSERT INTO log_lines (work_id, attempt, at_ms, level, text)
-VALUES (?, ?, ?, ?, ?)
-ON CONFLICT (work_id, attempt, at_ms, text) DO NOTHING",
-            )
-            .bind(holder.work.as_str())
-            .bind(holder.attempt)
-            .bind(at_ms)
-            .bind(level.label())
-            .bind(text)
-            .execute(&mut tx.conn)
-            .await
-            .map_err(from_driver)?;
+            store_log(tx, holder, at_ms, level, &text).await?;
         }
         (
             ReportEvent::Checkpoint { step, manifest, weights, is_data_point, n_bytes },
@@ -154,6 +142,29 @@ WHERE id = ?",
         }
     }
     Ok(false)
+}
+
+async fn store_log(
+    tx: &mut Tx,
+    holder: &Holder,
+    at_ms: i64,
+    level: LogLevel,
+    text: &str,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO log_lines (work_id, attempt, at_ms, level, text)
+VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (work_id, attempt, at_ms, text) DO NOTHING",
+    )
+    .bind(holder.work.as_str())
+    .bind(holder.attempt)
+    .bind(at_ms)
+    .bind(level.label())
+    .bind(text)
+    .execute(&mut tx.conn)
+    .await
+    .map_err(from_driver)?;
+    Ok(())
 }
 
 /// The attempt works; its numerics are the run's when it is the first.

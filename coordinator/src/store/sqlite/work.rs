@@ -135,6 +135,7 @@ async fn wait_for_data(
 }
 
 /// The counters of a row.
+#[expect(clippy::struct_field_names, reason = "the columns' names: every count is `n_…`")]
 #[derive(Debug, Clone, Copy)]
 struct Counts {
     n_attempts: i64,

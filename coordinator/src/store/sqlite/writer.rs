@@ -198,7 +198,9 @@ async fn commit(tx: &mut Tx, batch: &mut Vec<Box<dyn Job>>) {
             Err(describe(&error))
         }
     };
-    settles.into_iter().for_each(|settle| settle(committed.clone()));
+    for settle in settles {
+        settle(committed.clone());
+    }
 }
 
 /// Runs one command between savepoints. The error is that of the savepoints, after which the
