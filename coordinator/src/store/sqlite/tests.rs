@@ -157,6 +157,8 @@ async fn a_store_of_a_newer_build_is_refused() {
     let store = open_in(directory.path()).await.unwrap();
     store.close().await;
     drop(store);
+    let log = std::fs::metadata(directory.path().join("store.db-wal"));
+    assert_eq!(log.map_or(0, |log| log.len()), 0, "the log is folded into the file");
     let url = format!("sqlite:{}", path.display());
     let mut conn = SqliteConnection::connect(&url).await.unwrap();
     sqlx::query(

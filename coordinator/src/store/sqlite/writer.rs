@@ -158,6 +158,10 @@ async fn write(
             drop(changes.send(event));
         }
     }
+    // A copy of the one file is then a copy of the store.
+    if let Err(error) = tx.execute("PRAGMA wal_checkpoint(TRUNCATE)").await {
+        tracing::warn!(error = describe(&error), "could not fold the log into the store's file");
+    }
     if let Err(error) = tx.conn.close().await {
         tracing::warn!(error = %error, "could not close the store cleanly");
     }
