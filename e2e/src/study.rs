@@ -90,7 +90,8 @@ fn text() -> String {
     let mut state: u64 = 7;
     for line in 0..1500 {
         // A linear congruential generator (Knuth's MMIX constants): varied, the same everywhere.
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let words = ["the", "step", "climbs", "a", "ladder", "of", "sizes", "slowly"];
         let first = words[(state >> 40) as usize % words.len()];
         let second = words[(state >> 50) as usize % words.len()];

@@ -90,7 +90,12 @@ impl<S: Store> Fixture<S> {
 
     /// Applies the study and carries out its data preparation, so that its runs are queued.
     pub(in crate::store) async fn prepared(&self) -> WorkerId {
-        self.apply(&[]).await;
+        self.prepared_with(&[]).await
+    }
+
+    /// The same with a changed study file.
+    pub(in crate::store) async fn prepared_with(&self, changes: &[(&str, &str)]) -> WorkerId {
+        self.apply(changes).await;
         let worker = self.worker().await;
         let granted = self.grant_first(&worker).await;
         assert_eq!(granted.work.kind(), "preparation");

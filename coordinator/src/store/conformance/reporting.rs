@@ -1,7 +1,7 @@
 //! What attempts have to say, once and twice, in time and late.
 
 use domain::attempt::AttemptEnd;
-use domain::ids::LeaseToken;
+use domain::ids::{LeaseToken, WorkId};
 
 use super::fixture::{Fixture, checkpoint, is_ended, last_step, numerics, placement, point};
 use crate::store::{Finished, LogLevel, ReportEvent, Reported, Store};
@@ -48,6 +48,25 @@ pub(in crate::store) async fn a_new_study_of_an_old_run_gets_its_evaluations(
     f.apply(&[("name: tiny", "name: other"), ("design:", more)]).await;
     let after = f.queued_ids().await.into_iter().filter(|w| w.kind() == "evaluation").count();
     assert_eq!((before, after), (1, 2));
+}
+
+/// Aim: damaged weights of one attempt do not fail a data point that the next attempt writes again.
+pub(in crate::store) async fn an_evaluation_that_failed_is_queued_when_its_weights_come_again(
+    f: &Fixture<impl Store>,
+) {
+    let one_failure = "version: 1\nruntime: {max_failures: 1}";
+    let worker = f.prepared_with(&[("version: 1", one_failure)]).await;
+    let first = f.grant_first(&worker).await;
+    f.report(first.token, checkpoint(20, true)).await;
+    f.store.expire_leases(&[first.token]).await.unwrap();
+    let is_evaluation = |work: &WorkId| work.kind() == "evaluation";
+    let evaluation = f.queued_ids().await.into_iter().find(is_evaluation).unwrap();
+    let granted = f.store.grant(&[placement(&evaluation, &worker)]).await.unwrap().remove(0);
+    f.finish(granted.token, AttemptEnd::BadCheckpoint).await;
+    assert!(!f.queued_ids().await.iter().any(is_evaluation));
+    let second = f.store.grant(&[placement(&first.work, &worker)]).await.unwrap().remove(0);
+    f.report(second.token, checkpoint(20, true)).await;
+    assert!(f.queued_ids().await.iter().any(is_evaluation));
 }
 
 pub(in crate::store) async fn a_stale_token_changes_nothing(f: &Fixture<impl Store>) {

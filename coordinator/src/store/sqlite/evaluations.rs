@@ -2,16 +2,19 @@
 //!
 //! Their results come with `report`.
 
+use domain::attempt::AttemptEnd;
 use domain::cell::Identity;
-use domain::ids::{ContentHash, EvaluationId, RunId};
+use domain::ids::{ContentHash, EvaluationId, RunId, WorkId};
 use domain::recipe::{CellConfig, EvaluationConfig, VALIDATION_LOSS_VERSION};
+use domain::run::RunState;
 use domain::spec::{EvaluateSpec, EvaluationTask, FlopKind};
 use serde_json::json;
 
+use super::change::retry_if_over;
 use super::convert::{from_json, signed};
 use super::error::from_driver;
 use super::writer::Tx;
-use crate::store::StoreError;
+use crate::store::{Changed, StoreError};
 
 /// A forward pass is a third of forward and backward.
 const FORWARD_SHARE: f64 = 1.0 / 3.0;
@@ -38,7 +41,7 @@ pub(super) async fn ensure_for_run(tx: &mut Tx, run: &RunId) -> Result<u64, Stor
     let checkpoints: Vec<CheckpointToEvaluate> = sqlx::query_as(
         "SELECT MAX(attempt) AS attempt, step, weights_hash
 FROM checkpoints
-WHERE run_id = ? AND is_data_point = 1
+WHERE run_id = ? AND is_data_point = 1 AND refused_reason IS NULL
 GROUP BY step
 ORDER BY step",
     )
@@ -154,7 +157,7 @@ ON CONFLICT (id) DO NOTHING",
     .await
     .map_err(from_driver)?;
     if inserted.rows_affected() == 0 {
-        return Ok(false);
+        return measure_again(tx, checkpoint, &evaluation.id).await;
     }
     sqlx::query(
         "INSERT INTO evaluations (id, run_id, attempt, step, task, config_json)
@@ -172,6 +175,34 @@ VALUES (?, ?, ?, ?, ?, ?)",
     let detail = json!({ "run": run.as_str(), "step": checkpoint.step });
     tx.record(evaluation.id.as_str(), "evaluation_queued", &detail).await?;
     Ok(true)
+}
+
+/// A later attempt has written the same weights at the same step again: an evaluation without a
+/// result reads those, and one that failed on the earlier files is queued again.
+async fn measure_again(
+    tx: &mut Tx,
+    checkpoint: &CheckpointToEvaluate,
+    evaluation: &EvaluationId,
+) -> Result<bool, StoreError> {
+    let moved = sqlx::query(
+        "UPDATE evaluations
+SET attempt = ?
+WHERE id = ? AND attempt < ? AND value IS NULL",
+    )
+    .bind(checkpoint.attempt)
+    .bind(evaluation.as_str())
+    .bind(checkpoint.attempt)
+    .execute(&mut tx.conn)
+    .await
+    .map_err(from_driver)?;
+    if moved.rows_affected() == 0 {
+        return Ok(false);
+    }
+    let mut changed = Changed::default();
+    let failed = [RunState::Failed { end: AttemptEnd::BadCheckpoint }.label()];
+    let work = WorkId::Evaluation(evaluation.clone());
+    retry_if_over(tx, &work, &failed, &mut changed).await?;
+    Ok(!changed.work.is_empty())
 }
 
 /// For reports: the checkpoint that was just stored.

@@ -53,6 +53,7 @@ conformance! {sqlite:
         a_data_point_queues_its_evaluation_once,
         runs_with_the_same_weights_have_an_evaluation_each,
         a_new_study_of_an_old_run_gets_its_evaluations,
+        an_evaluation_that_failed_is_queued_when_its_weights_come_again,
         a_stale_token_changes_nothing,
         the_same_end_twice_is_answered_alike,
         a_success_without_a_result_is_a_bug,
