@@ -142,21 +142,9 @@ mod tests {
 
     #[test]
     fn an_ended_attempt_accepts_no_token() {
-        let ended = AttemptState::Ended {
-            end: AttemptEnd::WorkerLost,
-        };
+        let ended = AttemptState::Ended { end: AttemptEnd::WorkerLost };
         assert!(!ended.accepts(LeaseToken(1)));
-        assert!(
-            AttemptState::Running {
-                token: LeaseToken(1)
-            }
-            .accepts(LeaseToken(1))
-        );
-        assert!(
-            !AttemptState::Running {
-                token: LeaseToken(2)
-            }
-            .accepts(LeaseToken(1))
-        );
+        assert!(AttemptState::Running { token: LeaseToken(1) }.accepts(LeaseToken(1)));
+        assert!(!AttemptState::Running { token: LeaseToken(2) }.accepts(LeaseToken(1)));
     }
 }

@@ -32,10 +32,7 @@ impl Identity {
     pub fn of<T: Serialize>(config: &T) -> Result<Self, IdentityError> {
         let canonical_json =
             serde_json_canonicalizer::to_string(config).map_err(IdentityError::Canonicalise)?;
-        Ok(Self {
-            hash: ContentHash::of(canonical_json.as_bytes()),
-            canonical_json,
-        })
+        Ok(Self { hash: ContentHash::of(canonical_json.as_bytes()), canonical_json })
     }
 
     /// The configuration behind a canonical text.

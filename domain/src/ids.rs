@@ -28,9 +28,7 @@ fn is_well_formed(text: &str, prefix: &str) -> bool {
     text.len() <= MAX_ID_BYTES
         && text.strip_prefix(prefix).is_some_and(|rest| {
             !rest.is_empty()
-                && rest
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+                && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
         })
 }
 
@@ -149,11 +147,7 @@ impl FromStr for ContentHash {
         if is_hash {
             Ok(Self(text.to_owned()))
         } else {
-            Err(IdError {
-                kind: "content hash",
-                prefix: "",
-                text: text.to_owned(),
-            })
+            Err(IdError { kind: "content hash", prefix: "", text: text.to_owned() })
         }
     }
 }
@@ -203,11 +197,7 @@ impl FromStr for WorkId {
             .map(Self::Run)
             .or_else(|_| EvaluationId::from_str(text).map(Self::Evaluation))
             .or_else(|_| PreparationId::from_str(text).map(Self::Preparation))
-            .map_err(|_| IdError {
-                kind: "work id",
-                prefix: "r_, e_ or p_",
-                text: text.to_owned(),
-            })
+            .map_err(|_| IdError { kind: "work id", prefix: "r_, e_ or p_", text: text.to_owned() })
     }
 }
 

@@ -40,24 +40,14 @@ pub enum Renewal {
 impl LeaseTable {
     /// An empty table whose leases last `term_ms` milliseconds.
     pub fn new(term_ms: u64) -> Self {
-        Self {
-            term_ms,
-            leases: BTreeMap::new(),
-        }
+        Self { term_ms, leases: BTreeMap::new() }
     }
 
     /// Enters a lease that was granted, or found in the store by a starting leader: it gets one
     /// full term from now.
     pub fn insert(&mut self, token: LeaseToken, work: WorkId, worker: WorkerId, now_ms: u64) {
         let expires_at_ms = now_ms + self.term_ms;
-        self.leases.insert(
-            token,
-            Lease {
-                work,
-                worker,
-                expires_at_ms,
-            },
-        );
+        self.leases.insert(token, Lease { work, worker, expires_at_ms });
     }
 
     /// Renews a lease for its holder. A renewal that comes after the expiry but before anyone
@@ -89,11 +79,7 @@ impl LeaseTable {
 
     /// The tokens a worker holds.
     pub fn held_by(&self, worker: &WorkerId) -> Vec<LeaseToken> {
-        self.leases
-            .iter()
-            .filter(|(_, l)| l.worker == *worker)
-            .map(|(token, _)| *token)
-            .collect()
+        self.leases.iter().filter(|(_, l)| l.worker == *worker).map(|(token, _)| *token).collect()
     }
 
     /// The lease of a token.

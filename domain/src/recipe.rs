@@ -188,10 +188,7 @@ mod tests {
     #[track_caller]
     fn check(schedule: &ScheduleSpec, step: u64, share: f64) {
         let found = schedule_share(schedule, step, 100);
-        assert!(
-            (found - share).abs() < 1e-12,
-            "step {step}: {found} is not {share}"
-        );
+        assert!((found - share).abs() < 1e-12, "step {step}: {found} is not {share}");
     }
 
     #[test]
@@ -205,10 +202,7 @@ mod tests {
 
     #[test]
     fn a_cosine_ends_at_its_floor() {
-        let schedule = ScheduleSpec::Cosine {
-            warmup_steps: 9,
-            final_share: 0.1,
-        };
+        let schedule = ScheduleSpec::Cosine { warmup_steps: 9, final_share: 0.1 };
         check(&schedule, 9, 1.0);
         check(&schedule, 54, 0.55);
         check(&schedule, 99, 0.1);
@@ -216,10 +210,7 @@ mod tests {
 
     #[test]
     fn wsd_decays_over_its_last_steps_only() {
-        let schedule = ScheduleSpec::Wsd {
-            warmup_steps: 0,
-            decay_share: 0.2,
-        };
+        let schedule = ScheduleSpec::Wsd { warmup_steps: 0, decay_share: 0.2 };
         check(&schedule, 79, 1.0);
         check(&schedule, 80, 1.0);
         check(&schedule, 90, 0.5);

@@ -55,16 +55,8 @@ pub enum RunState {
 pub const TERMINAL: [&str; 4] = ["succeeded", "failed", "cancelled", "diverged"];
 
 /// Every label, in the order of life.
-pub const LABELS: [&str; 8] = [
-    "waiting",
-    "queued",
-    "leased",
-    "backoff",
-    "succeeded",
-    "failed",
-    "cancelled",
-    "diverged",
-];
+pub const LABELS: [&str; 8] =
+    ["waiting", "queued", "leased", "backoff", "succeeded", "failed", "cancelled", "diverged"];
 
 /// What happens to a piece of work.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -230,11 +222,7 @@ impl RunState {
 }
 
 fn to(state: RunState) -> Transition {
-    Transition::To {
-        state,
-        effects: Vec::new(),
-        charge: Charge::Nothing,
-    }
+    Transition::To { state, effects: Vec::new(), charge: Charge::Nothing }
 }
 
 impl Transition {
@@ -262,17 +250,11 @@ fn after_attempt(end: AttemptEnd, tries: Tries) -> Transition {
         AttemptEnd::WorkerLost if n < limit => to(RunState::Queued),
         // Data that is not what its hash says will not be so the next time either.
         AttemptEnd::BadData => to(RunState::Failed { end }).with(Effect::FailDependents),
-        _ if n < limit => to(RunState::Backoff {
-            until_ms: tries.now_ms + backoff_ms(n),
-        }),
+        _ if n < limit => to(RunState::Backoff { until_ms: tries.now_ms + backoff_ms(n) }),
         _ => to(RunState::Failed { end }).with(Effect::FailDependents),
     };
     match transition {
-        Transition::To { state, effects, .. } => Transition::To {
-            state,
-            effects,
-            charge,
-        },
+        Transition::To { state, effects, .. } => Transition::To { state, effects, charge },
         Transition::Stale => Transition::Stale,
     }
 }

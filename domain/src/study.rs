@@ -102,22 +102,13 @@ mod tests {
 
     #[test]
     fn a_study_with_diverged_runs_is_complete() {
-        let work = WorkCounts {
-            succeeded: 3,
-            diverged: 1,
-            ..WorkCounts::default()
-        };
+        let work = WorkCounts { succeeded: 3, diverged: 1, ..WorkCounts::default() };
         assert_eq!(StudyState::of(false, work), StudyState::Complete);
     }
 
     #[test]
     fn a_study_with_a_failed_run_has_failed_once_all_is_over() {
-        let mut work = WorkCounts {
-            succeeded: 3,
-            failed: 1,
-            queued: 1,
-            ..WorkCounts::default()
-        };
+        let mut work = WorkCounts { succeeded: 3, failed: 1, queued: 1, ..WorkCounts::default() };
         assert_eq!(StudyState::of(false, work), StudyState::Active);
         work.queued = 0;
         assert_eq!(StudyState::of(false, work), StudyState::Failed);

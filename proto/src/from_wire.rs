@@ -40,32 +40,23 @@ pub fn required<T>(value: Option<T>, field: &'static str) -> Result<T, DecodeErr
 
 /// A worker's identifier.
 pub fn worker_id(text: &str) -> Result<WorkerId, DecodeError> {
-    text.parse().map_err(|source| DecodeError::Id {
-        field: "worker_id",
-        source,
-    })
+    text.parse().map_err(|source| DecodeError::Id { field: "worker_id", source })
 }
 
 /// The identifier of what an assignment is about.
 pub fn work_id(text: &str) -> Result<WorkId, DecodeError> {
-    text.parse().map_err(|source| DecodeError::Id {
-        field: "work_id",
-        source,
-    })
+    text.parse().map_err(|source| DecodeError::Id { field: "work_id", source })
 }
 
 /// A content hash in the named field.
 pub fn content_hash(text: &str, field: &'static str) -> Result<ContentHash, DecodeError> {
-    text.parse()
-        .map_err(|source| DecodeError::Id { field, source })
+    text.parse().map_err(|source| DecodeError::Id { field, source })
 }
 
 /// A lease token; 0 is no token.
 pub fn lease_token(token: u64) -> Result<LeaseToken, DecodeError> {
     if token == 0 {
-        return Err(DecodeError::Missing {
-            field: "lease_token",
-        });
+        return Err(DecodeError::Missing { field: "lease_token" });
     }
     Ok(LeaseToken(token))
 }
@@ -73,10 +64,8 @@ pub fn lease_token(token: u64) -> Result<LeaseToken, DecodeError> {
 /// How an attempt ended, and the words for people.
 pub fn finish(request: &v1::FinishRequest) -> Result<(LeaseToken, AttemptEnd), DecodeError> {
     let token = lease_token(request.lease_token)?;
-    let end = AttemptEnd::from_label(&request.end).ok_or_else(|| DecodeError::Label {
-        field: "end",
-        label: request.end.clone(),
-    })?;
+    let end = AttemptEnd::from_label(&request.end)
+        .ok_or_else(|| DecodeError::Label { field: "end", label: request.end.clone() })?;
     Ok((token, end))
 }
 
@@ -87,21 +76,13 @@ mod tests {
     #[test]
     fn a_missing_token_is_named() {
         let error = finish(&v1::FinishRequest::default()).unwrap_err();
-        assert_eq!(
-            error,
-            DecodeError::Missing {
-                field: "lease_token"
-            }
-        );
+        assert_eq!(error, DecodeError::Missing { field: "lease_token" });
     }
 
     #[test]
     fn an_unknown_end_is_named() {
-        let request = v1::FinishRequest {
-            lease_token: 1,
-            end: "exploded".into(),
-            message: String::new(),
-        };
+        let request =
+            v1::FinishRequest { lease_token: 1, end: "exploded".into(), message: String::new() };
         assert_eq!(
             finish(&request).unwrap_err().to_string(),
             "the field `end` has the unknown label `exploded`"

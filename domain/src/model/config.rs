@@ -107,30 +107,19 @@ impl ModelConfig {
                 rope: Rope::Half,
                 rope_base: 10_000.0,
             },
-            Architecture::Tnl => MixerConfig::Tnl {
-                gate_rank: head_width,
-            },
+            Architecture::Tnl => MixerConfig::Tnl { gate_rank: head_width },
             Architecture::Hgrn2 => MixerConfig::Hgrn2,
-            Architecture::CosFormer2 => MixerConfig::CosFormer2 {
-                gate_rank: head_width,
-                tpe_modes: head_width,
-            },
+            Architecture::CosFormer2 => {
+                MixerConfig::CosFormer2 { gate_rank: head_width, tpe_modes: head_width }
+            }
         };
         Self {
             shape,
             tie_embeddings: true,
-            norm: if is_llama {
-                Norm::RmsNorm
-            } else {
-                Norm::SrmsNorm
-            },
+            norm: if is_llama { Norm::RmsNorm } else { Norm::SrmsNorm },
             norm_eps: 1e-6,
             embedding_scale: matches!(architecture, Architecture::Tnl | Architecture::CosFormer2),
-            ffn_activation: if is_llama {
-                FfnActivation::Silu
-            } else {
-                FfnActivation::Identity
-            },
+            ffn_activation: if is_llama { FfnActivation::Silu } else { FfnActivation::Identity },
             mixer,
         }
     }
@@ -154,18 +143,12 @@ impl ModelConfig {
     pub fn validate(&self) -> Result<(), ModelError> {
         self.shape.validate()?;
         if !(self.norm_eps.is_finite() && self.norm_eps > 0.0) {
-            return Err(ModelError::invalid(
-                "norm_eps",
-                &self.norm_eps,
-                "a positive number",
-            ));
+            return Err(ModelError::invalid("norm_eps", &self.norm_eps, "a positive number"));
         }
         match self.mixer {
-            MixerConfig::Llama {
-                n_kv_heads,
-                rope,
-                rope_base,
-            } => self.validate_llama(n_kv_heads, rope, rope_base),
+            MixerConfig::Llama { n_kv_heads, rope, rope_base } => {
+                self.validate_llama(n_kv_heads, rope, rope_base)
+            }
             MixerConfig::Tnl { gate_rank } => {
                 if self.shape.n_layers < 2 {
                     let valid = "at least 2 for `tnl`, whose decay runs from the first to the last";
@@ -174,10 +157,7 @@ impl ModelConfig {
                 size("gate_rank", gate_rank)
             }
             MixerConfig::Hgrn2 => Ok(()),
-            MixerConfig::CosFormer2 {
-                gate_rank,
-                tpe_modes,
-            } => {
+            MixerConfig::CosFormer2 { gate_rank, tpe_modes } => {
                 if tpe_modes > MAX_SIZE {
                     let valid = format!("0 (no position encoding) to {MAX_SIZE}");
                     return Err(ModelError::invalid("tpe_modes", &tpe_modes, valid));
@@ -188,9 +168,7 @@ impl ModelConfig {
     }
 
     fn validate_llama(&self, n_kv_heads: u32, rope: Rope, base: f64) -> Result<(), ModelError> {
-        let Shape {
-            d_model, n_heads, ..
-        } = self.shape;
+        let Shape { d_model, n_heads, .. } = self.shape;
         if !self.head_width().is_multiple_of(2) {
             let head_width = self.head_width();
             let valid = format!(
@@ -229,11 +207,7 @@ impl Shape {
         if !self.d_model.is_multiple_of(self.n_heads) {
             let below = self.d_model / self.n_heads * self.n_heads;
             let above = below + self.n_heads;
-            let near = if below == 0 {
-                format!("{above}")
-            } else {
-                format!("{below} or {above}")
-            };
+            let near = if below == 0 { format!("{above}") } else { format!("{below} or {above}") };
             let valid = format!("a multiple of `n_heads` {}, such as {near}", self.n_heads);
             return Err(ModelError::invalid("d_model", &self.d_model, valid));
         }
@@ -245,11 +219,7 @@ fn size(field: &'static str, value: u32) -> Result<(), ModelError> {
     if (1..=MAX_SIZE).contains(&value) {
         return Ok(());
     }
-    Err(ModelError::invalid(
-        field,
-        &value,
-        format!("1 to {MAX_SIZE}"),
-    ))
+    Err(ModelError::invalid(field, &value, format!("1 to {MAX_SIZE}")))
 }
 
 /// A named set of keys. It is no value of `architecture`: what is stored are the keys.

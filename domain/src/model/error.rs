@@ -63,10 +63,7 @@ impl ModelError {
             Some(name) => format!("did you mean `{name}`?"),
             None => format!("valid: {}", list(valid)),
         };
-        Self::UnknownKey {
-            field: key.to_owned(),
-            hint,
-        }
+        Self::UnknownKey { field: key.to_owned(), hint }
     }
 
     pub(super) fn unknown_name(field: &'static str, value: &str, valid: &[&str]) -> Self {
@@ -74,11 +71,7 @@ impl ModelError {
         if let Some(name) = nearest(value, valid.iter().copied()) {
             text = format!("{text} (did you mean `{name}`?)");
         }
-        Self::Invalid {
-            field,
-            value: format!("`{value}`"),
-            valid: text,
-        }
+        Self::Invalid { field, value: format!("`{value}`"), valid: text }
     }
 
     pub(super) fn invalid(
@@ -86,19 +79,11 @@ impl ModelError {
         value: &impl ToString,
         valid: impl Into<String>,
     ) -> Self {
-        Self::Invalid {
-            field,
-            value: value.to_string(),
-            valid: valid.into(),
-        }
+        Self::Invalid { field, value: value.to_string(), valid: valid.into() }
     }
 }
 
 /// Names in backticks with commas between them.
 pub(super) fn list(names: &[&str]) -> String {
-    names
-        .iter()
-        .map(|name| format!("`{name}`"))
-        .collect::<Vec<_>>()
-        .join(", ")
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }

@@ -43,13 +43,9 @@ impl FlopCount {
     /// From terms of the forward pass, dropping those an architecture does not have.
     fn from_forward(terms: &[(&'static str, f64)]) -> Self {
         let present = terms.iter().filter(|(_, forward)| *forward > 0.0);
-        let terms = present.map(|&(name, forward)| FlopTerm {
-            name,
-            flops: FORWARD_AND_BACKWARD * forward,
-        });
-        Self {
-            terms: terms.collect(),
-        }
+        let terms = present
+            .map(|&(name, forward)| FlopTerm { name, flops: FORWARD_AND_BACKWARD * forward });
+        Self { terms: terms.collect() }
     }
 }
 
@@ -72,13 +68,7 @@ impl ModelConfig {
     /// rotations and LRPE's cosines, decays and their exponentials, softmax, loss, optimiser. They
     /// grow with d, not with d², and no two kernels agree on them.
     pub fn flops_exact(&self, seq_len: u64) -> FlopCount {
-        let Shape {
-            vocab_size,
-            d_model,
-            n_layers,
-            ffn_hidden,
-            ..
-        } = self.shape;
+        let Shape { vocab_size, d_model, n_layers, ffn_hidden, .. } = self.shape;
         let (d, layers) = (f64::from(d_model), f64::from(n_layers));
         let (mut projections, mut output_gate) = (0.0, 0.0);
         for (name, out_width, in_width) in self.mixer_weights() {
@@ -98,10 +88,7 @@ impl ModelConfig {
             ("output_gate", output_gate),
             ("mixing", self.mixing_forward(seq_len)),
             ("position_encoding", 2.0 * MULTIPLY_ADD * d * tpe_modes),
-            (
-                "channel_mixer",
-                3.0 * MULTIPLY_ADD * layers * d * f64::from(ffn_hidden),
-            ),
+            ("channel_mixer", 3.0 * MULTIPLY_ADD * layers * d * f64::from(ffn_hidden)),
             ("head", MULTIPLY_ADD * f64::from(vocab_size) * d),
         ])
     }
@@ -155,10 +142,7 @@ impl ModelConfig {
             ("output_gate", output_gate),
             ("mixing", mixing),
             ("channel_mixer", 16.0 * layers * d * d),
-            (
-                "elementwise",
-                elementwise * layers * d / FORWARD_AND_BACKWARD,
-            ),
+            ("elementwise", elementwise * layers * d / FORWARD_AND_BACKWARD),
         ])
     }
 }

@@ -68,13 +68,7 @@ impl ModelConfig {
 
     /// The keys that apply to the architecture, in the contract's order, defaults spelled out.
     pub fn to_entries(&self) -> Vec<(&'static str, Value)> {
-        let Shape {
-            vocab_size,
-            d_model,
-            n_layers,
-            n_heads,
-            ffn_hidden,
-        } = self.shape;
+        let Shape { vocab_size, d_model, n_layers, n_heads, ffn_hidden } = self.shape;
         let mut entries: Vec<(&'static str, Value)> = vec![
             ("architecture", self.architecture().label().into()),
             ("vocab_size", vocab_size.into()),
@@ -89,24 +83,15 @@ impl ModelConfig {
             ("ffn_activation", self.ffn_activation.label().into()),
         ];
         match self.mixer {
-            MixerConfig::Llama {
-                n_kv_heads,
-                rope,
-                rope_base,
-            } => entries.extend([
+            MixerConfig::Llama { n_kv_heads, rope, rope_base } => entries.extend([
                 ("n_kv_heads", Value::from(n_kv_heads)),
                 ("rope", rope.label().into()),
                 ("rope_base", rope_base.into()),
             ]),
             MixerConfig::Tnl { gate_rank } => entries.push(("gate_rank", gate_rank.into())),
             MixerConfig::Hgrn2 => {}
-            MixerConfig::CosFormer2 {
-                gate_rank,
-                tpe_modes,
-            } => entries.extend([
-                ("gate_rank", Value::from(gate_rank)),
-                ("tpe_modes", tpe_modes.into()),
-            ]),
+            MixerConfig::CosFormer2 { gate_rank, tpe_modes } => entries
+                .extend([("gate_rank", Value::from(gate_rank)), ("tpe_modes", tpe_modes.into())]),
         }
         entries
     }
@@ -131,10 +116,7 @@ impl<'de> Deserialize<'de> for ModelConfig {
 }
 
 fn missing(field: &'static str, valid: impl Into<String>) -> ModelError {
-    ModelError::Missing {
-        field,
-        valid: valid.into(),
-    }
+    ModelError::Missing { field, valid: valid.into() }
 }
 
 /// Typed access to the keys.
@@ -162,27 +144,17 @@ impl Reader<'_> {
         set(&mut config.tie_embeddings, self.boolean("tie_embeddings")?);
         set(&mut config.norm, self.name("norm")?);
         set(&mut config.norm_eps, self.number("norm_eps")?);
-        set(
-            &mut config.embedding_scale,
-            self.boolean("embedding_scale")?,
-        );
+        set(&mut config.embedding_scale, self.boolean("embedding_scale")?);
         set(&mut config.ffn_activation, self.name("ffn_activation")?);
         match &mut config.mixer {
-            MixerConfig::Llama {
-                n_kv_heads,
-                rope,
-                rope_base,
-            } => {
+            MixerConfig::Llama { n_kv_heads, rope, rope_base } => {
                 set(n_kv_heads, self.size("n_kv_heads")?);
                 set(rope, self.name("rope")?);
                 set(rope_base, self.number("rope_base")?);
             }
             MixerConfig::Tnl { gate_rank } => set(gate_rank, self.size("gate_rank")?),
             MixerConfig::Hgrn2 => {}
-            MixerConfig::CosFormer2 {
-                gate_rank,
-                tpe_modes,
-            } => {
+            MixerConfig::CosFormer2 { gate_rank, tpe_modes } => {
                 set(gate_rank, self.size("gate_rank")?);
                 set(tpe_modes, self.size("tpe_modes")?);
             }
@@ -191,8 +163,7 @@ impl Reader<'_> {
     }
 
     fn required_size(&self, field: &'static str) -> Result<u32, ModelError> {
-        self.size(field)?
-            .ok_or_else(|| missing(field, "a whole number from 1"))
+        self.size(field)?.ok_or_else(|| missing(field, "a whole number from 1"))
     }
 
     fn size(&self, field: &'static str) -> Result<Option<u32>, ModelError> {
@@ -226,9 +197,7 @@ impl Reader<'_> {
         let Some(value) = self.keys.get(field) else {
             return Ok(None);
         };
-        read(value)
-            .map(Some)
-            .ok_or_else(|| ModelError::invalid(field, value, valid))
+        read(value).map(Some).ok_or_else(|| ModelError::invalid(field, value, valid))
     }
 }
 

@@ -27,21 +27,9 @@ impl ModelConfig {
     /// Every tensor, in the contract's order: embedding, what the model has once, layers, final
     /// norm, head.
     pub fn tensors(&self) -> Vec<TensorSpec> {
-        let Shape {
-            vocab_size,
-            d_model,
-            n_layers,
-            ffn_hidden,
-            ..
-        } = self.shape;
-        let (v, d, g) = (
-            u64::from(vocab_size),
-            u64::from(d_model),
-            u64::from(ffn_hidden),
-        );
-        let mut list = List {
-            tensors: Vec::new(),
-        };
+        let Shape { vocab_size, d_model, n_layers, ffn_hidden, .. } = self.shape;
+        let (v, d, g) = (u64::from(vocab_size), u64::from(d_model), u64::from(ffn_hidden));
+        let mut list = List { tensors: Vec::new() };
         list.push("embedding.weight", &[v, d]);
         match self.mixer {
             MixerConfig::Hgrn2 => list.push("lower_bounds", &[u64::from(n_layers), d]),
@@ -53,10 +41,7 @@ impl ModelConfig {
         for layer in 0..n_layers {
             list.norm(&format!("layers.{layer}.mixer_norm"), self.norm, d);
             for (name, out_width, in_width) in self.mixer_weights() {
-                list.push(
-                    &format!("layers.{layer}.mixer.{name}.weight"),
-                    &[out_width, in_width],
-                );
+                list.push(&format!("layers.{layer}.mixer.{name}.weight"), &[out_width, in_width]);
             }
             list.norm(&format!("layers.{layer}.channel_norm"), self.norm, d);
             list.push(&format!("layers.{layer}.channel.gate.weight"), &[g, d]);
@@ -76,12 +61,7 @@ impl ModelConfig {
         match self.mixer {
             MixerConfig::Llama { n_kv_heads, .. } => {
                 let kv_width = u64::from(n_kv_heads) * u64::from(self.head_width());
-                vec![
-                    ("q", d, d),
-                    ("k", kv_width, d),
-                    ("v", kv_width, d),
-                    ("o", d, d),
-                ]
+                vec![("q", d, d), ("k", kv_width, d), ("v", kv_width, d), ("o", d, d)]
             }
             MixerConfig::Hgrn2 => vec![("q", d, d), ("f", d, d), ("v", d, d), ("o", d, d)],
             MixerConfig::Tnl { gate_rank } | MixerConfig::CosFormer2 { gate_rank, .. } => {
@@ -101,11 +81,7 @@ impl ModelConfig {
     pub fn parameters_non_embedding(&self) -> u64 {
         let is_embedding = |name: &str| name == "embedding.weight" || name == "head.weight";
         let tensors = self.tensors();
-        tensors
-            .iter()
-            .filter(|tensor| !is_embedding(&tensor.name))
-            .map(TensorSpec::count)
-            .sum()
+        tensors.iter().filter(|tensor| !is_embedding(&tensor.name)).map(TensorSpec::count).sum()
     }
 }
 
@@ -115,10 +91,7 @@ struct List {
 
 impl List {
     fn push(&mut self, name: &str, shape: &[u64]) {
-        self.tensors.push(TensorSpec {
-            name: name.to_owned(),
-            shape: shape.to_vec(),
-        });
+        self.tensors.push(TensorSpec { name: name.to_owned(), shape: shape.to_vec() });
     }
 
     fn norm(&mut self, path: &str, norm: Norm, width: u64) {

@@ -57,10 +57,7 @@ fn published_rows() -> Vec<PublishedRow> {
             if &row[0] == "llama" {
                 Preset::LlamaStudy.fill(&mut keys);
             }
-            PublishedRow {
-                config: ModelConfig::from_map(&keys).unwrap(),
-                row,
-            }
+            PublishedRow { config: ModelConfig::from_map(&keys).unwrap(), row }
         })
         .collect()
 }
@@ -115,17 +112,9 @@ fn every_absent_key_has_the_default_of_its_architecture() {
     let llama = ModelConfig::from_map(&small("llama")).unwrap();
     assert_eq!((llama.norm, llama.embedding_scale), (Norm::RmsNorm, false));
     assert_eq!(llama.ffn_activation, FfnActivation::Silu);
-    let expected = MixerConfig::Llama {
-        n_kv_heads: 2,
-        rope: Rope::Half,
-        rope_base: 10_000.0,
-    };
+    let expected = MixerConfig::Llama { n_kv_heads: 2, rope: Rope::Half, rope_base: 10_000.0 };
     assert_eq!(llama.mixer, expected);
-    assert!(
-        !ModelConfig::from_map(&small("hgrn2"))
-            .unwrap()
-            .embedding_scale
-    );
+    assert!(!ModelConfig::from_map(&small("hgrn2")).unwrap().embedding_scale);
 }
 
 #[test]
@@ -147,13 +136,7 @@ fn the_study_preset_spells_out_its_keys_and_given_keys_win() {
     let config = ModelConfig::from_map(&keys).unwrap();
     assert_eq!((config.norm, config.norm_eps), (Norm::LayerNorm, 1e-4));
     assert!(config.embedding_scale);
-    assert!(
-        "llama_stdy"
-            .parse::<Preset>()
-            .unwrap_err()
-            .to_string()
-            .contains("`llama_study`")
-    );
+    assert!("llama_stdy".parse::<Preset>().unwrap_err().to_string().contains("`llama_study`"));
 }
 
 #[track_caller]
@@ -166,41 +149,13 @@ fn refused(result: Result<ModelConfig, ModelError>, field: &str, expected: &str)
 
 #[test]
 fn wrong_keys_and_types_are_named_with_what_would_be_valid() {
-    refused(
-        with("tnl", "d_modl", json!(1)),
-        "d_modl",
-        "did you mean `d_model`?",
-    );
-    refused(
-        with("tnl", "architecture", json!("tnn")),
-        "architecture",
-        "did you mean `tnl`?",
-    );
-    refused(
-        with("llama", "norm", json!("layer_norm")),
-        "norm",
-        "`layernorm`",
-    );
-    refused(
-        with("llama", "gate_rank", json!(4)),
-        "gate_rank",
-        "`tnl`, `cosformer2`",
-    );
-    refused(
-        with("tnl", "vocab_size", json!(-3)),
-        "vocab_size",
-        "a whole number",
-    );
-    refused(
-        with("tnl", "vocab_size", json!("61")),
-        "vocab_size",
-        "a whole number",
-    );
-    refused(
-        with("tnl", "tie_embeddings", json!(1)),
-        "tie_embeddings",
-        "`true` or `false`",
-    );
+    refused(with("tnl", "d_modl", json!(1)), "d_modl", "did you mean `d_model`?");
+    refused(with("tnl", "architecture", json!("tnn")), "architecture", "did you mean `tnl`?");
+    refused(with("llama", "norm", json!("layer_norm")), "norm", "`layernorm`");
+    refused(with("llama", "gate_rank", json!(4)), "gate_rank", "`tnl`, `cosformer2`");
+    refused(with("tnl", "vocab_size", json!(-3)), "vocab_size", "a whole number");
+    refused(with("tnl", "vocab_size", json!("61")), "vocab_size", "a whole number");
+    refused(with("tnl", "tie_embeddings", json!(1)), "tie_embeddings", "`true` or `false`");
     let mut keys = small("llama");
     keys.remove("n_heads");
     refused(ModelConfig::from_map(&keys), "n_heads", "missing");
@@ -210,37 +165,17 @@ fn wrong_keys_and_types_are_named_with_what_would_be_valid() {
 fn impossible_values_are_named_with_what_would_be_valid() {
     refused(with("tnl", "d_model", json!(25)), "d_model", "24 or 26");
     refused(with("tnl", "d_model", json!(1)), "d_model", "such as 2");
-    refused(
-        with("llama", "d_model", json!(26)),
-        "d_model",
-        "a multiple of 4",
-    );
-    refused(
-        with("llama", "n_kv_heads", json!(0)),
-        "n_kv_heads",
-        "a divisor of `n_heads` 2",
-    );
-    refused(
-        with("llama", "rope_base", json!(-1.0)),
-        "rope_base",
-        "a positive number",
-    );
+    refused(with("llama", "d_model", json!(26)), "d_model", "a multiple of 4");
+    refused(with("llama", "n_kv_heads", json!(0)), "n_kv_heads", "a divisor of `n_heads` 2");
+    refused(with("llama", "rope_base", json!(-1.0)), "rope_base", "a positive number");
     refused(with("tnl", "n_layers", json!(1)), "n_layers", "at least 2");
     refused(with("tnl", "gate_rank", json!(0)), "gate_rank", "1 to");
     refused(with("tnl", "vocab_size", json!(0)), "vocab_size", "1 to");
-    refused(
-        with("hgrn2", "norm_eps", json!(0.0)),
-        "norm_eps",
-        "a positive number",
-    );
+    refused(with("hgrn2", "norm_eps", json!(0.0)), "norm_eps", "a positive number");
     let mut keys = small("llama");
     keys.insert("rope".into(), json!("interleaved_full"));
     keys.insert("n_kv_heads".into(), json!(1));
-    refused(
-        ModelConfig::from_map(&keys),
-        "n_kv_heads",
-        "interleaved_full",
-    );
+    refused(ModelConfig::from_map(&keys), "n_kv_heads", "interleaved_full");
 }
 
 #[test]
@@ -301,22 +236,12 @@ fn the_exact_count_has_the_head_and_grows_with_length_only_for_softmax() {
     let mixing = 2.0 * 24.0 * ((24.0 + 12.0 + 48.0) + (12.0 + 12.0 + 24.0));
     let term = |config: &ModelConfig, name: &str| {
         let count = config.flops_exact(100);
-        count
-            .terms
-            .iter()
-            .find(|term| term.name == name)
-            .map(|term| term.flops / 3.0)
+        count.terms.iter().find(|term| term.name == name).map(|term| term.flops / 3.0)
     };
     assert_eq!(term(&tnl, "mixing"), Some(mixing));
-    assert_eq!(
-        term(&tnl, "output_gate"),
-        Some(2.0 * 2.0 * 2.0 * 24.0 * 12.0)
-    );
+    assert_eq!(term(&tnl, "output_gate"), Some(2.0 * 2.0 * 2.0 * 24.0 * 12.0));
     assert_eq!(term(&tnl, "position_encoding"), None);
     assert_eq!(tnl.flops_exact(100), tnl.flops_exact(1000));
     let cosformer2 = ModelConfig::from_map(&small("cosformer2")).unwrap();
-    assert_eq!(
-        term(&cosformer2, "position_encoding"),
-        Some(4.0 * 24.0 * 12.0)
-    );
+    assert_eq!(term(&cosformer2, "position_encoding"), Some(4.0 * 24.0 * 12.0));
 }

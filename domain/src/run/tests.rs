@@ -4,12 +4,7 @@ use std::fmt::Write as _;
 
 use super::*;
 
-const TRIES: Tries = Tries {
-    n_failures: 0,
-    n_losses: 0,
-    max_failures: 3,
-    now_ms: 1_000_000,
-};
+const TRIES: Tries = Tries { n_failures: 0, n_losses: 0, max_failures: 3, now_ms: 1_000_000 };
 
 fn states() -> Vec<RunState> {
     let leased = RunState::Leased {
@@ -23,9 +18,7 @@ fn states() -> Vec<RunState> {
         leased,
         RunState::Backoff { until_ms: 999_999 },
         RunState::Succeeded,
-        RunState::Failed {
-            end: AttemptEnd::Bug,
-        },
+        RunState::Failed { end: AttemptEnd::Bug },
         RunState::Cancelled,
         RunState::Diverged,
     ]
@@ -43,24 +36,15 @@ fn events() -> Vec<RunEvent> {
         RunEvent::BackoffElapsed,
         RunEvent::CancelRequested,
         RunEvent::RetryRequested,
-        RunEvent::AttemptEnded {
-            token: LeaseToken(4),
-            end: AttemptEnd::Succeeded,
-        },
+        RunEvent::AttemptEnded { token: LeaseToken(4), end: AttemptEnd::Succeeded },
     ];
-    events.extend(AttemptEnd::ALL.map(|end| RunEvent::AttemptEnded {
-        token: LeaseToken(5),
-        end,
-    }));
+    events.extend(AttemptEnd::ALL.map(|end| RunEvent::AttemptEnded { token: LeaseToken(5), end }));
     events
 }
 
 fn name(event: &RunEvent) -> String {
     match event {
-        RunEvent::AttemptEnded {
-            token: LeaseToken(4),
-            ..
-        } => "ended (old token)".into(),
+        RunEvent::AttemptEnded { token: LeaseToken(4), .. } => "ended (old token)".into(),
         RunEvent::AttemptEnded { end, .. } => format!("ended {}", end.label()),
         RunEvent::Granted { .. } => "granted".into(),
         other => format!("{other:?}"),
@@ -89,72 +73,29 @@ fn the_table_of_transitions() {
 #[test]
 fn a_failure_backs_off_longer_each_time_and_then_ends_the_run() {
     let leased = &states()[2];
-    let ended = || RunEvent::AttemptEnded {
-        token: LeaseToken(5),
-        end: AttemptEnd::Bug,
-    };
-    let state_after = |n_failures| match leased.on(
-        ended(),
-        Tries {
-            n_failures,
-            ..TRIES
-        },
-    ) {
+    let ended = || RunEvent::AttemptEnded { token: LeaseToken(5), end: AttemptEnd::Bug };
+    let state_after = |n_failures| match leased.on(ended(), Tries { n_failures, ..TRIES }) {
         Ok(Transition::To { state, .. }) => state,
         other => panic!("{other:?}"),
     };
-    assert_eq!(
-        state_after(0),
-        RunState::Backoff {
-            until_ms: 1_001_000
-        }
-    );
-    assert_eq!(
-        state_after(1),
-        RunState::Backoff {
-            until_ms: 1_002_000
-        }
-    );
-    assert_eq!(
-        state_after(2),
-        RunState::Failed {
-            end: AttemptEnd::Bug
-        }
-    );
+    assert_eq!(state_after(0), RunState::Backoff { until_ms: 1_001_000 });
+    assert_eq!(state_after(1), RunState::Backoff { until_ms: 1_002_000 });
+    assert_eq!(state_after(2), RunState::Failed { end: AttemptEnd::Bug });
 }
 
 #[test]
 fn a_lost_worker_is_not_charged_to_the_run() {
     let leased = &states()[2];
-    let lost = RunEvent::AttemptEnded {
-        token: LeaseToken(5),
-        end: AttemptEnd::WorkerLost,
-    };
-    let transition = leased
-        .on(
-            lost,
-            Tries {
-                n_failures: 2,
-                n_losses: 50,
-                ..TRIES
-            },
-        )
-        .unwrap();
-    let Transition::To { state, charge, .. } = transition else {
-        panic!("stale")
-    };
+    let lost = RunEvent::AttemptEnded { token: LeaseToken(5), end: AttemptEnd::WorkerLost };
+    let transition = leased.on(lost, Tries { n_failures: 2, n_losses: 50, ..TRIES }).unwrap();
+    let Transition::To { state, charge, .. } = transition else { panic!("stale") };
     assert_eq!((state, charge), (RunState::Queued, Charge::Loss));
 }
 
 #[test]
 fn an_early_timer_changes_nothing() {
-    let backoff = RunState::Backoff {
-        until_ms: 2_000_000,
-    };
-    assert_eq!(
-        backoff.on(RunEvent::BackoffElapsed, TRIES),
-        Ok(Transition::Stale)
-    );
+    let backoff = RunState::Backoff { until_ms: 2_000_000 };
+    assert_eq!(backoff.on(RunEvent::BackoffElapsed, TRIES), Ok(Transition::Stale));
 }
 
 #[test]

@@ -16,11 +16,7 @@ fn complain<T>(path: impl Into<String>, problem: impl Into<String>) -> Result<T,
 }
 
 fn require(ok: bool, path: &str, problem: impl FnOnce() -> String) -> Result<(), Complaint> {
-    if ok {
-        Ok(())
-    } else {
-        complain(path, problem())
-    }
+    if ok { Ok(()) } else { complain(path, problem()) }
 }
 
 fn is_name(text: &str) -> bool {
@@ -35,17 +31,12 @@ impl StudySpec {
         check_name("name", &self.name)?;
         self.data.check()?;
         require(self.stages.len() == 1, "stages", || {
-            format!(
-                "version 1 has exactly one stage, this file has {}",
-                self.stages.len()
-            )
+            format!("version 1 has exactly one stage, this file has {}", self.stages.len())
         })?;
         check_name("stages[0].name", &self.stages[0].name)?;
         let RecipeSpec::Pretrain(pretrain) = &self.stages[0].recipe;
         pretrain.check("stages[0].recipe.pretrain")?;
-        require(self.fit.draws >= 1, "fit.draws", || {
-            "`0` is too few; at least 1".into()
-        })?;
+        require(self.fit.draws >= 1, "fit.draws", || "`0` is too few; at least 1".into())?;
         require(
             self.runtime.micro_batch_sequences != Some(0),
             "runtime.micro_batch_sequences",
@@ -72,18 +63,14 @@ impl DataSpec {
         })?;
         for (index, corpus) in self.corpora.iter().enumerate() {
             check_name(&format!("data.corpora[{index}].name"), &corpus.name)?;
-            require(
-                !corpus.files.is_empty(),
-                &format!("data.corpora[{index}].files"),
-                || "the list is empty; at least one file is needed".into(),
-            )?;
+            require(!corpus.files.is_empty(), &format!("data.corpora[{index}].files"), || {
+                "the list is empty; at least one file is needed".into()
+            })?;
         }
         let share = self.validation_fraction;
-        require(
-            share > 0.0 && share < 1.0,
-            "data.validation_fraction",
-            || format!("`{share}` is out of range; above 0 and below 1"),
-        )?;
+        require(share > 0.0 && share < 1.0, "data.validation_fraction", || {
+            format!("`{share}` is out of range; above 0 and below 1")
+        })?;
         let vocab = self.tokenizer.vocab_size();
         let is_fitting = (SMALLEST_VOCABULARY..=LARGEST_VOCABULARY).contains(&vocab);
         require(is_fitting, "data.tokenizer.bpe.vocab_size", || {
@@ -97,19 +84,12 @@ impl PretrainSpec {
         self.training.check(&format!("{at}.training"))?;
         for (index, axis) in self.axes.iter().enumerate() {
             check_name(&format!("{at}.axes[{index}].name"), &axis.name)?;
-            require(
-                !axis.values.is_empty(),
-                &format!("{at}.axes[{index}].values"),
-                || "the list is empty, so the study would have no cell".into(),
-            )?;
-            let is_new = self.axes[..index]
-                .iter()
-                .all(|other| other.name != axis.name);
+            require(!axis.values.is_empty(), &format!("{at}.axes[{index}].values"), || {
+                "the list is empty, so the study would have no cell".into()
+            })?;
+            let is_new = self.axes[..index].iter().all(|other| other.name != axis.name);
             require(is_new, &format!("{at}.axes[{index}].name"), || {
-                format!(
-                    "`{}` is the name of an earlier axis; names are unique",
-                    axis.name
-                )
+                format!("`{}` is the name of an earlier axis; names are unique", axis.name)
             })?;
         }
         self.design.check(&format!("{at}.design"))?;
@@ -134,51 +114,22 @@ impl TrainingSpec {
     /// Checks the ranges; `at` is the path of this part in the study file.
     pub fn check(&self, at: &str) -> Result<(), (String, String)> {
         let positive = |key: &str, value: u32| {
-            require(value > 0, &format!("{at}.{key}"), || {
-                "`0` is too few; at least 1".into()
-            })
+            require(value > 0, &format!("{at}.{key}"), || "`0` is too few; at least 1".into())
         };
         positive("sequence_length", self.sequence_length)?;
         positive("batch_sequences", self.batch_sequences)?;
         let optimizer = &self.optimizer;
         for (key, value, valid, is_valid) in [
-            (
-                "learning_rate",
-                optimizer.learning_rate,
-                "above 0",
-                optimizer.learning_rate > 0.0,
-            ),
-            (
-                "beta1",
-                optimizer.beta1,
-                "0 to below 1",
-                (0.0..1.0).contains(&optimizer.beta1),
-            ),
-            (
-                "beta2",
-                optimizer.beta2,
-                "0 to below 1",
-                (0.0..1.0).contains(&optimizer.beta2),
-            ),
+            ("learning_rate", optimizer.learning_rate, "above 0", optimizer.learning_rate > 0.0),
+            ("beta1", optimizer.beta1, "0 to below 1", (0.0..1.0).contains(&optimizer.beta1)),
+            ("beta2", optimizer.beta2, "0 to below 1", (0.0..1.0).contains(&optimizer.beta2)),
             ("eps", optimizer.eps, "above 0", optimizer.eps > 0.0),
-            (
-                "weight_decay",
-                optimizer.weight_decay,
-                "0 or above",
-                optimizer.weight_decay >= 0.0,
-            ),
-            (
-                "gradient_clip",
-                optimizer.gradient_clip,
-                "above 0",
-                optimizer.gradient_clip > 0.0,
-            ),
+            ("weight_decay", optimizer.weight_decay, "0 or above", optimizer.weight_decay >= 0.0),
+            ("gradient_clip", optimizer.gradient_clip, "above 0", optimizer.gradient_clip > 0.0),
         ] {
-            require(
-                is_valid && value.is_finite(),
-                &format!("{at}.optimizer.{key}"),
-                || format!("`{value}` is out of range; {valid}"),
-            )?;
+            require(is_valid && value.is_finite(), &format!("{at}.optimizer.{key}"), || {
+                format!("`{value}` is out of range; {valid}")
+            })?;
         }
         match self.schedule {
             ScheduleSpec::Constant { .. } => Ok(()),
@@ -204,16 +155,10 @@ impl DesignSpec {
                     "`0` is too few; at least 1".into()
                 })
             }
-            Self::Isoflop {
-                budgets,
-                min_tokens_per_parameter,
-                max_tokens_per_parameter,
-            } => {
-                require(
-                    !budgets.is_empty(),
-                    &format!("{at}.isoflop.budgets"),
-                    || "the list is empty; at least one budget is needed".into(),
-                )?;
+            Self::Isoflop { budgets, min_tokens_per_parameter, max_tokens_per_parameter } => {
+                require(!budgets.is_empty(), &format!("{at}.isoflop.budgets"), || {
+                    "the list is empty; at least one budget is needed".into()
+                })?;
                 for (index, budget) in budgets.iter().enumerate() {
                     let path = format!("{at}.isoflop.budgets[{index}]");
                     require(*budget > 0.0 && budget.is_finite(), &path, || {
@@ -221,15 +166,11 @@ impl DesignSpec {
                     })?;
                 }
                 let (least, most) = (*min_tokens_per_parameter, *max_tokens_per_parameter);
-                require(
-                    least >= 0.0 && least < most,
-                    &format!("{at}.isoflop"),
-                    || {
-                        format!(
-                            "`min_tokens_per_parameter` {least} must be below `max_tokens_per_parameter` {most}"
-                        )
-                    },
-                )
+                require(least >= 0.0 && least < most, &format!("{at}.isoflop"), || {
+                    format!(
+                        "`min_tokens_per_parameter` {least} must be below `max_tokens_per_parameter` {most}"
+                    )
+                })
             }
         }
     }

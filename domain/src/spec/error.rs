@@ -32,9 +32,5 @@ pub struct SpecError {
 }
 
 fn with_separator(path: &str) -> String {
-    if path.is_empty() {
-        String::new()
-    } else {
-        format!("`{path}`: ")
-    }
+    if path.is_empty() { String::new() } else { format!("`{path}`: ") }
 }

@@ -25,16 +25,8 @@ impl Locations {
     /// An error at a key. A path that is not in the file is reported at its nearest ancestor.
     pub fn error(&self, path: &str, problem: impl Into<String>) -> SpecError {
         let (line, column) = self.find(path);
-        let place = Place {
-            file: self.file.clone(),
-            line,
-            column,
-        };
-        SpecError {
-            place,
-            path: path.to_owned(),
-            problem: problem.into(),
-        }
+        let place = Place { file: self.file.clone(), line, column };
+        SpecError { place, path: path.to_owned(), problem: problem.into() }
     }
 
     fn find(&self, path: &str) -> (u64, u64) {
@@ -54,44 +46,25 @@ impl Locations {
 /// Reads YAML into a JSON value and the places of its keys.
 pub(super) fn read(text: &str, file: &str) -> Result<(Value, Locations), SpecError> {
     let node: Spanned<Node> = serde_saphyr::from_str(text).map_err(|error| {
-        let at = error
-            .location()
-            .map_or((1, 1), |at| (at.line(), at.column()));
+        let at = error.location().map_or((1, 1), |at| (at.line(), at.column()));
         SpecError {
-            place: Place {
-                file: file.to_owned(),
-                line: at.0,
-                column: at.1,
-            },
+            place: Place { file: file.to_owned(), line: at.0, column: at.1 },
             path: String::new(),
-            problem: format!(
-                "not readable as YAML: {}",
-                first_line(error.without_snippet())
-            ),
+            problem: format!("not readable as YAML: {}", first_line(error.without_snippet())),
         }
     })?;
-    let mut locations = Locations {
-        file: file.to_owned(),
-        places: BTreeMap::new(),
-    };
+    let mut locations = Locations { file: file.to_owned(), places: BTreeMap::new() };
     let value = flatten(node, "", &mut locations.places);
     Ok((value, locations))
 }
 
 fn first_line(error: &impl fmt::Display) -> String {
-    error
-        .to_string()
-        .lines()
-        .next()
-        .unwrap_or_default()
-        .to_owned()
+    error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
 fn flatten(node: Spanned<Node>, path: &str, places: &mut BTreeMap<String, (u64, u64)>) -> Value {
     let at = node.referenced;
-    places
-        .entry(path.to_owned())
-        .or_insert((at.line(), at.column()));
+    places.entry(path.to_owned()).or_insert((at.line(), at.column()));
     match node.value {
         Node::Scalar(value) => value,
         Node::Sequence(items) => Value::Array(

@@ -36,8 +36,7 @@ pub fn parse(text: &str, file: &str) -> Result<ParsedSpec, SpecError> {
     check_version(&value, &locations)?;
     let spec: StudySpec =
         serde_path_to_error::deserialize(value).map_err(|error| typed_error(&error, &locations))?;
-    spec.check()
-        .map_err(|(path, problem)| locations.error(&path, problem))?;
+    spec.check().map_err(|(path, problem)| locations.error(&path, problem))?;
     Ok(ParsedSpec { spec, locations })
 }
 
@@ -49,10 +48,8 @@ fn check_version(value: &Value, locations: &Locations) -> Result<(), SpecError> 
             "version",
             format!("`{version}` is not a version that this build reads; it reads {SPEC_VERSION}"),
         )),
-        None => Err(locations.error(
-            "",
-            format!("the key `version` is missing; write `version: {SPEC_VERSION}`"),
-        )),
+        None => Err(locations
+            .error("", format!("the key `version` is missing; write `version: {SPEC_VERSION}`"))),
     }
 }
 
@@ -74,11 +71,7 @@ fn typed_error(
     let last = path.rsplit('.').next().unwrap_or_default();
     // serde names the parent for some unknown keys and the key itself for others.
     let path = if text.starts_with("unknown field") && last != unknown {
-        if path.is_empty() {
-            unknown
-        } else {
-            format!("{path}.{unknown}")
-        }
+        if path.is_empty() { unknown } else { format!("{path}.{unknown}") }
     } else {
         path
     };

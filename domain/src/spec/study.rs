@@ -151,10 +151,7 @@ pub struct PretrainSpec {
 }
 
 fn default_evaluations() -> Vec<EvaluateSpec> {
-    vec![EvaluateSpec {
-        task: EvaluationTask::ValidationLoss,
-        sequences: None,
-    }]
+    vec![EvaluateSpec { task: EvaluationTask::ValidationLoss, sequences: None }]
 }
 
 /// One axis: a list of values of one field, or of named bundles of fields.
@@ -329,10 +326,7 @@ pub enum CheckpointSpec {
 
 impl Default for CheckpointSpec {
     fn default() -> Self {
-        Self::LogSpaced {
-            count: 10,
-            first_step: None,
-        }
+        Self::LogSpaced { count: 10, first_step: None }
     }
 }
 

@@ -37,10 +37,7 @@ fn check_bad(from: &str, to: &str, place: (u64, u64), path: &str, says: &str) {
 fn a_good_file_is_read_with_its_defaults() {
     let spec = parse(GOOD, "tiny.yaml").unwrap().spec;
     let RecipeSpec::Pretrain(pretrain) = &spec.stages[0].recipe;
-    assert_eq!(
-        pretrain.design,
-        DesignSpec::FixedTokens { tokens: 1_000_000 }
-    );
+    assert_eq!(pretrain.design, DesignSpec::FixedTokens { tokens: 1_000_000 });
     assert_eq!(pretrain.training.optimizer.learning_rate, 1e-3);
     assert_eq!(pretrain.training.optimizer.beta2, 0.95);
     assert_eq!(spec.data.tokenizer.vocab_size(), 512);
@@ -77,13 +74,7 @@ fn a_value_out_of_range_says_the_range() {
         "stages[0].recipe.pretrain.training.optimizer.learning_rate",
         "above 0",
     );
-    check_bad(
-        "vocab_size: 512",
-        "vocab_size: 3",
-        (7, 21),
-        "data.tokenizer.bpe.vocab_size",
-        "257",
-    );
+    check_bad("vocab_size: 512", "vocab_size: 3", (7, 21), "data.tokenizer.bpe.vocab_size", "257");
 }
 
 #[test]
@@ -99,13 +90,7 @@ fn an_axis_without_values_is_refused() {
 
 #[test]
 fn a_newer_version_is_refused_before_its_keys_are_judged() {
-    check_bad(
-        "version: 1",
-        "version: 2\nnovel: yes",
-        (2, 1),
-        "version",
-        "reads 1",
-    );
+    check_bad("version: 1", "version: 2\nnovel: yes", (2, 1), "version", "reads 1");
 }
 
 #[test]
@@ -117,22 +102,14 @@ fn text_that_is_no_yaml_is_refused_with_its_place() {
 
 #[test]
 fn a_repeated_key_is_refused() {
-    let error = parse(
-        &GOOD.replacen("name: tiny", "name: tiny\nname: twice", 1),
-        "x.yaml",
-    );
+    let error = parse(&GOOD.replacen("name: tiny", "name: tiny\nname: twice", 1), "x.yaml");
     assert!(error.is_err());
 }
 
 #[test]
 fn the_schema_knows_every_part() {
     let schema = json_schema().to_string();
-    for key in [
-        "sequence_length",
-        "isoflop",
-        "hold_out",
-        "rolling_checkpoint_seconds",
-    ] {
+    for key in ["sequence_length", "isoflop", "hold_out", "rolling_checkpoint_seconds"] {
         assert!(schema.contains(key), "{key}");
     }
 }
