@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use api::{EstimateView, FitReport, GroupFit, MethodFit};
 use coordinator::fits::fit_report;
-use coordinator::store::read::{FitEvaluation, FitInputs, FitRun};
+use coordinator::store::read::{FitEvaluation, FitInputs, FitRun, FitUnmeasured};
 use domain::attempt::AttemptEnd;
 use domain::ids::RunId;
 use serde_json::json;
@@ -41,6 +41,7 @@ fn run(group: &str, parameters: u64, seed: u32) -> FitRun {
         flops_exact: flops,
         flops_published: 0.9 * flops,
         budget_flops: None,
+        data_point_steps: CHECKPOINTS.to_vec(),
         end: Some(AttemptEnd::Succeeded),
         message: String::new(),
     }
@@ -64,6 +65,7 @@ fn study(groups: &[&str], n_sizes: usize, fit: &serde_json::Value) -> FitInputs 
         fit_spec_json: fit.to_string(),
         runs: Vec::new(),
         evaluations: Vec::new(),
+        unmeasured: Vec::new(),
         n_open_evaluations: 0,
     };
     for group in groups {
@@ -192,6 +194,7 @@ fn isoflop_profiles_find_the_planted_optimum() {
             one.flops_exact = 6.0 * parameters * one.steps as f64;
             one.flops_published = 0.7 * one.flops_exact;
             one.budget_flops = Some(budget);
+            one.data_point_steps = vec![one.steps];
             inputs.evaluations.push(FitEvaluation {
                 run_id: one.run_id.clone(),
                 step: one.steps,
@@ -204,6 +207,8 @@ fn isoflop_profiles_find_the_planted_optimum() {
     let report = fit_report(&inputs).unwrap();
     let fit = method(&report.groups[0], "isoflop");
     assert_eq!((fit.n_runs, fit.points.len()), (15, 3));
+    assert_eq!(fit.dropped, []);
+    assert!(fit.intervals.contains("regression over budgets, 1 degrees"), "{}", fit.intervals);
     let (value, ..) = identified(fit, "parameters_exponent");
     assert!((value - BETA / (ALPHA + BETA)).abs() < 0.02, "{value}");
     // Budgets are exact FLOPs also where C counts otherwise.
@@ -266,7 +271,12 @@ fn a_running_study_is_fitted_provisionally_from_the_checkpoints_there_are() {
     "queued".clone_into(&mut inputs.runs[3].state);
     let report = fit_report(&inputs).unwrap();
     assert!(report.is_provisional);
-    assert_eq!(method(&report.groups[0], "envelope").n_runs, 3);
+    let envelope = method(&report.groups[0], "envelope");
+    assert_eq!(envelope.n_runs, 3);
+    // What may still come is not missing, and a jackknife makes no draws.
+    assert!(envelope.dropped.iter().all(|one| !one.what.contains("step")), "{envelope:?}");
+    assert!(envelope.intervals.contains("jackknife"), "{}", envelope.intervals);
+    assert!(!report.notes[0].contains("draws"), "{}", report.notes[0]);
     assert_eq!(report.draws, 200);
     assert!(report.notes[0].contains("2 of 4 runs are not over"), "{}", report.notes[0]);
     assert!(report.notes[0].contains("checkpoints of 1 of them"), "{}", report.notes[0]);
@@ -347,6 +357,45 @@ fn sixteen_runs_of_one_group_are_resampled_by_bootstrap() {
     }
     let report = fit_report(&inputs).unwrap();
     assert!(report.notes.iter().any(|note| note.contains("1000 draws")), "{:?}", report.notes);
-    let (value, low, high) = identified(method(&report.groups[0], "chinchilla"), "beta");
+    let fit = method(&report.groups[0], "chinchilla");
+    assert_eq!(fit.intervals, "bootstrap by run, 1000 draws, seed 0");
+    let (value, low, high) = identified(fit, "beta");
     assert!(low <= BETA && BETA <= high, "{value} [{low}, {high}]");
+}
+
+#[test]
+fn a_checkpoint_that_is_never_measured_is_listed_with_the_reason() {
+    let mut inputs = study(&["llama"], 4, &json!({"methods": ["envelope"]}));
+    let (first, second) = (inputs.runs[0].run_id.clone(), inputs.runs[1].run_id.clone());
+    inputs.evaluations.retain(|one| one.run_id != first || one.step != 774);
+    inputs.evaluations.retain(|one| one.run_id != second || ![100, 167].contains(&one.step));
+    for (step, state) in [(100, "diverged"), (167, "queued")] {
+        let (run_id, task) = (second.clone(), "validation_loss".to_owned());
+        inputs.unmeasured.push(FitUnmeasured { run_id, step, task, state: state.to_owned() });
+    }
+    let report = fit_report(&inputs).unwrap();
+    let dropped = &method(&report.groups[0], "envelope").dropped;
+    let at_steps: Vec<(&str, &str)> = dropped
+        .iter()
+        .filter(|one| one.what.contains("at step"))
+        .map(|one| (one.what.as_str(), one.reason.as_str()))
+        .collect();
+    assert_eq!(
+        at_steps,
+        [
+            ("`llama-40000-0` at step 774", "the run is over and it was never measured"),
+            ("`llama-100000-0` at step 100", "its evaluation ended as diverged, without a value"),
+        ]
+    );
+}
+
+#[test]
+fn a_held_out_run_is_compared_at_its_last_step_or_not_at_all() {
+    let mut inputs = study(&["llama"], 4, &by_architecture());
+    let largest = inputs.runs[3].run_id.clone();
+    inputs.evaluations.retain(|one| one.run_id != largest || one.step < 10_000);
+    let report = fit_report(&inputs).unwrap();
+    assert!(report.groups[0].held_out.is_empty());
+    let is_said = |note: &String| note.contains("`llama-625000-0` is held out and has no measured");
+    assert!(report.notes.iter().any(is_said), "{:?}", report.notes);
 }

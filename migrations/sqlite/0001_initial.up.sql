@@ -105,6 +105,8 @@ CREATE TABLE cells (
     run_id TEXT NOT NULL REFERENCES runs (id),
     axis_values_json TEXT NOT NULL,
     budget_flops REAL,
+    -- What this study asked for; `runs` has the steps of every study with the run.
+    data_point_steps_json TEXT NOT NULL,
     PRIMARY KEY (study_id, stage, name)
 );
 

@@ -73,7 +73,9 @@ pub(super) struct Fitted {
     pub(super) view: MethodFit,
     /// For the held-out runs.
     pub(super) predictor: Predictor,
-    /// How its intervals were made.
+    /// Whether its intervals are made of draws.
+    pub(super) is_drawn: bool,
+    /// How its intervals were made, for a reader.
     pub(super) interval_note: Option<String>,
 }
 
@@ -132,6 +134,7 @@ fn unfitted(method: FitMethod, formulas: Vec<String>, names: &[&str], reason: &s
     Fitted {
         view: view::unfitted(label(method), formulas, names, reason),
         predictor: Predictor::Nothing(reason.to_owned()),
+        is_drawn: false,
         interval_note: None,
     }
 }

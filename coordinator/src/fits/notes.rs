@@ -4,7 +4,7 @@
 use domain::spec::{FitMethod, HoldOut};
 
 use super::method::Settings;
-use super::observe::{Observed, Run};
+use super::observe::{Group, Observed, Run};
 use super::report::uses_training_curves;
 
 /// Below both of these a study shows the method and supports no decision: published laws start at
@@ -12,17 +12,17 @@ use super::report::uses_training_curves;
 const SMALL_PARAMETERS: u64 = 10_000_000;
 const SMALL_FLOPS: f64 = 1e17;
 
-/// The notes, the most important first.
-pub(super) fn of(observed: &Observed, settings: &Settings) -> Vec<String> {
+/// The notes, the most important first; `is_drawn` where an interval is made of draws.
+pub(super) fn of(observed: &Observed, settings: &Settings, is_drawn: bool) -> Vec<String> {
     let mut notes = Vec::new();
-    notes.extend(provisional(observed, settings));
+    notes.extend(provisional(observed, settings, is_drawn));
     notes.extend(small(observed));
     notes.extend(held_out(observed));
     notes.extend(training_curves(observed));
     notes
 }
 
-fn provisional(observed: &Observed, settings: &Settings) -> Option<String> {
+fn provisional(observed: &Observed, settings: &Settings, is_drawn: bool) -> Option<String> {
     if !observed.is_provisional() {
         return None;
     }
@@ -35,7 +35,7 @@ fn provisional(observed: &Observed, settings: &Settings) -> Option<String> {
         let what = "fits of training curves use the measured checkpoints of";
         parts.push(format!("{what} {n_used} of them"));
     }
-    if settings.draws < observed.spec.draws {
+    if is_drawn && settings.draws < observed.spec.draws {
         let (draws, all) = (settings.draws, observed.spec.draws);
         parts.push(format!("until then a bootstrap makes {draws} draws instead of {all}"));
     }
@@ -60,7 +60,7 @@ fn held_out(observed: &Observed) -> Vec<String> {
         return Vec::new();
     }
     let mut notes = Vec::new();
-    let is_predicted = observed.runs().any(|run| run.is_held_out);
+    let is_predicted = observed.groups.iter().any(|group| group.compared().next().is_some());
     if is_predicted && observed.spec.methods.contains(&FitMethod::Envelope) {
         notes.push(
             "the envelope predicts the best loss that its C can buy; a held-out model that is \
@@ -71,6 +71,11 @@ fn held_out(observed: &Observed) -> Vec<String> {
     let without = observed.groups.iter().filter(|group| group.held_out().next().is_none());
     notes.extend(without.map(|group| {
         format!("{}: the held-out size has no measured loss, so nothing is predicted", group.name)
+    }));
+    let ends = observed.groups.iter().flat_map(Group::held_out);
+    notes.extend(ends.filter(|run| !run.is_measured_to_the_end()).map(|run| {
+        let name = &run.name;
+        format!("`{name}` is held out and has no measured loss at its last step: none is compared")
     }));
     notes
 }

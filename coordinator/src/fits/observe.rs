@@ -12,11 +12,11 @@ use domain::spec::{EvaluationTask, FitSpec, FlopKind, HoldOut, ParameterKind};
 use scaling::observation::{Observation, RunKey};
 use serde::Serialize;
 
-use crate::store::read::{FitEvaluation, FitInputs, FitRun};
+use crate::store::read::{FitEvaluation, FitInputs, FitRun, FitUnmeasured};
 
 /// Grows whenever the same observations would give another report, so that stored ones are made
 /// anew.
-const REPORT_VERSION: u32 = 1;
+const REPORT_VERSION: u32 = 2;
 
 /// The name of the only group when there is no `group_by`.
 const UNGROUPED: &str = "all";
@@ -52,7 +52,7 @@ pub(super) struct Group {
     pub(super) name: String,
     /// Those with a usable measurement, in the order of the cells.
     pub(super) runs: Vec<Run>,
-    /// Measurements that no fit can use.
+    /// Measurements that no fit can use, and those that are missing for good.
     pub(super) dropped: Vec<DroppedPoint>,
     /// N of the size that is only predicted.
     pub(super) held_out_parameters: Option<u64>,
@@ -110,7 +110,9 @@ impl Observed {
             by_run.entry(&one.run_id).or_default().push(one);
         }
         for (key, run) in (0..).zip(&inputs.runs) {
-            observed.take(key, run, by_run.get(&run.run_id).map_or(&[], Vec::as_slice));
+            let evaluations = by_run.get(&run.run_id).map_or(&[][..], Vec::as_slice);
+            let missing = missing(run, evaluations, &inputs.unmeasured);
+            observed.take(key, run, evaluations, missing);
         }
         Ok(observed)
     }
@@ -153,7 +155,13 @@ impl Observed {
     }
 
     /// Puts one run where it belongs: into its group, or among the excluded.
-    fn take(&mut self, key: u32, run: &FitRun, evaluations: &[&FitEvaluation]) {
+    fn take(
+        &mut self,
+        key: u32,
+        run: &FitRun,
+        evaluations: &[&FitEvaluation],
+        mut missing: Vec<DroppedPoint>,
+    ) {
         if let Some(reason) = why_excluded(run) {
             self.exclude(run, reason);
             return;
@@ -178,6 +186,7 @@ impl Observed {
         if let Some(group) = self.groups.iter_mut().find(|group| group.name == name) {
             group.dropped.append(&mut dropped);
             if !points.is_empty() {
+                group.dropped.append(&mut missing);
                 group.runs.push(Run {
                     key,
                     id: run.run_id.to_string(),
@@ -194,12 +203,14 @@ impl Observed {
                 return;
             }
         }
-        let reason = if is_over(run) {
-            "no checkpoint has a usable loss"
-        } else {
-            "not finished: no checkpoint has a usable loss yet"
+        let reason = match (is_over(run), missing.last()) {
+            (true, Some(last)) => {
+                format!("no checkpoint has a usable loss; {}: {}", last.what, last.reason)
+            }
+            (true, None) => "no checkpoint has a usable loss".to_owned(),
+            (false, _) => "not finished: no checkpoint has a usable loss yet".to_owned(),
         };
-        self.exclude(run, reason.to_owned());
+        self.exclude(run, reason);
     }
 
     fn exclude(&mut self, run: &FitRun, reason: String) {
@@ -227,6 +238,11 @@ impl Group {
     /// The runs that are only predicted.
     pub(super) fn held_out(&self) -> impl Iterator<Item = &Run> {
         self.runs.iter().filter(|run| run.is_held_out)
+    }
+
+    /// Of these, those whose loss at their end is measured: an earlier one is no result of them.
+    pub(super) fn compared(&self) -> impl Iterator<Item = &Run> {
+        self.held_out().filter(|run| run.is_measured_to_the_end())
     }
 
     /// All points of the runs that may be fitted.
@@ -279,15 +295,44 @@ impl Run {
         }
     }
 
-    /// Its end as a point of an isoFLOP profile: budgets are exact FLOPs, whatever C the study
-    /// fits.
+    /// Its end as a point of an isoFLOP profile: at the budget that it was planned for, which is of
+    /// exact FLOPs, whatever C the study fits. Its own C is off by the rounding to whole steps, and
+    /// would be nearer to another budget where two lie close together.
     pub(super) fn end_on_budget(&self) -> Observation {
-        Observation { flops: self.flops_exact, ..self.observation(self.last()) }
+        let flops = self.budget_flops.unwrap_or(self.flops_exact);
+        Observation { flops, ..self.observation(self.last()) }
     }
 }
 
 fn is_over(run: &FitRun) -> bool {
     TERMINAL.contains(&run.state.as_str())
+}
+
+/// The checkpoints that were to be measured and never will be, by step. What may still come is not
+/// among them.
+fn missing(
+    run: &FitRun,
+    evaluations: &[&FitEvaluation],
+    unmeasured: &[FitUnmeasured],
+) -> Vec<DroppedPoint> {
+    let is_unmeasured = |step: &u64| evaluations.iter().all(|one| one.step != *step);
+    let why = |step: u64| {
+        let is_place = |one: &&FitUnmeasured| {
+            one.run_id == run.run_id && one.step == step && one.task == LOSS.label()
+        };
+        match unmeasured.iter().find(is_place).map(|one| one.state.as_str()) {
+            Some(state) => TERMINAL
+                .contains(&state)
+                .then(|| format!("its evaluation ended as {state}, without a value")),
+            None => is_over(run).then(|| "the run is over and it was never measured".to_owned()),
+        }
+    };
+    let steps = run.data_point_steps.iter().copied().filter(is_unmeasured);
+    let dropped = |step| {
+        let what = format!("`{}` at step {step}", run.name);
+        why(step).map(|reason| DroppedPoint { what, reason })
+    };
+    steps.filter_map(dropped).collect()
 }
 
 fn point(run: &FitRun, flops: f64, evaluation: &FitEvaluation) -> Point {

@@ -17,9 +17,11 @@ pub(super) fn make(observed: &Observed, inputs_hash: &ContentHash) -> FitReport 
     let settings = Settings::new(observed);
     let mut interval_notes: Vec<String> = Vec::new();
     let mut groups = Vec::with_capacity(observed.groups.len());
+    let mut is_drawn = false;
     for group in &observed.groups {
         let fits: Vec<Fitted> =
             observed.spec.methods.iter().map(|one| method::fit(*one, group, &settings)).collect();
+        is_drawn |= fits.iter().any(|fitted| fitted.is_drawn);
         for note in fits.iter().filter_map(|fitted| fitted.interval_note.as_ref()) {
             if !interval_notes.contains(note) {
                 interval_notes.push(note.clone());
@@ -27,7 +29,7 @@ pub(super) fn make(observed: &Observed, inputs_hash: &ContentHash) -> FitReport 
         }
         groups.push(group_fit(group, fits));
     }
-    let mut notes = notes::of(observed, &settings);
+    let mut notes = notes::of(observed, &settings, is_drawn);
     notes.extend(interval_notes);
     FitReport {
         id: FitId::from_hash(inputs_hash).to_string(),
@@ -67,7 +69,7 @@ fn group_fit(group: &Group, fits: Vec<Fitted>) -> GroupFit {
     for fitted in fits {
         let Fitted { mut view, predictor, .. } = fitted;
         let mut farthest: f64 = 0.0;
-        for run in group.held_out() {
+        for run in group.compared() {
             let point = run.last();
             let (predicted, extrapolation) =
                 predictor.predict(run.parameters as f64, point.tokens, point.flops);

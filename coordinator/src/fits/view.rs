@@ -77,11 +77,34 @@ pub(super) fn unfitted(
         n_observations: 0,
         n_runs: 0,
         residual_rms_log: None,
+        intervals: String::new(),
         curve: Vec::new(),
         points: Vec::new(),
         dropped: Vec::new(),
         warnings: Vec::new(),
     }
+}
+
+/// How intervals were made, in a few words; empty where there are none.
+pub(super) fn intervals(scheme: &Scheme) -> String {
+    match scheme {
+        Scheme::Bootstrap { draws, seed, .. } => {
+            format!("bootstrap by run, {draws} draws, seed {seed}")
+        }
+        Scheme::Jackknife { n_runs } => format!(
+            "leave-one-run-out jackknife, Student's t with {} degrees of freedom",
+            n_runs - 1
+        ),
+        Scheme::StatedNoise { draws, seed, sd_log, .. } => {
+            format!("stated noise of {sd_log} in ln L between seeds, {draws} draws, seed {seed}")
+        }
+        Scheme::Unavailable { .. } => String::new(),
+    }
+}
+
+/// Whether intervals are made of draws.
+pub(super) fn is_drawn(scheme: &Scheme) -> bool {
+    matches!(scheme, Scheme::Bootstrap { .. } | Scheme::StatedNoise { .. })
 }
 
 /// How intervals were made, for the report's notes; `None` where the coefficients say why there

@@ -93,6 +93,8 @@ pub struct FitInputs {
     pub runs: Vec<FitRun>,
     /// The measured values, by run in the same order and then by step; one for each task and step.
     pub evaluations: Vec<FitEvaluation>,
+    /// Evaluations without a value, in the same order; none of a place that has a value.
+    pub unmeasured: Vec<FitUnmeasured>,
     /// Evaluations that the study asks for and that are not over.
     pub n_open_evaluations: u64,
 }
@@ -122,6 +124,9 @@ pub struct FitRun {
     pub flops_published: f64,
     /// The budget it belongs to, for isoFLOP designs.
     pub budget_flops: Option<f64>,
+    /// The steps that this study measures. The run may have checkpoints at others, for another
+    /// study.
+    pub data_point_steps: Vec<u64>,
     /// How its last attempt ended.
     pub end: Option<AttemptEnd>,
     /// What that attempt said when it went wrong.
@@ -139,6 +144,19 @@ pub struct FitEvaluation {
     pub task: String,
     /// The value, such as nats per token.
     pub value: f64,
+}
+
+/// A checkpoint that was to be measured and has no value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FitUnmeasured {
+    /// The run.
+    pub run_id: RunId,
+    /// The checkpoint's step.
+    pub step: u64,
+    /// What was to be measured, such as `validation_loss`.
+    pub task: String,
+    /// The label of the evaluation's state.
+    pub state: String,
 }
 
 /// The queries behind the views. Every method only reads, and may be repeated.
@@ -192,7 +210,7 @@ pub trait ReadStore: Send + Sync {
     async fn last_event_id(&self) -> Result<i64, ReadError>;
 
     /// What the fits of a study are made from; `None` when the study is gone. Only evaluations
-    /// that the study itself asks for are given.
+    /// that the study itself asks for, at the steps that it asks for, are given.
     async fn fit_inputs(&self, study: &StudyId) -> Result<Option<FitInputs>, ReadError>;
 
     /// The stored report (`api::FitReport` as JSON) of a study's fit with this inputs' hash.

@@ -211,6 +211,15 @@ async fn the_inputs_of_a_fit_are_the_runs_and_what_the_study_measures() {
     let inputs = served.app.store.fit_inputs(&part).await.unwrap().unwrap();
     assert_eq!(inputs.runs.len(), 2);
     assert_eq!(inputs.evaluations, []);
+
+    // The same measurement in a study that asks for the last step alone.
+    let checkpoints = "checkpoints: {log_spaced: {count: 2, first_step: 50}}";
+    let text = STUDY.replace("name: tiny", "name: end").replace(checkpoints, "checkpoints: final");
+    assert!(text.contains("checkpoints: final"));
+    let end: StudyId = served.apply(&text).await["study_id"].as_str().unwrap().parse().unwrap();
+    let inputs = served.app.store.fit_inputs(&end).await.unwrap().unwrap();
+    assert_eq!(inputs.runs[0].data_point_steps, [100]);
+    assert_eq!(inputs.evaluations, []);
 }
 
 #[tokio::test]

@@ -105,6 +105,12 @@ impl PretrainSpec {
                 &format!("{at}.evaluate[{index}].sequences"),
                 || "`0` is too few; at least 1, or leave the key out".into(),
             )?;
+            // Fits take one loss for each checkpoint, so a study has one measurement of a task.
+            let is_new = self.evaluate[..index].iter().all(|other| other.task != evaluate.task);
+            require(is_new, &format!("{at}.evaluate[{index}].task"), || {
+                let task = evaluate.task.label();
+                format!("`{task}` is measured by an earlier entry; each task may stand here once")
+            })?;
         }
         Ok(())
     }

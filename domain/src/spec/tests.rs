@@ -89,6 +89,20 @@ fn an_axis_without_values_is_refused() {
 }
 
 #[test]
+fn a_task_that_is_measured_twice_is_refused() {
+    let design = "design: {fixed_tokens: {tokens: 1e6}}";
+    let evaluate = |second: &str| {
+        let first = "evaluate:\n          - {task: validation_loss, sequences: 8}";
+        GOOD.replacen(design, &format!("{design}\n        {first}{second}"), 1)
+    };
+    assert!(parse(&evaluate(""), "tiny.yaml").is_ok());
+    let twice = evaluate("\n          - {task: validation_loss}");
+    let error = parse(&twice, "tiny.yaml").unwrap_err();
+    assert_eq!(error.path, "stages[0].recipe.pretrain.evaluate[1].task", "{error}");
+    assert!(error.problem.contains("earlier entry"), "{error}");
+}
+
+#[test]
 fn a_newer_version_is_refused_before_its_keys_are_judged() {
     check_bad("version: 1", "version: 2\nnovel: yes", (2, 1), "version", "reads 1");
 }

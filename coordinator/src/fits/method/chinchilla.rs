@@ -50,6 +50,10 @@ fn try_fit(group: &Group, settings: &Settings) -> Result<Fitted, String> {
     let mut warnings = fit.warnings.clone();
     warnings.extend(kappa.warning());
     let range = curve_range(group, inference.ranges.flops);
+    // Where the law is not identified as a whole, no number has an interval.
+    let scheme = inference.whole.is_none().then_some(&inference.resampled.scheme);
+    let (is_drawn, interval_note) =
+        (scheme.is_some_and(view::is_drawn), scheme.and_then(view::explain));
     let view = MethodFit {
         method: label(FitMethod::Chinchilla).to_owned(),
         formulas: formulas(),
@@ -57,16 +61,14 @@ fn try_fit(group: &Group, settings: &Settings) -> Result<Fitted, String> {
         n_observations: fit.n_points as u64,
         n_runs: fit.n_runs as u64,
         residual_rms_log: view::finite(fit.residual_rms_log),
+        intervals: scheme.map(view::intervals).unwrap_or_default(),
         curve: view::curve(range, |flops| optimal_loss(&inference, &kappa, flops)),
         points: Vec::new(),
         dropped: Vec::new(),
         warnings,
     };
-    let interval_note = match inference.whole {
-        None => view::explain(&inference.resampled.scheme),
-        Some(_) => None,
-    };
-    Ok(Fitted { view, predictor: Predictor::Chinchilla(Box::new(inference)), interval_note })
+    let predictor = Predictor::Chinchilla(Box::new(inference));
+    Ok(Fitted { view, predictor, is_drawn, interval_note })
 }
 
 fn coefficients(inference: &Inference, kappa: &Kappa) -> BTreeMap<String, EstimateView> {

@@ -51,6 +51,8 @@ fn try_fit(group: &Group, settings: &Settings) -> Result<Fitted, String> {
     };
     let fit = envelope::fit(&dataset, &options).map_err(|error| error.to_string())?;
     let range = curve_range(group, fit.flops_range);
+    let scheme = &fit.loss_resampled.scheme;
+    let (is_drawn, interval_note) = (view::is_drawn(scheme), view::explain(scheme));
     let view = MethodFit {
         method: label(FitMethod::Envelope).to_owned(),
         formulas: formulas(settings),
@@ -58,13 +60,14 @@ fn try_fit(group: &Group, settings: &Settings) -> Result<Fitted, String> {
         n_observations: (dataset.points().len() - fit.runs_without_curve.len()) as u64,
         n_runs: fit.n_runs as u64,
         residual_rms_log: view::finite(fit.loss.residual_rms_log),
+        intervals: view::intervals(scheme),
         curve: view::curve(range, |flops| fit.predict_loss(flops).curve),
         points: points(&fit),
         dropped: dropped(group, &fit),
         warnings: fit.warnings.clone(),
     };
-    let interval_note = view::explain(&fit.loss_resampled.scheme);
-    Ok(Fitted { view, predictor: Predictor::Envelope(Box::new(fit)), interval_note })
+    let predictor = Predictor::Envelope(Box::new(fit));
+    Ok(Fitted { view, predictor, is_drawn, interval_note })
 }
 
 fn coefficients(fit: &EnvelopeFit) -> BTreeMap<String, EstimateView> {

@@ -50,6 +50,7 @@ fn try_fit(group: &Group, settings: &Settings) -> Result<Fitted, String> {
         IsoflopOptions { level: settings.interval.level, unit_flops: settings.unit_flops() };
     let fit = isoflop::fit(&dataset, &budgets, &options);
     let n_used = fit.minima.iter().map(|minimum| minimum.n_points as u64).sum();
+    let has_line = fit.minima.len() >= isoflop::MIN_BUDGETS;
     let view = MethodFit {
         method: label(FitMethod::Isoflop).to_owned(),
         formulas: formulas(settings),
@@ -58,17 +59,24 @@ fn try_fit(group: &Group, settings: &Settings) -> Result<Fitted, String> {
         n_runs: n_used,
         // The residuals are those of ln N, and no loss is predicted.
         residual_rms_log: None,
+        intervals: if has_line {
+            let freedom = fit.minima.len() - 2;
+            format!("Student's t of the regression over budgets, {freedom} degrees of freedom")
+        } else {
+            String::new()
+        },
         curve: Vec::new(),
         points: points(&fit),
         dropped: dropped(group, &fit, &open),
         warnings: fit.warnings.clone(),
     };
-    let interval_note = (fit.minima.len() >= isoflop::MIN_BUDGETS).then(|| {
+    let interval_note = has_line.then(|| {
         "isoflop: budgets share no run, so its intervals are Student's t of the line over budgets; \
          C is exact FLOPs, as the budgets are"
             .to_owned()
     });
-    Ok(Fitted { view, predictor: Predictor::Nothing(NO_LOSS.to_owned()), interval_note })
+    let predictor = Predictor::Nothing(NO_LOSS.to_owned());
+    Ok(Fitted { view, predictor, is_drawn: false, interval_note })
 }
 
 /// The budgets that runs of the group belong to, the smallest first.

@@ -308,8 +308,8 @@ async fn insert_cell(
 ) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO cells (study_id, stage, name, position, run_id, axis_values_json,
-    budget_flops)
-VALUES (?, ?, ?, ?, ?, ?, ?)",
+    budget_flops, data_point_steps_json)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(study.as_str())
     .bind(stage)
@@ -318,6 +318,7 @@ VALUES (?, ?, ?, ?, ?, ?, ?)",
     .bind(cell.run_id.as_str())
     .bind(to_json(&cell.axis_values, "axis_values_json")?)
     .bind(cell.budget_flops)
+    .bind(to_json(&cell.data_point_steps, "data_point_steps_json")?)
     .execute(&mut tx.conn)
     .await
     .map_err(from_driver)?;

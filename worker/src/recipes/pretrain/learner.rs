@@ -92,6 +92,11 @@ impl Learner {
         Ok(self.optimizer.step()?)
     }
 
+    /// Whether every weight is a finite number.
+    pub(super) fn has_finite_weights(&self) -> Result<bool, RecipeError> {
+        Ok(are_finite(self.model.named_parameters().iter().map(|(_, weights)| weights))?)
+    }
+
     /// Everything that is needed to go on from here.
     pub(super) fn checkpoint(&self, plan: &Plan, step: u64) -> Result<Checkpoint, RecipeError> {
         let generator_state = torch_ext::generator_state()?;
@@ -110,5 +115,29 @@ impl Learner {
         self.model.load(&checkpoint.weights).map_err(CheckpointError::Weights)?;
         self.optimizer.load_state(&checkpoint.optimizer).map_err(CheckpointError::Torch)?;
         torch_ext::set_generator_state(&generator).map_err(CheckpointError::Torch)
+    }
+}
+
+fn are_finite<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Result<bool, tch::TchError> {
+    for tensor in tensors {
+        if tensor.f_isfinite()?.f_all()?.f_int64_value(&[])? == 0 {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_number_that_is_not_finite_breaks_the_weights() {
+        let good = Tensor::from_slice(&[1.0_f32, -2.0]);
+        assert!(are_finite([&good, &good]).unwrap());
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let broken = Tensor::from_slice(&[1.0, bad]);
+            assert!(!are_finite([&good, &broken]).unwrap(), "{bad}");
+        }
     }
 }

@@ -65,6 +65,11 @@ fn run(
         let is_rolling_due =
             plan.rolling.is_some_and(|rolling| elapsed(since_checkpoint) >= rolling);
         if plan.is_data_point(done) || is_rolling_due || demand.is_some() {
+            // The last update has no loss after it that would tell, and a rolling checkpoint that
+            // is not finite would only be trained on.
+            if !learner.has_finite_weights()? {
+                return Ok(broken_weights(context, done));
+            }
             save(context, plan, learner, done)?;
             since_checkpoint = Monotonic::start();
         }
@@ -107,6 +112,13 @@ fn diverged(
     context.report.event(plan.point(done, loss_nats, gradient_norm, None));
     let message =
         format!("step {done}: the loss is {loss_nats} and the gradient's norm {gradient_norm}");
+    context.report.log("error", message.clone());
+    Outcome { end: AttemptEnd::Diverged, message }
+}
+
+/// The end of a run whose update left weights that are not finite. There is no checkpoint of them.
+fn broken_weights(context: &mut Context<'_>, done: u64) -> Outcome {
+    let message = format!("step {done}: the weights are not finite after the update");
     context.report.log("error", message.clone());
     Outcome { end: AttemptEnd::Diverged, message }
 }

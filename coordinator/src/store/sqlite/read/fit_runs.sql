@@ -3,6 +3,7 @@ SELECT
     c.name,
     c.axis_values_json,
     c.budget_flops,
+    c.data_point_steps_json,
     w.state,
     r.parameters_non_embedding,
     r.parameters_total,

@@ -11,7 +11,7 @@ use domain::spec::EvaluateSpec;
 use sqlx::SqlitePool;
 
 use super::{corrupt, count, failed, from_json};
-use crate::store::read::{FitEvaluation, FitInputs, FitRun, ReadError};
+use crate::store::read::{FitEvaluation, FitInputs, FitRun, FitUnmeasured, ReadError};
 
 #[derive(sqlx::FromRow)]
 struct StudyRow {
@@ -33,6 +33,7 @@ struct RunRow {
     flops_exact: f64,
     flops_published: f64,
     budget_flops: Option<f64>,
+    data_point_steps_json: String,
     ended_as: Option<String>,
     message: String,
 }
@@ -65,9 +66,15 @@ WHERE id = ?1",
     };
     let asked: Vec<EvaluateSpec> = from_json(&row.evaluate_json, "evaluations", study.as_str())?;
     let runs = runs(pool, study).await?;
-    let (evaluations, n_open_evaluations) = evaluations(pool, study, &asked, &runs).await?;
-    let (study, fit_spec_json) = (row.name, row.fit_spec_json);
-    Ok(Some(FitInputs { study, fit_spec_json, runs, evaluations, n_open_evaluations }))
+    let measured = evaluations(pool, study, &asked, &runs).await?;
+    Ok(Some(FitInputs {
+        study: row.name,
+        fit_spec_json: row.fit_spec_json,
+        runs,
+        evaluations: measured.values,
+        unmeasured: measured.unmeasured,
+        n_open_evaluations: measured.n_open,
+    }))
 }
 
 async fn runs(pool: &SqlitePool, study: &StudyId) -> Result<Vec<FitRun>, ReadError> {
@@ -80,19 +87,25 @@ async fn runs(pool: &SqlitePool, study: &StudyId) -> Result<Vec<FitRun>, ReadErr
     rows.into_iter().filter(|row| seen.insert(row.run_id.clone())).map(RunRow::into_run).collect()
 }
 
-/// The measured values, and how many are still to come.
+/// What the evaluations of a study came to.
+struct Measured {
+    values: Vec<FitEvaluation>,
+    unmeasured: Vec<FitUnmeasured>,
+    n_open: u64,
+}
+
 async fn evaluations(
     pool: &SqlitePool,
     study: &StudyId,
     asked: &[EvaluateSpec],
     runs: &[FitRun],
-) -> Result<(Vec<FitEvaluation>, u64), ReadError> {
+) -> Result<Measured, ReadError> {
     let rows: Vec<EvaluationRow> = sqlx::query_as(
         "SELECT e.run_id, e.step, e.task, e.config_json, e.value, w.state
 FROM evaluations e
 JOIN work w ON w.id = e.id
 WHERE e.run_id IN (SELECT run_id FROM cells WHERE study_id = ?1)
-ORDER BY e.run_id, e.step, e.task, e.attempt",
+ORDER BY e.run_id, e.step, e.task, e.attempt, e.id",
     )
     .bind(study.as_str())
     .fetch_all(pool)
@@ -101,26 +114,33 @@ ORDER BY e.run_id, e.step, e.task, e.attempt",
     let positions: BTreeMap<&RunId, usize> =
         runs.iter().enumerate().map(|(position, run)| (&run.run_id, position)).collect();
     // Where a restart measured a step again, the highest attempt comes last and stays.
-    let mut by_place = BTreeMap::new();
+    let mut values = BTreeMap::new();
+    let mut unmeasured = BTreeMap::new();
     let mut n_open = 0;
     for row in rows {
         let config: EvaluationConfig =
             from_json(&row.config_json, "evaluation's configuration", &row.run_id)?;
-        if !is_asked(&config, asked) {
+        let run_id: RunId = row.run_id.parse().map_err(corrupt("identifier", &row.run_id))?;
+        let Some(position) = positions.get(&run_id).copied() else { continue };
+        let step = count(row.step);
+        if !is_asked(&config, asked) || !runs[position].data_point_steps.contains(&step) {
             continue;
         }
-        let Some(value) = row.value else {
-            n_open += u64::from(!TERMINAL.contains(&row.state.as_str()));
-            continue;
-        };
-        let run_id: RunId = row.run_id.parse().map_err(corrupt("identifier", &row.run_id))?;
-        let Some(position) = positions.get(&run_id) else { continue };
-        let step = count(row.step);
-        let key = (*position, step, row.task.clone());
-        let evaluation = FitEvaluation { run_id, step, task: row.task, value };
-        by_place.insert(key, evaluation);
+        let (task, state) = (row.task, row.state);
+        let place = (position, step, task.clone());
+        if let Some(value) = row.value {
+            values.insert(place, FitEvaluation { run_id, step, task, value });
+        } else {
+            n_open += u64::from(!TERMINAL.contains(&state.as_str()));
+            unmeasured.insert(place, FitUnmeasured { run_id, step, task, state });
+        }
     }
-    Ok((by_place.into_values().collect(), n_open))
+    unmeasured.retain(|place, _| !values.contains_key(place));
+    Ok(Measured {
+        values: values.into_values().collect(),
+        unmeasured: unmeasured.into_values().collect(),
+        n_open,
+    })
 }
 
 /// A run may be in two studies that measure it differently; each fits its own measurements.
@@ -149,6 +169,11 @@ impl RunRow {
     fn into_run(self) -> Result<FitRun, ReadError> {
         Ok(FitRun {
             axis_values: from_json(&self.axis_values_json, "axis values", &self.run_id)?,
+            data_point_steps: from_json(
+                &self.data_point_steps_json,
+                "data point steps",
+                &self.run_id,
+            )?,
             run_id: self.run_id.parse().map_err(corrupt("identifier", &self.run_id))?,
             name: self.name,
             state: self.state,

@@ -22,7 +22,12 @@ SELECT
         SELECT e.value
         FROM evaluations e
         WHERE e.run_id = r.id AND e.task = 'validation_loss' AND e.value IS NOT NULL
-        ORDER BY e.step DESC, e.attempt DESC
+            -- Of a run that is over only the loss at its end is its result.
+            AND (
+                e.step = r.steps
+                OR w.state NOT IN ('succeeded', 'failed', 'cancelled', 'diverged')
+            )
+        ORDER BY e.step DESC, e.n_tokens DESC, e.attempt DESC, e.id
         LIMIT 1
     ) AS validation_loss_nats,
     CASE
