@@ -107,6 +107,9 @@ pub struct MethodFit {
     pub n_runs: u64,
     /// The root mean square of the residuals of log loss.
     pub residual_rms_log: Option<f64>,
+    /// How its intervals were made, with draws and seed where there are any; empty when there are
+    /// none.
+    pub intervals: String,
     /// The fitted loss over C, for plots.
     pub curve: Vec<CurvePoint>,
     /// The points that the fit used on the way: the envelope, or the minima of the parabolas.

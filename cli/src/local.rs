@@ -4,6 +4,7 @@
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -27,6 +28,9 @@ const START_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// How often a starting coordinator is asked.
 const START_INTERVAL: Duration = Duration::from_millis(50);
+
+/// The dynamic loader's exit status when a library is missing (`ld.so` of glibc).
+const LOADER_FAILED: i32 = 127;
 
 /// What a coordinator writes once it serves.
 #[derive(Debug, Clone, Deserialize)]
@@ -128,13 +132,23 @@ impl Local {
     }
 }
 
-fn ended(process: &Process, status: std::process::ExitStatus) -> anyhow::Error {
+fn ended(process: &Process, status: ExitStatus) -> anyhow::Error {
+    let hint = loader_hint(&process.name, status);
     anyhow::anyhow!(
-        "`{}` ended ({status}); the end of `{}`:\n{}",
+        "`{}` ended ({status}); the end of `{}`:\n{}{hint}",
         process.name,
         process.log.display(),
         process.tail()
     )
+}
+
+/// What to do when the dynamic loader did not find what a worker is linked to.
+fn loader_hint(name: &str, status: ExitStatus) -> &'static str {
+    if name.starts_with("gradus-worker") && status.code() == Some(LOADER_FAILED) {
+        "\n\nhint: libtorch is not where it was when this was built; run `make setup` and `make build`"
+    } else {
+        ""
+    }
 }
 
 /// One process serves a folder. The lock is the kernel's, so a crash leaves none behind.
@@ -243,4 +257,20 @@ fn start_workers(
         workers.push(Process::start(&format!("gradus-worker {name}"), &mut command, &log)?);
     }
     Ok(workers)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    #[test]
+    fn a_worker_that_the_loader_refuses_hints_at_libtorch() {
+        // An exit status stands in the second byte of what `wait` returns.
+        let status = |code: i32| ExitStatus::from_raw(code << 8);
+        assert!(loader_hint("gradus-worker local-1", status(127)).contains("libtorch"));
+        assert_eq!(loader_hint("gradus-worker local-1", status(1)), "");
+        assert_eq!(loader_hint("gradus-coordinator", status(127)), "");
+    }
 }

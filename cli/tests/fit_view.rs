@@ -58,6 +58,7 @@ fn envelope(scale: f64) -> MethodFit {
         n_observations: 6,
         n_runs: 2,
         residual_rms_log: Some(0.012),
+        intervals: "bootstrap by run, 1000 draws, seed 0".to_owned(),
         curve: curve.into(),
         points: Vec::new(),
         dropped: vec![DroppedPoint {
@@ -76,6 +77,7 @@ fn chinchilla() -> MethodFit {
         formulas: vec!["L = E + A/N^alpha + B/D^beta".to_owned()],
         coefficients: names.map(|name| (name.to_owned(), not_identified(reason))).into(),
         residual_rms_log: None,
+        intervals: String::new(),
         curve: Vec::new(),
         dropped: Vec::new(),
         warnings: Vec::new(),
@@ -139,12 +141,12 @@ fn a_report_shows_tables_held_out_runs_the_plot_and_what_is_not_known() {
     N parameters without embeddings and head; D training tokens
     C training FLOPs by the tensor shapes, head included (`exact`)
     L validation loss in nats per token
-    95 % intervals, 1000 draws by run, seed 0; inputs 0123456789ab
+    95 % intervals; inputs 0123456789ab
 
     envelope
       L(C) = L_coefficient·(C / 1e10)^-L_exponent
                    llama_study     tnl             hgrn2           cosformer2
-    L_exponent     0.050           0.050           0.050           0.050
+    L_exponent     0.0500          0.0500          0.0500          0.0500
                    [0.045, 0.055]  [0.045, 0.055]  [0.045, 0.055]  [0.045, 0.055]
     L_coefficient  6.00            5.50            5.20            5.00
                    [5.40, 6.60]    [4.95, 6.05]    [4.68, 5.72]    [4.50, 5.50]
@@ -153,7 +155,8 @@ fn a_report_shows_tables_held_out_runs_the_plot_and_what_is_not_known() {
     N_coefficient  1.23e5          1.23e5          1.23e5          1.23e5
                    [1.1e5, 1.4e5]  [1.1e5, 1.4e5]  [1.1e5, 1.4e5]  [1.1e5, 1.4e5]
     runs, points   2, 6            2, 6            2, 6            2, 6
-    rms of ln L    0.012           0.012           0.012           0.012
+    rms of ln L    0.0120          0.0120          0.0120          0.0120
+    intervals: bootstrap by run, 1000 draws, seed 0
 
     chinchilla
       L = E + A/N^alpha + B/D^beta
@@ -211,15 +214,9 @@ fn a_report_shows_tables_held_out_runs_the_plot_and_what_is_not_known() {
     ○ llama_study   △ tnl   □ hgrn2   ◇ cosformer2   filled: held out   dotted: fit
 
     excluded `tnl-s9`: diverged at step 3
-    llama_study envelope: 3 of 20 budgets left out: fewer than two sizes
-    tnl envelope: 3 of 20 budgets left out: fewer than two sizes
-    hgrn2 envelope: 3 of 20 budgets left out: fewer than two sizes
-    cosformer2 envelope: 3 of 20 budgets left out: fewer than two sizes
+    llama_study, tnl, hgrn2, cosformer2 envelope: 3 of 20 budgets left out: fewer than two sizes
 
-    warning: llama_study envelope: a noisy fit
-    warning: tnl envelope: a noisy fit
-    warning: hgrn2 envelope: a noisy fit
-    warning: cosformer2 envelope: a noisy fit
+    warning: llama_study, tnl, hgrn2, cosformer2 envelope: a noisy fit
     note: the largest run took 7.68e11 FLOPs; a study this small is a demonstration of the method and no evidence for decisions about larger models
     ");
 }
@@ -227,7 +224,9 @@ fn a_report_shows_tables_held_out_runs_the_plot_and_what_is_not_known() {
 #[test]
 fn no_line_is_wider_than_80_columns_but_sentences() {
     let text = report().table();
-    let is_sentence = |line: &str| ["note:", "warning:", "("].iter().any(|p| line.starts_with(p));
+    let is_sentence = |line: &str| {
+        ["note:", "warning:", "("].iter().any(|p| line.starts_with(p)) || line.contains("left out:")
+    };
     let wide: Vec<&str> =
         text.lines().filter(|line| line.chars().count() > 80 && !is_sentence(line)).collect();
     assert!(wide.is_empty(), "{wide:#?}");
@@ -239,6 +238,16 @@ fn a_provisional_report_says_so_and_an_empty_one_has_no_plot() {
     let text = empty.table();
     assert!(text.contains("provisional"), "{text}");
     assert!(!text.contains("over C, FLOPs"), "{text}");
+}
+
+#[test]
+fn groups_whose_intervals_were_made_otherwise_are_named() {
+    let mut report = report();
+    report.groups[3].fits[0].intervals = "leave-one-run-out jackknife".to_owned();
+    let text = report.table();
+    let expected = "intervals of llama_study, tnl, hgrn2: bootstrap by run, 1000 draws, seed 0\n\
+                    intervals of cosformer2: leave-one-run-out jackknife\n";
+    assert!(text.contains(expected), "{text}");
 }
 
 #[test]

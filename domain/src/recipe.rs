@@ -112,10 +112,28 @@ pub fn schedule_share(schedule: &ScheduleSpec, step: u64, steps: u64) -> f64 {
             final_share + (1.0 - final_share) * cosine
         }
         ScheduleSpec::Wsd { decay_share, .. } => {
-            let decay_steps = (decay_share * steps as f64).ceil().max(1.0);
-            ((steps.saturating_sub(step)) as f64 / decay_steps).min(1.0)
+            ((steps.saturating_sub(step)) as f64 / decay_steps(*decay_share, steps)).min(1.0)
         }
     }
+}
+
+/// Steps of the linear decay of `wsd`, a whole number of at least 1.
+fn decay_steps(decay_share: f64, steps: u64) -> f64 {
+    (decay_share * steps as f64).ceil().max(1.0)
+}
+
+/// Why the warm-up and the decay of a schedule do not both fit into `steps`; `None` when they do.
+///
+/// Overlapping, the rate would jump where the warm-up ends and never reach its peak.
+pub fn schedule_overlap(schedule: &ScheduleSpec, steps: u64) -> Option<String> {
+    let ScheduleSpec::Wsd { warmup_steps, decay_share } = schedule else { return None };
+    let decay_steps = decay_steps(*decay_share, steps);
+    (*warmup_steps as f64 + decay_steps > steps as f64).then(|| {
+        format!(
+            "the warm-up of {warmup_steps} steps and the decay of the last {decay_steps} steps \
+             overlap in a run of {steps} steps"
+        )
+    })
 }
 
 /// Everything that decides which tokens a data preparation makes.
@@ -215,5 +233,16 @@ mod tests {
         check(&schedule, 80, 1.0);
         check(&schedule, 90, 0.5);
         check(&schedule, 99, 0.05);
+    }
+
+    #[test]
+    fn a_warm_up_and_a_decay_that_share_a_step_overlap() {
+        let overlap = |warmup_steps| {
+            schedule_overlap(&ScheduleSpec::Wsd { warmup_steps, decay_share: 0.195 }, 100)
+        };
+        assert_eq!(overlap(80), None);
+        let problem = overlap(81).unwrap();
+        assert!(problem.contains("81 steps") && problem.contains("last 20 steps"), "{problem}");
+        assert_eq!(schedule_overlap(&ScheduleSpec::Constant { warmup_steps: 99 }, 100), None);
     }
 }

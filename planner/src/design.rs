@@ -2,13 +2,17 @@
 //!
 //! The budgets' FLOPs are `flops_exact`, forward and backward, head included.
 
-use domain::recipe::PretrainCell;
+use domain::recipe::{PretrainCell, schedule_overlap};
 use domain::spec::{CheckpointSpec, DesignSpec, FlopKind, ParameterKind};
 use scaling::design::log_spaced_steps;
 
 /// A budget that buys fewer steps is refused: rounding to whole steps would move it by more than
 /// 2.5 %, and so short a run is all warm-up.
 pub(crate) const MIN_STEPS_OF_A_BUDGET: u64 = 20;
+
+/// Budgets closer than this are refused: rounding to whole steps moves each by up to 2.5 %, so their
+/// cells could not be told apart.
+pub(crate) const MIN_BUDGET_RATIO: f64 = 1.05;
 
 /// How long one cell trains at one entry of the design.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,8 +77,20 @@ fn steps_of_budget(
         warmup if warmup >= steps => {
             Err(format!("its {steps} steps end before the warm-up of {warmup} steps does"))
         }
-        _ => Ok(steps),
+        _ => match schedule_overlap(&cell.training.schedule, steps) {
+            Some(problem) => Err(problem),
+            None => Ok(steps),
+        },
     }
+}
+
+/// The position of the first budget that is closer than [`MIN_BUDGET_RATIO`] to an earlier one, and
+/// that one's value.
+pub(crate) fn close_budget(budgets: &[f64]) -> Option<(usize, f64)> {
+    budgets.iter().enumerate().find_map(|(index, budget)| {
+        let is_close = |other: &&f64| budget.max(**other) < MIN_BUDGET_RATIO * budget.min(**other);
+        budgets[..index].iter().find(is_close).map(|other| (index, *other))
+    })
 }
 
 /// The steps, counted from 1, that leave a data-point checkpoint: ascending, the last one included.
@@ -118,6 +134,14 @@ mod tests {
         assert_eq!(log_spaced(10, 12, 10), [10, 11, 12]);
         assert_eq!(log_spaced(7, 5, 10), [5]);
         assert_eq!(log_spaced(1, 9, 1), [9]);
+    }
+
+    #[test]
+    fn budgets_within_five_percent_of_an_earlier_one_are_close() {
+        assert_eq!(close_budget(&[1e12, 3e12, 1.06e12, 1e13]), None);
+        assert_eq!(close_budget(&[1e12, 3e12, 1.04e12]), Some((2, 1e12)));
+        assert_eq!(close_budget(&[1e12, 0.96e12]), Some((1, 1e12)));
+        assert_eq!(close_budget(&[1e12, 1e12]), Some((1, 1e12)));
     }
 
     #[test]

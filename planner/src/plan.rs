@@ -6,14 +6,14 @@ use domain::cell::Identity;
 use domain::ids::{PreparationId, RunId};
 use domain::recipe::{
     CellConfig, NUMERICS_VERSION, PREPARATION_VERSION, PreparationConfig, PretrainCell,
-    SourceConfig,
+    SourceConfig, schedule_overlap,
 };
 use domain::spec::{DesignSpec, ParsedSpec, PretrainSpec, RecipeSpec, SpecError};
 use domain::suggest::nearest;
 
 use crate::axes::{Combination, combinations};
 use crate::cell::{configure, named};
-use crate::design::{Length, data_point_steps, lengths};
+use crate::design::{Length, close_budget, data_point_steps, lengths};
 use crate::{AT, CorpusHashes, memory, warnings};
 
 /// A planned study.
@@ -83,6 +83,7 @@ pub(crate) fn plan(parsed: &ParsedSpec, sources: &[CorpusHashes]) -> Result<Plan
     let stage = &spec.stages[0];
     let RecipeSpec::Pretrain(pretrain) = &stage.recipe;
     check_group_by(parsed, pretrain)?;
+    check_budgets(parsed, pretrain)?;
     let preparation = prepare(parsed, sources)?;
     let planner = Planner { parsed, pretrain, preparation: &preparation, stage: &stage.name };
     let (mut cells, mut dropped, mut met) = (Vec::new(), Vec::new(), BTreeSet::new());
@@ -126,6 +127,19 @@ fn check_group_by(parsed: &ParsedSpec, pretrain: &PretrainSpec) -> Result<(), Sp
         None => format!("the axes are `{}`", axes.join("`, `")),
     };
     Err(parsed.locations.error("fit.group_by", format!("`{group_by}` is no axis; {hint}")))
+}
+
+/// Budgets must be far enough apart for their cells to be told apart.
+fn check_budgets(parsed: &ParsedSpec, pretrain: &PretrainSpec) -> Result<(), SpecError> {
+    let DesignSpec::Isoflop { budgets, .. } = &pretrain.design else { return Ok(()) };
+    let Some((index, other)) = close_budget(budgets) else { return Ok(()) };
+    let path = format!("{AT}.design.isoflop.budgets[{index}]");
+    let problem = format!(
+        "the budget {:e} is closer than 5 % to the earlier {other:e}; rounding to whole steps \
+         blurs both",
+        budgets[index]
+    );
+    Err(parsed.locations.error(&path, problem))
 }
 
 /// The data preparation that every cell needs.
@@ -186,7 +200,7 @@ impl Planner<'_> {
                 Err(reason) => Err(DroppedCell { name, reason: reason.clone() }),
                 Ok(steps) => {
                     let cell = PretrainCell { steps: *steps, ..cell.clone() };
-                    self.check_warm_up(&cell, combination)?;
+                    self.check_schedule(&cell, combination)?;
                     Ok(self.cell(cell, combination, name, &length)?)
                 }
             };
@@ -204,16 +218,18 @@ impl Planner<'_> {
         }
     }
 
-    /// Where the length is asked for in tokens, a warm-up beyond it is a mistake in the file.
-    fn check_warm_up(&self, cell: &PretrainCell, at: &Combination) -> Result<(), SpecError> {
+    /// Where the length is asked for in tokens, a schedule beyond it is a mistake in the file.
+    fn check_schedule(&self, cell: &PretrainCell, at: &Combination) -> Result<(), SpecError> {
         let warmup_steps = cell.training.schedule.warmup_steps();
-        if warmup_steps < cell.steps {
-            return Ok(());
-        }
-        let problem = format!(
-            "the warm-up of {warmup_steps} steps is not shorter than the run of {} steps",
-            cell.steps
-        );
+        let problem = if warmup_steps < cell.steps {
+            schedule_overlap(&cell.training.schedule, cell.steps)
+        } else {
+            Some(format!(
+                "the warm-up of {warmup_steps} steps is not shorter than the run of {} steps",
+                cell.steps
+            ))
+        };
+        let Some(problem) = problem else { return Ok(()) };
         let path = at.path_of("training.schedule");
         Err(self.parsed.locations.error(&path, named(at, &problem)))
     }

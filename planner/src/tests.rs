@@ -149,7 +149,86 @@ fn other_sources_make_other_runs_and_equal_ones_the_same() {
 #[test]
 fn a_decaying_schedule_under_an_envelope_is_warned_of() {
     let plan = try_plan(&[("{constant: {warmup_steps: 10}}", "{cosine: {warmup_steps: 10}}")]);
-    assert_snapshot!(plan.unwrap().warnings.join("\n"), @"`fit.methods` has `envelope`, but the learning rate of `llama_study-s1` decays: its checkpoints on the way are not comparable with the ends of shorter runs; use a constant schedule, or `checkpoints: final`");
+    assert_snapshot!(plan.unwrap().warnings.join("\n"), @"`fit.methods` has `envelope` and `chinchilla`, but the learning rate of `llama_study-s1` decays: its checkpoints on the way are not comparable with the ends of shorter runs; use a constant schedule, or `checkpoints: final`");
+}
+
+#[test]
+fn a_decaying_schedule_under_a_parametric_law_alone_is_warned_of() {
+    let cosine = ("{constant: {warmup_steps: 10}}", "{cosine: {warmup_steps: 10}}");
+    let warnings = |methods| try_plan(&[cosine, ("fit: {", methods)]).unwrap().warnings;
+    let only = warnings("fit: {methods: [chinchilla], ");
+    assert!(only[0].starts_with("`fit.methods` has `chinchilla`, but"), "{only:?}");
+    let isoflop = warnings("fit: {methods: [isoflop], ");
+    assert!(isoflop.iter().all(|text| !text.contains("decays")), "{isoflop:?}");
+}
+
+/// An axis of learning rates, and the size's own taken out.
+const RATES: [(&str, &str); 2] = [
+    (
+        "axes:",
+        "axes:\n          - {name: rate, field: training.optimizer.learning_rate, \
+         values: [1e-3, 2e-3]}",
+    ),
+    (", training.optimizer.learning_rate: 5e-4", ""),
+];
+
+#[test]
+fn cells_of_one_size_that_differ_in_more_than_the_seed_are_warned_of() {
+    let warnings = try_plan(&RATES).unwrap().warnings;
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    let expected = "`rate0.001-llama_study-s1` and `rate0.002-llama_study-s1` have the same N in one \
+                    group of the fit and differ in `rate`, not only in the seed";
+    assert!(warnings[0].starts_with(expected), "{warnings:?}");
+    let [axis, size] = RATES;
+    assert_eq!(try_plan(&[axis, size, ISOFLOP]).unwrap().warnings.len(), 1);
+}
+
+#[test]
+fn seeds_and_groups_are_not_warned_of() {
+    let seeds =
+        ("training.optimizer.learning_rate, values: [1e-3, 2e-3]", "training.seed, values: [0, 1]");
+    let [axis, size] = RATES;
+    assert!(try_plan(&[axis, size, seeds]).unwrap().warnings.is_empty());
+    let preset = ("[llama_study, tnl]", "[llama_study]");
+    let group = ("group_by: architecture", "group_by: rate");
+    assert!(try_plan(&[axis, size, preset, group]).unwrap().warnings.is_empty());
+}
+
+#[test]
+fn so_many_sequences_of_unlike_lengths_are_warned_of() {
+    let lengths = ("training.optimizer.learning_rate: 5e-4", "training.sequence_length: 256");
+    assert!(try_plan(&[lengths]).unwrap().warnings.is_empty());
+    let evaluate = (
+        "checkpoints: {",
+        "evaluate: [{task: validation_loss, sequences: 64}]\n        checkpoints: {",
+    );
+    let warnings = try_plan(&[lengths, evaluate]).unwrap().warnings;
+    assert!(warnings[0].contains("differs between cells (128 to 256)"), "{warnings:?}");
+}
+
+#[test]
+fn a_warm_up_that_overlaps_the_decay_is_refused_or_dropped() {
+    let wsd =
+        |warmup_steps: u64| format!("{{wsd: {{warmup_steps: {warmup_steps}, decay_share: 0.5}}}}");
+    let from = "{constant: {warmup_steps: 10}}";
+    let problem = refusal(&[(from, &wsd(500))]);
+    assert!(problem.contains("`stages[0].recipe.pretrain.training.schedule`"), "{problem}");
+    assert!(problem.contains("overlap in a run of 977 steps"), "{problem}");
+    let plan = try_plan(&[ISOFLOP, (from, &wsd(20))]).unwrap();
+    let reasons: Vec<&str> = plan.dropped.iter().map(|cell| cell.reason.as_str()).collect();
+    assert!(reasons.iter().any(|reason| reason.contains("overlap in a run of 36")), "{reasons:?}");
+}
+
+#[test]
+fn budgets_that_rounding_blurs_are_refused_at_the_later_one() {
+    let problem = refusal(&[ISOFLOP, ("[3e10, 3e11]", "[3e10, 3e11, 3.1e10]")]);
+    assert!(
+        problem.contains(
+            "`stages[0].recipe.pretrain.design.isoflop.budgets[2]`: the budget 3.1e10 is closer \
+             than 5 % to the earlier 3e10"
+        ),
+        "{problem}"
+    );
 }
 
 #[test]

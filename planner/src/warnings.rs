@@ -1,8 +1,8 @@
 //! What a study file may say and yet seldom means.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use domain::recipe::CellConfig;
+use domain::recipe::{CellConfig, PretrainCell};
 use domain::spec::{DesignSpec, FitMethod, PretrainSpec, ScheduleSpec, StudySpec};
 
 use crate::{Plan, PlannedCell};
@@ -21,6 +21,8 @@ pub(crate) fn of(spec: &StudySpec, pretrain: &PretrainSpec, plan: &Plan) -> Vec<
                 .to_owned(),
         );
     }
+    warnings.extend(unlike_texts(pretrain, &plan.cells));
+    warnings.extend(no_seeds(spec, plan));
     warnings.extend(shared_runs(&plan.cells));
     warnings
 }
@@ -32,17 +34,82 @@ fn unlike_checkpoints(spec: &StudySpec, cells: &[PlannedCell]) -> Option<String>
         !matches!(cell.training.schedule, ScheduleSpec::Constant { .. })
             && planned.data_point_steps.len() > 1
     };
-    if !spec.fit.methods.contains(&FitMethod::Envelope) {
+    let methods: Vec<&str> = spec
+        .fit
+        .methods
+        .iter()
+        .filter_map(|method| match method {
+            FitMethod::Envelope => Some("`envelope`"),
+            FitMethod::Chinchilla => Some("`chinchilla`"),
+            // It looks at the ends of runs only.
+            FitMethod::Isoflop => None,
+        })
+        .collect();
+    if methods.is_empty() {
         return None;
     }
     cells.iter().find(is_decaying).map(|cell| {
         format!(
-            "`fit.methods` has `envelope`, but the learning rate of `{}` decays: its checkpoints on \
-             the way are not comparable with the ends of shorter runs; use a constant schedule, or \
+            "`fit.methods` has {}, but the learning rate of `{}` decays: its checkpoints on the way \
+             are not comparable with the ends of shorter runs; use a constant schedule, or \
              `checkpoints: final`",
+            methods.join(" and "),
             cell.name
         )
     })
+}
+
+/// So many sequences are another amount of text where sequences have another length.
+fn unlike_texts(pretrain: &PretrainSpec, cells: &[PlannedCell]) -> Option<String> {
+    let n_sequences = pretrain.evaluate.iter().find_map(|evaluate| evaluate.sequences)?;
+    let lengths = cells.iter().map(|planned| {
+        let CellConfig::Pretrain(cell) = &planned.config;
+        cell.training.sequence_length
+    });
+    let (shortest, longest) = (lengths.clone().min()?, lengths.max()?);
+    (shortest < longest).then(|| {
+        format!(
+            "`training.sequence_length` differs between cells ({shortest} to {longest}), but \
+             `evaluate` measures {n_sequences} `sequences` of each: their losses are of unlike \
+             texts; leave `sequences` out"
+        )
+    })
+}
+
+/// Fits take runs of one group, N and budget for repetitions with other seeds.
+fn no_seeds(spec: &StudySpec, plan: &Plan) -> Vec<String> {
+    let group_by = spec.fit.group_by.as_deref();
+    let mut first: BTreeMap<_, (&PlannedCell, PretrainCell)> = BTreeMap::new();
+    let mut said: BTreeSet<String> = BTreeSet::new();
+    let mut warnings = Vec::new();
+    for planned in &plan.cells {
+        let CellConfig::Pretrain(cell) = &planned.config;
+        let group = group_by.and_then(|axis| planned.axis_values.get(axis));
+        let budget = planned.budget_flops.map(f64::to_bits);
+        let key = (group, cell.parameters(spec.fit.parameters), budget);
+        let mut but_the_seed = cell.clone();
+        but_the_seed.training.seed = 0;
+        let (earlier, config) = first.entry(key).or_insert_with(|| (planned, but_the_seed.clone()));
+        if *config == but_the_seed {
+            continue;
+        }
+        let differs = |axis: &&String| {
+            Some(axis.as_str()) != group_by
+                && planned.axis_values.get(*axis) != earlier.axis_values.get(*axis)
+        };
+        let axes: Vec<String> =
+            plan.axes.iter().filter(differs).map(|axis| format!("`{axis}`")).collect();
+        let axes = axes.join(" and ");
+        if said.insert(axes.clone()) {
+            warnings.push(format!(
+                "`{}` and `{}` have the same N in one group of the fit and differ in {axes}, not \
+                 only in the seed: a fit would average them as if they were seeds; set \
+                 `fit.group_by` to that axis, or make it a study of its own",
+                earlier.name, planned.name
+            ));
+        }
+    }
+    warnings
 }
 
 fn points_in_warm_up(cells: &[PlannedCell]) -> Option<String> {

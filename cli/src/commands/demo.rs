@@ -23,14 +23,14 @@ pub(super) async fn run(global: &Global, args: &DemoArgs) -> Result<(), Failure>
         note(&format!("dashboard: {}", local.client.address()));
     }
     let client = local.client.clone();
+    let is_attended = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let shown = tokio::select! {
-        shown = train_and_show(&client, study, global.quiet) => shown,
+        shown = train_and_show(&client, study, is_attended, global.quiet) => shown,
         error = local.watch() => Err(Failure::Failed(error)),
         () = up::stop_signal() => Err(Failure::failed(
             "stopped before the end\n\nhint: `gradus demo` goes on where it was",
         )),
     };
-    let is_attended = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let ended = match shown {
         Ok(()) if is_attended => {
             note("\nthe dashboard stays up; Ctrl-C ends it, `gradus up` serves it again");
@@ -45,6 +45,7 @@ pub(super) async fn run(global: &Global, args: &DemoArgs) -> Result<(), Failure>
 async fn train_and_show(
     client: &crate::client::Client,
     study: Study,
+    is_attended: bool,
     is_quiet: bool,
 ) -> Result<(), Failure> {
     let applied = apply::apply(client, study).await?;
@@ -64,10 +65,11 @@ async fn train_and_show(
     let report = fit::report(client, &applied.study).await?;
     data("");
     form.print(&report)?;
-    data(&format!("\ndashboard: {}", client.address()));
+    // Without a terminal nobody waits, so it stops at once: its address would lead nowhere.
+    let dashboard = if is_attended { client.address() } else { "`gradus up` serves it again" };
+    data(&format!("\ndashboard: {dashboard}"));
     form.hint(&format!(
-        "`gradus runs {0}` and `gradus fit {0} --json` read the results, also after the end; \
-         `gradus up` serves the dashboard again",
+        "`gradus runs {0}` and `gradus fit {0} --json` read the results, also after the end",
         applied.study
     ));
     Ok(())

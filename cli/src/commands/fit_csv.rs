@@ -1,12 +1,12 @@
 //! `gradus fit --csv`: a law fitted to the rows of a file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::Context;
 use api::EstimateView;
 use scaling::fit::{FitOptions, fit};
-use scaling::interval::{Estimate, IntervalOptions, infer};
+use scaling::interval::{Estimate, IntervalOptions, Scheme, infer};
 use scaling::law::LawName;
 use scaling::observation::{Dataset, Observation, RunKey};
 
@@ -34,6 +34,7 @@ pub(super) fn run(file: &Path, args: &FitArgs, form: Form) -> Result<(), Failure
     };
     let fitted = fit(law.law(), &dataset, &options).map_err(anyhow::Error::new)?;
     let inference = infer(&fitted, &dataset, &options, &interval).map_err(anyhow::Error::new)?;
+    let intervals = made_by(&inference.resampled.scheme);
     let coefficients = inference.coefficients.into_iter();
     warnings.extend(fitted.warnings);
     let report = FileFit {
@@ -47,12 +48,42 @@ pub(super) fn run(file: &Path, args: &FitArgs, form: Form) -> Result<(), Failure
         objective: fitted.objective,
         huber_delta: fitted.huber_delta,
         confidence: interval.level,
+        intervals,
         draws: args.draws,
         seed: args.seed,
         excluded: Vec::new(),
         warnings,
     };
     Ok(form.print(&report)?)
+}
+
+/// How intervals were made, with the numbers needed to make them again; empty without any.
+fn made_by(scheme: &Scheme) -> String {
+    match scheme {
+        Scheme::Bootstrap { draws, seed, .. } => {
+            format!("bootstrap by run, {draws} draws, seed {seed}")
+        }
+        Scheme::Jackknife { n_runs } => format!(
+            "leave-one-run-out jackknife, Student's t with {} degrees of freedom",
+            n_runs.saturating_sub(1)
+        ),
+        Scheme::StatedNoise { draws, seed, sd_log, .. } => {
+            format!("stated noise of {sd_log} in ln L between seeds, {draws} draws, seed {seed}")
+        }
+        Scheme::Unavailable { .. } => String::new(),
+    }
+}
+
+/// Checkpoints of one run share its luck; taken for runs they make intervals too narrow.
+fn warn_of_checkpoints(observations: &[Observation], warnings: &mut Vec<String>) {
+    let sizes: BTreeSet<u64> = observations.iter().map(|one| one.parameters.to_bits()).collect();
+    if sizes.len() < observations.len() {
+        warnings.push(format!(
+            "several of the {} rows have the same N, and without `--run COLUMN` each is a run of \
+             its own; if some are checkpoints of one run, the intervals are too narrow",
+            observations.len()
+        ));
+    }
 }
 
 fn view(estimate: Estimate) -> EstimateView {
@@ -147,5 +178,8 @@ fn read(
         });
     }
     anyhow::ensure!(!observations.is_empty(), "`{}` has no row", file.display());
+    if columns.run.is_none() && columns.parameters.is_some() {
+        warn_of_checkpoints(&observations, warnings);
+    }
     Ok(observations)
 }

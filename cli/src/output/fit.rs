@@ -82,7 +82,42 @@ fn method_part(report: &FitReport, method: &str, notes: &mut Footnotes) -> Strin
     for chunk in fits.chunks(GROUPS_A_TABLE) {
         parts.push(coefficient_table(chunk, notes));
     }
+    let made = fits.iter().filter(|(_, fit)| !fit.intervals.is_empty());
+    let made = merged(made.map(|(group, fit)| (*group, fit.intervals.clone())));
+    match made.as_slice() {
+        // What holds for every group needs no names.
+        [(groups, text)] if groups.len() == fits.len() => parts.push(format!("intervals: {text}")),
+        made => parts.extend(
+            made.iter().map(|(groups, text)| format!("intervals of {}: {text}", groups.join(", "))),
+        ),
+    }
     parts.join("\n")
+}
+
+/// Equal texts once, each with the groups that it is said of, in the order of the first ones.
+fn merged<'a>(said: impl Iterator<Item = (&'a str, String)>) -> Vec<(Vec<&'a str>, String)> {
+    let mut merged: Vec<(Vec<&str>, String)> = Vec::new();
+    for (group, text) in said {
+        match merged.iter_mut().find(|(_, known)| *known == text) {
+            Some((groups, _)) if groups.contains(&group) => {}
+            Some((groups, _)) => groups.push(group),
+            None => merged.push((vec![group], text)),
+        }
+    }
+    merged
+}
+
+/// What the methods' fits say, equal texts of several groups in one line.
+fn lines_by_group(groups: &[GroupFit], of: impl Fn(&MethodFit) -> Vec<String>) -> Vec<String> {
+    let said = groups.iter().flat_map(|group| {
+        let of_group = group.fits.iter().flat_map(|fit| {
+            let texts = of(fit);
+            texts.into_iter().map(|text| format!("{}: {text}", fit.method)).collect::<Vec<_>>()
+        });
+        of_group.map(|text| (group.group.as_str(), text)).collect::<Vec<_>>()
+    });
+    let merged = merged(said);
+    merged.iter().map(|(groups, text)| format!("{} {text}", groups.join(", "))).collect()
 }
 
 fn lettered(text: &str) -> String {
@@ -172,13 +207,11 @@ fn excluded(report: &FitReport) -> String {
         .iter()
         .map(|run| format!("excluded `{}`: {}", run.name, run.reason))
         .collect();
-    for group in &report.groups {
-        for fit in &group.fits {
-            lines.extend(fit.dropped.iter().map(|point| {
-                format!("{} {}: {} left out: {}", group.group, fit.method, point.what, point.reason)
-            }));
-        }
-    }
+    lines.extend(lines_by_group(&report.groups, |fit| {
+        let left_out =
+            fit.dropped.iter().map(|one| format!("{} left out: {}", one.what, one.reason));
+        left_out.collect()
+    }));
     shortened(lines)
 }
 
@@ -194,14 +227,9 @@ fn shortened(lines: Vec<String>) -> String {
 }
 
 fn remarks(report: &FitReport) -> String {
-    let mut lines: Vec<String> = Vec::new();
-    for group in &report.groups {
-        for fit in &group.fits {
-            let warning =
-                |text: &String| format!("warning: {} {}: {text}", group.group, fit.method);
-            lines.extend(fit.warnings.iter().map(warning));
-        }
-    }
+    let warnings = lines_by_group(&report.groups, |fit| fit.warnings.clone());
+    let mut lines: Vec<String> =
+        warnings.iter().map(|warning| format!("warning: {warning}")).collect();
     lines.extend(report.notes.iter().map(|note| format!("note: {note}")));
     let is_said = report.notes.iter().any(|note| note.contains("demonstration"));
     let most = report

@@ -54,22 +54,31 @@ pub(crate) fn cell(estimate: Option<&EstimateView>, notes: &mut Footnotes) -> St
 
 /// Three significant digits; far from 1 with a power of ten.
 pub(crate) fn number(value: f64) -> String {
-    let size = value.abs();
-    match size {
-        0.0 => "0".to_owned(),
-        _ if !(1e-3..1e4).contains(&size) => format!("{value:.2e}"),
-        _ if size < 1.0 => format!("{value:.3}"),
-        _ if size < 10.0 => format!("{value:.2}"),
-        _ if size < 100.0 => format!("{value:.1}"),
-        _ => format!("{value:.0}"),
-    }
+    significant(value, 3)
 }
 
-/// An interval's end: far from 1 with one digit less, for an end is never so sure.
+/// An interval's end: far from 1 with one digit less, for an end is never so sure, and four groups
+/// must fit side by side.
 fn end(value: f64) -> String {
-    match value.abs() {
-        size if size == 0.0 || (1e-3..1e4).contains(&size) => number(value),
-        _ => format!("{value:.1e}"),
+    let n_digits = if (0.1..1e4).contains(&value.abs()) { 3 } else { 2 };
+    significant(value, n_digits)
+}
+
+/// So many significant digits; below 0.001 and from 10,000 with a power of ten.
+fn significant(value: f64, n_digits: usize) -> String {
+    if value == 0.0 {
+        return "0".to_owned();
+    }
+    // The rounded value's exponent: 0.9996 has that of 1.00.
+    let scientific = format!("{value:.0$e}", n_digits - 1);
+    let exponent = scientific.split_once('e').and_then(|(_, text)| text.parse::<i32>().ok());
+    match exponent {
+        Some(exponent @ -3..=3) => {
+            let n_integer = exponent + 1;
+            let n_after = i32::try_from(n_digits).unwrap_or(i32::MAX).saturating_sub(n_integer);
+            format!("{value:.0$}", usize::try_from(n_after).unwrap_or(0))
+        }
+        _ => scientific,
     }
 }
 
@@ -90,12 +99,10 @@ pub(crate) fn conventions(report: &FitReport) -> String {
          N {parameters}; D training tokens\n\
          C {flops}\n\
          L {} in nats per token\n\
-         {:.0} % intervals, {} draws by run, seed {}; inputs {}",
+         {:.0} % intervals; inputs {}",
         report.study,
         report.loss.trim_end_matches("_nats").replace('_', " "),
         100.0 * report.confidence,
-        report.draws,
-        report.seed,
         report.inputs_hash.get(..12).unwrap_or(&report.inputs_hash),
     )
 }
@@ -123,6 +130,8 @@ pub struct FileFit {
     pub huber_delta: f64,
     /// Nominal coverage of the intervals.
     pub confidence: f64,
+    /// How they were made; empty when there are none.
+    pub intervals: String,
     /// Bootstrap draws.
     pub draws: u32,
     /// Seed of the bootstrap.
@@ -176,17 +185,48 @@ impl View for FileFit {
 
 impl FileFit {
     fn facts(&self) -> String {
+        let intervals =
+            if self.intervals.is_empty() { "none can be made" } else { &self.intervals };
         format!(
-            "{} points of {} runs in `{}`; rms of ln L {}, Huber δ {}; {:.0} % intervals, {} draws \
-             by run, seed {}",
+            "{} points of {} runs in `{}`; rms of ln L {}, Huber δ {}\n{:.0} % intervals: \
+             {intervals}",
             self.n_observations,
             self.n_runs,
             self.file,
             number(self.residual_rms_log),
             number(self.huber_delta),
             100.0 * self.confidence,
-            self.draws,
-            self.seed
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_three_significant_digits_on_both_sides_of_one() {
+        for (value, shown) in [
+            (0.0, "0"),
+            (0.000_999_4, "9.99e-4"),
+            (0.001_49, "0.00149"),
+            (-0.046, "-0.0460"),
+            (0.347, "0.347"),
+            (0.9996, "1.00"),
+            (9.996, "10.0"),
+            (99.96, "100"),
+            (1234.0, "1234"),
+            (9_999.7, "1.00e4"),
+        ] {
+            assert_eq!(number(value), shown);
+        }
+    }
+
+    #[test]
+    fn ends_far_from_one_have_two_digits() {
+        assert_eq!(
+            [0.001_49, 0.0462, 0.347, 54_321.0].map(end),
+            ["0.0015", "0.046", "0.347", "5.4e4"]
+        );
     }
 }

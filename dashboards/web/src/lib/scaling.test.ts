@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { FitReport } from './api';
-import { methodsOf, scalingMarks } from './scaling';
+import { byText, methodsOf, scalingMarks } from './scaling';
 
 const observation = (name: string, isHeldOut: boolean) => ({
   run_id: 'r_1', name, step: 10, parameters: 1e5, tokens: 1e6, flops: 1e12, loss_nats: 4, is_held_out: isHeldOut,
@@ -23,5 +23,21 @@ describe('marks of the scaling plot', () => {
   });
   it('knows the methods in order', () => {
     expect(methodsOf(report)).toEqual(['envelope', 'chinchilla']);
+  });
+});
+
+describe('what is said of groups', () => {
+  it('stands there once with every group, and not at all when it is empty', () => {
+    const said = [
+      { group: 'tnl', text: 'noisy' },
+      { group: 'hgrn2', text: 'noisy' },
+      { group: 'tnl', text: 'noisy' },
+      { group: 'tnl', text: '' },
+      { group: 'hgrn2', text: 'short' },
+    ];
+    expect(byText(said)).toEqual([
+      { groups: ['tnl', 'hgrn2'], text: 'noisy' },
+      { groups: ['hgrn2'], text: 'short' },
+    ]);
   });
 });

@@ -56,3 +56,12 @@ export function scalingMarks(report: FitReport, method: string): ScalingMarks {
 export function methodsOf(report: FitReport): string[] {
   return [...new Set(report.groups.flatMap((group) => group.fits.map((fit) => fit.method)))];
 }
+
+/** Equal texts once, each with the groups that it is said of; empty texts are left out. */
+export function byText(said: { group: string; text: string }[]): { groups: string[]; text: string }[] {
+  const groups = new Map<string, Set<string>>();
+  for (const { group, text } of said.filter((one) => one.text !== '')) {
+    groups.set(text, (groups.get(text) ?? new Set()).add(group));
+  }
+  return [...groups].map(([text, of]) => ({ groups: [...of], text }));
+}
