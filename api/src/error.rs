@@ -22,6 +22,8 @@ pub struct HealthView {
     pub schema_version: i64,
     /// Whether it refuses every change.
     pub is_read_only: bool,
+    /// Its process on its machine: tells a coordinator from another one at the same address.
+    pub pid: u32,
     /// How many workers are registered and seen within two lease terms.
     pub n_live_workers: u64,
 }

@@ -96,6 +96,8 @@ async fn serving_here(global: &Global) -> Result<Option<Client>, Failure> {
     let token = read_token(global.token_file.as_deref())?;
     let client = Client::new(&endpoint.http, token)?;
     match client.get::<HealthView>(&["health"]).await {
+        // The file is of a coordinator that died, and another folder's has taken its address.
+        Ok(health) if health.pid != endpoint.pid => Ok(None),
         // A refusal is an answer too: somebody is there, and says why not when asked again.
         Ok(_) | Err(crate::client::ClientError::Refused { .. }) => Ok(Some(client)),
         Err(_) => Ok(None),

@@ -19,6 +19,7 @@ pub fn binary(name: &str) -> PathBuf {
 }
 
 /// Whether `gradus-worker` can train here. Without it the tests that train are skipped visibly.
+#[expect(clippy::print_stderr, reason = "a skipped test says so")]
 pub fn libtorch_is_there() -> bool {
     let found = std::process::Command::new(binary("gradus-worker"))
         .arg("devices")

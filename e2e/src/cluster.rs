@@ -174,16 +174,17 @@ impl Cluster {
             .unwrap_or_default();
         files.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
         files.sort();
-        files
-            .iter()
-            .map(|path| {
-                let text = std::fs::read_to_string(path).unwrap_or_default();
-                let tail: Vec<&str> = text.lines().rev().take(40).collect();
-                let tail: Vec<&str> = tail.into_iter().rev().collect();
-                format!("--- {}\n{}\n", path.display(), tail.join("\n"))
-            })
-            .collect()
+        files.iter().map(|path| tail(path)).collect()
     }
+}
+
+/// The end of one log.
+fn tail(path: &Path) -> String {
+    const LINES: usize = 40;
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    let end = &lines[lines.len().saturating_sub(LINES)..];
+    format!("--- {}\n{}\n", path.display(), end.join("\n"))
 }
 
 fn address(url: &str) -> &str {

@@ -175,6 +175,10 @@ impl Resampled {
     }
 
     fn ends(&self, centre: f64, values: Vec<f64>, with_noise: bool) -> Result<(f64, f64), String> {
+        // Why nothing was resampled says more than that there is no number.
+        if let Scheme::Unavailable { reason, .. } = &self.scheme {
+            return Err(reason.clone());
+        }
         if !centre.is_finite() {
             return Err("the estimate itself is not finite".to_owned());
         }

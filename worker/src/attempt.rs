@@ -185,6 +185,10 @@ impl Attempt {
             let text = format!("the trainer ended with the unknown label `{}`", said.end);
             return self.end_with(to_wire::finish(self.token, AttemptEnd::Bug, &text));
         }
+        // Such a trainer is about to exit: the next assignment gets a fresh one.
+        if [AttemptEnd::Bug, AttemptEnd::OutOfMemory].iter().any(|end| end.label() == said.end) {
+            self.is_killed = true;
+        }
         // The trainer's token is that of its assignment; ours decides.
         self.end_with(v1::FinishRequest { lease_token: self.token.0, ..said })
     }

@@ -92,7 +92,10 @@ impl Config {
             .unwrap_or_else(|| device::threads_per_slot(device::n_cores(), n_slots));
         Ok(Self {
             coordinator: args.coordinator,
-            name: args.name.unwrap_or_else(device::hostname),
+            // Unique by default: an agent of the same name on the same machine replaces the older.
+            name: args
+                .name
+                .unwrap_or_else(|| format!("{}-{}", device::hostname(), std::process::id())),
             n_slots,
             threads_per_slot,
             scratch,

@@ -17,6 +17,9 @@ use crate::store::Store as _;
 /// The longest wait: shorter than the idle time after which proxies close a silent connection.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
+/// How often an open poll looks for an assignment that was handed over and never heard of.
+const REDELIVERY_CHECK: Duration = Duration::from_secs(1);
+
 /// An open poll that closes itself, also when its caller goes away.
 struct OpenPoll<'a> {
     app: &'a App,
@@ -53,7 +56,12 @@ pub(super) async fn next(
         tokio::select! {
             () = open.poll.woken() => {}
             () = app.shutdown.cancelled() => return Ok(empty()),
-            () = tokio::time::sleep_until(deadline) => return Ok(empty()),
+            // An assignment whose answer was lost falls due again without anyone knocking.
+            () = tokio::time::sleep_until(deadline.min(Instant::now() + REDELIVERY_CHECK)) => {
+                if Instant::now() >= deadline {
+                    return Ok(empty());
+                }
+            }
         }
     }
 }

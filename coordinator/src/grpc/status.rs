@@ -38,9 +38,9 @@ impl ApiError {
     fn code(&self) -> Code {
         match self {
             Self::Decode(_) | Self::NoSlots | Self::TooManyEvents { .. } => Code::InvalidArgument,
-            Self::ProtocolVersion { .. }
-            | Self::WrongNonce { .. }
-            | Self::Store(StoreError::ReadOnly) => Code::FailedPrecondition,
+            Self::ProtocolVersion { .. } | Self::WrongNonce { .. } => Code::FailedPrecondition,
+            // Workers are never served read-only: this is a store that is closing.
+            Self::Store(StoreError::ReadOnly) => Code::Unavailable,
             Self::UnknownWorker { .. } | Self::Store(StoreError::NotFound { .. }) => Code::NotFound,
             Self::Stopping | Self::Artifact(_) => Code::Unavailable,
             Self::Store(error) => match error.class() {
@@ -83,7 +83,7 @@ mod tests {
         check(ApiError::WrongNonce { worker: worker.clone() }, Code::FailedPrecondition);
         check(ApiError::UnknownWorker { worker }, Code::NotFound);
         check(ApiError::Stopping, Code::Unavailable);
-        check(StoreError::ReadOnly.into(), Code::FailedPrecondition);
+        check(StoreError::ReadOnly.into(), Code::Unavailable);
         check(StoreError::Closed.into(), Code::Unavailable);
         check(StoreError::NotFound { kind: "run", id: "r_1".into() }.into(), Code::NotFound);
         check(StoreError::Bug("x".into()).into(), Code::Internal);

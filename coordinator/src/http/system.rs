@@ -24,6 +24,7 @@ pub(super) async fn health(State(app): State<Arc<App>>) -> Result<Json<HealthVie
         version: env!("CARGO_PKG_VERSION").to_owned(),
         schema_version: app.store.schema_version().await?,
         is_read_only: app.is_read_only,
+        pid: std::process::id(),
         n_live_workers: app.store.count_live_workers(since_ms).await?,
     }))
 }

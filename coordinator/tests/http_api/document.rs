@@ -62,3 +62,20 @@ async fn an_unknown_route_and_a_wrong_method_are_errors_like_all_others() {
     served.get("/api/v1/trees").await.refused(404, "not_found");
     served.get("/api/v1/plan").await.refused(405, "bad_request");
 }
+
+/// The dashboard's types are generated from the committed document (`npm run generate`). After a
+/// change of the API, `UPDATE_OPENAPI=1` writes it anew.
+#[tokio::test]
+async fn the_dashboard_is_made_for_the_document_that_is_served() {
+    let file =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../dashboards/web/openapi.json");
+    let served = Served::new().await;
+    let document = served.get("/api/v1/openapi.json").await.ok();
+    if std::env::var_os("UPDATE_OPENAPI").is_some() {
+        let text = serde_json::to_string_pretty(&document).unwrap();
+        std::fs::write(&file, text + "\n").unwrap();
+    }
+    let committed: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    assert!(committed == document, "run this test with UPDATE_OPENAPI=1, then `npm run generate`");
+}

@@ -111,3 +111,13 @@ async fn a_stopping_coordinator_ends_its_streams() {
     served.app.shutdown.cancel();
     assert_eq!(stream.next().await, None);
 }
+
+#[tokio::test]
+async fn a_reader_of_another_store_is_told_to_read_again_and_then_follows() {
+    let served = Served::new().await;
+    let mut stream = Stream::open(&served, Some("5000")).await;
+    let (id, name, kind) = stream.next().await.unwrap();
+    assert_eq!((id, name.as_str(), kind.as_str()), (0, "resync", "resync"));
+    served.apply(STUDY).await;
+    assert_eq!(stream.next().await.unwrap().0, 1);
+}
