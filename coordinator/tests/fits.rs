@@ -30,7 +30,7 @@ fn run(group: &str, parameters: u64, seed: u32) -> FitRun {
     let steps = CHECKPOINTS[9];
     let flops = 6.0 * parameters as f64 * (steps * BATCH_TOKENS) as f64;
     FitRun {
-        run_id: format!("r_{group}-{parameters}-{seed}").parse::<RunId>().unwrap(),
+        run_id: format!("r_{group}-{parameters}-{seed}").parse::<RunId>().expect("a run id"),
         name: format!("{group}-{parameters}-{seed}"),
         axis_values: BTreeMap::from([("architecture".to_owned(), group.to_owned())]),
         state: "succeeded".to_owned(),
@@ -85,7 +85,7 @@ fn by_architecture() -> serde_json::Value {
 }
 
 fn method<'a>(group: &'a GroupFit, name: &str) -> &'a MethodFit {
-    group.fits.iter().find(|fit| fit.method == name).unwrap()
+    group.fits.iter().find(|fit| fit.method == name).expect("no method vanishes")
 }
 
 #[track_caller]
@@ -98,11 +98,15 @@ fn identified(fit: &MethodFit, name: &str) -> (f64, f64, f64) {
 
 #[track_caller]
 fn reasons(fit: &MethodFit) -> Vec<&str> {
-    let reason = |estimate| match estimate {
-        &EstimateView::NotIdentified { ref reason } => reason.as_str(),
-        identified => panic!("{identified:?}"),
-    };
     fit.coefficients.values().map(reason).collect()
+}
+
+#[track_caller]
+fn reason(estimate: &EstimateView) -> &str {
+    match estimate {
+        EstimateView::NotIdentified { reason } => reason,
+        EstimateView::Identified { .. } => panic!("{estimate:?}"),
+    }
 }
 
 #[test]

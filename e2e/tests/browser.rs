@@ -15,6 +15,7 @@ const STUDY: TinyStudy = TinyStudy {
     learning_rate: 3e-3,
 };
 
+#[expect(clippy::print_stderr, reason = "a skipped test says so")]
 fn chromium() -> Option<PathBuf> {
     let path = std::env::var_os("CHROMIUM").map_or("/usr/bin/chromium".into(), PathBuf::from);
     if path.is_file() {

@@ -39,10 +39,11 @@ impl ApiError {
         match self {
             Self::Decode(_) | Self::NoSlots | Self::TooManyEvents { .. } => Code::InvalidArgument,
             Self::ProtocolVersion { .. } | Self::WrongNonce { .. } => Code::FailedPrecondition,
-            // Workers are never served read-only: this is a store that is closing.
-            Self::Store(StoreError::ReadOnly) => Code::Unavailable,
             Self::UnknownWorker { .. } | Self::Store(StoreError::NotFound { .. }) => Code::NotFound,
-            Self::Stopping | Self::Artifact(_) => Code::Unavailable,
+            // Workers are never served read-only: that is a store which is closing.
+            Self::Stopping | Self::Artifact(_) | Self::Store(StoreError::ReadOnly) => {
+                Code::Unavailable
+            }
             Self::Store(error) => match error.class() {
                 StoreErrorClass::RetryNow | StoreErrorClass::RetryLater => Code::Unavailable,
                 StoreErrorClass::GiveUp => Code::FailedPrecondition,

@@ -127,7 +127,7 @@ impl Reader {
             Ok(page) => {
                 self.is_replaying = !page.is_empty();
                 self.missed = page.into();
-                if self.is_replaying { None } else { self.from_another_store().await }
+                if self.is_replaying { None } else { self.resync_if_another_store().await }
             }
             Err(error) => {
                 tracing::error!(
@@ -141,7 +141,7 @@ impl Reader {
     }
 
     /// A reader that has seen more than there is followed another store at this address.
-    async fn from_another_store(&mut self) -> Option<Event> {
+    async fn resync_if_another_store(&mut self) -> Option<Event> {
         let newest = self.app.store.last_event_id().await.ok()?;
         if self.last_id <= newest {
             return None;

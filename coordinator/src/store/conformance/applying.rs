@@ -3,7 +3,7 @@
 use domain::attempt::AttemptEnd;
 use domain::run::RunState;
 
-use super::fixture::{Fixture, is_ended, run_ids, source, study};
+use super::fixture::{Fixture, checkpoint, is_ended, run_ids, source, study};
 use crate::store::{ApplyOutcome, Store, StoreError};
 
 pub(in crate::store) async fn a_study_without_its_sources_leaves_nothing(f: &Fixture<impl Store>) {
@@ -94,6 +94,19 @@ pub(in crate::store) async fn a_cancelled_study_can_be_retried(f: &Fixture<impl 
     assert_eq!(changed.run_ids().len(), 2);
     assert_eq!(f.queued_ids().await.len(), 2);
     assert!(f.store.retry_study(&study).await.unwrap().work.is_empty());
+}
+
+pub(in crate::store) async fn applying_a_cancelled_study_measures_its_checkpoints(
+    f: &Fixture<impl Store>,
+) {
+    let worker = f.prepared().await;
+    let granted = f.grant_first(&worker).await;
+    f.report(granted.token, checkpoint(20, true)).await;
+    let study = f.apply(&[]).await.study_id;
+    f.store.cancel_study(&study, "enough").await.unwrap();
+    assert!(f.queued_ids().await.is_empty());
+    f.apply(&[]).await;
+    assert!(f.queued_ids().await.iter().any(|work| work.kind() == "evaluation"));
 }
 
 pub(in crate::store) async fn the_priority_is_the_largest_over_the_studies(

@@ -10,7 +10,7 @@ use domain::spec::{EvaluateSpec, FlopKind, ParameterKind, RecipeSpec};
 use planner::PlannedCell;
 use serde_json::json;
 
-use super::change::{cancel_unwanted, retry_if_over};
+use super::change::{cancel_unwanted, evaluations_of, retry_if_over};
 use super::convert::{from_json, parse_id, signed, to_json};
 use super::error::from_driver;
 use super::evaluations;
@@ -223,6 +223,9 @@ async fn upsert_run(
     applied.n_reused_runs += 1;
     applied.n_reused_succeeded += u64::from(is_succeeded(tx, &work).await?);
     retry_if_over(tx, &work, &["cancelled"], &mut applied.changed).await?;
+    for evaluation in evaluations_of(tx, &cell.run_id).await? {
+        retry_if_over(tx, &evaluation, &["cancelled"], &mut applied.changed).await?;
+    }
     merge_runtime(tx, study, cell).await
 }
 

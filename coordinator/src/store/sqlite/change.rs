@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::convert::parse_id;
 use super::error::from_driver;
+use super::evaluations;
 use super::work::{WorkRow, advance};
 use super::writer::{Command, Tx};
 use crate::store::{Changed, StoreError};
@@ -88,6 +89,8 @@ WHERE id = ?",
         .map_err(from_driver)?;
         for run in &runs {
             retry_with_needs(tx, run, &mut changed).await?;
+            // While the study was cancelled, its runs' data points got no evaluation of its own.
+            evaluations::ensure_for_run(tx, run).await?;
         }
         tx.record(self.0.as_str(), "study_retried", &json!({})).await?;
         Ok(changed)
@@ -225,7 +228,7 @@ pub(super) async fn retry_if_over(
     Ok(())
 }
 
-async fn evaluations_of(tx: &mut Tx, run: &RunId) -> Result<Vec<WorkId>, StoreError> {
+pub(super) async fn evaluations_of(tx: &mut Tx, run: &RunId) -> Result<Vec<WorkId>, StoreError> {
     let ids: Vec<String> = sqlx::query_scalar(
         "SELECT id
 FROM evaluations

@@ -35,6 +35,7 @@ conformance! {sqlite:
         an_edited_study_cancels_what_it_dropped,
         a_run_of_two_studies_survives_the_cancel_of_one,
         a_cancelled_study_can_be_retried,
+        applying_a_cancelled_study_measures_its_checkpoints,
         the_priority_is_the_largest_over_the_studies,
         what_is_not_there_is_not_found,
     }

@@ -103,7 +103,9 @@ mod tests {
 
     fn thinned(points: &[Point], max_points: usize) -> Vec<Point> {
         let mut thinner = Thinner::new(max_points);
-        points.iter().for_each(|point| thinner.push(*point));
+        for point in points {
+            thinner.push(*point);
+        }
         thinner.finish()
     }
 
