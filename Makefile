@@ -36,10 +36,10 @@ demo: setup-demo ## Set up, build and run the demo study on real text.
 	@$(MAKE) --no-print-directory build
 	target/release/gradus demo
 
-# libtorch's threads would fight over the cores with the tests beside them: one each.
-# The programs come first, because a test of one package starts those of others.
+# libtorch's threads would fight over the cores with the tests beside them: one each. The tests of
+# whole clusters start the three programs, which cargo builds with the tests of their packages.
 test: setup ## Set up and run every test.
-	@$(MAKE) --no-print-directory build
+	@$(MAKE) --no-print-directory web
 	OMP_NUM_THREADS=1 cargo nextest run $(CARGO_FLAGS)
 	cargo test $(CARGO_FLAGS) --doc
 	$(WEB) test

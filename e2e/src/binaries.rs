@@ -6,7 +6,7 @@ use std::path::PathBuf;
 /// The path of one of our binaries: beside the test's own folder of the target directory.
 ///
 /// # Panics
-/// If it was not built; `make test` builds all of them first.
+/// If it was not built; a test run of the whole workspace builds all of them.
 pub fn binary(name: &str) -> PathBuf {
     let own = env::current_exe().expect("a test knows its own path");
     let folder = own
@@ -14,7 +14,7 @@ pub fn binary(name: &str) -> PathBuf {
         .find(|folder| folder.file_name().is_some_and(|name| name == "release" || name == "debug"))
         .expect("tests run from the target directory");
     let path = folder.join(name);
-    assert!(path.is_file(), "`{name}` is not built; run `make build` first");
+    assert!(path.is_file(), "`{name}` is not built; `make test` builds it");
     path
 }
 
