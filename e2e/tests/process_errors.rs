@@ -79,7 +79,7 @@ fn a_coordinator_that_is_not_there_is_exit_status_three() -> Result<()> {
 }
 
 #[test]
-fn a_worker_without_libtorch_says_so() -> Result<()> {
+fn a_worker_whose_trainer_program_is_missing_says_so() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let output = Command::new(binary("gradus-worker"))
         .args(["run", "--coordinator", "http://127.0.0.1:9", "--name", "w"])
