@@ -12,5 +12,6 @@ pub mod model;
 pub mod recipe;
 pub mod run;
 pub mod spec;
+pub mod stability;
 pub mod study;
 pub mod suggest;

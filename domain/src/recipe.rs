@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::cell::{Identity, IdentityError};
 use crate::model::ModelConfig;
 use crate::spec::{
-    CorpusFormat, FlopKind, ParameterKind, ScheduleSpec, TokenizerSpec, TrainingSpec,
+    CorpusFormat, DecayShape, FlopKind, ParameterKind, ScheduleSpec, TokenizerSpec, TrainingSpec,
 };
 
 /// Grows whenever the trainer's arithmetic changes, so that old results are never taken for new.
@@ -111,8 +111,30 @@ pub fn schedule_share(schedule: &ScheduleSpec, step: u64, steps: u64) -> f64 {
             let cosine = 0.5 * (1.0 + (std::f64::consts::PI * progress).cos());
             final_share + (1.0 - final_share) * cosine
         }
+        ScheduleSpec::Wsd { decay_share, decay, .. } => {
+            let left = steps.saturating_sub(step) as f64 / decay_steps(*decay_share, steps);
+            match decay {
+                _ if left >= 1.0 => 1.0,
+                DecayShape::Linear => left,
+                DecayShape::OneMinusSqrt => 1.0 - (1.0 - left).sqrt(),
+            }
+        }
+    }
+}
+
+/// The branch point of a schedule over `steps` steps: the number of steps after which its rate
+/// depends on `steps`. Runs that differ in their length only are equal bit for bit up to the least
+/// of their branch points, so a checkpoint there is the common trunk's.
+///
+/// A constant rate never branches; a cosine does where its warm-up ends.
+pub fn branch_step(schedule: &ScheduleSpec, steps: u64) -> u64 {
+    match schedule {
+        ScheduleSpec::Constant { .. } => steps,
+        ScheduleSpec::Cosine { warmup_steps, .. } => steps.min(warmup_steps + 1),
         ScheduleSpec::Wsd { decay_share, .. } => {
-            ((steps.saturating_sub(step)) as f64 / decay_steps(*decay_share, steps)).min(1.0)
+            // The first step of the decay still has the full rate.
+            let at_full_rate = |step: &u64| (steps - step) as f64 >= decay_steps(*decay_share, steps);
+            (0..steps).take_while(at_full_rate).count() as u64
         }
     }
 }
@@ -126,7 +148,7 @@ fn decay_steps(decay_share: f64, steps: u64) -> f64 {
 ///
 /// Overlapping, the rate would jump where the warm-up ends and never reach its peak.
 pub fn schedule_overlap(schedule: &ScheduleSpec, steps: u64) -> Option<String> {
-    let ScheduleSpec::Wsd { warmup_steps, decay_share } = schedule else { return None };
+    let ScheduleSpec::Wsd { warmup_steps, decay_share, .. } = schedule else { return None };
     let decay_steps = decay_steps(*decay_share, steps);
     (*warmup_steps as f64 + decay_steps > steps as f64).then(|| {
         format!(
@@ -209,6 +231,38 @@ mod tests {
         assert!((found - share).abs() < 1e-12, "step {step}: {found} is not {share}");
     }
 
+    fn wsd(warmup_steps: u64, decay_share: f64, decay: DecayShape) -> ScheduleSpec {
+        ScheduleSpec::Wsd { warmup_steps, decay_share, decay }
+    }
+
+    #[test]
+    fn one_minus_sqrt_falls_fast_first() {
+        let schedule = wsd(0, 0.2, DecayShape::OneMinusSqrt);
+        check(&schedule, 79, 1.0);
+        check(&schedule, 80, 1.0);
+        check(&schedule, 85, 0.5);
+        check(&schedule, 99, 1.0 - 0.95_f64.sqrt());
+    }
+
+    #[test]
+    fn runs_of_two_lengths_are_one_up_to_their_branch_point_and_no_further() {
+        let schedules = [
+            wsd(10, 0.2, DecayShape::Linear),
+            wsd(10, 0.2, DecayShape::OneMinusSqrt),
+            ScheduleSpec::Cosine { warmup_steps: 10, final_share: 0.1 },
+            ScheduleSpec::Constant { warmup_steps: 10 },
+        ];
+        for schedule in &schedules {
+            let (short, long) = (100, 150);
+            let branch = branch_step(schedule, short);
+            let share = |step, steps| schedule_share(schedule, step, steps);
+            assert!((0..branch).all(|step| share(step, short) == share(step, long)));
+            let is_constant = matches!(schedule, ScheduleSpec::Constant { .. });
+            assert_eq!(branch == short, is_constant);
+            assert!(is_constant || share(branch, short) != share(branch, long), "{schedule:?}");
+        }
+    }
+
     #[test]
     fn a_constant_schedule_stays_at_the_peak_after_the_warm_up() {
         let schedule = ScheduleSpec::Constant { warmup_steps: 4 };
@@ -228,7 +282,7 @@ mod tests {
 
     #[test]
     fn wsd_decays_over_its_last_steps_only() {
-        let schedule = ScheduleSpec::Wsd { warmup_steps: 0, decay_share: 0.2 };
+        let schedule = wsd(0, 0.2, DecayShape::Linear);
         check(&schedule, 79, 1.0);
         check(&schedule, 80, 1.0);
         check(&schedule, 90, 0.5);
@@ -237,9 +291,8 @@ mod tests {
 
     #[test]
     fn a_warm_up_and_a_decay_that_share_a_step_overlap() {
-        let overlap = |warmup_steps| {
-            schedule_overlap(&ScheduleSpec::Wsd { warmup_steps, decay_share: 0.195 }, 100)
-        };
+        let overlap =
+            |warmup_steps| schedule_overlap(&wsd(warmup_steps, 0.195, DecayShape::Linear), 100);
         assert_eq!(overlap(80), None);
         let problem = overlap(81).unwrap();
         assert!(problem.contains("81 steps") && problem.contains("last 20 steps"), "{problem}");

@@ -52,6 +52,12 @@ pub fn memory_bytes() -> u64 {
     group.map_or(machine, |limit: u64| limit.min(machine))
 }
 
+/// Memory of this process that is in RAM now, in bytes; nothing when the kernel does not tell.
+pub fn resident_bytes() -> Option<u64> {
+    let kibibytes = counter(&read("/proc/self/status")?, "VmRSS:")?;
+    Some(kibibytes * 1024)
+}
+
 /// How often the kernel has killed a process for memory, as far as it can be seen from here: the
 /// machine's count plus that of this process's control group. Best effort: only its growth means
 /// anything.

@@ -5,7 +5,7 @@
 mod bench;
 
 use bench::Story;
-use bench::work::{ARCHITECTURES, Bench, resumed, run};
+use bench::work::{ARCHITECTURES, Bench, joined, resumed, run};
 use domain::recipe::PretrainCell;
 use domain::spec::Precision;
 use proto::v1::{self, event::Kind};
@@ -30,8 +30,7 @@ fn check_killed(bench: &Bench, cell: &PretrainCell, train: &v1::Train) {
     let after = bench.attempt(resumed(train.clone(), &before), 3);
     assert_eq!(after.end, "succeeded", "{}", after.message);
     assert_eq!(after.started().resumed_from_step, 5);
-    let losses = [before.losses(), after.losses()].concat();
-    assert_eq!(losses, straight.losses(), "{:?}", cell.model);
+    assert_eq!(joined(&[&before, &after]), straight.losses(), "{:?}", cell.model);
     assert_eq!(weights_hash(&after), weights_hash(&straight), "{:?}", cell.model);
 }
 

@@ -6,7 +6,7 @@ mod bench;
 use std::collections::BTreeSet;
 
 use bench::work::{Bench, assignment, preparation, run, text};
-use domain::spec::{CorpusFormat, TokenizerSpec};
+use domain::spec::{CorpusFormat, LossSpikeSpec, TokenizerSpec, UnstableStep};
 use proto::v1::{self, assignment::Work, event::Kind};
 
 #[test]
@@ -47,9 +47,16 @@ fn every_point_has_the_metrics_of_its_step() {
     let points = story.points();
     let names: BTreeSet<&str> = points[0].values.keys().map(String::as_str).collect();
     let expected = [
+        "checkpoint_stall_seconds",
+        "data_wait_seconds",
+        "flops",
         "flops_per_second",
         "gradient_norm",
         "learning_rate",
+        "memory_bytes",
+        "mfu",
+        "peak_flops_per_second",
+        "tokens",
         "tokens_per_second",
         "train_loss_nats",
     ];
@@ -61,6 +68,12 @@ fn every_point_has_the_metrics_of_its_step() {
     for point in points {
         let ratio = point.values["flops_per_second"] / point.values["tokens_per_second"];
         assert!((ratio / flops - 1.0).abs() < 1e-12);
+        let mfu = point.values["flops_per_second"] / point.values["peak_flops_per_second"];
+        assert_eq!(point.values["mfu"], mfu);
+        assert_eq!(point.values["tokens"], cell.tokens_at(point.step) as f64);
+        let spent = cell.flops_at(point.step, domain::spec::FlopKind::Exact);
+        assert!((point.values["flops"] / spent - 1.0).abs() < 1e-12);
+        assert!(point.values["memory_bytes"] > 1e7);
     }
 }
 
@@ -92,6 +105,43 @@ fn a_run_that_goes_non_finite_ends_as_diverged_with_its_last_point() {
     assert!(finite == step - 1 || !norm.is_finite(), "{story:?}");
     assert_eq!(story.logs("error"), [story.message.as_str()]);
     assert!(story.checkpoints().is_empty());
+}
+
+#[test]
+fn a_study_may_let_a_run_pass_over_steps_that_are_not_finite() {
+    let bench = Bench::new();
+    let mut cell = bench.cell("llama", 50);
+    cell.training.optimizer.learning_rate = 1e30;
+    cell.training.stability.non_finite = UnstableStep::Skip { at_most_in_a_row: 3 };
+    let story = bench.attempt(bench.train(&cell, &[]), 1);
+    // Weights that are not finite never recover: the fourth step in a row ends the run.
+    assert_eq!(story.end, "diverged");
+    assert!(story.message.contains("after 3 steps in a row"), "{}", story.message);
+    assert_eq!(story.logs("warn").len(), 3, "{story:?}");
+    assert_eq!(story.values("skipped_steps").last().unwrap().1, 3.0);
+}
+
+#[test]
+fn a_step_that_is_passed_over_changes_no_weight() {
+    let bench = Bench::new();
+    let mut cell = bench.cell("llama", 3);
+    // The mean after the first step is its loss, and no later loss is a nanonat above it.
+    let then = UnstableStep::Skip { at_most_in_a_row: 9 };
+    let mut train_with = |above_nats, steps| {
+        cell.steps = steps;
+        cell.training.stability.loss_spike =
+            Some(LossSpikeSpec { above_nats, window_steps: 1, then });
+        // A rate that lets the loss jump up.
+        cell.training.optimizer.learning_rate = 3.0;
+        bench.attempt(bench.train(&cell, &[1]), 1)
+    };
+    let jumping = train_with(1e9, 3);
+    let losses: Vec<f64> = jumping.losses().iter().map(|(_, loss)| *loss).collect();
+    assert!(losses[1] > losses[0], "{losses:?}");
+    let passed_over = train_with(1e-9, 2);
+    assert_eq!(passed_over.values("skipped_steps").last().unwrap().1, 1.0);
+    let weights = |step| passed_over.checkpoint(step).weights.clone().unwrap().hash;
+    assert_eq!(weights(1), weights(2));
 }
 
 #[test]

@@ -5,7 +5,7 @@
 use super::SPEC_VERSION;
 use super::study::{
     CheckpointSpec, DataSpec, DesignSpec, LARGEST_VOCABULARY, PretrainSpec, RecipeSpec,
-    SMALLEST_VOCABULARY, ScheduleSpec, StudySpec, TrainingSpec,
+    SMALLEST_VOCABULARY, ScheduleSpec, StabilitySpec, StudySpec, TrainingSpec,
 };
 
 /// A check's complaint: the key's path and the problem.
@@ -137,6 +137,7 @@ impl TrainingSpec {
                 format!("`{value}` is out of range; {valid}")
             })?;
         }
+        self.stability.check(&format!("{at}.stability"))?;
         match self.schedule {
             ScheduleSpec::Constant { .. } => Ok(()),
             ScheduleSpec::Cosine { final_share, .. } => require(
@@ -150,6 +151,19 @@ impl TrainingSpec {
                 || format!("`{decay_share}` is out of range; above 0 and up to 1"),
             ),
         }
+    }
+}
+
+impl StabilitySpec {
+    fn check(&self, at: &str) -> Result<(), Complaint> {
+        let Some(spike) = self.loss_spike else { return Ok(()) };
+        let is_positive = spike.above_nats > 0.0 && spike.above_nats.is_finite();
+        require(is_positive, &format!("{at}.loss_spike.above_nats"), || {
+            format!("`{}` is out of range; above 0", spike.above_nats)
+        })?;
+        require(spike.window_steps > 0, &format!("{at}.loss_spike.window_steps"), || {
+            "`0` is too few; at least 1".into()
+        })
     }
 }
 

@@ -187,6 +187,55 @@ pub struct TrainingSpec {
     /// The learning rate over the steps.
     #[serde(default)]
     pub schedule: ScheduleSpec,
+    /// What happens when a step's loss or gradient is out of order.
+    #[serde(default, skip_serializing_if = "StabilitySpec::is_default")]
+    pub stability: StabilitySpec,
+}
+
+/// What happens when a step's loss or gradient is out of order. By default a number that is not
+/// finite ends the run as diverged, and any finite loss is trained on.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StabilitySpec {
+    /// What happens to a step whose loss or gradient is not a finite number.
+    #[serde(default)]
+    pub non_finite: UnstableStep,
+    /// What happens to a step whose loss jumps; absent means that a jump is trained on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss_spike: Option<LossSpikeSpec>,
+}
+
+impl StabilitySpec {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What happens to a step that is out of order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum UnstableStep {
+    /// The run ends as diverged.
+    #[default]
+    Stop,
+    /// The batch is passed over without an update. It still counts in D and C: it was computed.
+    Skip {
+        /// One more than so many in a row end the run as diverged.
+        at_most_in_a_row: u32,
+    },
+}
+
+/// When a loss is a jump, and what happens then.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LossSpikeSpec {
+    /// A loss so many nats per token above the running mean is a jump.
+    pub above_nats: f64,
+    /// The steps of the running mean; before so many, nothing is a jump.
+    pub window_steps: u32,
+    /// What happens to the step.
+    #[serde(default)]
+    pub then: UnstableStep,
 }
 
 /// Precision of the matrix products.
@@ -256,13 +305,34 @@ pub enum ScheduleSpec {
         #[serde(default)]
         final_share: f64,
     },
-    /// Warm-up, stable, then a linear decay to zero over the last steps.
+    /// Warm-up, stable, then a decay to zero over the last steps (Hu et al. 2024, MiniCPM,
+    /// section 4). Runs that differ in their length only are one run up to where the shorter decays.
     Wsd {
         /// Steps of warm-up.
         warmup_steps: u64,
         /// The share of all steps that decays, above 0 and up to 1.
         decay_share: f64,
+        /// How the rate falls.
+        #[serde(default, skip_serializing_if = "DecayShape::is_default")]
+        decay: DecayShape,
     },
+}
+
+/// How a learning rate falls to zero over x from 0 to 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DecayShape {
+    /// 1 − x.
+    #[default]
+    Linear,
+    /// 1 − √x, which falls fast first (Hägele et al. 2024, section 4).
+    OneMinusSqrt,
+}
+
+impl DecayShape {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl Default for ScheduleSpec {

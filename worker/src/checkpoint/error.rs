@@ -60,6 +60,9 @@ pub enum CheckpointError {
         /// Its element type.
         dtype: String,
     },
+    /// The thread that writes could not be started.
+    #[error("could not start a thread")]
+    Thread(#[source] std::io::Error),
     /// A tensor could not be copied into or out of libtorch.
     #[error("could not copy the tensor `{name}`")]
     Copy {

@@ -15,6 +15,7 @@ mod error;
 pub mod tensors;
 
 use domain::model::ModelConfig;
+use domain::stability::StabilityState;
 use proto::v1;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
@@ -32,7 +33,7 @@ const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 const STATE_FILE: &str = "state.json";
 
 /// The version of [`State`]'s form.
-const STATE_VERSION: u32 = 1;
+const STATE_VERSION: u32 = 2;
 
 /// Tensors with their names.
 pub type NamedTensors = Vec<(String, Tensor)>;
@@ -43,12 +44,14 @@ pub type NamedTensors = Vec<(String, Tensor)>;
 pub struct State {
     /// The version of this form.
     pub version: u32,
-    /// How many updates were made.
+    /// How many steps were made, those without an update included.
     pub step: u64,
     /// Tokens they took.
     pub tokens: u64,
     /// The last step whose metric point was reported.
     pub metric_step: u64,
+    /// What decides whether a step is in order.
+    pub stability: StabilityState,
     /// libtorch's default CPU generator, hexadecimal.
     pub generator_state: String,
     /// What decided the rounding so far.
@@ -85,7 +88,7 @@ pub struct Checkpoint {
 }
 
 impl State {
-    /// The state after `step` updates.
+    /// The state after `step` steps, all of which were in order.
     pub fn new(
         step: u64,
         tokens: u64,
@@ -98,6 +101,7 @@ impl State {
             step,
             tokens,
             metric_step: step,
+            stability: StabilityState::default(),
             generator_state: to_hex(generator_state),
             numerics: numerics.into(),
             config_hash: config_hash.to_owned(),

@@ -4,6 +4,7 @@
 
 mod error;
 mod evaluate;
+mod peak;
 mod prepare;
 mod pretrain;
 

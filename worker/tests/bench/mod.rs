@@ -142,9 +142,32 @@ impl Trainer {
     }
 
     /// Kills it as `kill -9` does.
-    pub fn kill(mut self) {
+    pub fn kill(self) {
+        self.kill_and_read(&mut Story::default());
+    }
+
+    /// Kills it as `kill -9` does, and adds what it had said before it died.
+    pub fn kill_and_read(mut self, story: &mut Story) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+        while let Some(kind) = self.next() {
+            if let from_trainer::Kind::Event(event) = kind {
+                story.events.push(event.kind.unwrap());
+            }
+        }
+    }
+
+    /// Adds the next event to the story; false when the assignment is over.
+    pub fn hear(&mut self, story: &mut Story) -> bool {
+        match self.next().expect("the child lives") {
+            from_trainer::Kind::Event(event) => story.events.push(event.kind.unwrap()),
+            from_trainer::Kind::Finished(finish) => {
+                story.end = finish.end;
+                return false;
+            }
+            from_trainer::Kind::Ready(_) => panic!("ready is said once"),
+        }
+        true
     }
 
     /// Closes its standard input and waits for its end.
@@ -213,6 +236,12 @@ impl Story {
 
     pub fn started(&self) -> &v1::Started {
         self.only(|event| if let Kind::Started(found) = event { Some(found) } else { None })
+    }
+
+    /// The start, if the attempt came so far.
+    pub fn found_start(&self) -> Option<&v1::Started> {
+        let found = |event| if let Kind::Started(found) = event { Some(found) } else { None };
+        self.all(found).into_iter().next()
     }
 
     pub fn evaluation(&self) -> &v1::EvaluationResult {

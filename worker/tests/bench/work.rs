@@ -1,5 +1,7 @@
 //! Assignments for small models on a small text.
 
+use std::collections::BTreeMap;
+
 use domain::cell::Identity;
 use domain::model::ModelConfig;
 use domain::recipe::{
@@ -7,7 +9,8 @@ use domain::recipe::{
     PretrainCell, SourceConfig, VALIDATION_LOSS_VERSION,
 };
 use domain::spec::{
-    CorpusFormat, OptimizerSpec, Precision, ScheduleSpec, TokenizerSpec, TrainingSpec,
+    CorpusFormat, OptimizerSpec, Precision, ScheduleSpec, StabilitySpec, TokenizerSpec,
+    TrainingSpec,
 };
 use proto::v1::{self, assignment::Work};
 use serde_json::json;
@@ -119,6 +122,7 @@ impl Bench {
                     gradient_clip: 1.0,
                 },
                 schedule: ScheduleSpec::Constant { warmup_steps: 3 },
+                stability: StabilitySpec::default(),
             },
             steps,
             preparation_hash: self.preparation_hash.clone(),
@@ -178,6 +182,17 @@ pub(crate) fn run(train: v1::Train, attempt: u32) -> v1::Assignment {
     assignment(Work::Train(train), "r_test", attempt)
 }
 
+/// The losses of a run's attempts by step. A step that was trained twice, because the training goes
+/// on while a checkpoint is written, must have come out the same.
+pub(crate) fn joined(attempts: &[&Story]) -> Vec<(u64, f64)> {
+    let mut losses = BTreeMap::new();
+    for (step, loss) in attempts.iter().flat_map(|story| story.losses()) {
+        let before = losses.insert(step, loss);
+        assert!(before.is_none_or(|before| before == loss), "step {step}: {before:?} and {loss}");
+    }
+    losses.into_iter().collect()
+}
+
 /// The next attempt after one that left these checkpoints.
 pub(crate) fn resumed(train: v1::Train, before: &Story) -> v1::Train {
     let checkpoints = before.checkpoints().into_iter().rev();
@@ -185,7 +200,7 @@ pub(crate) fn resumed(train: v1::Train, before: &Story) -> v1::Train {
         .map(|found| v1::CheckpointRef { step: found.step, manifest: found.manifest.clone() });
     v1::Train {
         checkpoints: checkpoints.collect(),
-        numerics: before.started().numerics.clone(),
+        numerics: before.found_start().and_then(|started| started.numerics.clone()),
         ..train
     }
 }

@@ -3,14 +3,15 @@
 //!
 //! It knows no schedule, no data and no files.
 
-use domain::spec::Precision;
+use domain::spec::{Precision, StabilitySpec};
+use domain::stability::{Stability, StabilityState, Verdict};
 use models::{LanguageModel, MatmulPrecision};
 use tch::{Device, Tensor};
 use torch_ext::{AdamWConfig, FusedAdamW, ParameterGroup};
 
 use super::super::RecipeError;
 use super::plan::Plan;
-use crate::checkpoint::{Checkpoint, CheckpointError, State};
+use crate::checkpoint::{Checkpoint, CheckpointError, NamedTensors, State};
 use crate::data::Batch;
 
 /// A model with its optimiser.
@@ -20,6 +21,8 @@ pub(super) struct Learner {
     optimizer: FusedAdamW,
     micro_batch_sequences: i64,
     gradient_clip: f64,
+    stability: Stability,
+    stability_spec: StabilitySpec,
 }
 
 impl Learner {
@@ -51,6 +54,8 @@ impl Learner {
             optimizer: FusedAdamW::new(groups, config)?,
             micro_batch_sequences: i64::from(plan.numerics.micro_batch_sequences),
             gradient_clip: training.optimizer.gradient_clip,
+            stability: Stability::new(training.stability, StabilityState::default()),
+            stability_spec: training.stability,
         })
     }
 
@@ -97,15 +102,29 @@ impl Learner {
         Ok(are_finite(self.model.named_parameters().iter().map(|(_, weights)| weights))?)
     }
 
-    /// Everything that is needed to go on from here.
+    /// Everything that is needed to go on from here, as copies that later updates leave alone.
     pub(super) fn checkpoint(&self, plan: &Plan, step: u64) -> Result<Checkpoint, RecipeError> {
         let generator_state = torch_ext::generator_state()?;
         let tokens = plan.cell.tokens_at(step);
+        let state = State {
+            stability: self.stability.state(),
+            ..State::new(step, tokens, &generator_state, &plan.numerics, &plan.config_hash)
+        };
         Ok(Checkpoint {
-            weights: self.model.named_parameters(),
-            optimizer: self.optimizer.state(),
-            state: State::new(step, tokens, &generator_state, &plan.numerics, &plan.config_hash),
+            weights: copies(self.model.named_parameters())?,
+            optimizer: copies(self.optimizer.state())?,
+            state,
         })
+    }
+
+    /// What becomes of the step whose gradients are there.
+    pub(super) fn judge(&mut self, loss_nats: f64, gradient_norm: f64) -> Verdict {
+        self.stability.judge(loss_nats, gradient_norm)
+    }
+
+    /// Steps passed over so far.
+    pub(super) fn n_skipped_steps(&self) -> u64 {
+        self.stability.n_skipped()
     }
 
     /// Takes a checkpoint over. What is wrong with it is found before anything is changed, but for
@@ -114,8 +133,19 @@ impl Learner {
         let generator = checkpoint.state.generator_bytes().ok_or(CheckpointError::Generator)?;
         self.model.load(&checkpoint.weights).map_err(CheckpointError::Weights)?;
         self.optimizer.load_state(&checkpoint.optimizer).map_err(CheckpointError::Torch)?;
+        self.stability = Stability::new(self.stability_spec, checkpoint.state.stability);
         torch_ext::set_generator_state(&generator).map_err(CheckpointError::Torch)
     }
+}
+
+/// Copies in the CPU's memory, which is all that a checkpoint costs the training.
+fn copies(tensors: NamedTensors) -> Result<NamedTensors, tch::TchError> {
+    let copy = |(name, tensor): (String, Tensor)| {
+        let mut copy = Tensor::f_empty(tensor.size(), (tensor.kind(), Device::Cpu))?;
+        copy.f_copy_(&tensor)?;
+        Ok((name, copy))
+    };
+    tch::no_grad(|| tensors.into_iter().map(copy).collect())
 }
 
 fn are_finite<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Result<bool, tch::TchError> {

@@ -1,27 +1,32 @@
 //! The training of a language model from scratch: the loop.
 //!
 //! What one update is stands in `learner`, where a run begins in `resume`, what the assignment asks
-//! for in `plan`.
+//! for in `plan`, what is measured in `metrics`, how checkpoints are written in `saver`.
 
 mod learner;
+mod metrics;
 mod plan;
 mod resume;
+mod saver;
 
 use std::time::Duration;
 
 use domain::attempt::AttemptEnd;
 use domain::recipe::PretrainCell;
+use domain::stability::Verdict;
 use proto::from_wire::required;
 use proto::v1::{self, event::Kind};
 
 use super::prepare::TRAINING_FILE;
-use super::{Context, Outcome, RecipeError};
+use super::{Context, Outcome, RecipeError, peak};
 use crate::artifacts::Artifacts;
 use crate::clock::Monotonic;
 use crate::data::{Batches, DataError, Shard};
 use crate::trainer::Demand;
 use learner::Learner;
+use metrics::{Measured, PeakRate, Times};
 use plan::Plan;
+use saver::Saver;
 
 /// Trains one run, from its newest valid checkpoint if it has one, to its last step.
 pub(super) fn train(context: &mut Context<'_>, work: &v1::Train) -> Result<Outcome, RecipeError> {
@@ -44,76 +49,120 @@ fn run(
     learner: &mut Learner,
     first_step: u64,
 ) -> Result<Outcome, RecipeError> {
-    let mut since_checkpoint = Monotonic::start();
-    for step in first_step..plan.cell.steps {
+    let rate = peak::flops_per_second(plan.cell.training.precision)?;
+    let artifacts = context.artifacts;
+    std::thread::scope(|scope| {
+        let run = Run {
+            context,
+            plan,
+            learner,
+            saver: Saver::new(scope, artifacts, plan),
+            peak: PeakRate { flops_per_second: rate },
+            since_checkpoint: Monotonic::start(),
+            stall: Duration::ZERO,
+        };
+        run.to_the_end(batches, first_step)
+    })
+}
+
+/// A run in the middle of its training.
+struct Run<'run, 'context, 'scope, 'env> {
+    context: &'run mut Context<'context>,
+    plan: &'run Plan,
+    learner: &'run mut Learner,
+    saver: Saver<'scope, 'env>,
+    peak: PeakRate,
+    since_checkpoint: Monotonic,
+    /// What checkpoints held up since the last point.
+    stall: Duration,
+}
+
+impl Run<'_, '_, '_, '_> {
+    fn to_the_end(mut self, batches: &mut Batches, first: u64) -> Result<Outcome, RecipeError> {
+        for step in first..self.plan.cell.steps {
+            if let Some(outcome) = self.step(batches, step)? {
+                self.report_saved()?;
+                return Ok(outcome);
+            }
+        }
+        self.report_saved()?;
+        Ok(Outcome::of(AttemptEnd::Succeeded))
+    }
+
+    /// One step and, if it is due, the beginning of its checkpoint; the outcome if it is the last.
+    fn step(&mut self, batches: &mut Batches, step: u64) -> Result<Option<Outcome>, RecipeError> {
         let watch = Monotonic::start();
         let batch = batches.load(step)?;
-        let loss_nats = learner.accumulate(&batch)?;
-        let gradient_norm = learner.clip()?;
-        if !(loss_nats.is_finite() && gradient_norm.is_finite()) {
-            return Ok(diverged(context, plan, step, loss_nats, gradient_norm));
-        }
-        learner.update(plan.cell.learning_rate(step))?;
-
+        let data_wait = elapsed(watch);
+        let loss_nats = self.learner.accumulate(&batch)?;
+        let gradient_norm = self.learner.clip()?;
+        let verdict = self.learner.judge(loss_nats, gradient_norm);
+        let n_skipped_steps = self.learner.n_skipped_steps();
+        let measured = Measured { loss_nats, gradient_norm, n_skipped_steps };
         let done = step + 1;
-        let seconds = watch.instant(0).elapsed().as_secs_f64();
-        context.report.event(plan.point(done, loss_nats, gradient_norm, Some(seconds)));
-        let demand = context.demand();
-        if demand == Some(Demand::Stop) {
-            return Ok(Outcome::of(AttemptEnd::Cancelled));
+        match verdict {
+            Verdict::Update => self.learner.update(self.plan.cell.learning_rate(step))?,
+            Verdict::Skip { reason } => {
+                let text = format!("step {done} is passed over: {reason}");
+                self.context.report.log("warn", text);
+            }
+            Verdict::Diverge { reason } => return Ok(Some(self.diverged(done, measured, &reason))),
         }
-        let is_rolling_due =
-            plan.rolling.is_some_and(|rolling| elapsed(since_checkpoint) >= rolling);
-        if plan.is_data_point(done) || is_rolling_due || demand.is_some() {
+        let checkpoint_stall = std::mem::take(&mut self.stall);
+        let times = Times { step: elapsed(watch), data_wait, checkpoint_stall };
+        let point = self.plan.point(done, measured, Some(times), self.peak);
+        self.context.report.event(point);
+        self.after(done)
+    }
+
+    /// What lies between two steps.
+    fn after(&mut self, done: u64) -> Result<Option<Outcome>, RecipeError> {
+        let watch = Monotonic::start();
+        if let Some(saved) = self.saver.poll()? {
+            self.context.report.event(Kind::Checkpoint(saved));
+        }
+        let demand = self.context.demand();
+        if demand == Some(Demand::Stop) {
+            return Ok(Some(Outcome::of(AttemptEnd::Cancelled)));
+        }
+        let since = self.since_checkpoint;
+        let is_rolling_due = self.plan.rolling.is_some_and(|rolling| elapsed(since) >= rolling);
+        if self.plan.is_data_point(done) || is_rolling_due || demand.is_some() {
             // The last update has no loss after it that would tell, and a rolling checkpoint that
             // is not finite would only be trained on.
-            if !learner.has_finite_weights()? {
-                return Ok(broken_weights(context, done));
+            if !self.learner.has_finite_weights()? {
+                return Ok(Some(broken_weights(self.context, done)));
             }
-            save(context, plan, learner, done)?;
-            since_checkpoint = Monotonic::start();
+            // A slower disk than training holds the training up, rather than the memory.
+            self.report_saved()?;
+            self.saver.begin(self.learner.checkpoint(self.plan, done)?)?;
+            self.since_checkpoint = Monotonic::start();
         }
-        if demand.is_some() && done < plan.cell.steps {
-            return Ok(Outcome::of(AttemptEnd::Preempted));
-        }
+        self.stall += elapsed(watch);
+        let is_preempted = demand.is_some() && done < self.plan.cell.steps;
+        Ok(is_preempted.then(|| Outcome::of(AttemptEnd::Preempted)))
     }
-    Ok(Outcome::of(AttemptEnd::Succeeded))
+
+    /// Waits for the checkpoint that is being written, and tells of it.
+    fn report_saved(&mut self) -> Result<(), RecipeError> {
+        if let Some(saved) = self.saver.wait()? {
+            self.context.report.event(Kind::Checkpoint(saved));
+        }
+        Ok(())
+    }
+
+    /// The end of a run that cannot go on. The point is reported, the update is not made.
+    fn diverged(&mut self, done: u64, measured: Measured, reason: &str) -> Outcome {
+        let point = self.plan.point(done, measured, None, self.peak);
+        self.context.report.event(point);
+        let message = format!("step {done}: {reason}");
+        self.context.report.log("error", message.clone());
+        Outcome { end: AttemptEnd::Diverged, message }
+    }
 }
 
 fn elapsed(since: Monotonic) -> Duration {
     since.instant(0).elapsed()
-}
-
-fn save(
-    context: &mut Context<'_>,
-    plan: &Plan,
-    learner: &Learner,
-    step: u64,
-) -> Result<(), RecipeError> {
-    let checkpoint = learner.checkpoint(plan, step)?;
-    let prefix = format!("{}{step}/", plan.key_prefix);
-    let saved = checkpoint
-        .save(context.artifacts, &prefix, &plan.cell.model, plan.is_data_point(step))
-        .map_err(|source| RecipeError::Save { step, source })?;
-    context.report.event(Kind::Checkpoint(saved));
-    Ok(())
-}
-
-/// The end of a run whose loss or gradient is not finite. The point is reported, the update is not
-/// made.
-fn diverged(
-    context: &mut Context<'_>,
-    plan: &Plan,
-    step: u64,
-    loss_nats: f64,
-    gradient_norm: f64,
-) -> Outcome {
-    let done = step + 1;
-    context.report.event(plan.point(done, loss_nats, gradient_norm, None));
-    let message =
-        format!("step {done}: the loss is {loss_nats} and the gradient's norm {gradient_norm}");
-    context.report.log("error", message.clone());
-    Outcome { end: AttemptEnd::Diverged, message }
 }
 
 /// The end of a run whose update left weights that are not finite. There is no checkpoint of them.

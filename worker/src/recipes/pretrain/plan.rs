@@ -2,13 +2,13 @@
 //!
 //! It computes nothing.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use domain::cell::Identity;
 use domain::recipe::{CellConfig, NUMERICS_VERSION, PretrainCell};
-use domain::spec::FlopKind;
-use proto::v1::{self, event::Kind};
+use domain::spec::{FlopKind, UnstableStep};
+use proto::v1;
 
 use super::super::{Context, RecipeError};
 
@@ -73,26 +73,19 @@ impl Plan {
         step == self.cell.steps || self.data_point_steps.contains(&step)
     }
 
-    /// The metric point of an update, counted from 1; without a duration there are no rates.
-    pub(super) fn point(
-        &self,
-        step: u64,
-        loss_nats: f64,
-        gradient_norm: f64,
-        seconds: Option<f64>,
-    ) -> Kind {
-        let mut values = HashMap::from([
-            ("train_loss_nats".to_owned(), loss_nats),
-            ("gradient_norm".to_owned(), gradient_norm),
-            ("learning_rate".to_owned(), self.cell.learning_rate(step - 1)),
-        ]);
-        if let Some(seconds) = seconds {
-            let tokens_per_second = self.cell.batch_tokens() as f64 / seconds.max(1e-9);
-            let flops_per_second = tokens_per_second * self.flops_per_token;
-            values.insert("tokens_per_second".to_owned(), tokens_per_second);
-            values.insert("flops_per_second".to_owned(), flops_per_second);
-        }
-        Kind::Point(v1::MetricPoint { step, values })
+    /// Whether the study lets steps be passed over.
+    pub(super) fn may_skip_steps(&self) -> bool {
+        let stability = &self.cell.training.stability;
+        let spike = stability.loss_spike.map(|spike| spike.then);
+        [Some(stability.non_finite), spike]
+            .into_iter()
+            .flatten()
+            .any(|step| matches!(step, UnstableStep::Skip { .. }))
+    }
+
+    /// FLOPs of the step's forward and backward passes, from the tensor shapes.
+    pub(super) fn step_flops(&self) -> f64 {
+        self.flops_per_token * self.cell.batch_tokens() as f64
     }
 }
 

@@ -1,0 +1,76 @@
+//! The metric points of a run: what each value is, and where its time was measured.
+//!
+//! It trains nothing and waits for nothing.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use proto::v1::{self, event::Kind};
+
+use super::plan::Plan;
+use crate::device;
+
+/// What a step measured. Norm and loss are those before the update; the loss is the mean over the
+/// batch in nats per token.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Measured {
+    pub(super) loss_nats: f64,
+    pub(super) gradient_norm: f64,
+    pub(super) n_skipped_steps: u64,
+}
+
+/// Where the time of a step went. The step is loading, forward, backward, clip and update; what a
+/// checkpoint holds up lies between two steps and is told with the later one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Times {
+    pub(super) step: Duration,
+    pub(super) data_wait: Duration,
+    pub(super) checkpoint_stall: Duration,
+}
+
+/// The denominator of MFU: what a product of matrices reached on this device when the attempt began.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PeakRate {
+    pub(super) flops_per_second: f64,
+}
+
+impl Plan {
+    /// The point of a step, counted from 1. A step that broke off has no times.
+    pub(super) fn point(
+        &self,
+        step: u64,
+        measured: Measured,
+        times: Option<Times>,
+        peak: PeakRate,
+    ) -> Kind {
+        let tokens = self.cell.tokens_at(step) as f64;
+        let mut values = vec![
+            ("train_loss_nats", measured.loss_nats),
+            ("gradient_norm", measured.gradient_norm),
+            ("learning_rate", self.cell.learning_rate(step - 1)),
+            ("tokens", tokens),
+            ("flops", self.step_flops() * step as f64),
+        ];
+        if self.may_skip_steps() {
+            values.push(("skipped_steps", measured.n_skipped_steps as f64));
+        }
+        if let Some(bytes) = device::resident_bytes() {
+            values.push(("memory_bytes", bytes as f64));
+        }
+        if let Some(times) = times {
+            let seconds = times.step.as_secs_f64().max(1e-9);
+            let flops_per_second = self.step_flops() / seconds;
+            values.extend([
+                ("tokens_per_second", self.cell.batch_tokens() as f64 / seconds),
+                ("flops_per_second", flops_per_second),
+                ("mfu", flops_per_second / peak.flops_per_second),
+                ("peak_flops_per_second", peak.flops_per_second),
+                ("data_wait_seconds", times.data_wait.as_secs_f64()),
+                ("checkpoint_stall_seconds", times.checkpoint_stall.as_secs_f64()),
+            ]);
+        }
+        let values: HashMap<String, f64> =
+            values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        Kind::Point(v1::MetricPoint { step, values })
+    }
+}
