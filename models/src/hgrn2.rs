@@ -5,7 +5,7 @@
 //! Built: linear attention with a forget gate per key channel and token, bounded from below by a
 //! learned amount that grows with depth. It differs from the second paper's text where the authors'
 //! code does: the lower bounds leave out the first layer's share (else the last layer would never
-//! write), and there is no output gate. Left out: the cache of generation.
+//! write), and there is no output gate.
 //!
 //! | paper | here | shape |
 //! |---|---|---|
@@ -32,9 +32,11 @@ use crate::ModelsError;
 use crate::language_model::Mixer;
 use crate::ops::gated_attention::{self, CHUNK, GateTable, gated_attention};
 use crate::ops::norm::srmsnorm;
+use crate::ops::recurrent::gated_after;
 use crate::ops::table::{Key, TableCache};
-use crate::ops::{Execution, Form, Linear, sizes};
+use crate::ops::{Execution, Form, Linear, MatmulPrecision, sizes};
 use crate::parameters::{Init, Path};
+use crate::past::Past;
 
 /// The tensor `lower_bounds`, one for the model.
 #[derive(Debug)]
@@ -135,22 +137,48 @@ impl Hgrn2Mixer {
 
 impl Mixer for Hgrn2Mixer {
     fn forward(&self, x: &Tensor, execution: Execution) -> Tensor {
-        let [b, t, e] = sizes(x);
-        let (precision, h) = (execution.precision, self.heads);
+        self.mix(x, execution.precision, |inputs| {
+            if execution.form == Form::Recurrent {
+                return gated_attention::naive(inputs, None).0;
+            }
+            let key = Key::of(inputs[0], execution.form.chunk_or(CHUNK));
+            let build = || GateTable::new(key.time, key.chunk, key.kind, key.device);
+            self.tables.with(key, build, |table| gated_attention(inputs, table, None).0)
+        })
+    }
+
+    fn no_past(&self, x: &Tensor) -> Past {
+        let ([b, _, e], h) = (sizes(x), self.heads);
+        Past::State(Tensor::zeros([b, h, e / h, e / h], (x.kind(), x.device())))
+    }
+
+    fn advance(
+        &self,
+        x: &Tensor,
+        past: &mut Past,
+        _position: i64,
+        precision: MatmulPrecision,
+    ) -> Tensor {
+        self.mix(x, precision, |inputs| gated_after(inputs, past.state()))
+    }
+}
+
+impl Hgrn2Mixer {
+    /// All but the attention, which is given q, k, v and log f, each `[B, T, H, K]`.
+    fn mix(
+        &self,
+        x: &Tensor,
+        precision: MatmulPrecision,
+        attend: impl FnOnce([&Tensor; 4]) -> Tensor,
+    ) -> Tensor {
+        let ([b, t, e], h) = (sizes(x), self.heads);
         let heads = |y: Tensor| y.view([b, t, h, e / h]);
         let q = heads(self.q.forward(x, precision).silu()); // [B, T, H, K]
         let v = heads(self.v.forward(x, precision)); // [B, T, H, V]
         let (log_forget, k) = self.gates(&self.f.forward(x, precision));
         let (log_forget, k) = (heads(log_forget), heads(k)); // [B, T, H, K]
-        let inputs = [&q, &k, &v, &log_forget];
-        let (o, _) = if execution.form == Form::Recurrent {
-            gated_attention::naive(inputs, None)
-        } else {
-            let key = Key::of(x, execution.form.chunk_or(CHUNK));
-            let build = || GateTable::new(key.time, key.chunk, key.kind, key.device);
-            self.tables.with(key, build, |table| gated_attention(inputs, table, None))
-        };
-        self.o.forward(&srmsnorm(&o.reshape([b, t, e]), self.eps), precision) // [B, T, E]
+        let o = attend([&q, &k, &v, &log_forget]).reshape([b, t, e]); // [B, T, E]
+        self.o.forward(&srmsnorm(&o, self.eps), precision) // [B, T, E]
     }
 }
 

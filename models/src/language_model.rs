@@ -21,12 +21,30 @@ use crate::llama::LlamaMixer;
 use crate::ops::norm::Norm;
 use crate::ops::{Execution, Form, Linear, MatmulPrecision, sizes};
 use crate::parameters::{Init, Parameter, Path, Store};
+use crate::past::Past;
 use crate::tnl::TnlMixer;
+
+mod generation;
+
+pub use generation::{Continuation, GenerationState};
 
 /// The layer that makes an architecture different.
 pub(crate) trait Mixer: std::fmt::Debug + Send {
     /// x `[B, T, E]`, already normed, to what is added to the residual stream, `[B, T, E]`.
     fn forward(&self, x: &Tensor, execution: Execution) -> Tensor;
+
+    /// The past before the first token, for x `[B, 0, E]`, which says how many texts and where.
+    fn no_past(&self, x: &Tensor) -> Past;
+
+    /// As `forward`, for the tokens that follow `past`, the first of them at `position`; the past
+    /// moves on over them. Without gradients.
+    fn advance(
+        &self,
+        x: &Tensor,
+        past: &mut Past,
+        position: i64,
+        precision: MatmulPrecision,
+    ) -> Tensor;
 }
 
 /// A gated linear unit: down(φ(gate(x)) ⊙ up(x)).
@@ -64,6 +82,20 @@ struct Layer {
     mixer: Box<dyn Mixer>,
     channel_norm: Norm,
     channel: ChannelMixer,
+}
+
+impl Layer {
+    /// x `[B, T, E]` through the block, the mixer applied by `mix`; the same shape back.
+    fn forward(
+        &self,
+        x: &Tensor,
+        precision: MatmulPrecision,
+        mix: impl FnOnce(&dyn Mixer, &Tensor) -> Tensor,
+    ) -> Tensor {
+        let x = x + mix(self.mixer.as_ref(), &self.mixer_norm.forward(x));
+        let normed = self.channel_norm.forward(&x);
+        &x + self.channel.forward(&normed, precision)
+    }
 }
 
 /// The parameters in two groups, for the optimiser.
@@ -142,19 +174,29 @@ impl LanguageModel {
 
     /// Tokens `[B, T]`, int64, T ≥ 1, to logits `[B, T, V]`, float32.
     pub fn forward(&self, tokens: &Tensor) -> Tensor {
-        let mut x = Tensor::embedding(&self.embedding, tokens, -1, false, false); // [B, T, E]
-        if self.config.embedding_scale {
-            x = &x * f64::from(self.config.shape.d_model).sqrt();
-        }
+        let mut x = self.embed(tokens);
         if let Some(positions) = &self.positions {
             x = positions.forward(&x, self.execution.form);
         }
         for layer in &self.layers {
-            x = &x + layer.mixer.forward(&layer.mixer_norm.forward(&x), self.execution);
-            let normed = layer.channel_norm.forward(&x);
-            x = &x + layer.channel.forward(&normed, self.execution.precision);
+            x = layer
+                .forward(&x, self.execution.precision, |mixer, x| mixer.forward(x, self.execution));
         }
-        self.head.forward(&self.final_norm.forward(&x), self.execution.precision)
+        self.logits(&x)
+    }
+
+    /// The scaled embedding, `[B, T, E]`.
+    fn embed(&self, tokens: &Tensor) -> Tensor {
+        let x = Tensor::embedding(&self.embedding, tokens, -1, false, false); // [B, T, E]
+        if self.config.embedding_scale {
+            return x * f64::from(self.config.shape.d_model).sqrt();
+        }
+        x
+    }
+
+    /// The residual stream after the last layer, `[B, T, E]`, to `[B, T, V]`.
+    fn logits(&self, x: &Tensor) -> Tensor {
+        self.head.forward(&self.final_norm.forward(x), self.execution.precision)
     }
 
     /// The contract's loss of texts `[B, T]`: the mean cross-entropy in nats of token t + 1 given

@@ -4,7 +4,7 @@
 //! Built: causal softmax attention with rotary positions. The defaults of the contract are the
 //! common open weights; the preset `llama_study` is the baseline of "Scaling Laws for Linear
 //! Complexity Language Models" (arXiv 2406.16690), whose rotation runs its frequencies over all
-//! heads. Left out: the key/value cache of generation.
+//! heads. Keys are kept rotated while text is generated, so that each is rotated once.
 //!
 //! | paper | here | shape |
 //! |---|---|---|
@@ -19,13 +19,15 @@
 //! ⌊i · n_kv_heads / h⌋.
 
 use domain::model::{MixerConfig, ModelConfig};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use crate::ModelsError;
 use crate::language_model::Mixer;
+use crate::ops::MatmulPrecision;
 use crate::ops::rotary::Rotary;
 use crate::ops::{Execution, Form, Linear, sizes};
 use crate::parameters::Path;
+use crate::past::{Cache, Past};
 
 /// Causal softmax attention with rotary positions.
 #[derive(Debug)]
@@ -73,9 +75,51 @@ impl Mixer for LlamaMixer {
         };
         self.o.forward(&o.reshape([b, t, e]), precision) // [B, T, E]
     }
+
+    fn no_past(&self, _x: &Tensor) -> Past {
+        Past::Cache(Cache::default())
+    }
+
+    fn advance(
+        &self,
+        x: &Tensor,
+        past: &mut Past,
+        position: i64,
+        precision: MatmulPrecision,
+    ) -> Tensor {
+        let [b, t, e] = sizes(x);
+        let h = self.heads;
+        let heads = |y: &Tensor, count: i64| y.view([b, t, count, e / h]);
+        let turned = |y: &Tensor, count| self.rotary.forward_at(&heads(y, count), position);
+        let q = turned(&self.q.forward(x, precision), h); // [B, T, H, K]
+        let k = turned(&self.k.forward(x, precision), self.kv_heads);
+        let v = heads(&self.v.forward(x, precision), self.kv_heads);
+        let (k, v) = past.cache().append(&k, &v); // [B, S, kv_heads, K]
+        let o = if t == 1 { self.attend_one(&q, &k, &v) } else { self.attend_after(&q, &k, &v) };
+        self.o.forward(&o.reshape([b, t, e]), precision) // [B, T, E]
+    }
 }
 
 impl LlamaMixer {
+    /// The attention of the last token over all S: q `[B, 1, H, K]`, k and v `[B, S, kv_heads, K]`.
+    /// The queries that share a key stand where the fused kernel expects one query per token.
+    fn attend_one(&self, q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
+        let [b, _, h, key] = sizes(q);
+        let q = q.view([b, self.kv_heads, h / self.kv_heads, key]).transpose(1, 2);
+        fused_attention(&q, k, v, None, false).transpose(1, 2)
+    }
+
+    /// The attention of the last T of S tokens, each over those up to itself.
+    fn attend_after(&self, q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
+        let ([_, t, _, _], [_, s, _, _]) = (sizes(q), sizes(k));
+        let (k, v) = (self.for_each_query(k), self.for_each_query(v));
+        if s == t {
+            return softmax_attention(q, &k, &v);
+        }
+        let seen = Tensor::ones([t, s], (Kind::Bool, q.device())).tril(s - t);
+        fused_attention(q, &k, &v, Some(&seen), false)
+    }
+
     /// Repeats shared keys or values, so that each query head has its own.
     fn for_each_query(&self, x: &Tensor) -> Tensor {
         if self.kv_heads == self.heads {
@@ -87,14 +131,26 @@ impl LlamaMixer {
 
 /// Causal attention, scaled by 1/√K: q, k, v and the result `[B, T, H, K]`.
 fn softmax_attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
+    fused_attention(q, k, v, None, true)
+}
+
+/// Attention, scaled by 1/√K, over all keys, or those up to the query, or those that `seen`
+/// `[T, S]` marks: q and the result `[B, T, H, K]`, k and v `[B, S, H, K]`.
+fn fused_attention(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    seen: Option<&Tensor>,
+    is_causal: bool,
+) -> Tensor {
     let by_head = |x: &Tensor| x.transpose(1, 2); // [B, H, T, K]
     Tensor::scaled_dot_product_attention(
         &by_head(q),
         &by_head(k),
         &by_head(v),
-        None::<&Tensor>,
+        seen,
         0.0,
-        true,
+        is_causal,
         None,
         false,
     )

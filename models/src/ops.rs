@@ -9,6 +9,7 @@ pub mod linear;
 pub mod lrpe;
 pub mod norm;
 pub mod output_gate;
+pub mod recurrent;
 pub mod rotary;
 pub(crate) mod table;
 pub mod toeplitz;

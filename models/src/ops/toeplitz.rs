@@ -17,7 +17,7 @@ use super::table::{Key, TableCache, constant};
 const CHUNK: i64 = 32;
 
 /// λ_j^power; power 0 is 1 also where λ is 0.
-fn mode_power(mode: i64, modes: i64, power: i64) -> f64 {
+pub(super) fn mode_power(mode: i64, modes: i64, power: i64) -> f64 {
     if power == 0 {
         return 1.0;
     }
