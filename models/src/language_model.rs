@@ -174,6 +174,11 @@ impl LanguageModel {
 
     /// Tokens `[B, T]`, int64, T ≥ 1, to logits `[B, T, V]`, float32.
     pub fn forward(&self, tokens: &Tensor) -> Tensor {
+        self.head.forward(&self.hidden(tokens), self.execution.precision)
+    }
+
+    /// What the head reads, `[B, T, E]`.
+    fn hidden(&self, tokens: &Tensor) -> Tensor {
         let mut x = self.embed(tokens);
         if let Some(positions) = &self.positions {
             x = positions.forward(&x, self.execution.form);
@@ -182,7 +187,7 @@ impl LanguageModel {
             x = layer
                 .forward(&x, self.execution.precision, |mixer, x| mixer.forward(x, self.execution));
         }
-        self.logits(&x)
+        self.final_norm.forward(&x)
     }
 
     /// The scaled embedding, `[B, T, E]`.
@@ -192,11 +197,6 @@ impl LanguageModel {
             return x * f64::from(self.config.shape.d_model).sqrt();
         }
         x
-    }
-
-    /// The residual stream after the last layer, `[B, T, E]`, to `[B, T, V]`.
-    fn logits(&self, x: &Tensor) -> Tensor {
-        self.head.forward(&self.final_norm.forward(x), self.execution.precision)
     }
 
     /// The contract's loss of texts `[B, T]`: the mean cross-entropy in nats of token t + 1 given

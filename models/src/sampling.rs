@@ -148,6 +148,7 @@ mod tests {
     const PLANTED: [f64; 4] = [0.3, 0.05, 0.5, 0.15];
     const DRAWS: u32 = 40_000;
 
+    #[expect(clippy::cast_possible_truncation, reason = "logits are float32")]
     fn planted_logits() -> Vec<f32> {
         // Logits are known up to a constant only.
         PLANTED.iter().map(|p| (p.ln() + 3.0) as f32).collect()

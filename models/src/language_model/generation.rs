@@ -68,7 +68,7 @@ impl LanguageModel {
 
     /// Reads the next tokens `[B, T]`, int64, T ≥ 1: their logits `[B, T, V]`, and the state moves on.
     pub fn advance(&self, tokens: &Tensor, state: &mut GenerationState) -> Tensor {
-        tch::no_grad(|| self.logits(&self.read(tokens, state)))
+        tch::no_grad(|| self.head.forward(&self.read(tokens, state), self.execution.precision))
     }
 
     /// As `advance`, for a text of any length in pieces of bounded size: the logits after its last
@@ -84,11 +84,11 @@ impl LanguageModel {
                 before += count;
             }
             let last = last.expect("a text has at least one token");
-            self.logits(&last).squeeze_dim(1) // [B, V]
+            self.head.forward(&last, self.execution.precision).squeeze_dim(1) // [B, V]
         })
     }
 
-    /// The residual stream of the next tokens after the last layer, `[B, T, E]`.
+    /// What the head reads of the next tokens, `[B, T, E]`.
     fn read(&self, tokens: &Tensor, state: &mut GenerationState) -> Tensor {
         let [batch, time] = sizes(tokens);
         assert_eq!(batch, state.batch, "the state was made for another number of texts");
@@ -103,7 +103,7 @@ impl LanguageModel {
                 .forward(&x, precision, |mixer, x| mixer.advance(x, past, position, precision));
         }
         state.position += time;
-        x
+        self.final_norm.forward(&x)
     }
 
     /// The tokens that follow a prompt of at least one, chosen by the sampler, without end.
