@@ -35,6 +35,8 @@ fn compile(include: &std::path::Path) {
         .flag("-isystem")
         .flag(include)
         .define("_GLIBCXX_USE_CXX11_ABI", "1")
+        // libtorch is compiled so, and some of its classes have further members without it.
+        .define("NDEBUG", None)
         .file("cpp/ext.cpp")
         .compile("gradus_torch_ext");
 }

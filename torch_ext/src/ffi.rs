@@ -55,6 +55,8 @@ unsafe extern "C" {
     ) -> c_int;
     pub(crate) fn gradus_set_deterministic(on: bool, error: *mut *mut c_char) -> c_int;
     pub(crate) fn gradus_is_deterministic(on: *mut bool, error: *mut *mut c_char) -> c_int;
+    pub(crate) fn gradus_record_operations(error: *mut *mut c_char) -> c_int;
+    pub(crate) fn gradus_operations(out: *mut *mut c_char, error: *mut *mut c_char) -> c_int;
     pub(crate) fn gradus_generator_state(state: *mut *mut c_void, error: *mut *mut c_char)
     -> c_int;
     pub(crate) fn gradus_set_generator_state(state: Handle, error: *mut *mut c_char) -> c_int;

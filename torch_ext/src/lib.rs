@@ -10,6 +10,7 @@ mod ffi;
 mod fused_adamw;
 mod generator;
 mod gradient;
+mod operations;
 mod runtime;
 
 pub use autocast::Autocast;
@@ -18,6 +19,7 @@ pub use error::TorchError;
 pub use fused_adamw::{AdamWConfig, FusedAdamW, ParameterGroup};
 pub use generator::{generator_state, set_generator_state};
 pub use gradient::{clear_gradients, clip_gradient_norm, gradient_norm, scale_gradients};
+pub use operations::{Operation, record_operations};
 pub use runtime::{
     Threads, cpu_capability, libtorch_configuration, libtorch_version, set_inter_op_threads,
     set_intra_op_threads, threads, use_deterministic_algorithms, uses_deterministic_algorithms,
