@@ -6,6 +6,7 @@
 mod config;
 mod error;
 mod flops;
+mod learning_rate;
 mod names;
 mod read;
 mod tensors;
