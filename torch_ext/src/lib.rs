@@ -4,6 +4,7 @@
 //! comes back as a [`TorchError`].
 
 mod autocast;
+mod autograd;
 mod cuda;
 mod error;
 mod ffi;
@@ -13,6 +14,7 @@ mod gradient;
 mod runtime;
 
 pub use autocast::Autocast;
+pub use autograd::{Backward, Forward, Gradients, custom_function};
 pub use cuda::{CudaSupport, open_cuda};
 pub use error::TorchError;
 pub use fused_adamw::{AdamWConfig, FusedAdamW, ParameterGroup};
