@@ -179,6 +179,10 @@ int gradus_custom_function(const char *name, const Handle *inputs, size_t n_inpu
   });
 }
 
+int gradus_is_recording(bool *is_recording, char **error) {
+  return guarded(error, [&] { *is_recording = at::GradMode::is_enabled(); });
+}
+
 // A copy of a text of `length` bytes that `gradus_free` releases; null without memory.
 char *gradus_copy_text(const char *text, size_t length) { return strndup(text, length); }
 

@@ -89,6 +89,17 @@ where
     Ok(results.into_iter().map(|handle| unsafe { Tensor::from_ptr(handle.cast()) }).collect())
 }
 
+/// Whether operations are recorded for a backward pass on this thread now.
+pub fn is_recording() -> bool {
+    let mut is_recording = false;
+    let asked = call("tell whether it records", |error| {
+        // SAFETY: two valid pointers, used during the call only.
+        unsafe { ffi::gradus_is_recording(&raw mut is_recording, error) }
+    });
+    debug_assert!(asked.is_ok(), "reading a thread-local value does not fail: {asked:?}");
+    is_recording
+}
+
 type BoxedBackward = Box<dyn Fn(&Backward<'_>) -> Gradients + Send>;
 
 /// A thin pointer to this crosses the border.

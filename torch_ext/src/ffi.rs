@@ -88,6 +88,7 @@ unsafe extern "C" {
         error: *mut *mut c_char,
     ) -> c_int;
     pub(crate) fn gradus_open_library(path: *const c_char, error: *mut *mut c_char) -> c_int;
+    pub(crate) fn gradus_is_recording(is_recording: *mut bool, error: *mut *mut c_char) -> c_int;
     pub(crate) fn gradus_custom_function(
         name: *const c_char,
         inputs: *const Handle,

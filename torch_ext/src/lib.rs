@@ -14,7 +14,7 @@ mod gradient;
 mod runtime;
 
 pub use autocast::Autocast;
-pub use autograd::{Backward, Forward, Gradients, custom_function};
+pub use autograd::{Backward, Forward, Gradients, custom_function, is_recording};
 pub use cuda::{CudaSupport, open_cuda};
 pub use error::TorchError;
 pub use fused_adamw::{AdamWConfig, FusedAdamW, ParameterGroup};

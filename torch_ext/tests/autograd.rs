@@ -5,7 +5,9 @@
 use std::sync::{Arc, Mutex};
 
 use tch::{Device, Kind, Tensor};
-use torch_ext::{Backward, Forward, Gradients, TorchError, custom_function, set_intra_op_threads};
+use torch_ext::{
+    Backward, Forward, Gradients, TorchError, custom_function, is_recording, set_intra_op_threads,
+};
 
 fn input(seed: i64, shape: &[i64]) -> Tensor {
     set_intra_op_threads(1).unwrap();
@@ -18,7 +20,7 @@ fn product_and_square(x: &Tensor, y: &Tensor, watched: &Arc<()>) -> Vec<Tensor> 
     let (product, square) = tch::no_grad(|| (x * y.exp(), x.square()));
     let watched = Arc::clone(watched);
     let backward = move |given: &Backward<'_>| -> Gradients {
-        let _watched = &watched;
+        assert!(Arc::strong_count(&watched) >= 1, "the closure lives while it runs");
         let [x, y, product] = given.saved else { panic!("three tensors are saved") };
         let zeros = || x.zeros_like();
         let of_product = given.gradients[0].as_ref().map_or_else(zeros, Tensor::shallow_clone);
@@ -40,6 +42,7 @@ fn identity(x: &Tensor, backward: impl Fn(&Backward<'_>) -> Gradients + Send + '
     custom_function(&forward, backward).unwrap().pop().unwrap()
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "it is passed where backward passes may fail")]
 fn pass_on(given: &Backward<'_>) -> Gradients {
     Ok(given
         .gradients
@@ -137,6 +140,7 @@ fn the_closure_is_freed_by_the_last_backward_pass() {
 fn without_a_graph_the_closure_is_freed_at_once() {
     let (x, y) = (input(1, &[3]), input(2, &[3]));
     let watched = Arc::new(());
+    assert!(is_recording() && !tch::no_grad(is_recording));
     let outputs = tch::no_grad(|| product_and_square(&x, &y, &watched));
     assert!(!outputs[0].requires_grad());
     assert_eq!(Arc::strong_count(&watched), 1);
