@@ -6,6 +6,7 @@
 pub mod decay_attention;
 pub mod gated_attention;
 pub mod linear;
+pub mod linear_cross_entropy;
 pub mod lrpe;
 pub mod norm;
 pub mod output_gate;
