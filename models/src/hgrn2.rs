@@ -20,14 +20,14 @@
 //! f = lb + (1 − lb) sigmoid(z),  k = 1 − f = (1 − lb) sigmoid(−z).
 //! Per head:  S_t = Diag(f_t) S_{t−1} + k_tᵀ v_t,  o_t = q_t S_t.  y = srmsnorm(o of all heads) W_oᵀ
 //!
-//! f is only needed as its log, and is never formed. Where f is small, log f = logaddexp(log lb,
-//! log(1 − lb) + logsigmoid(z)); where it is near 1, 1 − k would lose what k has, and the gradients
-//! of lb and 1 − lb would cancel, so there log f = log1p(−k). In layer 0, where lb = 0, log f =
-//! logsigmoid(z). k comes from the other side of the sigmoid for the same reason.
+//! f is only needed as its log; how that keeps its digits stands in `gates`.
+
+mod gates;
 
 use domain::model::{Architecture, ModelConfig};
 use tch::{Kind, Tensor};
 
+use self::gates::{LogBound, gates};
 use crate::ModelsError;
 use crate::language_model::Mixer;
 use crate::ops::gated_attention::{self, CHUNK, GateTable, gated_attention};
@@ -74,7 +74,7 @@ impl LayerBound {
     /// The logs of lb_ℓ and 1 − lb_ℓ, `[E]` each; none for the layer without bound. Both are
     /// log-sums of exponentials of disjoint rows, so neither loses digits to the other. In float64,
     /// because the gradients of the two cancel in the softmax where a bound is near 0 or 1.
-    fn logs(&self) -> Option<(Tensor, Tensor)> {
+    fn logs(&self) -> Option<LogBound> {
         if self.layer == 0 {
             return None;
         }
@@ -85,7 +85,7 @@ impl LayerBound {
         let others = Tensor::cat(&[rows(0, 1), above], 0);
         let all = gamma.logsumexp([0], false);
         let share = |rows: &Tensor| (rows.logsumexp([0], false) - &all).to_kind(self.gamma.kind());
-        Some((share(&rows(1, self.layer)), share(&others)))
+        Some(LogBound { bound: share(&rows(1, self.layer)), rest: share(&others) })
     }
 }
 
@@ -119,19 +119,6 @@ impl Hgrn2Mixer {
             v: path.linear("v", d, d)?,
             o: path.linear("o", d, d)?,
         })
-    }
-
-    /// log f and k, of the shape of z.
-    fn gates(&self, z: &Tensor) -> (Tensor, Tensor) {
-        let (kept, written) = (z.log_sigmoid(), (-z).sigmoid());
-        let Some((log_bound, log_rest)) = self.bound.logs() else {
-            return (kept, written);
-        };
-        let k = written * log_rest.exp();
-        let small = log_bound.logaddexp(&(kept + log_rest));
-        // Clamped, because a gradient of infinity times the zero of the other branch is no number.
-        let near_one = (-k.clamp_max(0.5)).log1p();
-        (near_one.where_self(&k.lt(0.5), &small), k)
     }
 }
 
@@ -175,7 +162,7 @@ impl Hgrn2Mixer {
         let heads = |y: Tensor| y.view([b, t, h, e / h]);
         let q = heads(self.q.forward(x, precision).silu()); // [B, T, H, K]
         let v = heads(self.v.forward(x, precision)); // [B, T, H, V]
-        let (log_forget, k) = self.gates(&self.f.forward(x, precision));
+        let (log_forget, k) = gates(&self.f.forward(x, precision), self.bound.logs().as_ref());
         let (log_forget, k) = (heads(log_forget), heads(k)); // [B, T, H, K]
         let o = attend([&q, &k, &v, &log_forget]).reshape([b, t, e]); // [B, T, E]
         self.o.forward(&srmsnorm(&o, self.eps), precision) // [B, T, E]
@@ -195,10 +182,10 @@ mod tests {
         let gamma = Tensor::ones([4, 3], (Kind::Double, Device::Cpu));
         for layer in 1..4 {
             let bound = LayerBound { gamma: gamma.shallow_clone(), layer };
-            let (log_bound, log_rest) = bound.logs().unwrap();
+            let logs = bound.logs().unwrap();
             let expected = layer as f64 / 4.0;
-            assert!((log_bound.exp().double_value(&[0]) - expected).abs() < 1e-14);
-            assert!((log_rest.exp().double_value(&[0]) - (1.0 - expected)).abs() < 1e-14);
+            assert!((logs.bound.exp().double_value(&[0]) - expected).abs() < 1e-14);
+            assert!((logs.rest.exp().double_value(&[0]) - (1.0 - expected)).abs() < 1e-14);
         }
         assert!(LayerBound { gamma, layer: 0 }.logs().is_none());
     }

@@ -12,12 +12,13 @@
 use std::collections::HashMap;
 
 use domain::model::{Architecture, FfnActivation, ModelConfig};
-use tch::{Device, Kind, Reduction, Tensor};
+use tch::{Device, Tensor};
 
 use crate::ModelsError;
 use crate::cosformer2::{CosFormer2Mixer, CosFormer2Positions};
 use crate::hgrn2::{Hgrn2Mixer, LowerBounds};
 use crate::llama::LlamaMixer;
+use crate::ops::linear_cross_entropy::{LossOptions, LossSums, linear_cross_entropy};
 use crate::ops::norm::Norm;
 use crate::ops::{Execution, Form, Linear, MatmulPrecision, sizes};
 use crate::parameters::{Init, Parameter, Path, Store};
@@ -213,11 +214,16 @@ impl LanguageModel {
     /// `[B, T]`, and how many there are, B·T.
     pub fn loss_sum(&self, inputs: &Tensor, targets: &Tensor) -> (Tensor, i64) {
         let [b, t] = sizes(inputs);
-        let vocab = i64::from(self.config.shape.vocab_size);
-        let logits = self.forward(inputs).to_kind(Kind::Float).view([b * t, vocab]);
-        let targets = targets.reshape([b * t]);
-        let no_weight = None::<&Tensor>;
-        (logits.cross_entropy_loss(&targets, no_weight, Reduction::Sum, -100, 0.0), b * t)
+        (self.loss_sums(inputs, targets, 0.0).objective, b * t)
+    }
+
+    /// As [`Self::loss_sum`], with the z-loss of this coefficient in the objective.
+    pub fn loss_sums(&self, inputs: &Tensor, targets: &Tensor, z_loss: f64) -> LossSums {
+        let [b, t] = sizes(inputs);
+        let width = i64::from(self.config.shape.d_model);
+        let hidden = self.hidden(inputs).reshape([b * t, width]);
+        let options = LossOptions { precision: self.execution.precision, z_loss };
+        linear_cross_entropy(&hidden, self.head.weight(), &targets.reshape([b * t]), options)
     }
 
     /// Every parameter with its name, in the contract's order, sharing memory with the model.

@@ -189,4 +189,21 @@ mod tests {
             );
         }
     }
+
+    #[test]
+    fn training_goes_through_the_fused_kernel() {
+        // Aim: no T × T scores in memory. Method: libtorch's own choice for inputs like ours, where
+        // 1 is its flash kernel.
+        for kind in [tch::Kind::Float, tch::Kind::BFloat16] {
+            let input = |seed| {
+                let x = random(&[2, 70, 3, 16], seed).to_kind(kind).set_requires_grad(true);
+                x.transpose(1, 2)
+            };
+            let (q, k, v) = (input(1), input(2), input(3));
+            let none = None::<&Tensor>;
+            let choice =
+                Tensor::internal_fused_sdp_choice(&q, &k, &v, none, 0.0, true, None, false);
+            assert_eq!(choice, 1);
+        }
+    }
 }

@@ -23,13 +23,14 @@ const BATCH: i64 = 2;
 
 /// What `flops_exact` leaves out by its documentation (look-ups, element-wise work, norms, softmax),
 /// what moves numbers only, and what is made of other operations, which are counted themselves.
+/// `addcmul_` is the rotation's.
 const UNCOUNTED: &str = "\
-    add add_ alias arange as_strided cat clone contiguous copy_ cos cumsum detach div div_ \
+    add add_ addcmul_ alias arange as_strided cat clone contiguous copy_ cos cumsum detach div div_ \
     embedding empty empty_like empty_strided exp expand expand_as fill_ flatten index_select \
-    layer_norm lift_fresh linear log masked_fill masked_fill_ matmul mean mul mul_ narrow \
-    native_layer_norm neg ones permute pow repeat_interleave reshape resize_ resolve_conj resolve_neg \
+    layer_norm lift_fresh linalg_vector_norm linear log masked_fill masked_fill_ matmul mean mul mul_ narrow \
+    native_layer_norm neg new_empty norm ones permute pow repeat_interleave reshape resize_ resolve_conj resolve_neg \
     result_type rsqrt rsub scaled_dot_product_attention select sigmoid silu sin slice softmax sqrt \
-    square squeeze stack sub sum t to transpose tril triu unflatten unsqueeze view zero_ zeros \
+    square squeeze stack sub sum t to transpose tril triu unflatten unsqueeze view view_as zero_ zeros \
     zeros_like _fused_sdp_choice _reshape_alias _softmax _to_copy _unsafe_view";
 
 /// Multiply-adds of the operations. One that is neither known to have some nor to have none fails.

@@ -1,9 +1,5 @@
 // Owns the C ABI over the parts of libtorch that tch lacks; `src/ffi.rs` declares the same functions.
-// Keeps no state of its own and frees nothing that it was given.
-//
-// Conventions: a tensor crosses as `at::Tensor *`, which is what tch holds; a list as a pointer and a
-// length. Every function that can fail returns 0, or 1 with a text in `*error` that the caller
-// releases with `gradus_free`. No exception leaves this file.
+// Keeps no state of its own and frees nothing that it was given. The conventions are in `abi.h`.
 
 #include <dlfcn.h>
 
@@ -12,7 +8,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
-#include <exception>
 #include <string>
 #include <vector>
 
@@ -32,35 +27,9 @@
 #include <ATen/record_function.h>
 #include <torch/headeronly/version.h>
 
+#include "abi.h"
+
 namespace {
-
-using Handle = at::Tensor *;
-
-template <typename Body>
-int guarded(char **error, Body body) {
-  try {
-    body();
-    return 0;
-  } catch (const c10::Error &e) {
-    // Without libtorch's stack trace, which says nothing to the reader of a log.
-    *error = strdup(e.what_without_backtrace());
-  } catch (const std::exception &e) {
-    *error = strdup(e.what());
-  } catch (...) {
-    *error = strdup("an exception of an unknown type");
-  }
-  return 1;
-}
-
-std::vector<at::Tensor> list(const Handle *handles, size_t n) {
-  std::vector<at::Tensor> tensors;
-  tensors.reserve(n);
-  for (size_t i = 0; i < n; ++i) {
-    TORCH_CHECK(handles[i] != nullptr && handles[i]->defined(), "tensor ", i, " is undefined");
-    tensors.push_back(*handles[i]);
-  }
-  return tensors;
-}
 
 void check_like(const char *what, size_t i, const at::Tensor &found, const at::Tensor &wanted) {
   TORCH_CHECK(found.sizes() == wanted.sizes(), what, " ", i, " has shape ", found.sizes(),

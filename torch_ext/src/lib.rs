@@ -4,6 +4,7 @@
 //! comes back as a [`TorchError`].
 
 mod autocast;
+mod autograd;
 mod cuda;
 mod error;
 mod ffi;
@@ -14,6 +15,7 @@ mod operations;
 mod runtime;
 
 pub use autocast::Autocast;
+pub use autograd::{Backward, Forward, Gradients, custom_function, is_recording};
 pub use cuda::{CudaSupport, open_cuda};
 pub use error::TorchError;
 pub use fused_adamw::{AdamWConfig, FusedAdamW, ParameterGroup};

@@ -27,6 +27,11 @@ impl Linear {
         Self { weight }
     }
 
+    /// W `[out, in]`.
+    pub fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+
     /// x `[…, in]` to `[…, out]`.
     pub fn forward(&self, x: &Tensor, precision: MatmulPrecision) -> Tensor {
         match precision {
