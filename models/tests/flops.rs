@@ -293,14 +293,14 @@ fn toeplitz(x: &Tensor, weight: &Tensor) -> Tensor {
     Tensor::stack(&outputs, 1)
 }
 
-/// Weights ten times the usual ones, so that positions, gates and decays show in the logits.
+/// Matrices ten times the usual ones, so that positions, gates and decays show in the logits.
 fn model(config: &ModelConfig) -> LanguageModel {
     tch::set_num_threads(1);
     let mut model = LanguageModel::new(config, Device::Cpu, 3).unwrap();
     let larger: Vec<(String, Tensor)> = model
         .named_parameters()
         .into_iter()
-        .map(|(name, tensor)| (name, tch::no_grad(|| tensor * 10.0)))
+        .map(|(name, tensor)| (name, if tensor.dim() > 1 { tensor * 10.0 } else { tensor }))
         .collect();
     model.load(&larger).unwrap();
     model
@@ -308,6 +308,7 @@ fn model(config: &ModelConfig) -> LanguageModel {
 
 fn check(config: &ModelConfig, time: i64) {
     let model = model(config);
+    tch::manual_seed(time);
     let tokens = Tensor::randint(
         i64::from(config.shape.vocab_size),
         [BATCH, time],
