@@ -5,9 +5,11 @@
 //!
 //! The equations (checkpoint format, "Tensors common to all"):
 //!
-//!   x = embedding[token] · (√d if embedding_scale)
-//!   for each layer:  x += mixer(mixer_norm(x));  n = channel_norm(x);  x += down(φ(gate(n)) ⊙ up(n))
-//!   logits = final_norm(x) · headᵀ
+//! ```text
+//! x = embedding[token] · (√d if embedding_scale)
+//! for each layer:  x += mixer(mixer_norm(x));  n = channel_norm(x);  x += down(φ(gate(n)) ⊙ up(n))
+//! logits = final_norm(x) · headᵀ
+//! ```
 
 use std::collections::HashMap;
 

@@ -10,7 +10,7 @@
 //! - scores P_rs = Σ_j q_rj k_sj F_rsj for s ≤ r, o_r = Σ_s P_rs v_s + (q_r ⊙ Π_{i≤r} f_i) S;
 //! - the state after it is Diag(Π f) S + Σ_s (k_s ⊙ F_{m−1,s})ᵀ v_s.
 //!
-//! The scores are made by [`halves`] of halves: log₂ m products with both exponents at most 0, where
+//! The scores are made by halves of halves (`halves`): log₂ m products with both exponents at most 0, where
 //! one product q e^{A} · k e^{−A} would overflow.
 //!
 //! Backwards (section 3.4): every fade of a query or key by x ⊙ F gives x ⊙ F ⊙ d(x ⊙ F) to the log of

@@ -153,12 +153,7 @@ struct Operand {
 
 impl Operand {
     fn new(matrix: &Tensor, precision: MatmulPrecision) -> Self {
-        let kind = matrix.kind();
-        let matrix = match precision {
-            MatmulPrecision::Fp32 => matrix.shallow_clone(),
-            MatmulPrecision::Bf16 => matrix.to_kind(Kind::BFloat16),
-        };
-        Self { matrix, kind }
+        Self { matrix: precision.operand(matrix), kind: matrix.kind() }
     }
 
     fn transposed(&self) -> Self {

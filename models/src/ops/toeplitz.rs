@@ -3,13 +3,16 @@
 //! It does not scale the embedding it is applied to.
 //!
 //! With e modes of decays λ_0 = 0 and λ_j = exp(−2^(−10(j−1)/max(e−2, 1))):
-//! u_t[c, j] = λ_j u_{t−1}[c, j] + x_t[c],  y_t[c] = Σ_j w[c, j] u_t[c, j]   (the contract).
+//!
+//! ```text
+//! u_t[c, j] = λ_j u_{t−1}[c, j] + x_t[c],  y_t[c] = Σ_j w[c, j] u_t[c, j]   (the contract)
+//! ```
 //!
 //! In chunks of C tokens the filter is a Toeplitz matrix per channel inside a chunk, and one number
 //! per channel and mode between chunks, so it costs the same for each token of any text. A product of
 //! Fourier transforms would do without modes, and spread rounding from later tokens to earlier ones.
 //!
-//! Backwards, with dy: dx is the filter run from the right, dw_j = Σ_t dy_t u_t[j]. Saved are x and w;
+//! Backwards, with dy: dx is the filter run from the right, `dw[c, j] = Σ_t dy_t[c] u_t[c, j]`. Saved are x and w;
 //! the modes' states are made again.
 
 use tch::{Device, Kind, Tensor};
