@@ -27,3 +27,18 @@ pub struct HealthView {
     /// How many workers are registered and seen within two lease terms.
     pub n_live_workers: u64,
 }
+
+/// What begins a browser's session.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SignIn {
+    /// The coordinator's token.
+    pub token: String,
+}
+
+impl std::fmt::Debug for SignIn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // A secret is not written into logs.
+        f.debug_struct("SignIn").finish_non_exhaustive()
+    }
+}

@@ -1,11 +1,12 @@
 //! Bad input and bad surroundings: one clear line, the right exit status, nothing half done.
 
 use std::net::TcpListener;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use anyhow::Result;
-use e2e::{Cluster, ClusterOptions, TinyStudy, binary, tiny_study};
+use anyhow::{Context as _, Result};
+use e2e::{Cluster, ClusterOptions, TinyStudy, binary, libtorch_is_there, tiny_study};
 
 #[track_caller]
 fn check_failure(output: &Output, status: i32, says: &[&str]) {
@@ -75,6 +76,54 @@ fn a_coordinator_that_is_not_there_is_exit_status_three() -> Result<()> {
         .current_dir(folder.path())
         .output()?;
     check_failure(&output, 3, &["127.0.0.1:9"]);
+    Ok(())
+}
+
+/// A copy of the worker that looks for libtorch where there is none. The folder is written into the
+/// program when it is linked, so another one of the same length is put in its place.
+fn worker_without_libtorch(folder: &Path) -> Result<PathBuf> {
+    let libtorch = std::env::var("LIBTORCH").context("cargo's configuration names libtorch")?;
+    let (there, nowhere) = (libtorch.as_bytes(), vec![b'_'; libtorch.len()]);
+    let mut program = std::fs::read(binary("gradus-worker"))?;
+    let places: Vec<usize> =
+        (0..program.len() - there.len()).filter(|at| program[*at..].starts_with(there)).collect();
+    assert!(!places.is_empty(), "the program does not name `{libtorch}`");
+    for at in places {
+        program[at..at + there.len()].copy_from_slice(&nowhere);
+    }
+    let path = folder.join("gradus-worker");
+    std::fs::write(&path, program)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
+    Ok(path)
+}
+
+#[test]
+fn a_missing_libtorch_is_one_clear_line() -> Result<()> {
+    if !libtorch_is_there() {
+        return Ok(());
+    }
+    let folder = tempfile::tempdir()?;
+    let worker = worker_without_libtorch(folder.path())?;
+    let output = Command::new(&worker).arg("devices").output()?;
+    // The program is linked to libtorch, so the system's loader speaks, not we.
+    check_failure(&output, 127, &["libtorch_cpu.so", "No such file"]);
+    assert_eq!(String::from_utf8_lossy(&output.stderr).lines().count(), 1);
+
+    for name in ["gradus", "gradus-coordinator"] {
+        std::fs::copy(binary(name), folder.path().join(name))?;
+    }
+    let output = Command::new(folder.path().join("gradus"))
+        .args(["up", "--workers", "1", "--listen", "127.0.0.1:0"])
+        .current_dir(folder.path())
+        .output()?;
+    check_failure(&output, 1, &["libtorch_cpu.so", "hint: libtorch is not", "make setup"]);
+    let output = Command::new(folder.path().join("gradus"))
+        .arg("doctor")
+        .current_dir(folder.path())
+        .output()?;
+    assert_eq!(output.status.code(), Some(1));
+    let table = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(table.contains("fail  libtorch: ") && table.contains("make setup"), "{table}");
     Ok(())
 }
 

@@ -44,12 +44,15 @@ pub(super) async fn until_stopped(local: &mut Local) -> Result<(), Failure> {
 
 /// Ends with the first signal that asks this process to stop.
 pub(super) async fn stop_signal() {
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::hangup()));
+    let (Ok(mut terminate), Ok(mut hangup)) = signals else {
         return std::future::pending().await;
     };
     tokio::select! {
         _ = tokio::signal::ctrl_c() => {}
         _ = terminate.recv() => {}
+        // The terminal was closed.
+        _ = hangup.recv() => {}
     }
 }
 

@@ -69,8 +69,14 @@ pub(super) enum ApiError {
     #[error("{0}")]
     Forbidden(String),
     /// A token is configured and the caller did not show it.
-    #[error("this coordinator asks for its token: send `Authorization: Bearer TOKEN`")]
+    #[error(
+        "this coordinator asks for its token: give the commands `--token-file FILE`; other programs \
+         send `Authorization: Bearer TOKEN`"
+    )]
     Unauthorized,
+    /// A sign-in with another token.
+    #[error("this is not the token of this coordinator")]
+    WrongToken,
     /// The coordinator changes nothing.
     #[error("this coordinator is read-only")]
     ReadOnly,
@@ -123,7 +129,7 @@ impl ApiError {
             Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "bad_request"),
             Self::ContentType { .. } => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "bad_request"),
             Self::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden"),
-            Self::Unauthorized => (StatusCode::UNAUTHORIZED, "forbidden"),
+            Self::Unauthorized | Self::WrongToken => (StatusCode::UNAUTHORIZED, "forbidden"),
             Self::ReadOnly | Self::Store(StoreError::ReadOnly) => {
                 (StatusCode::FORBIDDEN, "read_only")
             }

@@ -16,6 +16,9 @@ use crate::{App, auth};
 /// What is called with POST because of its body, and changes nothing.
 const READS_WITH_A_BODY: [&str; 2] = ["/api/v1/plan", "/api/v1/sources/missing"];
 
+/// Where the token itself is shown.
+const SIGN_IN: &str = "/api/v1/session";
+
 /// The uploads; everything else that changes something takes JSON.
 const UPLOADS: &str = "/api/v1/sources/";
 
@@ -53,16 +56,23 @@ fn check(
         // The web application itself holds no data.
         return Ok(());
     }
-    if !auth::is_authorized(rules.token, text(headers, &header::AUTHORIZATION)) {
+    let is_sign_in = path == SIGN_IN;
+    if !is_sign_in && !is_known(rules.token, headers) {
         return Err(ApiError::Unauthorized);
     }
     if method == Method::GET || method == Method::HEAD {
         return Ok(());
     }
-    if rules.is_read_only && !READS_WITH_A_BODY.contains(&path) {
+    if rules.is_read_only && !is_sign_in && !READS_WITH_A_BODY.contains(&path) {
         return Err(ApiError::ReadOnly);
     }
     check_content_type(method, path, text(headers, &header::CONTENT_TYPE))
+}
+
+/// Whether the caller has shown the token, now or when its session began.
+fn is_known(token: Option<&str>, headers: &HeaderMap) -> bool {
+    auth::is_authorized(token, text(headers, &header::AUTHORIZATION))
+        || auth::has_session(token, text(headers, &header::COOKIE))
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> Option<&'a str> {

@@ -18,6 +18,7 @@ mod events;
 mod extract;
 mod guard;
 mod runs;
+mod session;
 mod sources;
 mod studies;
 mod system;
@@ -43,6 +44,7 @@ fn documented() -> OpenApiRouter<Arc<App>> {
     let api = OpenApiRouter::new()
         .routes(routes!(system::health))
         .routes(routes!(system::openapi))
+        .routes(routes!(session::sign_in))
         .routes(routes!(system::workers))
         .routes(routes!(events::events))
         .routes(routes!(apply::plan))

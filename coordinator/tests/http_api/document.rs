@@ -21,6 +21,7 @@ const ROUTES: &[&str] = &[
     "POST /api/v1/plan",
     "POST /api/v1/runs/{run}/cancel",
     "POST /api/v1/runs/{run}/retry",
+    "POST /api/v1/session",
     "POST /api/v1/sources/missing",
     "POST /api/v1/studies",
     "POST /api/v1/studies/{study}/cancel",

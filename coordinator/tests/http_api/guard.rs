@@ -94,6 +94,45 @@ async fn with_a_token_only_its_bearer_is_answered() {
 }
 
 #[tokio::test]
+async fn a_browser_shows_the_token_once() {
+    let served = Served::with(|config| config.token = Some("secret".to_owned())).await;
+    let wrong = served.post("/api/v1/session", &json!({ "token": "guess" })).await;
+    wrong.refused(401, "forbidden");
+    assert!(!wrong.headers.contains_key("set-cookie"));
+
+    let answer = served.post("/api/v1/session", &json!({ "token": " secret\n" })).await;
+    assert_eq!(answer.status.as_u16(), 204);
+    let cookie = answer.headers["set-cookie"].to_str().unwrap();
+    for attribute in ["HttpOnly", "SameSite=Strict", "Path=/"] {
+        assert!(cookie.contains(attribute), "{cookie}");
+    }
+    assert!(!cookie.contains("secret"), "{cookie}");
+    let session = cookie.split(';').next().unwrap();
+    let get = |cookie: &str, origin: &str| {
+        Request::get("/api/v1/studies")
+            .header("host", "study.example")
+            .header("origin", origin)
+            .header("cookie", cookie)
+            .body(Body::empty())
+            .unwrap()
+    };
+    served.send(get(session, "https://study.example")).await.ok();
+    served.send(get("gradus_0=0", "https://study.example")).await.refused(401, "forbidden");
+    served.send(get(session, "https://evil.example")).await.refused(403, "forbidden");
+}
+
+#[tokio::test]
+async fn a_form_of_another_site_cannot_sign_in() {
+    let served = Served::with(|config| config.token = Some("secret".to_owned())).await;
+    let request = Request::post("/api/v1/session")
+        .header("host", "study.example")
+        .header("content-type", "text/plain")
+        .body(Body::from(r#"{"token":"secret"}"#))
+        .unwrap();
+    served.send(request).await.refused(415, "bad_request");
+}
+
+#[tokio::test]
 async fn a_read_only_coordinator_shows_everything_and_changes_nothing() {
     let served = Served::new().await;
     let (_, run, _) = served.prepared().await;

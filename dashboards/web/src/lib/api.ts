@@ -29,17 +29,36 @@ export type HealthView = Schemas['HealthView'];
 type ErrorBody = Schemas['ErrorBody'];
 
 const BASE = '/api/v1';
+const UNAUTHORIZED = 401;
+
+/** The coordinator asks for its token, and this browser has not shown it. */
+export class TokenNeeded extends Error {}
 
 async function get<T>(path: string): Promise<T> {
   const response = await fetch(BASE + path, { headers: { accept: 'application/json' } });
   if (response.ok) return (await response.json()) as T;
+  throw await refusal(response);
+}
+
+async function refusal(response: Response): Promise<Error> {
   let message = `the coordinator answered ${response.status}`;
   try {
     message = ((await response.json()) as ErrorBody).message;
   } catch {
     // The body is no error of the API: the status says it all.
   }
-  throw new Error(message);
+  return response.status === UNAUTHORIZED ? new TokenNeeded(message) : new Error(message);
+}
+
+/** Shows the token once; from then on this browser has a session. */
+export async function signIn(token: string): Promise<void> {
+  const body: Schemas['SignIn'] = { token };
+  const response = await fetch(`${BASE}/session`, {
+    method: 'POST',
+    headers: { accept: 'application/json', 'content-type': 'application/json' },
+    body: JSON.stringify(body),
+  });
+  if (!response.ok) throw await refusal(response);
 }
 
 const name = encodeURIComponent;

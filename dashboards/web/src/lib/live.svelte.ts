@@ -1,15 +1,15 @@
 // Data that follows the event stream: read once, then again whenever something changed, at most
 // once in a while.
 
-import type { EventView } from './api';
+import { TokenNeeded, type EventView } from './api';
 
 type Listener = (event: EventView | null) => void;
 
 const listeners = new Set<Listener>();
 let source: EventSource | null = null;
 
-/** Whether the event stream is open. */
-export const stream = $state({ isOpen: false });
+/** Whether the event stream is open, and whether the coordinator asks for its token. */
+export const stream = $state({ isOpen: false, needsToken: false });
 
 function open(): void {
   source = new EventSource('/api/v1/events');
@@ -66,6 +66,7 @@ export function live<T>(
             state.error = null;
           },
           (error: unknown) => {
+            if (error instanceof TokenNeeded) stream.needsToken = true;
             if (!isOver) state.error = error instanceof Error ? error.message : String(error);
           },
         )

@@ -178,6 +178,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/session": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Begins a session of this browser, which ends with it. Without a token there is none to begin. */
+        post: operations["sign_in"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/sources/missing": {
         parameters: {
             query?: never;
@@ -1133,6 +1150,11 @@ export interface components {
             /** @description The run in a line. */
             summary: components["schemas"]["RunSummary"];
         };
+        /** @description What begins a browser's session. */
+        SignIn: {
+            /** @description The coordinator's token. */
+            token: string;
+        };
         /** @description One source file. */
         SourceFile: {
             /** @description BLAKE3 of its bytes, hexadecimal. */
@@ -1566,6 +1588,28 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
+            };
+        };
+    };
+    sign_in: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SignIn"];
+            };
+        };
+        responses: {
+            /** @description the answers to come are not refused for want of a token */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
         };
     };
