@@ -8,7 +8,7 @@ use super::{Architecture, ModelConfig};
 /// A width and the peak rate of AdamW that a source trained it with.
 type Anchor = (u32, f64);
 
-/// "Scaling Laws for Linear Complexity Language Models" (arXiv 2406.16690, section 3): 3e-4 for TNL,
+/// "Scaling Laws for Linear Complexity Language Models" (arXiv 2406.16690): 3e-4 for TNL,
 /// HGRN2 and cosFormer2 from width 512 to 4096, the same for all sizes.
 const LINEAR: [Anchor; 2] = [(512, 3e-4), (4096, 3e-4)];
 
