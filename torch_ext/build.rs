@@ -1,4 +1,4 @@
-//! Owns compiling `cpp/ext.cpp` against libtorch, and telling the linker where libtorch lies.
+//! Owns compiling `cpp/` against libtorch, and telling the linker where libtorch lies.
 //!
 //! Does not fetch libtorch; `make setup` does, and writes its place where cargo reads it.
 //!
@@ -9,7 +9,7 @@ use std::env;
 use std::path::PathBuf;
 
 fn main() {
-    println!("cargo::rerun-if-changed=cpp/ext.cpp");
+    println!("cargo::rerun-if-changed=cpp");
     println!("cargo::rerun-if-changed=build.rs");
     // rpath: from here to the end of `main`, without the compilation.
     println!("cargo::rerun-if-env-changed=LIBTORCH");
@@ -35,6 +35,9 @@ fn compile(include: &std::path::Path) {
         .flag("-isystem")
         .flag(include)
         .define("_GLIBCXX_USE_CXX11_ABI", "1")
+        // libtorch is compiled so, and some of its classes have further members without it.
+        .define("NDEBUG", None)
+        .file("cpp/autograd.cpp")
         .file("cpp/ext.cpp")
         .compile("gradus_torch_ext");
 }

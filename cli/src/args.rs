@@ -62,6 +62,9 @@ pub enum Command {
     Up(UpArgs),
     /// Train the demo study here and show its fit
     Demo(DemoArgs),
+    /// Convert weights from and to the Hugging Face layout; needs no coordinator
+    #[command(subcommand)]
+    Weights(WeightsCommand),
     /// Check the store, the binaries, libtorch and the disk
     Doctor(JsonArgs),
     /// Print a completion script for a shell
@@ -230,6 +233,44 @@ pub struct DemoArgs {
     /// Another study file than the demo's
     #[arg(long, value_name = "FILE")]
     pub study_file: Option<PathBuf>,
+}
+
+/// `gradus weights`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum WeightsCommand {
+    /// Make a model of ours from a stock LLaMA in the Hugging Face layout
+    Import(WeightsPaths),
+    /// Make a LLaMA in the Hugging Face layout from a model of ours
+    Export(WeightsExportArgs),
+}
+
+/// What both directions of `gradus weights` have.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct WeightsPaths {
+    /// Folder with `config.json` and `model.safetensors`; for `import` the weights may be sharded
+    #[arg(value_name = "DIR")]
+    pub folder: PathBuf,
+    /// The folder to make; refused when there is something in it
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Check everything and write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `gradus weights export`.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct WeightsExportArgs {
+    /// From where to where.
+    #[command(flatten)]
+    pub paths: WeightsPaths,
+    /// The longest sequence that readers should try, `max_position_embeddings`; it changes no logits
+    #[arg(long, value_name = "TOKENS", default_value_t = 2048)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub context_length: u32,
 }
 
 /// `gradus completions`.

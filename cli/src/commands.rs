@@ -23,6 +23,7 @@ mod status;
 mod target;
 mod up;
 mod watch;
+mod weights;
 mod workers;
 
 /// Runs a command.
@@ -42,6 +43,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         Command::Workers(args) => workers::run(global, args).await,
         Command::Up(args) => up::run(global, args).await,
         Command::Demo(args) => demo::run(global, args).await,
+        Command::Weights(command) => weights::run(global, command),
         Command::Doctor(args) => doctor::run(global, args).await,
         Command::Completions(args) => {
             let mut script = Vec::new();

@@ -5,6 +5,7 @@
 use domain::spec::SpecError;
 
 use crate::client::ClientError;
+use crate::weights::WeightsError;
 
 /// A command that did not do what was asked.
 #[derive(Debug)]
@@ -55,6 +56,12 @@ impl From<anyhow::Error> for Failure {
 impl From<SpecError> for Failure {
     fn from(error: SpecError) -> Self {
         Self::Wrong(error.into())
+    }
+}
+
+impl From<WeightsError> for Failure {
+    fn from(error: WeightsError) -> Self {
+        if error.is_refusal() { Self::Wrong(error.into()) } else { Self::Failed(error.into()) }
     }
 }
 

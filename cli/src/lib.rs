@@ -17,3 +17,4 @@ mod locate;
 mod processes;
 mod progress;
 mod sources;
+mod weights;

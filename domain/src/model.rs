@@ -6,6 +6,8 @@
 mod config;
 mod error;
 mod flops;
+mod hugging_face;
+mod learning_rate;
 mod names;
 mod read;
 mod tensors;
@@ -13,6 +15,9 @@ mod tensors;
 pub use config::{MixerConfig, ModelConfig, Preset, Shape};
 pub use error::ModelError;
 pub use flops::{FlopCount, FlopTerm};
+pub use hugging_face::{
+    HuggingFaceError, HuggingFaceModel, TensorPair, hugging_face_tensors, to_hugging_face,
+};
 pub use names::{Architecture, FfnActivation, Norm, Rope};
 pub use read::KEYS;
 pub use tensors::TensorSpec;

@@ -11,7 +11,7 @@ use crate::spec::{
 };
 
 /// Grows whenever the trainer's arithmetic changes, so that old results are never taken for new.
-pub const NUMERICS_VERSION: u32 = 1;
+pub const NUMERICS_VERSION: u32 = 2;
 
 /// Grows whenever the same sources would become other tokens.
 pub const PREPARATION_VERSION: u32 = 1;
@@ -87,10 +87,15 @@ impl PretrainCell {
         self.flops_per_token(kind) * self.tokens_at(steps) as f64
     }
 
+    /// The peak learning rate: the one that was planned.
+    pub fn peak_learning_rate(&self) -> f64 {
+        let planned = self.training.optimizer.learning_rate;
+        planned.unwrap_or_else(|| self.model.default_learning_rate())
+    }
+
     /// The learning rate of a step, counted from 0.
     pub fn learning_rate(&self, step: u64) -> f64 {
-        self.training.optimizer.learning_rate
-            * schedule_share(&self.training.schedule, step, self.steps)
+        self.peak_learning_rate() * schedule_share(&self.training.schedule, step, self.steps)
     }
 }
 

@@ -4,8 +4,7 @@
 //!
 //! Built: linear attention without decay, LRPE in every layer, a Toeplitz position encoding before
 //! the first layer, TNL's output gate. The authors published no code of it: the θ table is TNL's and
-//! the exact form of TPE is the contract's reading of the published cost. Left out: learned θ, the
-//! cache of generation.
+//! the exact form of TPE is the contract's reading of the published cost. Left out: learned θ.
 //!
 //! | paper | here | shape |
 //! |---|---|---|
@@ -26,13 +25,15 @@ use tch::Tensor;
 use crate::ModelsError;
 use crate::language_model::Mixer;
 use crate::ops::decay_attention::{self, CHUNK, DecayTable, decay_attention};
-use crate::ops::lrpe::{self, Lrpe};
+use crate::ops::lrpe::{self, Lrpe, lrpe_at};
 use crate::ops::norm::srmsnorm;
 use crate::ops::output_gate::OutputGate;
+use crate::ops::recurrent::{decay_after, toeplitz_after};
 use crate::ops::table::{Key, TableCache};
 use crate::ops::toeplitz::Toeplitz;
-use crate::ops::{Execution, Form, Linear, sizes};
+use crate::ops::{Execution, Form, Linear, MatmulPrecision, sizes};
 use crate::parameters::{Init, Path};
+use crate::past::Past;
 
 /// Linear attention without decay.
 #[derive(Debug)]
@@ -67,9 +68,13 @@ impl CosFormer2Mixer {
         })
     }
 
+    /// −log λ of every head: nothing fades.
+    fn rates(&self) -> Vec<f64> {
+        vec![0.0; usize::try_from(self.heads).expect("the number of heads is small")]
+    }
+
     fn attend(&self, q: &Tensor, k: &Tensor, v: &Tensor, form: Form) -> Tensor {
-        let heads = usize::try_from(self.heads).expect("the number of heads is small");
-        let rates = vec![0.0; heads];
+        let rates = self.rates();
         if form == Form::Recurrent {
             let (q, k) = (lrpe::naive(q), lrpe::naive(k));
             return decay_attention::naive(&q, &k, v, &rates, None).0;
@@ -83,13 +88,42 @@ impl CosFormer2Mixer {
 
 impl Mixer for CosFormer2Mixer {
     fn forward(&self, x: &Tensor, execution: Execution) -> Tensor {
-        let [b, t, e] = sizes(x);
-        let (precision, h) = (execution.precision, self.heads);
+        self.mix(x, execution.precision, |q, k, v| self.attend(q, k, v, execution.form))
+    }
+
+    fn no_past(&self, x: &Tensor) -> Past {
+        let ([b, _, e], h) = (sizes(x), self.heads);
+        Past::State(Tensor::zeros([b, h, 2 * e / h, e / h], (x.kind(), x.device())))
+    }
+
+    fn advance(
+        &self,
+        x: &Tensor,
+        past: &mut Past,
+        position: i64,
+        precision: MatmulPrecision,
+    ) -> Tensor {
+        self.mix(x, precision, |q, k, v| {
+            let (q, k) = (lrpe_at(q, position), lrpe_at(k, position)); // [B, T, H, 2·K]
+            decay_after([&q, &k, v], &self.rates(), past.state())
+        })
+    }
+}
+
+impl CosFormer2Mixer {
+    /// All but the attention, which is given queries, keys and values `[B, T, H, K]`.
+    fn mix(
+        &self,
+        x: &Tensor,
+        precision: MatmulPrecision,
+        attend: impl FnOnce(&Tensor, &Tensor, &Tensor) -> Tensor,
+    ) -> Tensor {
+        let ([b, t, e], h) = (sizes(x), self.heads);
         let heads = |y: Tensor| y.view([b, t, h, e / h]);
         let q = heads(self.q.forward(x, precision).silu()); // [B, T, H, K]
         let k = heads(self.k.forward(x, precision).silu()); // [B, T, H, K]
         let v = heads(self.v.forward(x, precision)); // [B, T, H, V]
-        let o = self.attend(&q, &k, &v, execution.form).reshape([b, t, e]); // [B, T, E]
+        let o = attend(&q, &k, &v).reshape([b, t, e]); // [B, T, E]
         let gated = self.gate.forward(x, precision) * srmsnorm(&o, self.eps);
         self.o.forward(&gated, precision) // [B, T, E]
     }
@@ -98,6 +132,7 @@ impl Mixer for CosFormer2Mixer {
 /// The position encoding before layer 0, the tensor `tpe.weight`.
 #[derive(Debug)]
 pub(crate) struct CosFormer2Positions {
+    weight: Tensor,
     toeplitz: Toeplitz,
 }
 
@@ -112,7 +147,7 @@ impl CosFormer2Positions {
         };
         let shape = [i64::from(config.shape.d_model), i64::from(tpe_modes)];
         let weight = path.sub("tpe").tensor("weight", &shape, Init::FirstColumn)?;
-        Ok(Some(Self { toeplitz: Toeplitz::new(weight) }))
+        Ok(Some(Self { toeplitz: Toeplitz::new(weight.shallow_clone()), weight }))
     }
 
     /// x `[B, T, E]`, the scaled embedding, to `[B, T, E]`.
@@ -122,6 +157,17 @@ impl CosFormer2Positions {
             Form::Chunked(chunk) => self.toeplitz.forward(x, Some(chunk.max(1))),
             Form::Recurrent => self.toeplitz.forward_naive(x),
         }
+    }
+
+    /// The modes before the first token, for x `[B, 0, E]`: `[B, E, e]`.
+    pub(crate) fn no_past(&self, x: &Tensor) -> Tensor {
+        let ([b, _, _], [e, modes]) = (sizes(x), sizes(&self.weight));
+        Tensor::zeros([b, e, modes], (x.kind(), x.device()))
+    }
+
+    /// As `forward`, for the tokens that follow those in `modes`, which move on over them.
+    pub(crate) fn advance(&self, x: &Tensor, modes: &mut Tensor) -> Tensor {
+        toeplitz_after(&self.toeplitz, &self.weight, x, modes)
     }
 }
 

@@ -5,7 +5,7 @@
 //! Built: linear attention with a forget gate per key channel and token, bounded from below by a
 //! learned amount that grows with depth. It differs from the second paper's text where the authors'
 //! code does: the lower bounds leave out the first layer's share (else the last layer would never
-//! write), and there is no output gate. Left out: the cache of generation.
+//! write), and there is no output gate.
 //!
 //! | paper | here | shape |
 //! |---|---|---|
@@ -20,21 +20,23 @@
 //! f = lb + (1 − lb) sigmoid(z),  k = 1 − f = (1 − lb) sigmoid(−z).
 //! Per head:  S_t = Diag(f_t) S_{t−1} + k_tᵀ v_t,  o_t = q_t S_t.  y = srmsnorm(o of all heads) W_oᵀ
 //!
-//! f is only needed as its log, and is never formed. Where f is small, log f = logaddexp(log lb,
-//! log(1 − lb) + logsigmoid(z)); where it is near 1, 1 − k would lose what k has, and the gradients
-//! of lb and 1 − lb would cancel, so there log f = log1p(−k). In layer 0, where lb = 0, log f =
-//! logsigmoid(z). k comes from the other side of the sigmoid for the same reason.
+//! f is only needed as its log; how that keeps its digits stands in `gates`.
+
+mod gates;
 
 use domain::model::{Architecture, ModelConfig};
 use tch::{Kind, Tensor};
 
+use self::gates::{LogBound, gates};
 use crate::ModelsError;
 use crate::language_model::Mixer;
 use crate::ops::gated_attention::{self, CHUNK, GateTable, gated_attention};
 use crate::ops::norm::srmsnorm;
+use crate::ops::recurrent::gated_after;
 use crate::ops::table::{Key, TableCache};
-use crate::ops::{Execution, Form, Linear, sizes};
+use crate::ops::{Execution, Form, Linear, MatmulPrecision, sizes};
 use crate::parameters::{Init, Path};
+use crate::past::Past;
 
 /// The tensor `lower_bounds`, one for the model.
 #[derive(Debug)]
@@ -72,7 +74,7 @@ impl LayerBound {
     /// The logs of lb_ℓ and 1 − lb_ℓ, `[E]` each; none for the layer without bound. Both are
     /// log-sums of exponentials of disjoint rows, so neither loses digits to the other. In float64,
     /// because the gradients of the two cancel in the softmax where a bound is near 0 or 1.
-    fn logs(&self) -> Option<(Tensor, Tensor)> {
+    fn logs(&self) -> Option<LogBound> {
         if self.layer == 0 {
             return None;
         }
@@ -83,7 +85,7 @@ impl LayerBound {
         let others = Tensor::cat(&[rows(0, 1), above], 0);
         let all = gamma.logsumexp([0], false);
         let share = |rows: &Tensor| (rows.logsumexp([0], false) - &all).to_kind(self.gamma.kind());
-        Some((share(&rows(1, self.layer)), share(&others)))
+        Some(LogBound { bound: share(&rows(1, self.layer)), rest: share(&others) })
     }
 }
 
@@ -118,39 +120,52 @@ impl Hgrn2Mixer {
             o: path.linear("o", d, d)?,
         })
     }
-
-    /// log f and k, of the shape of z.
-    fn gates(&self, z: &Tensor) -> (Tensor, Tensor) {
-        let (kept, written) = (z.log_sigmoid(), (-z).sigmoid());
-        let Some((log_bound, log_rest)) = self.bound.logs() else {
-            return (kept, written);
-        };
-        let k = written * log_rest.exp();
-        let small = log_bound.logaddexp(&(kept + log_rest));
-        // Clamped, because a gradient of infinity times the zero of the other branch is no number.
-        let near_one = (-k.clamp_max(0.5)).log1p();
-        (near_one.where_self(&k.lt(0.5), &small), k)
-    }
 }
 
 impl Mixer for Hgrn2Mixer {
     fn forward(&self, x: &Tensor, execution: Execution) -> Tensor {
-        let [b, t, e] = sizes(x);
-        let (precision, h) = (execution.precision, self.heads);
+        self.mix(x, execution.precision, |inputs| {
+            if execution.form == Form::Recurrent {
+                return gated_attention::naive(inputs, None).0;
+            }
+            let key = Key::of(inputs[0], execution.form.chunk_or(CHUNK));
+            let build = || GateTable::new(key.time, key.chunk, key.kind, key.device);
+            self.tables.with(key, build, |table| gated_attention(inputs, table, None).0)
+        })
+    }
+
+    fn no_past(&self, x: &Tensor) -> Past {
+        let ([b, _, e], h) = (sizes(x), self.heads);
+        Past::State(Tensor::zeros([b, h, e / h, e / h], (x.kind(), x.device())))
+    }
+
+    fn advance(
+        &self,
+        x: &Tensor,
+        past: &mut Past,
+        _position: i64,
+        precision: MatmulPrecision,
+    ) -> Tensor {
+        self.mix(x, precision, |inputs| gated_after(inputs, past.state()))
+    }
+}
+
+impl Hgrn2Mixer {
+    /// All but the attention, which is given q, k, v and log f, each `[B, T, H, K]`.
+    fn mix(
+        &self,
+        x: &Tensor,
+        precision: MatmulPrecision,
+        attend: impl FnOnce([&Tensor; 4]) -> Tensor,
+    ) -> Tensor {
+        let ([b, t, e], h) = (sizes(x), self.heads);
         let heads = |y: Tensor| y.view([b, t, h, e / h]);
         let q = heads(self.q.forward(x, precision).silu()); // [B, T, H, K]
         let v = heads(self.v.forward(x, precision)); // [B, T, H, V]
-        let (log_forget, k) = self.gates(&self.f.forward(x, precision));
+        let (log_forget, k) = gates(&self.f.forward(x, precision), self.bound.logs().as_ref());
         let (log_forget, k) = (heads(log_forget), heads(k)); // [B, T, H, K]
-        let inputs = [&q, &k, &v, &log_forget];
-        let (o, _) = if execution.form == Form::Recurrent {
-            gated_attention::naive(inputs, None)
-        } else {
-            let key = Key::of(x, execution.form.chunk_or(CHUNK));
-            let build = || GateTable::new(key.time, key.chunk, key.kind, key.device);
-            self.tables.with(key, build, |table| gated_attention(inputs, table, None))
-        };
-        self.o.forward(&srmsnorm(&o.reshape([b, t, e]), self.eps), precision) // [B, T, E]
+        let o = attend([&q, &k, &v, &log_forget]).reshape([b, t, e]); // [B, T, E]
+        self.o.forward(&srmsnorm(&o, self.eps), precision) // [B, T, E]
     }
 }
 
@@ -167,10 +182,10 @@ mod tests {
         let gamma = Tensor::ones([4, 3], (Kind::Double, Device::Cpu));
         for layer in 1..4 {
             let bound = LayerBound { gamma: gamma.shallow_clone(), layer };
-            let (log_bound, log_rest) = bound.logs().unwrap();
+            let logs = bound.logs().unwrap();
             let expected = layer as f64 / 4.0;
-            assert!((log_bound.exp().double_value(&[0]) - expected).abs() < 1e-14);
-            assert!((log_rest.exp().double_value(&[0]) - (1.0 - expected)).abs() < 1e-14);
+            assert!((logs.bound.exp().double_value(&[0]) - expected).abs() < 1e-14);
+            assert!((logs.rest.exp().double_value(&[0]) - (1.0 - expected)).abs() < 1e-14);
         }
         assert!(LayerBound { gamma, layer: 0 }.logs().is_none());
     }

@@ -5,28 +5,49 @@
 //!
 //! The equations (checkpoint format, "Tensors common to all"):
 //!
-//!   x = embedding[token] · (√d if embedding_scale)
-//!   for each layer:  x += mixer(mixer_norm(x));  n = channel_norm(x);  x += down(φ(gate(n)) ⊙ up(n))
-//!   logits = final_norm(x) · headᵀ
+//! ```text
+//! x = embedding[token] · (√d if embedding_scale)
+//! for each layer:  x += mixer(mixer_norm(x));  n = channel_norm(x);  x += down(φ(gate(n)) ⊙ up(n))
+//! logits = final_norm(x) · headᵀ
+//! ```
 
 use std::collections::HashMap;
 
 use domain::model::{Architecture, FfnActivation, ModelConfig};
-use tch::{Device, Kind, Reduction, Tensor};
+use tch::{Device, Tensor};
 
 use crate::ModelsError;
 use crate::cosformer2::{CosFormer2Mixer, CosFormer2Positions};
 use crate::hgrn2::{Hgrn2Mixer, LowerBounds};
 use crate::llama::LlamaMixer;
+use crate::ops::linear_cross_entropy::{LossOptions, LossSums, linear_cross_entropy};
 use crate::ops::norm::Norm;
 use crate::ops::{Execution, Form, Linear, MatmulPrecision, sizes};
 use crate::parameters::{Init, Parameter, Path, Store};
+use crate::past::Past;
 use crate::tnl::TnlMixer;
+
+mod generation;
+
+pub use generation::{Continuation, GenerationState};
 
 /// The layer that makes an architecture different.
 pub(crate) trait Mixer: std::fmt::Debug + Send {
     /// x `[B, T, E]`, already normed, to what is added to the residual stream, `[B, T, E]`.
     fn forward(&self, x: &Tensor, execution: Execution) -> Tensor;
+
+    /// The past before the first token, for x `[B, 0, E]`, which says how many texts and where.
+    fn no_past(&self, x: &Tensor) -> Past;
+
+    /// As `forward`, for the tokens that follow `past`, the first of them at `position`; the past
+    /// moves on over them. Without gradients.
+    fn advance(
+        &self,
+        x: &Tensor,
+        past: &mut Past,
+        position: i64,
+        precision: MatmulPrecision,
+    ) -> Tensor;
 }
 
 /// A gated linear unit: down(φ(gate(x)) ⊙ up(x)).
@@ -64,6 +85,20 @@ struct Layer {
     mixer: Box<dyn Mixer>,
     channel_norm: Norm,
     channel: ChannelMixer,
+}
+
+impl Layer {
+    /// x `[B, T, E]` through the block, the mixer applied by `mix`; the same shape back.
+    fn forward(
+        &self,
+        x: &Tensor,
+        precision: MatmulPrecision,
+        mix: impl FnOnce(&dyn Mixer, &Tensor) -> Tensor,
+    ) -> Tensor {
+        let x = x + mix(self.mixer.as_ref(), &self.mixer_norm.forward(x));
+        let normed = self.channel_norm.forward(&x);
+        &x + self.channel.forward(&normed, precision)
+    }
 }
 
 /// The parameters in two groups, for the optimiser.
@@ -142,19 +177,29 @@ impl LanguageModel {
 
     /// Tokens `[B, T]`, int64, T ≥ 1, to logits `[B, T, V]`, float32.
     pub fn forward(&self, tokens: &Tensor) -> Tensor {
-        let mut x = Tensor::embedding(&self.embedding, tokens, -1, false, false); // [B, T, E]
-        if self.config.embedding_scale {
-            x = &x * f64::from(self.config.shape.d_model).sqrt();
-        }
+        self.head.forward(&self.hidden(tokens), self.execution.precision)
+    }
+
+    /// What the head reads, `[B, T, E]`.
+    fn hidden(&self, tokens: &Tensor) -> Tensor {
+        let mut x = self.embed(tokens);
         if let Some(positions) = &self.positions {
             x = positions.forward(&x, self.execution.form);
         }
         for layer in &self.layers {
-            x = &x + layer.mixer.forward(&layer.mixer_norm.forward(&x), self.execution);
-            let normed = layer.channel_norm.forward(&x);
-            x = &x + layer.channel.forward(&normed, self.execution.precision);
+            x = layer
+                .forward(&x, self.execution.precision, |mixer, x| mixer.forward(x, self.execution));
         }
-        self.head.forward(&self.final_norm.forward(&x), self.execution.precision)
+        self.final_norm.forward(&x)
+    }
+
+    /// The scaled embedding, `[B, T, E]`.
+    fn embed(&self, tokens: &Tensor) -> Tensor {
+        let x = Tensor::embedding(&self.embedding, tokens, -1, false, false); // [B, T, E]
+        if self.config.embedding_scale {
+            return x * f64::from(self.config.shape.d_model).sqrt();
+        }
+        x
     }
 
     /// The contract's loss of texts `[B, T]`: the mean cross-entropy in nats of token t + 1 given
@@ -171,11 +216,16 @@ impl LanguageModel {
     /// `[B, T]`, and how many there are, B·T.
     pub fn loss_sum(&self, inputs: &Tensor, targets: &Tensor) -> (Tensor, i64) {
         let [b, t] = sizes(inputs);
-        let vocab = i64::from(self.config.shape.vocab_size);
-        let logits = self.forward(inputs).to_kind(Kind::Float).view([b * t, vocab]);
-        let targets = targets.reshape([b * t]);
-        let no_weight = None::<&Tensor>;
-        (logits.cross_entropy_loss(&targets, no_weight, Reduction::Sum, -100, 0.0), b * t)
+        (self.loss_sums(inputs, targets, 0.0).objective, b * t)
+    }
+
+    /// As [`Self::loss_sum`], with the z-loss of this coefficient in the objective.
+    pub fn loss_sums(&self, inputs: &Tensor, targets: &Tensor, z_loss: f64) -> LossSums {
+        let [b, t] = sizes(inputs);
+        let width = i64::from(self.config.shape.d_model);
+        let hidden = self.hidden(inputs).reshape([b * t, width]);
+        let options = LossOptions { precision: self.execution.precision, z_loss };
+        linear_cross_entropy(&hidden, self.head.weight(), &targets.reshape([b * t]), options)
     }
 
     /// Every parameter with its name, in the contract's order, sharing memory with the model.

@@ -13,8 +13,11 @@ pub mod language_model;
 pub mod llama;
 pub mod ops;
 pub mod parameters;
+mod past;
+pub mod sampling;
 pub mod tnl;
 
 pub use error::ModelsError;
-pub use language_model::{DecayGroups, LanguageModel};
+pub use language_model::{Continuation, DecayGroups, GenerationState, LanguageModel};
 pub use ops::{Execution, Form, MatmulPrecision};
+pub use sampling::{Sampler, Sampling, SamplingError};

@@ -6,7 +6,7 @@
 //! Built: linear attention with a fixed decay per head and layer, LRPE in the first layer, a
 //! low-rank output gate. It differs from the paper's text where the authors' code does: the decay
 //! ladder is geometric (ALiBi's), SiLU is applied to values too, the gate reads the normed input.
-//! Left out: learned θ, the cache of generation.
+//! Left out: learned θ.
 //!
 //! | paper | here | shape |
 //! |---|---|---|
@@ -27,12 +27,14 @@ use tch::Tensor;
 use crate::ModelsError;
 use crate::language_model::Mixer;
 use crate::ops::decay_attention::{self, CHUNK, DecayTable, decay_attention};
-use crate::ops::lrpe::{self, Lrpe};
+use crate::ops::lrpe::{self, Lrpe, lrpe_at};
 use crate::ops::norm::srmsnorm;
 use crate::ops::output_gate::OutputGate;
+use crate::ops::recurrent::decay_after;
 use crate::ops::table::{Key, TableCache};
-use crate::ops::{Execution, Form, Linear, sizes};
+use crate::ops::{Execution, Form, Linear, MatmulPrecision, sizes};
 use crate::parameters::Path;
+use crate::past::Past;
 
 /// Linear attention with a fixed decay per head.
 #[derive(Debug)]
@@ -90,12 +92,49 @@ impl TnlMixer {
 
 impl Mixer for TnlMixer {
     fn forward(&self, x: &Tensor, execution: Execution) -> Tensor {
+        self.mix(x, execution.precision, |q, k, v| self.attend(q, k, v, execution.form))
+    }
+
+    fn no_past(&self, x: &Tensor) -> Past {
+        let ([b, _, e], h) = (sizes(x), self.heads());
+        let key = if self.lrpe.is_some() { 2 * e / h } else { e / h };
+        Past::State(Tensor::zeros([b, h, key, e / h], (x.kind(), x.device())))
+    }
+
+    fn advance(
+        &self,
+        x: &Tensor,
+        past: &mut Past,
+        position: i64,
+        precision: MatmulPrecision,
+    ) -> Tensor {
+        self.mix(x, precision, |q, k, v| match self.lrpe {
+            Some(_) => {
+                let (q, k) = (lrpe_at(q, position), lrpe_at(k, position)); // [B, T, H, 2·K]
+                decay_after([&q, &k, v], &self.rates, past.state())
+            }
+            None => decay_after([q, k, v], &self.rates, past.state()),
+        })
+    }
+}
+
+impl TnlMixer {
+    fn heads(&self) -> i64 {
+        i64::try_from(self.rates.len()).expect("the number of heads is small")
+    }
+
+    /// All but the attention, which is given queries, keys and values `[B, T, H, K]`.
+    fn mix(
+        &self,
+        x: &Tensor,
+        precision: MatmulPrecision,
+        attend: impl FnOnce(&Tensor, &Tensor, &Tensor) -> Tensor,
+    ) -> Tensor {
         let [b, t, e] = sizes(x);
-        let precision = execution.precision;
-        let h = i64::try_from(self.rates.len()).expect("the number of heads is small");
+        let h = self.heads();
         let heads = |linear: &Linear| linear.forward(x, precision).silu().view([b, t, h, e / h]);
         let (q, k, v) = (heads(&self.q), heads(&self.k), heads(&self.v)); // [B, T, H, K]
-        let o = self.attend(&q, &k, &v, execution.form).reshape([b, t, e]); // [B, T, E]
+        let o = attend(&q, &k, &v).reshape([b, t, e]); // [B, T, E]
         let gated = self.gate.forward(x, precision) * srmsnorm(&o, self.eps);
         self.o.forward(&gated, precision) // [B, T, E]
     }

@@ -6,12 +6,10 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
-use std::fs;
-use std::path::{Path, PathBuf};
+mod cases;
 
-use domain::model::ModelConfig;
+use cases::{Case, case, cases};
 use models::{Form, LanguageModel, MatmulPrecision};
-use safetensors::SafeTensors;
 use tch::{Device, Kind, Tensor};
 
 /// Bounds of the data's README, relative to the largest logit, absolute in nats, and relative to
@@ -19,41 +17,6 @@ use tch::{Device, Kind, Tensor};
 const LOGITS_TOLERANCE: f64 = 5e-6;
 const LOSS_TOLERANCE: f64 = 5e-6;
 const GRADIENT_TOLERANCE: f64 = 3e-5;
-
-struct Case {
-    config: ModelConfig,
-    weights: Vec<(String, Tensor)>,
-    tokens: Tensor,
-    expected: Vec<(String, Tensor)>,
-}
-
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
-}
-
-fn tensors(path: &Path) -> Vec<(String, Tensor)> {
-    let bytes = fs::read(path).unwrap();
-    let file = SafeTensors::deserialize(&bytes).unwrap();
-    let tensor = |(name, view): (String, safetensors::tensor::TensorView<'_>)| {
-        assert_eq!(view.dtype(), safetensors::Dtype::F32);
-        let shape: Vec<i64> =
-            view.shape().iter().map(|size| i64::try_from(*size).unwrap()).collect();
-        (name, Tensor::from_data_size(view.data(), &shape, Kind::Float))
-    };
-    file.tensors().into_iter().map(tensor).collect()
-}
-
-fn case(path: &Path) -> Case {
-    let text = |name: &str| fs::read_to_string(path.join(name)).unwrap();
-    let rows: Vec<Vec<i64>> = serde_json::from_str(&text("tokens.json")).unwrap();
-    let rows: Vec<Tensor> = rows.iter().map(|row| Tensor::from_slice(row)).collect();
-    Case {
-        config: serde_json::from_str(&text("config.json")).unwrap(),
-        weights: tensors(&path.join("model.safetensors")),
-        tokens: Tensor::stack(&rows, 0),
-        expected: tensors(&path.join("expected.safetensors")),
-    }
-}
 
 fn expected<'a>(case: &'a Case, name: &str) -> Option<&'a Tensor> {
     case.expected.iter().find(|(found, _)| found == name).map(|(_, tensor)| tensor)
@@ -100,23 +63,14 @@ fn check(architecture: &str, forms: &[Form]) {
     if tch::Cuda::is_available() {
         devices.push(Device::Cuda(0));
     }
-    let mut cases = 0;
-    for entry in fs::read_dir(folder()).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        if !name.starts_with(architecture) {
-            continue;
-        }
-        cases += 1;
-        let case = case(&path);
+    for case in cases(architecture) {
         for &device in &devices {
             for &form in forms {
                 let ratio = worst_ratio(&case, form, device);
-                assert!(ratio <= 1.0, "{name} {form:?} {device:?}: {ratio} of the bound");
+                assert!(ratio <= 1.0, "{} {form:?} {device:?}: {ratio} of the bound", case.name);
             }
         }
     }
-    assert!(cases >= 4, "the golden cases of {architecture} are there");
 }
 
 #[test]
@@ -153,7 +107,7 @@ fn bfloat16_products_stay_near_the_golden_loss() {
     tch::set_num_threads(1);
     // A weight of 8 bits is off by 2^-9 at most, and logits here are of the order of one.
     for name in ["llama-study", "tnl-ragged-untied", "hgrn2-ragged", "cosformer2-tpe8"] {
-        let case = case(&folder().join(name));
+        let case = case(name);
         let mut model = LanguageModel::new(&case.config, Device::Cpu, 0).unwrap();
         model.load(&case.weights).unwrap();
         model.set_precision(MatmulPrecision::Bf16);

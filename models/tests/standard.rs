@@ -93,6 +93,35 @@ fn the_same_seed_gives_the_same_loss(architecture: Architecture) {
     assert_ne!(loss(5), loss(6));
 }
 
+fn the_loss_is_that_of_the_whole_logits(architecture: Architecture) {
+    let z_loss = 1e-2;
+    for tie_embeddings in [true, false] {
+        let config = ModelConfig { tie_embeddings, ..config(architecture) };
+        let model = LanguageModel::new(&config, Device::Cpu, 1).unwrap();
+        let text = tokens(3, 42, 7);
+        let (inputs, targets) = (text.narrow(1, 0, 41), text.narrow(1, 1, 41));
+        let logits = tch::no_grad(|| model.forward(&inputs)).to_kind(Kind::Double);
+        let log_total = logits.logsumexp([-1], false);
+        let of_target = logits.gather(2, &targets.unsqueeze(-1), false).squeeze_dim(-1);
+        let nats = (&log_total - of_target).sum(Kind::Double).double_value(&[]);
+        let objective = nats + z_loss * log_total.square().sum(Kind::Double).double_value(&[]);
+        let near = |found: &Tensor, expected: f64| {
+            let found = found.double_value(&[]);
+            assert!((found / expected - 1.0).abs() < 1e-6, "{found} instead of {expected}");
+        };
+        for sums in [
+            model.loss_sums(&inputs, &targets, z_loss),
+            tch::no_grad(|| model.loss_sums(&inputs, &targets, z_loss)),
+        ] {
+            near(&sums.nats, nats);
+            near(&sums.objective, objective);
+        }
+        let (sum, count) = model.loss_sum(&inputs, &targets);
+        near(&sum, nats);
+        assert_eq!(count, 3 * 41);
+    }
+}
+
 fn one_batch_is_learnt_by_heart(architecture: Architecture) {
     // Aim: all parts work together. Method: plain Adam on one batch, until it is predicted.
     for precision in [MatmulPrecision::Fp32, MatmulPrecision::Bf16] {
@@ -255,6 +284,7 @@ macro_rules! standard_tests {
             a_later_token_leaves_earlier_logits_alone,
             a_gradient_reaches_every_parameter,
             the_same_seed_gives_the_same_loss,
+            the_loss_is_that_of_the_whole_logits,
             one_batch_is_learnt_by_heart,
             saved_and_loaded_weights_give_the_same_logits,
             tensors_and_counts_are_those_of_the_domain,

@@ -19,7 +19,10 @@ pub(crate) fn configure(
     locations: &Locations,
 ) -> Result<(ModelConfig, TrainingSpec), SpecError> {
     let model = model(pretrain, vocab_size, combination, locations)?;
-    let training = training(pretrain, combination, locations)?;
+    let mut training = training(pretrain, combination, locations)?;
+    // The number itself is part of the cell's identity, so another rule makes another cell.
+    let rate = &mut training.optimizer.learning_rate;
+    *rate = rate.or(Some(model.default_learning_rate()));
     Ok((model, training))
 }
 

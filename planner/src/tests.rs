@@ -120,8 +120,34 @@ fn an_axis_may_set_the_training_and_its_numbers_carry_its_name() {
     let names: Vec<&str> = plan.cells.iter().map(|cell| cell.name.as_str()).collect();
     assert_eq!(names, ["seed0-s1", "seed0-s2", "seed7-s1", "seed7-s2"]);
     let domain::recipe::CellConfig::Pretrain(last) = &plan.cells[3].config;
-    assert_eq!((last.training.seed, last.training.optimizer.learning_rate), (7, 5e-4));
+    assert_eq!((last.training.seed, last.training.optimizer.learning_rate), (7, Some(5e-4)));
     assert_eq!(plan.cells[3].axis_values["seed"], "7");
+}
+
+#[test]
+fn a_study_without_learning_rate_gets_the_default_of_each_width_as_if_it_were_written() {
+    let cells = |changes: &[(&str, &str)]| -> Vec<_> {
+        let plan = try_plan(changes).unwrap();
+        plan.cells.into_iter().map(|cell| (cell.name.clone(), cell.config)).collect()
+    };
+    let no_rate = ("optimizer: {learning_rate: 1e-3}", "optimizer: {beta1: 0.9}");
+    let none_at_all = ("          optimizer: {learning_rate: 1e-3}\n", "");
+    let no_second_rate = (", training.optimizer.learning_rate: 5e-4", "");
+    let found = cells(&[no_rate, no_second_rate]);
+    let rates = found.iter().map(|(name, config)| {
+        let domain::recipe::CellConfig::Pretrain(cell) = config;
+        (name.as_str(), cell.training.optimizer.learning_rate.unwrap())
+    });
+    let by_width = [("s1", 4.8e-3), ("s2", 2.4e-3)];
+    for ((name, rate), (size, expected)) in rates.zip(by_width.into_iter().cycle()) {
+        assert!(name.ends_with(size) && (rate / expected - 1.0_f64).abs() < 1e-12, "{name} {rate}");
+    }
+    assert_eq!(cells(&[none_at_all, no_second_rate]), found);
+    // A rate that an axis sets for one size leaves the default to the other.
+    let mixed = cells(&[no_rate]);
+    let domain::recipe::CellConfig::Pretrain(second) = &mixed[1].1;
+    assert_eq!(second.training.optimizer.learning_rate, Some(5e-4));
+    assert_eq!(mixed[0], found[0]);
 }
 
 #[test]

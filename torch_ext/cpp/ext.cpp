@@ -1,9 +1,5 @@
 // Owns the C ABI over the parts of libtorch that tch lacks; `src/ffi.rs` declares the same functions.
-// Keeps no state of its own and frees nothing that it was given.
-//
-// Conventions: a tensor crosses as `at::Tensor *`, which is what tch holds; a list as a pointer and a
-// length. Every function that can fail returns 0, or 1 with a text in `*error` that the caller
-// releases with `gradus_free`. No exception leaves this file.
+// Keeps no state of its own and frees nothing that it was given. The conventions are in `abi.h`.
 
 #include <dlfcn.h>
 
@@ -11,7 +7,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
-#include <exception>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -28,37 +24,12 @@
 #include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/stack.h>
+#include <ATen/record_function.h>
 #include <torch/headeronly/version.h>
 
+#include "abi.h"
+
 namespace {
-
-using Handle = at::Tensor *;
-
-template <typename Body>
-int guarded(char **error, Body body) {
-  try {
-    body();
-    return 0;
-  } catch (const c10::Error &e) {
-    // Without libtorch's stack trace, which says nothing to the reader of a log.
-    *error = strdup(e.what_without_backtrace());
-  } catch (const std::exception &e) {
-    *error = strdup(e.what());
-  } catch (...) {
-    *error = strdup("an exception of an unknown type");
-  }
-  return 1;
-}
-
-std::vector<at::Tensor> list(const Handle *handles, size_t n) {
-  std::vector<at::Tensor> tensors;
-  tensors.reserve(n);
-  for (size_t i = 0; i < n; ++i) {
-    TORCH_CHECK(handles[i] != nullptr && handles[i]->defined(), "tensor ", i, " is undefined");
-    tensors.push_back(*handles[i]);
-  }
-  return tensors;
-}
 
 void check_like(const char *what, size_t i, const at::Tensor &found, const at::Tensor &wanted) {
   TORCH_CHECK(found.sizes() == wanted.sizes(), what, " ", i, " has shape ", found.sizes(),
@@ -99,6 +70,44 @@ double total_norm(const std::vector<at::Tensor> &gradients) {
     norm = norm.to(norms[0].scalar_type());
   }
   return at::linalg_vector_norm(at::stack(norms)).item<double>();
+}
+
+// What this thread did since the recorder was made.
+struct Recorder {
+  std::string lines;
+  at::CallbackHandle handle = 0;
+};
+
+thread_local std::unique_ptr<Recorder> recorder;
+
+void write_sizes(std::string &line, const at::Tensor &tensor) {
+  if (!tensor.defined()) {
+    return;
+  }
+  line += " [";
+  for (const int64_t size : tensor.sizes()) {
+    line += std::to_string(size) + ",";
+  }
+  line += "]";
+}
+
+// libtorch calls this at the beginning of every operation, also of one that another one begins.
+std::unique_ptr<at::ObserverContext> write_down(const at::RecordFunction &operation) {
+  if (recorder != nullptr) {
+    std::string &lines = recorder->lines;
+    lines += operation.name();
+    for (const c10::IValue &input : operation.inputs()) {
+      if (input.isTensor()) {
+        write_sizes(lines, input.toTensor());
+      } else if (input.isTensorList()) {
+        for (const at::Tensor &tensor : input.toTensorVector()) {
+          write_sizes(lines, tensor);
+        }
+      }
+    }
+    lines += "\n";
+  }
+  return nullptr;
 }
 
 }  // namespace
@@ -229,6 +238,29 @@ int gradus_autocast_leave(bool was_enabled, int8_t was_dtype, char **error) {
 
 int gradus_autocast_is_enabled(bool *is_enabled, char **error) {
   return guarded(error, [&] { *is_enabled = at::autocast::is_autocast_enabled(at::kCPU); });
+}
+
+// Until `gradus_operations` this thread's operations are written down, one recorder at a time.
+int gradus_record_operations(char **error) {
+  return guarded(error, [&] {
+    TORCH_CHECK(recorder == nullptr, "this thread's operations are being recorded already");
+    auto begun = std::make_unique<Recorder>();
+    begun->handle = at::addThreadLocalCallback(at::RecordFunctionCallback(write_down)
+                                                   .needsInputs(true)
+                                                   .scopes({at::RecordScope::FUNCTION}));
+    recorder = std::move(begun);
+  });
+}
+
+// Ends the recording. A line for each operation in the order of their beginnings: its name, then the
+// sizes of each tensor that it was given.
+int gradus_operations(char **out, char **error) {
+  return guarded(error, [&] {
+    TORCH_CHECK(recorder != nullptr, "this thread's operations are not being recorded");
+    const auto ended = std::move(recorder);
+    at::removeCallback(ended->handle);
+    *out = strdup(ended->lines.c_str());
+  });
 }
 
 // Never closed again: the library registers kernels with libtorch when it is loaded.

@@ -1,4 +1,4 @@
-//! Owns the declarations of `cpp/ext.cpp` and the one way its errors become ours.
+//! Owns the declarations of `cpp/` and the one way its errors become ours.
 //!
 //! Checks nothing; the modules beside it do before they call.
 
@@ -10,8 +10,23 @@ use tch::Tensor;
 /// An `at::Tensor *`, as tch holds it.
 pub(crate) type Handle = *const c_void;
 
+/// How the C++ side calls a closure: closure, saved tensors, gradients, which results are wanted,
+/// results, error.
+pub(crate) type BackwardFunction = unsafe extern "C" fn(
+    *mut c_void,
+    *const *mut c_void,
+    usize,
+    *const *mut c_void,
+    usize,
+    *const bool,
+    *mut *mut c_void,
+    usize,
+    *mut *mut c_char,
+) -> c_int;
+
 unsafe extern "C" {
     pub(crate) fn gradus_free(text: *mut c_char);
+    pub(crate) fn gradus_copy_text(text: *const c_char, length: usize) -> *mut c_char;
     pub(crate) fn gradus_libtorch_version() -> *const c_char;
     pub(crate) fn gradus_cpu_capability(out: *mut *mut c_char, error: *mut *mut c_char) -> c_int;
     pub(crate) fn gradus_configuration(out: *mut *mut c_char, error: *mut *mut c_char) -> c_int;
@@ -55,6 +70,8 @@ unsafe extern "C" {
     ) -> c_int;
     pub(crate) fn gradus_set_deterministic(on: bool, error: *mut *mut c_char) -> c_int;
     pub(crate) fn gradus_is_deterministic(on: *mut bool, error: *mut *mut c_char) -> c_int;
+    pub(crate) fn gradus_record_operations(error: *mut *mut c_char) -> c_int;
+    pub(crate) fn gradus_operations(out: *mut *mut c_char, error: *mut *mut c_char) -> c_int;
     pub(crate) fn gradus_generator_state(state: *mut *mut c_void, error: *mut *mut c_char)
     -> c_int;
     pub(crate) fn gradus_set_generator_state(state: Handle, error: *mut *mut c_char) -> c_int;
@@ -73,6 +90,21 @@ unsafe extern "C" {
         error: *mut *mut c_char,
     ) -> c_int;
     pub(crate) fn gradus_open_library(path: *const c_char, error: *mut *mut c_char) -> c_int;
+    pub(crate) fn gradus_is_recording(is_recording: *mut bool, error: *mut *mut c_char) -> c_int;
+    pub(crate) fn gradus_custom_function(
+        name: *const c_char,
+        inputs: *const Handle,
+        n_inputs: usize,
+        outputs: *const Handle,
+        n_outputs: usize,
+        saved: *const Handle,
+        n_saved: usize,
+        closure: *mut c_void,
+        backward: BackwardFunction,
+        drop: unsafe extern "C" fn(*mut c_void),
+        results: *mut *mut c_void,
+        error: *mut *mut c_char,
+    ) -> c_int;
 }
 
 /// Makes one call, given where the error's text goes, and turns its failure into an error.
@@ -101,7 +133,7 @@ fn take_text(text: *mut c_char) -> String {
     if text.is_null() {
         return "out of memory for the message".to_owned();
     }
-    // SAFETY: not null, and `ext.cpp` hands out texts only from `strdup`, which we now own.
+    // SAFETY: not null, and `cpp/` hands out texts only from `strdup`, which we now own.
     let copy = unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned();
     // SAFETY: from `strdup`, not freed before, and not used after.
     unsafe { gradus_free(text) };

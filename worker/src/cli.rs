@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::Config;
@@ -30,6 +30,8 @@ pub enum Command {
     Trainer(TrainerArgs),
     /// Run a model from its files: logits, and on demand loss and gradients
     Forward(ForwardArgs),
+    /// Let a model from its files go on with a prompt
+    Generate(GenerateArgs),
     /// Print a configuration's tensors, parameter counts and FLOP counts
     Describe(DescribeArgs),
     /// Print what this machine offers
@@ -110,6 +112,42 @@ pub struct ForwardArgs {
     pub grad: bool,
 }
 
+/// Arguments of `generate`.
+#[derive(Debug, Clone, Args)]
+#[command(group(ArgGroup::new("start").required(true).args(["prompt", "tokens"])))]
+pub struct GenerateArgs {
+    /// Folder with `config.json` and `model.safetensors`
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// The text to go on with; needs a tokenizer
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub prompt: Option<String>,
+    /// JSON file with the token ids to go on with: a list of one sequence
+    #[arg(long, value_name = "FILE")]
+    pub tokens: Option<PathBuf>,
+    /// Hugging Face `tokenizer.json`; that of the model's folder by default, where there is one
+    #[arg(long, value_name = "FILE")]
+    pub tokenizer: Option<PathBuf>,
+    /// How many tokens to add at most
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_new_tokens: u32,
+    /// Divide the logits by this and draw; 0 takes the likeliest token
+    #[arg(long, value_name = "T", default_value_t = 0.0, allow_negative_numbers = true)]
+    pub temperature: f64,
+    /// Draw from the K likeliest tokens only
+    #[arg(long, value_name = "K")]
+    pub top_k: Option<usize>,
+    /// Draw from the fewest likeliest tokens that together have probability P
+    #[arg(long, value_name = "P", default_value_t = 1.0, allow_negative_numbers = true)]
+    pub top_p: f64,
+    /// The seed of the draws
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub seed: u64,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Arguments of `describe`.
 #[derive(Debug, Clone, Args)]
 pub struct DescribeArgs {
@@ -178,6 +216,7 @@ fn compute(command: Command) -> ExitCode {
     match command {
         Command::Trainer(args) => crate::trainer::main(args),
         Command::Forward(args) => crate::commands::forward(&args),
+        Command::Generate(args) => crate::commands::generate(&args),
         Command::Describe(args) => crate::commands::describe(&args),
         Command::Run(_) | Command::Devices(_) => ExitCode::FAILURE,
     }

@@ -65,7 +65,7 @@ fn a_checkpoint_of_another_configuration_is_refused() {
     let other = bench.cell("llama", 4);
     let before = bench.attempt(bench.train(&other, &[]), 1);
     let mut cell = other.clone();
-    cell.training.optimizer.learning_rate = 0.02;
+    cell.training.optimizer.learning_rate = Some(0.02);
     let after = bench.attempt(resumed(bench.train(&cell, &[]), &before), 2);
     assert_eq!(after.end, "succeeded", "{}", after.message);
     assert!(after.refused()[0].reason.contains("belongs to the configuration"), "{after:?}");

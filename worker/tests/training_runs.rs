@@ -94,7 +94,7 @@ fn micro_batches_change_rounding_only() {
 fn a_run_that_goes_non_finite_ends_as_diverged_with_its_last_point() {
     let bench = Bench::new();
     let mut cell = bench.cell("llama", 50);
-    cell.training.optimizer.learning_rate = 1e30;
+    cell.training.optimizer.learning_rate = Some(1e30);
     let story = bench.attempt(bench.train(&cell, &[]), 1);
     assert_eq!(story.end, "diverged");
     let (step, _) = *story.losses().last().unwrap();

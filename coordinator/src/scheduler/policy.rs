@@ -53,13 +53,12 @@ pub struct Placement {
     pub work: WorkId,
     /// Who gets it.
     pub worker: WorkerId,
-    /// Whether the machine differs from what the first attempt fixed, because no live one matches.
-    pub has_changed_numerics: bool,
 }
 
 /// Places work on free slots: the highest priority first, then data preparations and evaluations
 /// before runs (others wait for them and they are short), then the longest. No worker gets more
-/// than its free slots, and no work is placed twice.
+/// than its free slots, and no work is placed twice. A run goes to a machine that rounds as its
+/// first attempt did; when no live one does, any will do, and the attempt reports what it used.
 pub fn place(snapshot: &Snapshot) -> Vec<Placement> {
     let mut free: Vec<FreeWorker> =
         snapshot.free.iter().filter(|seat| seat.n_free_slots > 0).cloned().collect();
@@ -71,18 +70,14 @@ pub fn place(snapshot: &Snapshot) -> Vec<Placement> {
         if free.is_empty() {
             break;
         }
-        let has_changed_numerics =
-            !snapshot.live.iter().any(|machine| can_carry_out(machine, work, Match::Numerics));
-        let wanted = if has_changed_numerics { Match::Recipe } else { Match::Numerics };
+        let rounds_alike = |machine| can_carry_out(machine, work, Match::Numerics);
+        let wanted =
+            if snapshot.live.iter().any(rounds_alike) { Match::Numerics } else { Match::Recipe };
         let Some(index) = best_seat(&free, work, wanted) else {
             continue;
         };
         let seat = &mut free[index];
-        placements.push(Placement {
-            work: work.work.clone(),
-            worker: seat.worker.clone(),
-            has_changed_numerics,
-        });
+        placements.push(Placement { work: work.work.clone(), worker: seat.worker.clone() });
         seat.n_free_slots -= 1;
         if seat.n_free_slots == 0 {
             free.remove(index);

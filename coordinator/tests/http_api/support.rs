@@ -164,7 +164,6 @@ impl Served {
         let placement = coordinator::scheduler::policy::Placement {
             work: work.clone(),
             worker: worker.clone(),
-            has_changed_numerics: false,
         };
         let granted = self.app.store.grant(&[placement]).await.unwrap();
         assert_eq!(granted.len(), 1, "`{work}` was queued");

@@ -131,6 +131,22 @@ async fn a_failed_attempt_leaves_its_message_on_the_run() {
 }
 
 #[tokio::test]
+async fn a_run_is_marked_when_an_attempt_says_that_it_rounds_otherwise() {
+    let served = Served::new().await;
+    let (worker, run, _) = served.prepared().await;
+    let mut started_with = started(0);
+    for (threads, is_marked) in [(1, false), (1, false), (2, true), (1, true)] {
+        let token = served.grant(&WorkId::Run(run.clone()), &worker).await;
+        let ReportEvent::Started { numerics, .. } = &mut started_with else { unreachable!() };
+        numerics.intra_op_threads = threads;
+        served.report(token, vec![started_with.clone()]).await;
+        served.finish(token, AttemptEnd::Preempted, "").await;
+        let view = served.get(&format!("/api/v1/runs/{run}")).await.ok();
+        assert_eq!(view["summary"]["has_changed_numerics"], is_marked);
+    }
+}
+
+#[tokio::test]
 async fn logs_come_in_pages() {
     let served = Served::new().await;
     let (worker, run, _) = served.prepared().await;

@@ -125,8 +125,10 @@ impl TrainingSpec {
         positive("sequence_length", self.sequence_length)?;
         positive("batch_sequences", self.batch_sequences)?;
         let optimizer = &self.optimizer;
+        // What is left out gets a rate that is in range.
+        let rate = optimizer.learning_rate.unwrap_or(1.0);
         for (key, value, valid, is_valid) in [
-            ("learning_rate", optimizer.learning_rate, "above 0", optimizer.learning_rate > 0.0),
+            ("learning_rate", rate, "above 0", rate > 0.0),
             ("beta1", optimizer.beta1, "0 to below 1", (0.0..1.0).contains(&optimizer.beta1)),
             ("beta2", optimizer.beta2, "0 to below 1", (0.0..1.0).contains(&optimizer.beta2)),
             ("eps", optimizer.eps, "above 0", optimizer.eps > 0.0),

@@ -183,6 +183,7 @@ pub struct TrainingSpec {
     #[serde(default)]
     pub precision: Precision,
     /// The optimizer.
+    #[serde(default)]
     pub optimizer: OptimizerSpec,
     /// The learning rate over the steps.
     #[serde(default)]
@@ -253,8 +254,10 @@ pub enum Precision {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OptimizerSpec {
-    /// The peak learning rate.
-    pub learning_rate: f64,
+    /// The peak learning rate. A study may leave it out; a planned cell has it, by
+    /// `ModelConfig::default_learning_rate` where the study has not.
+    #[serde(default)]
+    pub learning_rate: Option<f64>,
     /// Decay of the first moment.
     #[serde(default = "default_beta1")]
     pub beta1: f64,
@@ -270,6 +273,19 @@ pub struct OptimizerSpec {
     /// The gradient's norm is clipped to this.
     #[serde(default = "default_gradient_clip")]
     pub gradient_clip: f64,
+}
+
+impl Default for OptimizerSpec {
+    fn default() -> Self {
+        Self {
+            learning_rate: None,
+            beta1: default_beta1(),
+            beta2: default_beta2(),
+            eps: default_eps(),
+            weight_decay: default_weight_decay(),
+            gradient_clip: default_gradient_clip(),
+        }
+    }
 }
 
 fn default_beta1() -> f64 {

@@ -38,7 +38,7 @@ fn a_good_file_is_read_with_its_defaults() {
     let spec = parse(GOOD, "tiny.yaml").unwrap().spec;
     let RecipeSpec::Pretrain(pretrain) = &spec.stages[0].recipe;
     assert_eq!(pretrain.design, DesignSpec::FixedTokens { tokens: 1_000_000 });
-    assert_eq!(pretrain.training.optimizer.learning_rate, 1e-3);
+    assert_eq!(pretrain.training.optimizer.learning_rate, Some(1e-3));
     assert_eq!(pretrain.training.optimizer.beta2, 0.95);
     assert_eq!(spec.data.tokenizer.vocab_size(), 512);
 }

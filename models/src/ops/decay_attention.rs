@@ -4,21 +4,31 @@
 //!
 //! Per head, with row vectors:  S_t = λ S_{t−1} + k_tᵀ v_t,  o_t = q_t S_t.
 //!
-//! Chunk form (linear-model study's notes, section 3.2), e_c the number of tokens before chunk c:
+//! Chunk form (linear-model study's notes, section 3.2), for a chunk of m tokens r = 0 … m − 1 and the
+//! state S before it:
 //!
-//! - inside a chunk: (Q Kᵀ ⊙ M) V with M_rs = λ^{r−s} for r ≥ s;
-//! - what chunk c adds: U_c = Σ_t λ^{e_{c+1} − 1 − t} k_tᵀ v_t;
-//! - state before chunk c: Σ_{j<c} λ^{e_c − e_{j+1}} U_j, one product with a constant matrix;
-//! - between chunks: λ^{t − e_c + 1} q_t S.
+//! - o_r = Σ_{s≤r} λ^{r−s} (q_r · k_s) v_s + λ^{r+1} q_r S;
+//! - the state after it is λ^m S + Σ_s λ^{m−1−s} k_sᵀ v_s.
 //!
-//! Only powers λ^m with m ≥ 0 are ever formed. Every step is one batched product over all chunks.
+//! Backwards (section 3.4), with G the gradient of the state after the chunk:
+//!
+//! - dq_r = Σ_{s≤r} λ^{r−s} (do_r · v_s) k_s + λ^{r+1} do_r Sᵀ;
+//! - dk_s = Σ_{r≥s} λ^{r−s} (do_r · v_s) q_r + λ^{m−1−s} v_s Gᵀ;
+//! - dv_s = Σ_{r≥s} λ^{r−s} (q_r · k_s) do_r + λ^{m−1−s} k_s G;
+//! - the gradient of the state before it is λ^m G + Σ_r λ^{r+1} q_rᵀ do_r.
+//!
+//! Only powers λ^p with p ≥ 0 are ever formed. Saved are the inputs and the states before the chunks;
+//! the scores are made again. Heads go one after the other, because a head's chunks lie in the inputs
+//! as matrices with a stride, which products take as they are: nothing is rearranged.
 
 use tch::{Device, Kind, Tensor};
+use torch_ext::{Backward, Forward, custom_function};
 
-use super::sizes;
+use super::scan::{state_gradients, states};
 use super::table::constant;
+use super::{multiply_into, pad, sizes};
 
-/// Tokens of a chunk: a compromise of the C² inside and the state between, for heads of 8 to 64.
+/// Tokens of a chunk: a compromise of the C² inside and the state between, for heads of 8 to 128.
 pub const CHUNK: i64 = 64;
 
 /// The constant powers of λ for one length, chunk length, element type and device.
@@ -27,16 +37,15 @@ pub struct DecayTable {
     time: i64,
     chunk: i64,
     n_chunks: i64,
-    fades: bool,
-    /// λ^{r−s} for r ≥ s, else 0, `[H, 1, C, C]`.
+    has_decay: bool,
+    /// λ^{r−s} for r ≥ s, else 0, `[H, C, C]`.
     inside: Tensor,
-    /// λ^{r+1} for row r of a chunk, `[H, 1, C, 1]`.
+    /// λ^{r+1} for row r of a chunk, `[H, C, 1]`.
     from_start: Tensor,
     /// λ^{tokens to the chunk's last}, 0 past the text, `[H, N, C, 1]`.
     to_end: Tensor,
-    /// Row c: the state before chunk c from the initial state (column 0) and U_0 … (columns 1 …);
-    /// row N is the state after the last chunk. `[H, N+1, N+1]`.
-    carry: Tensor,
+    /// λ^{tokens of the chunk}, `[H, 1, N, 1, 1]`.
+    fades: Tensor,
 }
 
 impl DecayTable {
@@ -60,73 +69,136 @@ impl DecayTable {
             constant(&values, &[&[heads], shape].concat(), kind, device)
         };
         let not_negative = |power: i64| (power >= 0).then_some(power);
-        let inside = table(&[1, chunk, chunk], &|at| not_negative(at / chunk - at % chunk));
-        let from_start = table(&[1, chunk, 1], &|at| Some(at + 1));
+        let inside = table(&[chunk, chunk], &|at| not_negative(at / chunk - at % chunk));
+        let from_start = table(&[chunk, 1], &|at| Some(at + 1));
         // Chunks lie one after the other, so the entry's number is the token's position.
         let to_end =
             table(&[n_chunks, chunk, 1], &|at| (at < time).then(|| end(at / chunk + 1) - 1 - at));
-        let rows = n_chunks + 1;
-        let carry = table(&[rows, rows], &|at| {
-            let (row, column) = (at / rows, at % rows);
-            (column <= row).then(|| end(row) - end(column))
-        });
-        let fades = rates.iter().any(|rate| *rate != 0.0);
-        Self { time, chunk, n_chunks, fades, inside, from_start, to_end, carry }
+        let fades = table(&[1, n_chunks, 1, 1], &|at| Some(end(at + 1) - end(at)));
+        let has_decay = rates.iter().any(|rate| *rate != 0.0);
+        Self { time, chunk, n_chunks, has_decay, inside, from_start, to_end, fades }
     }
 
-    /// `[B, T, H, X]` to `[B, H, N, C, X]`, zeros after the text.
-    fn split(&self, x: &Tensor) -> Tensor {
-        let [b, t, h, width] = sizes(x);
-        let padding = self.n_chunks * self.chunk - t;
-        let padded = if padding == 0 {
-            x.shallow_clone()
-        } else {
-            x.constant_pad_nd([0, 0, 0, 0, 0, padding])
+    /// The same table, sharing memory.
+    fn share(&self) -> Self {
+        Self {
+            inside: self.inside.shallow_clone(),
+            from_start: self.from_start.shallow_clone(),
+            to_end: self.to_end.shallow_clone(),
+            fades: self.fades.shallow_clone(),
+            ..*self
+        }
+    }
+
+    /// `[B, T, H, X]` with zeros up to whole chunks.
+    fn padded(&self, x: &Tensor) -> Tensor {
+        pad(x, self.n_chunks * self.chunk).contiguous()
+    }
+
+    /// The chunks of one head of a padded tensor, `[B·N, C, X]`, in place.
+    fn chunks(&self, x: &Tensor, head: i64) -> Tensor {
+        let [b, _, _, width] = sizes(x);
+        x.select(HEADS, head).view([b * self.n_chunks, self.chunk, width])
+    }
+
+    /// The states of one head, `[B·N, K, V]`, in place.
+    fn head_states(states: &Tensor, head: i64) -> Tensor {
+        let [_, b, n, key, value] = sizes(states);
+        states.select(0, head).view([b * n, key, value])
+    }
+
+    /// Σ of `a[r] · b[s]` where r ≥ s, faded by λ^{r−s}: `[B·N, C, C]`.
+    fn faded_products(&self, a: &Tensor, b: &Tensor, head: i64) -> Tensor {
+        let mut products = a.bmm(&b.transpose(1, 2));
+        products *= self.inside.select(0, head);
+        products
+    }
+
+    fn faded_from_start(&self, x: Tensor, head: i64) -> Tensor {
+        if self.has_decay { x * self.from_start.select(0, head) } else { x }
+    }
+
+    fn faded_to_end(&self, x: Tensor, head: i64) -> Tensor {
+        if !self.has_decay {
+            return x;
+        }
+        let [rows, chunk, width] = sizes(&x);
+        let by_chunk = x.view([rows / self.n_chunks, self.n_chunks, chunk, width]);
+        (by_chunk * self.to_end.select(0, head)).view([rows, chunk, width])
+    }
+
+    /// Outputs, last state and the states before each chunk.
+    fn forward(&self, [q, k, v]: [&Tensor; 3], initial: Option<&Tensor>) -> [Tensor; 3] {
+        let [q, k, v] = [q, k, v].map(|x| self.padded(x));
+        let ([b, t, h, key], [_, _, _, value]) = (sizes(&q), sizes(&v));
+        let options = (q.kind(), q.device());
+        let added = Tensor::empty([h, b, self.n_chunks, key, value], options);
+        for head in 0..h {
+            let k = self.faded_to_end(self.chunks(&k, head), head);
+            let (target, v) = (Self::head_states(&added, head), self.chunks(&v, head));
+            multiply_into(&target, &k.transpose(1, 2), &v);
+        }
+        let (starts, last) = states(&added, &self.fades, initial);
+        let output = Tensor::empty([b, t, h, value], options);
+        for head in 0..h {
+            let [q, k, v] = [&q, &k, &v].map(|x| self.chunks(x, head));
+            let mut o = self.faded_products(&q, &k, head).bmm(&v); // [B·N, C, V]
+            let start = Self::head_states(&starts, head);
+            o = o.baddbmm_(&self.faded_from_start(q, head), &start);
+            output.select(HEADS, head).copy_(&o.view([b, t, value]));
+        }
+        [output.narrow(TIME, 0, self.time), last, starts]
+    }
+
+    /// The gradients of q, k, v and the initial state.
+    fn backward(&self, given: &Backward<'_>) -> Vec<Option<Tensor>> {
+        let [q, k, v, starts] = given.saved else { unreachable!("four tensors are saved") };
+        let [q, k, v] = [q, k, v].map(|x| self.padded(x));
+        let [b, t, h, _] = sizes(&q);
+        let d_output = match &given.gradients[0] {
+            Some(gradient) => self.padded(gradient),
+            None => v.zeros_like(),
         };
-        padded.reshape([b, self.n_chunks, self.chunk, h, width]).permute([0, 3, 1, 2, 4])
-    }
-
-    /// The opposite of `split`.
-    fn join(&self, x: &Tensor) -> Tensor {
-        let [b, h, _, _, width] = sizes(x);
-        let flat = x.permute([0, 2, 3, 1, 4]).reshape([b, -1, h, width]);
-        flat.narrow(1, 0, self.time) // [B, T, H, V]
-    }
-
-    /// The states before each chunk and after the last, `[B, H, N+1, K, V]`.
-    fn states(&self, k: &Tensor, v: &Tensor, initial: Option<&Tensor>) -> Tensor {
-        let faded = if self.fades { k * &self.to_end } else { k.shallow_clone() };
-        let added = faded.transpose(-1, -2).matmul(v); // [B, H, N, K, V]
-        let [b, h, n, key, value] = sizes(&added);
-        let (sources, carry) = match initial {
-            Some(state) => {
-                (Tensor::cat(&[&state.unsqueeze(2), &added], 2), self.carry.shallow_clone())
+        let read = starts.empty_like();
+        for head in 0..h {
+            let q = self.faded_from_start(self.chunks(&q, head), head);
+            let d_output = self.chunks(&d_output, head);
+            multiply_into(&Self::head_states(&read, head), &q.transpose(1, 2), &d_output);
+        }
+        let (ends, d_initial) = state_gradients(&read, &self.fades, given.gradients[1].as_ref());
+        let gradients = [&q, &k, &v].map(Tensor::empty_like);
+        for head in 0..h {
+            let [q, k, v, d_output] = [&q, &k, &v, &d_output].map(|x| self.chunks(x, head));
+            let start = Self::head_states(starts, head).transpose(1, 2);
+            let end = Self::head_states(&ends, head);
+            let d_scores = self.faded_products(&d_output, &v, head);
+            let scores = self.faded_products(&q, &k, head);
+            let mut dq = self.faded_from_start(d_output.bmm(&start), head);
+            let mut dk = self.faded_to_end(v.bmm(&end.transpose(1, 2)), head);
+            let mut dv = self.faded_to_end(k.bmm(&end), head);
+            dq = dq.baddbmm_(&d_scores, &k);
+            dk = dk.baddbmm_(&d_scores.transpose(1, 2), &q);
+            dv = dv.baddbmm_(&scores.transpose(1, 2), &d_output);
+            for (gradient, found) in gradients.iter().zip([dq, dk, dv]) {
+                gradient.select(HEADS, head).copy_(&found.view([b, t, -1]));
             }
-            None => (added, self.carry.narrow(2, 1, n)),
-        };
-        carry.matmul(&sources.reshape([b, h, -1, key * value])).view([b, h, n + 1, key, value])
-    }
-
-    fn inside_chunks(&self, q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
-        let scores = q.matmul(&k.transpose(-1, -2)) * &self.inside; // [B, H, N, C, C]
-        scores.matmul(v) // [B, H, N, C, V]
-    }
-
-    fn between_chunks(&self, q: &Tensor, states: &Tensor) -> Tensor {
-        let read = q.matmul(&states.narrow(2, 0, self.n_chunks)); // [B, H, N, C, V]
-        if self.fades { read * &self.from_start } else { read }
+        }
+        let mut found: Vec<_> =
+            gradients.iter().map(|x| Some(x.narrow(TIME, 0, self.time))).collect();
+        if given.wanted.len() > found.len() {
+            found.push(Some(d_initial));
+        }
+        found
     }
 }
 
+/// Dimensions of `[B, T, H, X]`.
+const TIME: i64 = 1;
+const HEADS: i64 = 2;
+
 /// The outputs from a state of zeros: q, k `[B, T, H, K]`, v `[B, T, H, V]` to `[B, T, H, V]`.
 pub fn decay_attention(q: &Tensor, k: &Tensor, v: &Tensor, table: &DecayTable) -> Tensor {
-    let (q, k, v) =
-        (table.split(q).contiguous(), table.split(k).contiguous(), table.split(v).contiguous());
-    let mut output = table.inside_chunks(&q, &k, &v);
-    if table.n_chunks > 1 {
-        output += table.between_chunks(&q, &table.states(&k, &v, None));
-    }
-    table.join(&output)
+    attention([q, k, v], table, None).0
 }
 
 /// The outputs and the state after the last token, from an initial state `[B, H, K, V]`.
@@ -137,10 +209,27 @@ pub fn decay_attention_with_state(
     table: &DecayTable,
     initial: &Tensor,
 ) -> (Tensor, Tensor) {
-    let (q, k, v) = (table.split(q), table.split(k), table.split(v));
-    let states = table.states(&k, &v, Some(initial));
-    let output = table.inside_chunks(&q, &k, &v) + table.between_chunks(&q, &states);
-    (table.join(&output), states.select(2, table.n_chunks))
+    attention([q, k, v], table, Some(initial))
+}
+
+fn attention(
+    [q, k, v]: [&Tensor; 3],
+    table: &DecayTable,
+    initial: Option<&Tensor>,
+) -> (Tensor, Tensor) {
+    let [output, last, starts] = tch::no_grad(|| table.forward([q, k, v], initial));
+    let inputs: Vec<&Tensor> = [q, k, v].into_iter().chain(initial).collect();
+    let forward = Forward {
+        name: "decay_attention",
+        inputs: &inputs,
+        outputs: &[&output, &last],
+        saved: &[q, k, v, &starts],
+    };
+    let table = table.share();
+    let mut made = custom_function(&forward, move |given| Ok(table.backward(given)))
+        .expect("the forward pass went through with these tensors");
+    let last = made.pop().expect("two outputs were given");
+    (made.pop().expect("two outputs were given"), last)
 }
 
 /// The naive twin: the recurrence over time; also returns the last state.
@@ -218,5 +307,16 @@ mod tests {
     fn a_decay_to_zero_stays_finite() {
         // λ^600 is e^−3000 here; dividing by it would give infinity.
         check(&[5.0, 1e-5], 601, 3, 4, 64);
+    }
+
+    #[test]
+    fn a_long_text_is_exact_from_no_decay_to_one_that_underflows_in_a_chunk() {
+        // e^−320 over a chunk of 64 in the first head, e^−0.0004 over the whole text in the last.
+        check(&[5.0, 0.84, 1e-7], 4096, 3, 2, CHUNK);
+    }
+
+    #[test]
+    fn wide_heads_and_shared_gradients_agree() {
+        check(&[0.25, 0.0039], 150, 128, 64, CHUNK);
     }
 }

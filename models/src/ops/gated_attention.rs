@@ -4,187 +4,322 @@
 //!
 //! Per head, with row vectors:  S_t = Diag(f_t) S_{t−1} + k_tᵀ v_t,  o_t = q_t S_t.
 //!
-//! Chunk form with a = log f ≤ 0 and the sums A_rs = Σ_{s<i≤r} a_i inside a chunk:
+//! Chunk form (linear-model study's notes, section 3.2) with the fades F_rs = Π_{s<i≤r} f_i of a
+//! chunk of m tokens r = 0 … m − 1, and the state S before it:
 //!
-//! - inside: o_r += Σ_{s≤r} (Σ_j q_rj k_sj e^{A_rsj}) v_s;
-//! - what a chunk adds: Σ_s (k_s ⊙ e^{A_Cs})ᵀ v_s, and it fades the state by e^{Σ a};
-//! - between chunks the same recurrence with chunks for tokens, solved by [`scan`].
+//! - scores P_rs = Σ_j q_rj k_sj F_rsj for s ≤ r, o_r = Σ_s P_rs v_s + (q_r ⊙ Π_{i≤r} f_i) S;
+//! - the state after it is Diag(Π f) S + Σ_s (k_s ⊙ F_{m−1,s})ᵀ v_s.
 //!
-//! Every exponent is a sum of non-positive numbers, made by a product with a matrix of zeros and
-//! ones: no e^{−A} that overflows, and no difference of two long sums that would lose digits.
+//! The scores are made by halves of halves (`halves`): log₂ m products with both exponents at most 0, where
+//! one product q e^{A} · k e^{−A} would overflow.
+//!
+//! Backwards (section 3.4): every fade of a query or key by x ⊙ F gives x ⊙ F ⊙ d(x ⊙ F) to the log of
+//! F, and those are added up over the f_i that F is made of, without the difference of long sums by
+//! which q ⊙ dq − k ⊙ dk would lose the digits of forget gates near 0. Saved are the inputs and the
+//! states before the chunks; all else is made again, for some chunks at a time.
+
+mod halves;
 
 use tch::{Device, Kind, Tensor};
+use torch_ext::{Backward, Forward, custom_function};
 
-use super::sizes;
-use super::table::constant;
+use self::halves::{Fades, Halves};
+use super::scan::{state_gradients, states};
+use super::{multiply_into, pad, sizes, slabs};
 
-/// Tokens of a chunk. The C² products per channel inside a chunk and the states of K·V per chunk
-/// cost about the same at 8 for heads of 8 to 64.
-pub const CHUNK: i64 = 8;
+/// Tokens of a chunk. Twice as many halve the states of K·V per chunk, and are one more level.
+pub const CHUNK: i64 = 64;
 
-/// Steps that [`scan`] takes in one piece; more are cut into blocks of half as many.
-const DENSE_STEPS: i64 = 32;
-const BLOCK: i64 = DENSE_STEPS / 2;
-
-/// Matrices of zeros and ones that make sums of neighbouring steps.
-#[derive(Debug)]
-struct Sums {
-    steps: i64,
-    /// Row (r, s): ones where s < i ≤ r. `[n·n, n]`.
-    between: Tensor,
-    /// Row r: ones where i ≤ r. `[n, n]`.
-    up_to: Tensor,
-    /// One where s ≤ r. `[n, n]`.
-    causal: Tensor,
-}
-
-impl Sums {
-    fn new(steps: i64, kind: Kind, device: Device) -> Self {
-        let table = |shape: &[i64], is_one: &dyn Fn(i64) -> bool| {
-            let entries: i64 = shape.iter().product();
-            let values: Vec<f64> = (0..entries).map(|at| f64::from(u8::from(is_one(at)))).collect();
-            constant(&values, shape, kind, device)
-        };
-        let between = table(&[steps * steps, steps], &|at| {
-            let (r, s, i) = (at / steps / steps, at / steps % steps, at % steps);
-            s < i && i <= r
-        });
-        let lower = |at: i64| at % steps <= at / steps;
-        let up_to = table(&[steps, steps], &lower);
-        Self { steps, between, causal: up_to.shallow_clone(), up_to }
-    }
-}
-
-/// The constants for one length, chunk length, element type and device.
-#[derive(Debug)]
+/// How texts of one length are cut.
+#[derive(Debug, Clone, Copy)]
 pub struct GateTable {
     time: i64,
+    chunk: i64,
     n_chunks: i64,
-    inside: Sums,
-    /// One for each level of [`scan`], from chunks upwards.
-    levels: Vec<Sums>,
 }
 
 impl GateTable {
-    /// Tables for texts of `time` tokens in chunks of about `chunk`, evened out.
-    pub fn new(time: i64, chunk: i64, kind: Kind, device: Device) -> Self {
-        let n_chunks = (time + chunk - 1) / chunk;
-        let chunk = (time + n_chunks - 1) / n_chunks;
-        let mut levels = Vec::new();
-        let mut steps = n_chunks;
-        while steps > DENSE_STEPS {
-            levels.push(Sums::new(BLOCK, kind, device));
-            steps = (steps + BLOCK - 1) / BLOCK;
-        }
-        levels.push(Sums::new(steps, kind, device));
-        Self { time, n_chunks, inside: Sums::new(chunk, kind, device), levels }
+    /// The cut of texts of `time` tokens into chunks of about `chunk`: the next power of two, but no
+    /// longer than the text needs.
+    pub fn new(time: i64, chunk: i64, _kind: Kind, _device: Device) -> Self {
+        let power_of_two = |x: i64| x.cast_unsigned().next_power_of_two().cast_signed();
+        let chunk = power_of_two(chunk.min(time));
+        Self { time, chunk, n_chunks: (time + chunk - 1) / chunk }
     }
 
-    /// `[B, T, H, X]` to `[C, B·N, H·X]`, zeros after the text: long rows for element-wise work.
-    fn split(&self, x: &Tensor) -> Tensor {
-        let [b, t, h, width] = sizes(x);
-        let chunk = self.inside.steps;
-        let padded = pad(&x.reshape([b, t, h * width]), self.n_chunks * chunk);
-        let chunks = padded.reshape([b * self.n_chunks, chunk, h * width]);
-        chunks.transpose(0, 1).contiguous()
+    /// `[B, T, H, X]` to `[B·N, C, H·X]`, zeros after the text: they write nothing and forget nothing.
+    fn rows(&self, x: &Tensor) -> Tensor {
+        let [b, _, h, width] = sizes(x);
+        let padded = pad(x, self.n_chunks * self.chunk).contiguous();
+        padded.view([b * self.n_chunks, self.chunk, h * width])
+    }
+
+    /// The opposite of `rows`.
+    fn text(&self, rows: &Tensor, like: &Tensor) -> Tensor {
+        let [b, _, h, width] = sizes(like);
+        rows.view([b, self.n_chunks * self.chunk, h, width]).narrow(1, 0, self.time)
+    }
+
+    /// First row and number of rows of each slab.
+    fn slabs(rows: &Tensor) -> impl Iterator<Item = (i64, i64)> {
+        let [n_rows, chunk, width] = sizes(rows);
+        slabs(n_rows, chunk * width, rows.device())
+    }
+
+    /// Outputs, last state and the states before each chunk.
+    fn forward(&self, inputs: [&Tensor; 4], initial: Option<&Tensor>) -> [Tensor; 3] {
+        let ([b, _, h, key], [_, _, _, value]) = (sizes(inputs[0]), sizes(inputs[2]));
+        let [q, k, v, log_forget] = inputs.map(|x| self.rows(x));
+        let (n, options) = (self.n_chunks, (q.kind(), q.device()));
+        let output = v.empty_like();
+        let faded_q = q.empty_like();
+        let added = Tensor::empty([h, b * n, key, value], options);
+        for (from, count) in Self::slabs(&q) {
+            let part = |x: &Tensor| x.narrow(0, from, count);
+            let [q, k, v] = [&q, &k, &v].map(part);
+            let scores = Scores::diagonal(&q, &k, h);
+            let fades = halves::visit(&part(&log_forget), |half, middle| {
+                scores.set(half, &faded_halves(&q, &k, half, middle), h);
+            });
+            let faded_k = k * fades.to_end;
+            part(&faded_q).copy_(&(q * &fades.from_start));
+            for head in 0..h {
+                let (k, v) = (of_head(&faded_k, head, h), of_head(&v, head, h));
+                multiply_into(&part(&added.select(0, head)), &k.transpose(1, 2), &v);
+                of_head(&part(&output), head, h).copy_(&scores.head(head).bmm(&v));
+            }
+        }
+        let added = added.view([h, b, n, key, value]);
+        let (starts, last) = states(&added, &totals(&log_forget, b, h), initial);
+        for head in 0..h {
+            let start = starts.select(0, head).view([b * n, key, value]);
+            let mut output = of_head(&output, head, h);
+            output += of_head(&faded_q, head, h).bmm(&start);
+        }
+        [self.text(&output, inputs[2]), last, starts]
+    }
+
+    /// The gradients of q, k, v, log f and the initial state.
+    fn backward(&self, given: &Backward<'_>) -> Vec<Option<Tensor>> {
+        let [q, k, v, log_forget, starts] = given.saved else { unreachable!("five are saved") };
+        let ([b, _, h, key], [_, _, _, value]) = (sizes(q), sizes(v));
+        let n = self.n_chunks;
+        let d_output =
+            given.gradients[0].as_ref().map_or_else(|| v.zeros_like(), Tensor::shallow_clone);
+        let x = [q, k, v, log_forget, &d_output].map(|x| self.rows(x));
+        let read = Self::read(&x, h, value).view([h, b, n, key, value]);
+        let last = given.gradients[1].as_ref();
+        let (ends, d_initial) = state_gradients(&read, &totals(&x[3], b, h), last);
+        let flat = |states: &Tensor| states.view([h, b * n, key, value]);
+        let (starts, ends) = (flat(starts), flat(&ends));
+        let gradients = [q, k, v, log_forget].map(|like| (self.rows(like).empty_like(), like));
+        for (from, count) in Self::slabs(&x[0]) {
+            let part = |x: &Tensor| x.narrow(0, from, count);
+            let states = [&starts, &ends].map(|states| states.narrow(1, from, count));
+            let found = slab_gradients(&x.each_ref().map(part), &states, h);
+            for ((gradient, _), found) in gradients.iter().zip(found) {
+                part(gradient).copy_(&found);
+            }
+        }
+        let mut found: Vec<_> =
+            gradients.iter().map(|(gradient, like)| Some(self.text(gradient, like))).collect();
+        if given.wanted.len() > found.len() {
+            found.push(Some(d_initial));
+        }
+        found
+    }
+
+    /// What the chunks read of the gradients, `[H, B·N, K, V]`.
+    fn read(x: &[Tensor; 5], h: i64, value: i64) -> Tensor {
+        let [q, _, _, log_forget, d_output] = x;
+        let [rows, _, width] = sizes(q);
+        let read = Tensor::empty([h, rows, width / h, value], (q.kind(), q.device()));
+        for (from, count) in Self::slabs(q) {
+            let part = |x: &Tensor| x.narrow(0, from, count);
+            let Fades { from_start, .. } = halves::visit(&part(log_forget), |_, _| ());
+            let faded_q = part(q) * from_start;
+            for head in 0..h {
+                let q = of_head(&faded_q, head, h).transpose(1, 2);
+                let d_output = of_head(&part(d_output), head, h);
+                multiply_into(&part(&read.select(0, head)), &q, &d_output);
+            }
+        }
+        read
     }
 }
 
-/// `[B, n, …]` with zeros after the n-th step.
-fn pad(x: &Tensor, steps: i64) -> Tensor {
-    let missing = steps - x.size()[1];
-    if missing == 0 {
-        return x.shallow_clone();
+/// The gradients of q, k, v and log f of some chunks, from q, k, v, log f and the output's gradient,
+/// each `[R, C, H·X]`, and the states before and the states' gradients after, `[H, R, K, V]`.
+fn slab_gradients(x: &[Tensor; 5], states: &[Tensor; 2], h: i64) -> [Tensor; 4] {
+    let [q, k, v, log_forget, d_output] = x;
+    let [starts, ends] = states;
+    let scores = Scores::diagonal(q, k, h);
+    let d_scores = Scores::products(d_output, v, h);
+    let on_diagonal = d_scores.diagonal_by_token(q); // [R, C, H·K]
+    let (mut dq, mut dk) = (&on_diagonal * k, on_diagonal * q);
+    let mut middles = Vec::new();
+    let fades = halves::visit(log_forget, |half, middle| {
+        let faded = faded_halves(q, k, half, middle);
+        scores.set(half, &faded, h);
+        let d_faded = d_scores.spread(half, &faded, h);
+        let (d_halves, dk, dq) =
+            (Halves::of(&d_faded, half), Halves::of(&dk, half), Halves::of(&dq, half));
+        add_product(dk.first, &d_halves.first, &middle.first);
+        add_product(dq.second, &d_halves.second, &middle.second);
+        middles.push(faded * d_faded);
+    });
+    let (faded_q, faded_k) = (q * &fades.from_start, k * &fades.to_end);
+    let (d_faded_q, d_faded_k, dv) = (q.empty_like(), k.empty_like(), v.empty_like());
+    for head in 0..h {
+        let (start, end) = (starts.select(0, head), ends.select(0, head));
+        let [v, d_output] = [v, d_output].map(|x| of_head(x, head, h));
+        of_head(&d_faded_q, head, h).copy_(&d_output.bmm(&start.transpose(1, 2)));
+        of_head(&d_faded_k, head, h).copy_(&v.bmm(&end.transpose(1, 2)));
+        let mut of_values = scores.head(head).transpose(1, 2).bmm(&d_output);
+        of_values = of_values.baddbmm_(&of_head(&faded_k, head, h), &end);
+        of_head(&dv, head, h).copy_(&of_values);
     }
-    let mut padding = vec![0; 2 * (x.dim() - 1)];
-    padding[2 * (x.dim() - 2) + 1] = missing;
-    x.constant_pad_nd(padding)
+    dq = dq.addcmul_(&d_faded_q, &fades.from_start);
+    dk = dk.addcmul_(&d_faded_k, &fades.to_end);
+    // The whole chunk's fade is that from its start to its last token.
+    let from_start = faded_q * d_faded_q;
+    let [rows, chunk, width] = sizes(q);
+    let kept = (starts * ends).sum_dim_intlist(-1, false, None::<Kind>); // [H, R, K]
+    let kept = kept.transpose(0, 1).reshape([rows, width]);
+    let last = |x: &Tensor| x.select(1, chunk - 1);
+    add_product(last(&from_start), &kept, &last(&fades.from_start));
+    let d_log_forget = halves::gradient(from_start, &(faded_k * d_faded_k), &middles);
+    [dq, dk, dv, d_log_forget]
+}
+
+/// target += a ⊙ b, in place through a view.
+fn add_product(mut target: Tensor, a: &Tensor, b: &Tensor) {
+    drop(target.addcmul_(a, b));
+}
+
+/// Keys of first halves faded to the middle and queries of second halves faded from it, `[R, C, W]`.
+fn faded_halves(q: &Tensor, k: &Tensor, half: i64, middle: &Halves) -> Tensor {
+    let faded = q.empty_like();
+    let target = Halves::of(&faded, half);
+    drop(Halves::of(k, half).first.mul_out(&target.first, &middle.first));
+    drop(Halves::of(q, half).second.mul_out(&target.second, &middle.second));
+    faded
+}
+
+/// The channels of one head of `[…, H·X]`, in place.
+fn of_head(x: &Tensor, head: i64, heads: i64) -> Tensor {
+    let width = x.size().last().expect("the channels are a dimension") / heads;
+    x.narrow(-1, head * width, width)
+}
+
+/// The fades of whole chunks, `[H, B, N, K, 1]`, for log f `[B·N, C, H·K]`. By the sum of the logs:
+/// factors near 1 are rounded in the same direction, which would add up over a long text.
+fn totals(log_forget: &Tensor, b: i64, h: i64) -> Tensor {
+    let [rows, _, width] = sizes(log_forget);
+    let totals = log_forget.sum_dim_intlist(1, false, None::<Kind>).exp();
+    totals.view([b, rows / b, h, width / h]).permute([2, 0, 1, 3]).unsqueeze(-1)
+}
+
+/// Numbers for each pair of tokens of a chunk, `[H, R, C, C]`: row of the query, column of the key.
+struct Scores(Tensor);
+
+impl Scores {
+    /// Zeros but for the pairs of a token with itself, which nothing fades.
+    fn diagonal(q: &Tensor, k: &Tensor, h: i64) -> Self {
+        let [rows, chunk, width] = sizes(q);
+        let scores = Tensor::zeros([h, rows, chunk, chunk], (q.kind(), q.device()));
+        let own = (q * k).view([rows, chunk, h, width / h]);
+        let own = own.sum_dim_intlist(-1, false, None::<Kind>).permute([2, 0, 1]);
+        scores.diagonal(0, -2, -1).copy_(&own);
+        Self(scores)
+    }
+
+    /// a_r · b_s for all pairs; those with s > r are never read.
+    fn products(a: &Tensor, b: &Tensor, h: i64) -> Self {
+        let [rows, chunk, _] = sizes(a);
+        let scores = Tensor::empty([h, rows, chunk, chunk], (a.kind(), a.device()));
+        for head in 0..h {
+            let (a, b) = (of_head(a, head, h), of_head(b, head, h));
+            multiply_into(&scores.select(0, head), &a, &b.transpose(1, 2));
+        }
+        Self(scores)
+    }
+
+    fn head(&self, head: i64) -> Tensor {
+        self.0.select(0, head)
+    }
+
+    /// The diagonal for every channel of its head, `[R, C, H·K]`, the shape of `like`.
+    fn diagonal_by_token(&self, like: &Tensor) -> Tensor {
+        let [rows, chunk, width] = sizes(like);
+        let [h, _, _, _] = sizes(&self.0);
+        let own = self.0.diagonal(0, -2, -1).permute([1, 2, 0]).unsqueeze(-1); // [R, C, H, 1]
+        own.expand([rows, chunk, h, width / h], false).reshape([rows, chunk, width])
+    }
+
+    /// Queries of second halves with keys of first halves, a view `[H, R, M, h, h]`.
+    fn blocks(&self, half: i64) -> Tensor {
+        let [h, rows, chunk, _] = sizes(&self.0);
+        let square = chunk * chunk;
+        let strides = [rows * square, square, 2 * half * (chunk + 1), chunk, 1];
+        self.0.as_strided([h, rows, chunk / (2 * half), half, half], strides, half * chunk)
+    }
+
+    /// Fills the blocks of one size from the faded queries and keys.
+    fn set(&self, half: i64, faded: &Tensor, h: i64) {
+        let mut blocks = self.blocks(half);
+        let found = Tensor::empty(blocks.size(), (faded.kind(), faded.device()));
+        for head in 0..h {
+            let [k, q] = half_matrices(faded, half, head, h);
+            let target = found.select(0, head).view([-1, half, half]);
+            multiply_into(&target, &q, &k.transpose(1, 2));
+        }
+        blocks.copy_(&found);
+    }
+
+    /// The gradients of the faded queries and keys, where these are those of the blocks.
+    fn spread(&self, half: i64, faded: &Tensor, h: i64) -> Tensor {
+        let d_faded = faded.empty_like();
+        let blocks = self.blocks(half).contiguous();
+        for head in 0..h {
+            let [k, q] = half_matrices(faded, half, head, h);
+            let [mut dk, mut dq] = half_matrices(&d_faded, half, head, h);
+            let blocks = blocks.select(0, head).view([-1, half, half]);
+            dq.copy_(&blocks.bmm(&k));
+            dk.copy_(&blocks.transpose(1, 2).bmm(&q));
+        }
+        d_faded
+    }
+}
+
+/// First and second halves of one head, `[R·M, h, K]` each, in place.
+fn half_matrices(x: &Tensor, half: i64, head: i64, heads: i64) -> [Tensor; 2] {
+    let [rows, chunk, width] = sizes(x);
+    let blocks = x.view([rows * chunk / (2 * half), 2, half, width]);
+    [0, 1].map(|side| of_head(&blocks.select(1, side), head, heads))
 }
 
 /// The outputs `[B, T, H, V]` and the state after the last token `[B, H, K, V]`, for q, k and
 /// log_forget `[B, T, H, K]`, v `[B, T, H, V]` and an initial state (zeros if none).
 pub fn gated_attention(
-    [q, k, v, log_forget]: [&Tensor; 4],
+    inputs: [&Tensor; 4],
     table: &GateTable,
     initial: Option<&Tensor>,
 ) -> (Tensor, Tensor) {
-    let [b, _, h, key] = sizes(q);
-    let [_, _, _, value] = sizes(v);
-    let (chunk, n) = (table.inside.steps, table.n_chunks);
-    let rows = b * n;
-    let heads = |x: &Tensor, width: i64| x.view([chunk, rows, h, width]).permute([1, 2, 0, 3]);
-    let (q, k, a) = (table.split(q), table.split(k), table.split(log_forget)); // [C, B·N, H·K]
-    let v = heads(&table.split(v), value).contiguous(); // [B·N, H, C, V]
-
-    let flat = a.view([chunk, -1]);
-    let fade = table.inside.between.matmul(&flat).exp().view([chunk, chunk, rows, h * key]);
-    let scores = (q.unsqueeze(1) * &fade * k.unsqueeze(0)) // [C, C, B·N, H·K]
-        .view([chunk, chunk, rows, h, key])
-        .sum_dim_intlist(-1, false, None::<Kind>)
-        * table.inside.causal.view([chunk, chunk, 1, 1]); // [C, C, B·N, H]
-    let inside = scores.permute([2, 3, 0, 1]).matmul(&v); // [B·N, H, C, V]
-
-    let up_to = table.inside.up_to.matmul(&flat); // [C, B·N·H·K]
-    let to_end = k * fade.select(0, chunk - 1); // [C, B·N, H·K]
-    let added = heads(&to_end, key).transpose(-1, -2).matmul(&v).reshape([b, n, h * key, value]);
-    let total = up_to.select(0, chunk - 1).view([b, n, h * key]);
-    let state = initial.map(|state| state.reshape([b, h * key, value]));
-    let ends = scan(&total, &added, state.as_ref(), &table.levels); // [B, N, H·K, V]
-    let starts = starts(&ends, state.as_ref()).reshape([rows, h, key, value]);
-
-    let from_start = q * up_to.exp().view([chunk, rows, h * key]);
-    let output = inside + heads(&from_start, key).matmul(&starts); // [B·N, H, C, V]
-    let output = output.transpose(1, 2).reshape([b, n * chunk, h, value]);
-    let last = ends.select(1, n - 1).reshape([b, h, key, value]);
-    (output.narrow(1, 0, table.time), last)
-}
-
-/// The states after each step of S_i = Diag(e^{a_i}) S_{i−1} + U_i: a `[B, n, E]`, U `[B, n, E, V]`
-/// to `[B, n, E, V]`. Up to 32 steps are one batched product; more go by blocks, so that the work
-/// grows with n and not with n².
-fn scan(a: &Tensor, added: &Tensor, initial: Option<&Tensor>, levels: &[Sums]) -> Tensor {
-    let [b, n, width, value] = sizes(added);
-    let sums = &levels[0];
-    let Some(upper) = levels.get(1..).filter(|upper| !upper.is_empty()) else {
-        let ends = scan_dense(a, added, sums);
-        return match initial {
-            Some(state) => {
-                let fade = sums.up_to.matmul(a).exp().unsqueeze(-1); // [B, n, E, 1]
-                ends + fade * state.unsqueeze(1)
-            }
-            None => ends,
-        };
+    let [output, last, starts] = tch::no_grad(|| table.forward(inputs, initial));
+    let [q, k, v, log_forget] = inputs;
+    let inputs: Vec<&Tensor> = inputs.into_iter().chain(initial).collect();
+    let forward = Forward {
+        name: "gated_attention",
+        inputs: &inputs,
+        outputs: &[&output, &last],
+        saved: &[q, k, v, log_forget, &starts],
     };
-    let n_blocks = (n + BLOCK - 1) / BLOCK;
-    let a = pad(a, n_blocks * BLOCK).reshape([b * n_blocks, BLOCK, width]);
-    let added = pad(added, n_blocks * BLOCK).reshape([b * n_blocks, BLOCK, width, value]);
-    let within = scan_dense(&a, &added, sums); // [B·M, n, E, V]
-    let up_to = sums.up_to.matmul(&a); // [B·M, n, E]
-    let block_total = up_to.select(1, BLOCK - 1).reshape([b, n_blocks, width]);
-    let block_added = within.select(1, BLOCK - 1).reshape([b, n_blocks, width, value]);
-    let block_ends = scan(&block_total, &block_added, initial, upper);
-    let before = starts(&block_ends, initial).reshape([b * n_blocks, 1, width, value]);
-    let ends = within + up_to.exp().unsqueeze(-1) * before;
-    ends.reshape([b, n_blocks * BLOCK, width, value]).narrow(1, 0, n)
-}
-
-/// The states after each step from zeros, as one product per channel.
-fn scan_dense(a: &Tensor, added: &Tensor, sums: &Sums) -> Tensor {
-    let [b, n, width, value] = sizes(added);
-    let a = a.transpose(1, 2).reshape([b * width, n]);
-    let fade = a.matmul(&sums.between.transpose(0, 1)).exp().view([-1, n, n]) * &sums.causal;
-    let by_channel = added.transpose(1, 2).reshape([b * width, n, value]);
-    fade.bmm(&by_channel).view([b, width, n, value]).transpose(1, 2) // [B, n, E, V]
-}
-
-/// The states before each step, from those after each step.
-fn starts(ends: &Tensor, initial: Option<&Tensor>) -> Tensor {
-    let [_, n, _, _] = sizes(ends);
-    let first = match initial {
-        Some(state) => state.unsqueeze(1),
-        None => ends.narrow(1, 0, 1).zeros_like(),
-    };
-    Tensor::cat(&[first, ends.narrow(1, 0, n - 1)], 1)
+    let table = *table;
+    let mut made = custom_function(&forward, move |given| Ok(table.backward(given)))
+        .expect("the forward pass went through with these tensors");
+    let last = made.pop().expect("two outputs were given");
+    (made.pop().expect("two outputs were given"), last)
 }
 
 /// The naive twin: the recurrence over time.
@@ -249,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn many_chunks_go_through_two_and_three_levels_of_the_scan() {
+    fn many_chunks_agree_with_the_recurrence_too() {
         check(301, 2, 3, 2, 8, 1.0);
         check(530, 1, 2, 3, 1, 1.0);
     }
@@ -260,5 +395,70 @@ mod tests {
         for time in [70, 301] {
             check(time, 2, 4, 3, 8, 4.0);
         }
+    }
+
+    /// Compares outputs, last state and gradients for given gates, with k = 1 − f.
+    fn check_gates(log_forget: &Tensor) {
+        let [b, time, heads, key] = sizes(log_forget);
+        let k = -log_forget.expm1();
+        let (q, v) = (random(&[b, time, heads, key], 1), random(&[b, time, heads, 3], 3));
+        let state = random(&[b, heads, key, 3], 5);
+        let chunked = |x: &[Tensor]| {
+            let table = GateTable::new(time, CHUNK, x[0].kind(), x[0].device());
+            let (o, s) = gated_attention([&x[0], &x[1], &x[2], &x[3]], &table, Some(&x[4]));
+            vec![o, s]
+        };
+        assert_same_with_gradients(&[&q, &k, &v, log_forget, &state], chunked, |x| {
+            let (o, s) = naive([&x[0], &x[1], &x[2], &x[3]], Some(&x[4]));
+            vec![o, s]
+        });
+    }
+
+    #[test]
+    fn a_long_text_with_gates_near_zero_is_exact() {
+        // Between e^−55 and e^−0.0003, mixed: any fade over a chunk underflows float32 for most.
+        check_gates(&(-(random(&[1, 4096, 2, 4], 7) * 3.0).exp().clamp(3e-4, 55.0)));
+    }
+
+    #[test]
+    fn a_long_text_whose_gates_rest_at_their_bound_is_exact() {
+        // From a bound of 0.01, which is e^−295 over a chunk, to one that keeps the whole text.
+        let bounds = Tensor::from_slice(&[0.01, 0.5, 0.97, 0.999_999]).log();
+        check_gates(&bounds.view([1, 1, 1, 4]).expand([1, 4096, 1, 4], false).contiguous());
+    }
+
+    #[test]
+    fn the_gradient_of_a_gate_near_zero_is_near_zero_in_float32() {
+        // Aim: what f = e^−40 lets through does not count, so the gradient of log f is of its size;
+        // q ⊙ dq − k ⊙ dk would leave rounding of 1e-7 of the largest. Method: every third gate.
+        let time = 257;
+        let shape = [1, time, 2, 4];
+        let closed = Tensor::arange(time, (Kind::Float, Device::Cpu)).remainder(3).eq(0);
+        let closed = closed.view([1, time, 1, 1]).expand(shape, false);
+        let input = |seed| random(&shape, seed).to_kind(Kind::Float);
+        let a = (-input(4).exp()).masked_fill(&closed, -40.0).set_requires_grad(true);
+        let table = GateTable::new(time, CHUNK, Kind::Float, Device::Cpu);
+        let (output, _) = gated_attention([&input(1), &input(2), &input(3), &a], &table, None);
+        (output * input(5)).sum(Kind::Float).backward();
+        let largest = |x: Tensor| x.abs().max().double_value(&[]);
+        let open = largest(a.grad().masked_fill(&closed, 0.0));
+        let near_zero = largest(a.grad().masked_fill(&closed.logical_not(), 0.0));
+        assert!(open > 0.1, "{open}");
+        assert!(near_zero < 1e-14 * open, "{near_zero} beside {open}");
+    }
+
+    #[test]
+    fn only_some_inputs_may_want_gradients() {
+        let input = |seed| random(&[2, 70, 2, 4], seed);
+        let a = -input(4).exp();
+        let table = GateTable::new(70, CHUNK, Kind::Double, Device::Cpu);
+        let gradient = |of_all: bool| {
+            let v = input(3).set_requires_grad(true);
+            let q = input(1).set_requires_grad(of_all);
+            let (output, _) = gated_attention([&q, &input(2), &v, &a], &table, None);
+            output.square().sum(Kind::Double).backward();
+            v.grad()
+        };
+        assert_eq!((gradient(true) - gradient(false)).abs().max().double_value(&[]), 0.0);
     }
 }

@@ -4,8 +4,8 @@
 
 use tch::{Kind, Tensor};
 
-/// Precision of the products with weight matrices. Weights are float32 in both; norms, states,
-/// decays, scores and the loss stay in float32.
+/// Precision of the products with weight matrices and of those inside softmax attention. Weights are
+/// float32 in both; norms, states, decays, softmax and the loss stay in float32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum MatmulPrecision {
     /// Float32 throughout.
@@ -13,6 +13,16 @@ pub enum MatmulPrecision {
     Fp32,
     /// Input and weight rounded to bfloat16 for the product, the result returned to float32.
     Bf16,
+}
+
+impl MatmulPrecision {
+    /// A factor of a product, rounded as the precision says.
+    pub(crate) fn operand(self, x: &Tensor) -> Tensor {
+        match self {
+            Self::Fp32 => x.shallow_clone(),
+            Self::Bf16 => x.to_kind(Kind::BFloat16),
+        }
+    }
 }
 
 /// y = x · Wᵀ with W `[out, in]`.
@@ -27,14 +37,14 @@ impl Linear {
         Self { weight }
     }
 
+    /// W `[out, in]`.
+    pub fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+
     /// x `[…, in]` to `[…, out]`.
     pub fn forward(&self, x: &Tensor, precision: MatmulPrecision) -> Tensor {
-        match precision {
-            MatmulPrecision::Fp32 => x.linear(&self.weight, None::<&Tensor>),
-            MatmulPrecision::Bf16 => x
-                .to_kind(Kind::BFloat16)
-                .linear(&self.weight.to_kind(Kind::BFloat16), None::<&Tensor>)
-                .to_kind(x.kind()),
-        }
+        let weight = precision.operand(&self.weight);
+        precision.operand(x).linear(&weight, None::<&Tensor>).to_kind(x.kind())
     }
 }

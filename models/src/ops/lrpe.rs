@@ -3,6 +3,8 @@
 //! It does not know about attention. The product of two such vectors weighs each channel with
 //! cos(θ(t − s)) (TransNormerLLM, arXiv 2405.17381, LRPE-d).
 
+use std::ops::Range;
+
 use tch::{Kind, Tensor};
 
 use super::sizes;
@@ -30,24 +32,31 @@ impl Lrpe {
 
     /// x `[B, T, H, K]` to `[B, T, H, 2·K]`.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        let [_, _, h, k] = sizes(x);
-        let key = Key::of(x, 0);
-        let build = || build(key, h, k);
-        self.tables.with(key, build, |(cos, sin)| Tensor::cat(&[x * cos, x * sin], -1))
+        let [_, t, _, _] = sizes(x);
+        let build = || build(x, 0..t);
+        self.tables.with(Key::of(x, 0), build, |(cos, sin)| Tensor::cat(&[x * cos, x * sin], -1))
     }
 }
 
-fn build(key: Key, heads: i64, head_width: i64) -> (Tensor, Tensor) {
+/// [`Lrpe::forward`] where the first token is not the text's first but stands at `position`.
+pub fn lrpe_at(x: &Tensor, position: i64) -> Tensor {
+    let [_, t, _, _] = sizes(x);
+    let (cos, sin) = build(x, position..position + t);
+    Tensor::cat(&[x * cos, x * sin], -1)
+}
+
+fn build(x: &Tensor, positions: Range<i64>) -> (Tensor, Tensor) {
+    let [_, t, heads, head_width] = sizes(x);
     let mut angles = Vec::new();
-    for position in 0..key.time {
+    for position in positions {
         for head in 0..heads {
             for channel in 0..head_width {
                 angles.push(position as f64 * theta(head, channel, heads, head_width));
             }
         }
     }
-    let angles = constant(&angles, &[key.time, heads, head_width], Kind::Double, key.device);
-    (angles.cos().to_kind(key.kind), angles.sin().to_kind(key.kind))
+    let angles = constant(&angles, &[t, heads, head_width], Kind::Double, x.device());
+    (angles.cos().to_kind(x.kind()), angles.sin().to_kind(x.kind()))
 }
 
 /// The naive twin: position by position.
@@ -81,6 +90,13 @@ mod tests {
                 |inputs| vec![naive(&inputs[0])],
             );
         }
+    }
+
+    #[test]
+    fn a_text_that_is_cut_is_encoded_like_the_whole() {
+        let x = random(&[2, 13, 3, 5], 3);
+        let later = lrpe_at(&x.narrow(1, 4, 9), 4);
+        assert_eq!(later, Lrpe::new().forward(&x).narrow(1, 4, 9));
     }
 
     #[test]

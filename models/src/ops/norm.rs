@@ -4,15 +4,86 @@
 
 use domain::model::{self, ModelConfig};
 use tch::{Kind, Tensor};
+use torch_ext::{Backward, Forward, custom_function};
 
+use super::{sizes, slabs};
 use crate::ModelsError;
 use crate::parameters::{Init, Path};
 
 /// x / sqrt(mean(x²) + eps) over the last dimension, without parameters.
 pub fn srmsnorm(x: &Tensor, eps: f64) -> Tensor {
+    rms(x, None, eps)
+}
+
+/// x / sqrt(mean(x²) + eps) · w over the last dimension.
+pub fn rmsnorm(x: &Tensor, weight: &Tensor, eps: f64) -> Tensor {
+    rms(x, Some(weight), eps)
+}
+
+/// Both, as one function of the graph that saves x and one number for each row.
+fn rms(x: &Tensor, weight: Option<&Tensor>, eps: f64) -> Tensor {
+    let width = *x.size().last().expect("a norm is over a dimension");
+    let rows = widen(x).reshape([-1, width]);
+    let (output, scale) = tch::no_grad(|| rms_forward(&rows, weight, eps));
+    let inputs: Vec<&Tensor> = [&rows].into_iter().chain(weight).collect();
+    let saved: Vec<&Tensor> = [&rows, &scale].into_iter().chain(weight).collect();
+    let forward = Forward { name: "rms_norm", inputs: &inputs, outputs: &[&output], saved: &saved };
+    let mut made = custom_function(&forward, |given| Ok(rms_backward(given)))
+        .expect("the forward pass went through with these tensors");
+    made.pop().expect("one output was given").view_as(x).to_kind(x.kind())
+}
+
+/// The normed rows `[R, E]` and r = 1 / sqrt(mean(x²) + eps), `[R, 1]`.
+fn rms_forward(x: &Tensor, weight: Option<&Tensor>, eps: f64) -> (Tensor, Tensor) {
+    let [rows, width] = sizes(x);
+    let output = x.empty_like();
+    let scale = x.new_empty([rows, 1], (x.kind(), x.device()));
+    for (from, count) in slabs(rows, width, x.device()) {
+        let part = |x: &Tensor| x.narrow(0, from, count);
+        let x = part(x);
+        let length = x.norm_scalaropt_dim(2, [-1], true);
+        part(&scale).copy_(&(length.square() / width as f64 + eps).rsqrt());
+        let mut normed = part(&output);
+        drop(x.mul_out(&normed, &part(&scale)));
+        if let Some(weight) = weight {
+            normed *= weight;
+        }
+    }
+    (output, scale)
+}
+
+/// With g = w ⊙ dy:  dx = r g − r³ mean(g ⊙ x) x,  dw = Σ r x ⊙ dy.
+fn rms_backward(given: &Backward<'_>) -> Vec<Option<Tensor>> {
+    let (x, scale, weight) = (&given.saved[0], &given.saved[1], given.saved.get(2));
+    let [rows, width] = sizes(x);
+    let dy = given.gradients[0].as_ref().expect("the only output has the gradient");
+    let dx = x.empty_like();
+    let mut d_weight = weight.map(Tensor::zeros_like);
+    for (from, count) in slabs(rows, width, x.device()) {
+        let part = |x: &Tensor| x.narrow(0, from, count);
+        let (x, dy, scale) = (part(x), part(dy), part(scale));
+        let product = &dy * &x;
+        let (g, share) = match weight {
+            Some(weight) => (&dy * weight, product.mv(weight).unsqueeze(1)),
+            None => (dy, product.sum_dim_intlist(-1, true, None::<Kind>)),
+        };
+        if let Some(d_weight) = &mut d_weight {
+            *d_weight += product.transpose(0, 1).mv(&scale.squeeze_dim(1));
+        }
+        let share = share * scale.pow_tensor_scalar(3) / -(width as f64);
+        let mut slot = part(&dx);
+        drop(g.mul_out(&slot, &scale));
+        drop(slot.addcmul_(&x, &share));
+    }
+    if weight.is_some() { vec![Some(dx), d_weight] } else { vec![Some(dx)] }
+}
+
+/// The naive twin of the two: as the contract writes it.
+pub fn naive(x: &Tensor, weight: Option<&Tensor>, eps: f64) -> Tensor {
     let wide = widen(x);
-    let scale = (wide.square().mean_dim(-1, true, None::<Kind>) + eps).rsqrt();
-    (wide * scale).to_kind(x.kind())
+    let normed = &wide / (wide.square().mean_dim(-1, true, None::<Kind>) + eps).sqrt();
+    let normed = normed.to_kind(x.kind());
+    weight.map_or_else(|| normed.shallow_clone(), |weight| &normed * weight)
 }
 
 fn widen(x: &Tensor) -> Tensor {
@@ -48,8 +119,45 @@ impl Norm {
             (weight, Some(bias)) => widen(x)
                 .layer_norm([self.width], weight.as_ref(), Some(bias), self.eps, false)
                 .to_kind(x.kind()),
-            (Some(weight), None) => srmsnorm(x, self.eps) * weight,
+            (Some(weight), None) => rmsnorm(x, weight, self.eps),
             (None, None) => srmsnorm(x, self.eps),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Device;
+
+    use super::*;
+    use crate::ops::testing::{assert_same_with_gradients, random, relative_error};
+
+    const EPS: f64 = 1e-6;
+
+    #[test]
+    fn the_fused_norm_and_the_formula_agree_with_and_without_weight() {
+        for shape in [&[1, 2][..], &[7, 5], &[2, 3, 12], &[1, 700, 129]] {
+            let (x, weight) = (random(shape, 1) * 5.0, random(&shape[shape.len() - 1..], 2));
+            assert_same_with_gradients(
+                &[&x],
+                |x| vec![srmsnorm(&x[0], EPS)],
+                |x| vec![naive(&x[0], None, EPS)],
+            );
+            assert_same_with_gradients(
+                &[&x, &weight],
+                |x| vec![rmsnorm(&x[0], &x[1], EPS)],
+                |x| vec![naive(&x[0], Some(&x[1]), EPS)],
+            );
+        }
+    }
+
+    #[test]
+    fn a_row_of_zeros_and_a_gradient_without_memory_of_its_own_are_fine() {
+        let x = Tensor::zeros([3, 4], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+        // The gradient of a sum is one number seen as many.
+        let loss = srmsnorm(&x, EPS).sum(Kind::Float);
+        loss.backward();
+        let expected = x.detach().to_kind(Kind::Double) + 1e3;
+        assert!(relative_error(&x.grad(), &expected) < 1e-6);
     }
 }

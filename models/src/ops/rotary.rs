@@ -2,8 +2,11 @@
 //!
 //! It does not know about attention.
 
+use std::ops::Range;
+
 use domain::model::Rope;
 use tch::{Kind, Tensor};
+use torch_ext::{Forward, custom_function};
 
 use super::sizes;
 use super::table::{Key, TableCache, constant};
@@ -38,29 +41,23 @@ impl Rotary {
 
     /// x `[B, T, H, K]`, the same shape back. For `half` the number of heads does not matter.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        let [b, t, h, k] = sizes(x);
-        let key = Key::of(x, h);
-        self.tables.with(
-            key,
-            || self.build(key, h, k),
-            |(cos, sin)| {
-                let (first, second, pair_dim) = match self.rope {
-                    Rope::Half => (x.narrow(-1, 0, k / 2), x.narrow(-1, k / 2, k / 2), -2),
-                    Rope::InterleavedFull => {
-                        let pairs = x.view([b, t, h, k / 2, 2]);
-                        (pairs.select(-1, 0), pairs.select(-1, 1), -1)
-                    }
-                };
-                let turned = [&first * cos - &second * sin, first * sin + second * cos];
-                Tensor::stack(&turned, pair_dim).reshape([b, t, h, k])
-            },
-        )
+        let [_, t, h, _] = sizes(x);
+        let build = || self.build(x, 0..t);
+        self.tables.with(Key::of(x, h), build, |(cos, sin)| turn(x, self.rope, cos, sin))
     }
 
-    fn build(&self, key: Key, heads: i64, head_width: i64) -> (Tensor, Tensor) {
+    /// The same where the first token is not the text's first but stands at `position`.
+    pub fn forward_at(&self, x: &Tensor, position: i64) -> Tensor {
+        let [_, t, _, _] = sizes(x);
+        let (cos, sin) = self.build(x, position..position + t);
+        turn(x, self.rope, &cos, &sin)
+    }
+
+    fn build(&self, x: &Tensor, positions: Range<i64>) -> (Tensor, Tensor) {
+        let [_, t, heads, head_width] = sizes(x);
         let rows = if self.rope == Rope::Half { 1 } else { heads };
         let mut angles = Vec::new();
-        for position in 0..key.time {
+        for position in positions {
             for head in 0..rows {
                 for pair in 0..head_width / 2 {
                     let angle = frequency(self.rope, self.base, heads, head_width, head, pair);
@@ -69,8 +66,45 @@ impl Rotary {
             }
         }
         // Cosine and sine in float64: float32 angles lose digits with the position.
-        let angles = constant(&angles, &[key.time, rows, head_width / 2], Kind::Double, key.device);
-        (angles.cos().to_kind(key.kind), angles.sin().to_kind(key.kind))
+        let angles = constant(&angles, &[t, rows, head_width / 2], Kind::Double, x.device());
+        (angles.cos().to_kind(x.kind()), angles.sin().to_kind(x.kind()))
+    }
+}
+
+/// x `[B, T, H, K]` with each pair (a, b) turned to (a cos α − b sin α, a sin α + b cos α). A rotation's
+/// gradient turns back, so nothing of x is saved.
+fn turn(x: &Tensor, rope: Rope, cos: &Tensor, sin: &Tensor) -> Tensor {
+    let output = tch::no_grad(|| turned(x, rope, cos, sin));
+    let forward = Forward { name: "rotary", inputs: &[x], outputs: &[&output], saved: &[cos, sin] };
+    let mut made = custom_function(&forward, move |given| {
+        let [cos, sin] = given.saved else { unreachable!("two tensors are saved") };
+        let gradient = given.gradients[0].as_ref().expect("the only output has the gradient");
+        Ok(vec![Some(turned(gradient, rope, cos, &-sin))])
+    })
+    .expect("the forward pass went through with these tensors");
+    made.pop().expect("one output was given")
+}
+
+fn turned(x: &Tensor, rope: Rope, cos: &Tensor, sin: &Tensor) -> Tensor {
+    let output = Tensor::empty(x.size(), (x.kind(), x.device()));
+    let (a, b) = pairs(&x.contiguous(), rope);
+    let (mut turned_a, mut turned_b) = pairs(&output, rope);
+    drop(a.mul_out(&turned_a, cos));
+    drop(turned_a.addcmul_(&b, &-sin));
+    drop(b.mul_out(&turned_b, cos));
+    drop(turned_b.addcmul_(&a, sin));
+    output
+}
+
+/// The first and second channels of the pairs, `[B, T, H, K/2]` each, in place.
+fn pairs(x: &Tensor, rope: Rope) -> (Tensor, Tensor) {
+    let [b, t, h, k] = sizes(x);
+    match rope {
+        Rope::Half => (x.narrow(-1, 0, k / 2), x.narrow(-1, k / 2, k / 2)),
+        Rope::InterleavedFull => {
+            let pairs = x.view([b, t, h, k / 2, 2]);
+            (pairs.select(-1, 0), pairs.select(-1, 1))
+        }
     }
 }
 
@@ -123,6 +157,16 @@ mod tests {
                     |inputs| vec![naive(&inputs[0], rope, 500.0)],
                 );
             }
+        }
+    }
+
+    #[test]
+    fn a_text_that_is_cut_turns_like_the_whole() {
+        for rope in [Rope::Half, Rope::InterleavedFull] {
+            let rotary = Rotary::new(rope, 500.0);
+            let x = random(&[2, 13, 3, 8], 11);
+            let later = rotary.forward_at(&x.narrow(1, 5, 8), 5);
+            assert_eq!(later, rotary.forward(&x).narrow(1, 5, 8));
         }
     }
 }

@@ -3,21 +3,30 @@
 //! It does not scale the embedding it is applied to.
 //!
 //! With e modes of decays λ_0 = 0 and λ_j = exp(−2^(−10(j−1)/max(e−2, 1))):
-//! u_t[c, j] = λ_j u_{t−1}[c, j] + x_t[c],  y_t[c] = Σ_j w[c, j] u_t[c, j]   (the contract).
 //!
-//! In chunks of C tokens it is one Toeplitz matrix per channel inside a chunk, and one number per
-//! channel and mode between chunks.
+//! ```text
+//! u_t[c, j] = λ_j u_{t−1}[c, j] + x_t[c],  y_t[c] = Σ_j w[c, j] u_t[c, j]   (the contract)
+//! ```
+//!
+//! In chunks of C tokens the filter is a Toeplitz matrix per channel inside a chunk, and one number
+//! per channel and mode between chunks, so it costs the same for each token of any text. A product of
+//! Fourier transforms would do without modes, and spread rounding from later tokens to earlier ones.
+//!
+//! Backwards, with dy: dx is the filter run from the right, `dw[c, j] = Σ_t dy_t[c] u_t[c, j]`. Saved are x and w;
+//! the modes' states are made again.
 
 use tch::{Device, Kind, Tensor};
+use torch_ext::{Backward, Forward, custom_function};
 
-use super::sizes;
+use super::scan::{state_gradients, states};
 use super::table::{Key, TableCache, constant};
+use super::{pad, sizes};
 
-/// Tokens of a chunk: the Toeplitz matrices have d·C² entries, which are made anew in each pass.
-const CHUNK: i64 = 32;
+/// Tokens of a chunk: the Toeplitz matrices have d·C² entries, the states d·e for each chunk.
+const CHUNK: i64 = 64;
 
 /// λ_j^power; power 0 is 1 also where λ is 0.
-fn mode_power(mode: i64, modes: i64, power: i64) -> f64 {
+pub(super) fn mode_power(mode: i64, modes: i64, power: i64) -> f64 {
     if power == 0 {
         return 1.0;
     }
@@ -31,17 +40,17 @@ fn mode_power(mode: i64, modes: i64, power: i64) -> f64 {
 /// Constant powers of the modes' decays.
 #[derive(Debug)]
 struct ModeTable {
+    time: i64,
     chunk: i64,
     n_chunks: i64,
     /// λ_j^{r−s} for r ≥ s, else 0, `[J, C·C]`.
     inside: Tensor,
-    /// λ_j^{r+1}, `[C, J]`.
+    /// λ_j^{r+1}, `[J, C]`.
     from_start: Tensor,
-    /// λ_j^{C−1−s}, `[J, C]`.
+    /// λ_j^{C−1−s}, `[C, J]`.
     to_end: Tensor,
-    /// λ_j^{C(c−1−i)} for i < c, else 0: chunk i's part in the state before chunk c, transposed:
-    /// `[J, N (i), N (c)]`.
-    carry: Tensor,
+    /// λ_j^C for each chunk, `[1, 1, N, J, 1]`.
+    fades: Tensor,
 }
 
 impl ModeTable {
@@ -59,34 +68,77 @@ impl ModeTable {
             constant(&values, &[rows, columns], kind, device)
         };
         let inside = table(modes, chunk * chunk, &|mode, at| (mode, at / chunk - at % chunk));
-        let from_start = table(chunk, modes, &|row, mode| (mode, row + 1));
-        let to_end = table(modes, chunk, &|mode, column| (mode, chunk - 1 - column));
-        let carry = table(modes, n_chunks * n_chunks, &|mode, at| {
-            (mode, chunk * (at % n_chunks - 1 - at / n_chunks))
-        });
-        let carry = carry.view([modes, n_chunks, n_chunks]);
-        Self { chunk, n_chunks, inside, from_start, to_end, carry }
+        let from_start = table(modes, chunk, &|mode, row| (mode, row + 1));
+        let to_end = table(chunk, modes, &|column, mode| (mode, chunk - 1 - column));
+        let fades = table(n_chunks, modes, &|_, mode| (mode, chunk));
+        let fades = fades.view([1, 1, n_chunks, modes, 1]);
+        Self { time, chunk, n_chunks, inside, from_start, to_end, fades }
+    }
+
+    /// The same table, sharing memory.
+    fn share(&self) -> Self {
+        Self {
+            inside: self.inside.shallow_clone(),
+            from_start: self.from_start.shallow_clone(),
+            to_end: self.to_end.shallow_clone(),
+            fades: self.fades.shallow_clone(),
+            ..*self
+        }
+    }
+
+    /// `[B, T, E]` to the chunks of each channel, `[E, B·N, C]`, zeros after the text.
+    fn split(&self, x: &Tensor) -> Tensor {
+        let [b, _, width] = sizes(x);
+        let padded = pad(x, self.n_chunks * self.chunk);
+        let by_channel = padded.reshape([-1, width]).transpose(0, 1).contiguous();
+        by_channel.view([width, b * self.n_chunks, self.chunk])
+    }
+
+    /// The opposite of `split`.
+    fn join(&self, x: &Tensor) -> Tensor {
+        let [width, rows, chunk] = sizes(x);
+        let by_token = x.view([width, rows * chunk]).transpose(0, 1).contiguous();
+        by_token.view([rows / self.n_chunks, -1, width]).narrow(1, 0, self.time)
+    }
+
+    /// Row r, column s of each channel's matrix: its filter at r − s. `[E, C, C]`.
+    fn matrices(&self, weight: &Tensor) -> Tensor {
+        let [width, _] = sizes(weight);
+        weight.matmul(&self.inside).view([width, self.chunk, self.chunk])
+    }
+
+    /// The modes before each chunk, `[E, B·N, J]`, for x `[E, B·N, C]`.
+    fn modes(&self, x: &Tensor) -> Tensor {
+        let [width, rows, _] = sizes(x);
+        let [_, _, _, modes, _] = sizes(&self.fades);
+        let added = x.matmul(&self.to_end).view([width, -1, self.n_chunks, modes, 1]);
+        states(&added, &self.fades, None).0.view([width, rows, modes])
     }
 
     /// x `[B, T, E]`, weight `[E, J]` to `[B, T, E]`.
-    fn apply(&self, x: &Tensor, weight: &Tensor) -> Tensor {
-        let [b, t, width] = sizes(x);
+    fn forward(&self, x: &Tensor, weight: &Tensor) -> Tensor {
+        let x = self.split(x);
+        let mut y = (self.modes(&x) * weight.unsqueeze(1)).matmul(&self.from_start);
+        y = y.baddbmm_(&x, &self.matrices(weight).transpose(1, 2));
+        self.join(&y)
+    }
+
+    /// The gradients of x and the weight.
+    fn backward(&self, given: &Backward<'_>) -> Vec<Option<Tensor>> {
+        let [x, weight] = given.saved else { unreachable!("two tensors are saved") };
+        let dy = given.gradients[0].as_ref().expect("the only output has the gradient");
+        let (x, dy) = (self.split(x), self.split(dy));
+        let [width, rows, _] = sizes(&x);
         let [_, modes] = sizes(weight);
-        let (chunk, n) = (self.chunk, self.n_chunks);
-        let padded = x.constant_pad_nd([0, 0, 0, n * chunk - t]);
-        let by_channel =
-            padded.view([b, n, chunk, width]).permute([3, 2, 0, 1]).reshape([width, chunk, b * n]); // [E, C, B·N]
-        let toeplitz = weight.matmul(&self.inside).view([width, chunk, chunk]);
-        let mut output = toeplitz.bmm(&by_channel);
-        if n > 1 {
-            let added = self.to_end.matmul(&by_channel); // [E, J, B·N]
-            let by_mode =
-                added.view([width, modes, b, n]).transpose(0, 1).reshape([modes, width * b, n]);
-            let before = by_mode.bmm(&self.carry).view([modes, width, b * n]).transpose(0, 1);
-            output += self.from_start.matmul(&(weight.unsqueeze(-1) * before));
-        }
-        let joined = output.view([width, chunk, b, n]).permute([2, 3, 1, 0]); // [B, N, C, E]
-        joined.reshape([b, n * chunk, width]).narrow(1, 0, t)
+        let d_read = dy.matmul(&self.from_start.transpose(0, 1)); // [E, B·N, J]
+        let of_matrices = dy.transpose(1, 2).bmm(&x).view([width, -1]); // [E, C·C]
+        let of_modes = (&d_read * self.modes(&x)).sum_dim_intlist(1, false, None::<Kind>);
+        let d_weight = of_modes + of_matrices.matmul(&self.inside.transpose(0, 1));
+        let read = (d_read * weight.unsqueeze(1)).view([width, -1, self.n_chunks, modes, 1]);
+        let ends = state_gradients(&read, &self.fades, None).0.view([width, rows, modes]);
+        let mut dx = ends.matmul(&self.to_end.transpose(0, 1));
+        dx = dx.baddbmm_(&dy, &self.matrices(weight));
+        vec![Some(self.join(&dx)), Some(d_weight)]
     }
 }
 
@@ -108,13 +160,24 @@ impl Toeplitz {
         let [_, modes] = sizes(&self.weight);
         let key = Key::of(x, chunk.unwrap_or(CHUNK));
         let build = || ModeTable::new(key.time, key.chunk, modes, key.kind, key.device);
-        self.tables.with(key, build, |table| table.apply(x, &self.weight))
+        self.tables.with(key, build, |table| apply(x, &self.weight, table))
     }
 
     /// The naive twin of `forward`.
     pub fn forward_naive(&self, x: &Tensor) -> Tensor {
         naive(x, &self.weight)
     }
+}
+
+fn apply(x: &Tensor, weight: &Tensor, table: &ModeTable) -> Tensor {
+    let output = tch::no_grad(|| table.forward(x, weight));
+    let inputs = [x, weight];
+    let forward =
+        Forward { name: "toeplitz", inputs: &inputs, outputs: &[&output], saved: &inputs };
+    let table = table.share();
+    let mut made = custom_function(&forward, move |given| Ok(table.backward(given)))
+        .expect("the forward pass went through with these tensors");
+    made.pop().expect("one output was given")
 }
 
 /// The naive twin: the recurrence over time.
@@ -140,7 +203,7 @@ mod tests {
     #[test]
     fn chunks_and_recurrence_agree_for_odd_lengths_and_any_number_of_modes() {
         for (time, modes, chunk) in
-            [(1, 3, None), (17, 1, Some(5)), (17, 2, Some(17)), (70, 3, None), (129, 8, None)]
+            [(1, 3, None), (17, 1, Some(5)), (17, 2, Some(17)), (70, 3, None), (4097, 8, None)]
         {
             let x = random(&[2, time, 6], 1);
             let weight = random(&[6, modes], 2);

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use domain::model::{FlopCount, FlopTerm, ModelConfig, TensorSpec};
 use serde::Serialize;
 
-use super::input;
+use super::{input, print};
 use crate::cli::DescribeArgs;
 
 /// The length of the published study's sequences, for which its FLOPs are printed. Only `llama`'s
@@ -87,9 +87,4 @@ fn table(description: &Description) -> String {
         lines.push(format!("  {name:<40} {shape:?}"));
     }
     lines.join("\n")
-}
-
-#[expect(clippy::print_stdout, reason = "data goes to standard output")]
-fn print(text: &str) {
-    println!("{text}");
 }

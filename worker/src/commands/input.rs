@@ -1,13 +1,17 @@
 //! The files that commands read, with errors that name the file.
 //!
-//! It builds no model.
+//! It runs no model.
 
 use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use domain::model::ModelConfig;
+use models::LanguageModel;
 use serde_json::{Map, Value};
+use tch::Device;
+
+use crate::checkpoint::{CONFIG_FILE, MODEL_FILE, tensors};
 
 /// A model's configuration from a file, or from standard input where the path is `-`.
 pub(super) fn config(path: &Path) -> Result<ModelConfig> {
@@ -16,6 +20,21 @@ pub(super) fn config(path: &Path) -> Result<ModelConfig> {
     let keys: Map<String, Value> =
         serde_json::from_str(&text).with_context(|| format!("`{name}` is no JSON object"))?;
     ModelConfig::from_map(&keys).with_context(|| format!("`{name}` is no configuration of a model"))
+}
+
+/// The model of a folder with its weights, on the CPU.
+pub(super) fn model(folder: &Path) -> Result<LanguageModel> {
+    let config = config(&folder.join(CONFIG_FILE))?;
+    let path = folder.join(MODEL_FILE);
+    let name = path.display();
+    let bytes = std::fs::read(&path).with_context(|| format!("could not read `{name}`"))?;
+    let weights =
+        tensors::from_bytes(&bytes).with_context(|| format!("`{name}` is no file of tensors"))?;
+    let mut model = LanguageModel::new(&config, Device::Cpu, 0)?;
+    model.load(&weights).with_context(|| {
+        format!("the weights in `{}` do not fit its configuration", folder.display())
+    })?;
+    Ok(model)
 }
 
 /// Rows of token ids, all of one length and below `vocab_size`: the ids row by row, and the length.

@@ -114,7 +114,7 @@ impl Bench {
                 seed: 3,
                 precision: Precision::Fp32,
                 optimizer: OptimizerSpec {
-                    learning_rate: 0.01,
+                    learning_rate: Some(0.01),
                     beta1: 0.9,
                     beta2: 0.95,
                     eps: 1e-8,

@@ -11,6 +11,7 @@ use std::time::Duration;
 use coordinator::FakeCoordinator;
 use domain::cell::Identity;
 use domain::ids::ContentHash;
+use domain::recipe::NUMERICS_VERSION;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use proto::v1::{self, assignment};
@@ -168,7 +169,7 @@ impl Scene {
 /// A cell of [`STEPS`] steps.
 pub(crate) fn cell_json() -> String {
     let config = json!({ "pretrain": {
-        "numerics_version": 1,
+        "numerics_version": NUMERICS_VERSION,
         "model": {
             "architecture": "llama", "vocab_size": 257, "d_model": 16, "n_layers": 1,
             "n_heads": 2, "ffn_hidden": 32,

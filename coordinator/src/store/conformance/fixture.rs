@@ -116,7 +116,7 @@ pub(in crate::store) fn is_ended(finished: &Finished) -> bool {
 }
 
 pub(in crate::store) fn placement(work: &WorkId, worker: &WorkerId) -> Placement {
-    Placement { work: work.clone(), worker: worker.clone(), has_changed_numerics: false }
+    Placement { work: work.clone(), worker: worker.clone() }
 }
 
 pub(in crate::store) fn source() -> Artifact {

@@ -71,13 +71,6 @@ RETURNING last_token",
         return Ok(None);
     }
     insert_attempt(tx, &granted).await?;
-    if placement.has_changed_numerics {
-        sqlx::query("UPDATE runs SET has_changed_numerics = 1 WHERE id = ?")
-            .bind(granted.work.as_str())
-            .execute(&mut tx.conn)
-            .await
-            .map_err(from_driver)?;
-    }
     Ok(Some(granted))
 }
 

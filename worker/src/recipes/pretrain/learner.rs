@@ -38,7 +38,7 @@ impl Learner {
             Precision::Bf16 => MatmulPrecision::Bf16,
         });
         let groups = model.decay_groups();
-        let lr = training.optimizer.learning_rate;
+        let lr = plan.cell.peak_learning_rate();
         let weight_decay = training.optimizer.weight_decay;
         let groups = vec![
             ParameterGroup { parameters: groups.decay, lr, weight_decay },
