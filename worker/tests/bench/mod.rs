@@ -240,8 +240,9 @@ impl Story {
 
     /// The start, if the attempt came so far.
     pub fn found_start(&self) -> Option<&v1::Started> {
-        let found = |event| if let Kind::Started(found) = event { Some(found) } else { None };
-        self.all(found).into_iter().next()
+        self.all(|event| if let Kind::Started(found) = event { Some(found) } else { None })
+            .into_iter()
+            .next()
     }
 
     pub fn evaluation(&self) -> &v1::EvaluationResult {
