@@ -111,7 +111,7 @@ fn a_run_that_goes_non_finite_ends_as_diverged_with_its_last_point() {
 fn a_study_may_let_a_run_pass_over_steps_that_are_not_finite() {
     let bench = Bench::new();
     let mut cell = bench.cell("llama", 50);
-    cell.training.optimizer.learning_rate = 1e30;
+    cell.training.optimizer.learning_rate = Some(1e30);
     cell.training.stability.non_finite = UnstableStep::Skip { at_most_in_a_row: 3 };
     let story = bench.attempt(bench.train(&cell, &[]), 1);
     // Weights that are not finite never recover: the fourth step in a row ends the run.
@@ -132,7 +132,7 @@ fn a_step_that_is_passed_over_changes_no_weight() {
         cell.training.stability.loss_spike =
             Some(LossSpikeSpec { above_nats, window_steps: 1, then });
         // A rate that lets the loss jump up.
-        cell.training.optimizer.learning_rate = 3.0;
+        cell.training.optimizer.learning_rate = Some(3.0);
         bench.attempt(bench.train(&cell, &[1]), 1)
     };
     let jumping = train_with(1e9, 3);
