@@ -38,6 +38,7 @@ fn compile(include: &std::path::Path) {
         // libtorch is compiled so, and some of its classes have further members without it.
         .define("NDEBUG", None)
         .file("cpp/autograd.cpp")
+        .file("cpp/device.cpp")
         .file("cpp/ext.cpp")
         .compile("gradus_torch_ext");
 }

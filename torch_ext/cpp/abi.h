@@ -1,4 +1,4 @@
-// Owns the conventions of the C ABI that `ext.cpp` and `autograd.cpp` offer.
+// Owns the conventions of the C ABI that the files beside it offer.
 //
 // A tensor crosses as `at::Tensor *`, which is what tch holds; a list as a pointer and a length.
 // Every function that can fail returns 0, or 1 with a text in `*error` that the caller releases with

@@ -1,8 +1,6 @@
 // Owns the C ABI over the parts of libtorch that tch lacks; `src/ffi.rs` declares the same functions.
 // Keeps no state of its own and frees nothing that it was given. The conventions are in `abi.h`.
 
-#include <dlfcn.h>
-
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -214,30 +212,34 @@ int gradus_set_generator_state(const at::Tensor *state, char **error) {
   });
 }
 
-// Switches autocast of CPU matrix products to bf16 on for this thread, and says what was before.
-int gradus_autocast_enter(bool *was_enabled, int8_t *was_dtype, char **error) {
+// Switches autocast of a device's matrix products to bf16 on for this thread, and says what was before.
+int gradus_autocast_enter(bool is_cuda, bool *was_enabled, int8_t *was_dtype, char **error) {
   return guarded(error, [&] {
-    *was_enabled = at::autocast::is_autocast_enabled(at::kCPU);
-    *was_dtype = static_cast<int8_t>(at::autocast::get_autocast_dtype(at::kCPU));
-    at::autocast::set_autocast_dtype(at::kCPU, at::kBFloat16);
-    at::autocast::set_autocast_enabled(at::kCPU, true);
+    const c10::DeviceType device = is_cuda ? at::kCUDA : at::kCPU;
+    *was_enabled = at::autocast::is_autocast_enabled(device);
+    *was_dtype = static_cast<int8_t>(at::autocast::get_autocast_dtype(device));
+    at::autocast::set_autocast_dtype(device, at::kBFloat16);
+    at::autocast::set_autocast_enabled(device, true);
     at::autocast::increment_nesting();
   });
 }
 
-int gradus_autocast_leave(bool was_enabled, int8_t was_dtype, char **error) {
+int gradus_autocast_leave(bool is_cuda, bool was_enabled, int8_t was_dtype, char **error) {
   return guarded(error, [&] {
+    const c10::DeviceType device = is_cuda ? at::kCUDA : at::kCPU;
     // The cached bf16 weights are stale as soon as the optimiser has stepped.
     if (at::autocast::decrement_nesting() == 0) {
       at::autocast::clear_cache();
     }
-    at::autocast::set_autocast_enabled(at::kCPU, was_enabled);
-    at::autocast::set_autocast_dtype(at::kCPU, static_cast<at::ScalarType>(was_dtype));
+    at::autocast::set_autocast_enabled(device, was_enabled);
+    at::autocast::set_autocast_dtype(device, static_cast<at::ScalarType>(was_dtype));
   });
 }
 
-int gradus_autocast_is_enabled(bool *is_enabled, char **error) {
-  return guarded(error, [&] { *is_enabled = at::autocast::is_autocast_enabled(at::kCPU); });
+int gradus_autocast_is_enabled(bool is_cuda, bool *is_enabled, char **error) {
+  return guarded(error, [&] {
+    *is_enabled = at::autocast::is_autocast_enabled(is_cuda ? at::kCUDA : at::kCPU);
+  });
 }
 
 // Until `gradus_operations` this thread's operations are written down, one recorder at a time.
@@ -260,16 +262,6 @@ int gradus_operations(char **out, char **error) {
     const auto ended = std::move(recorder);
     at::removeCallback(ended->handle);
     *out = strdup(ended->lines.c_str());
-  });
-}
-
-// Never closed again: the library registers kernels with libtorch when it is loaded.
-int gradus_open_library(const char *path, char **error) {
-  return guarded(error, [&] {
-    if (dlopen(path, RTLD_NOW | RTLD_GLOBAL) == nullptr) {
-      const char *reason = dlerror();
-      throw std::runtime_error(reason == nullptr ? "dlopen gave no reason" : reason);
-    }
   });
 }
 

@@ -63,4 +63,14 @@ pub enum TorchError {
         /// How many there are.
         n_groups: usize,
     },
+    /// A device that cannot do this.
+    #[error("could not {operation} on `{device:?}`; valid: {wanted}")]
+    Device {
+        /// What was asked for.
+        operation: &'static str,
+        /// The device.
+        device: tch::Device,
+        /// Which devices can.
+        wanted: &'static str,
+    },
 }

@@ -76,20 +76,90 @@ unsafe extern "C" {
     -> c_int;
     pub(crate) fn gradus_set_generator_state(state: Handle, error: *mut *mut c_char) -> c_int;
     pub(crate) fn gradus_autocast_enter(
+        is_cuda: bool,
         was_enabled: *mut bool,
         was_dtype: *mut i8,
         error: *mut *mut c_char,
     ) -> c_int;
     pub(crate) fn gradus_autocast_leave(
+        is_cuda: bool,
         was_enabled: bool,
         was_dtype: i8,
         error: *mut *mut c_char,
     ) -> c_int;
     pub(crate) fn gradus_autocast_is_enabled(
+        is_cuda: bool,
         is_enabled: *mut bool,
         error: *mut *mut c_char,
     ) -> c_int;
+    pub(crate) fn gradus_libtorch_file(out: *mut *mut c_char, error: *mut *mut c_char) -> c_int;
     pub(crate) fn gradus_open_library(path: *const c_char, error: *mut *mut c_char) -> c_int;
+    pub(crate) fn gradus_cuda_driver(
+        is_there: *mut bool,
+        version: *mut c_int,
+        n_devices: *mut c_int,
+        problem: *mut *mut c_char,
+        error: *mut *mut c_char,
+    ) -> c_int;
+    pub(crate) fn gradus_cuda_device(
+        index: c_int,
+        name: *mut *mut c_char,
+        memory_bytes: *mut u64,
+        major: *mut c_int,
+        minor: *mut c_int,
+        error: *mut *mut c_char,
+    ) -> c_int;
+    pub(crate) fn gradus_cuda_half(
+        is_taken: *mut bool,
+        runtime_version: *mut c_int,
+        n_devices: *mut c_int,
+        error: *mut *mut c_char,
+    ) -> c_int;
+    pub(crate) fn gradus_initialize_cuda(error: *mut *mut c_char) -> c_int;
+    pub(crate) fn gradus_exact_cuda_products(error: *mut *mut c_char) -> c_int;
+    pub(crate) fn gradus_device_memory(
+        index: c_int,
+        allocated_bytes: *mut i64,
+        allocated_peak_bytes: *mut i64,
+        reserved_bytes: *mut i64,
+        reserved_peak_bytes: *mut i64,
+        error: *mut *mut c_char,
+    ) -> c_int;
+    pub(crate) fn gradus_reset_peak_memory(index: c_int, error: *mut *mut c_char) -> c_int;
+    pub(crate) fn gradus_synchronize(index: c_int, error: *mut *mut c_char) -> c_int;
+    pub(crate) fn gradus_stream(index: c_int, id: *mut i64, error: *mut *mut c_char) -> c_int;
+    pub(crate) fn gradus_current_stream(
+        index: c_int,
+        id: *mut i64,
+        error: *mut *mut c_char,
+    ) -> c_int;
+    pub(crate) fn gradus_exchange_stream(
+        index: c_int,
+        id: i64,
+        previous: *mut i64,
+        error: *mut *mut c_char,
+    ) -> c_int;
+    pub(crate) fn gradus_event_record(
+        index: c_int,
+        stream: i64,
+        has_time: bool,
+        event: *mut *mut c_void,
+        error: *mut *mut c_char,
+    ) -> c_int;
+    pub(crate) fn gradus_event_block(
+        event: *const c_void,
+        index: c_int,
+        stream: i64,
+        error: *mut *mut c_char,
+    ) -> c_int;
+    pub(crate) fn gradus_event_wait(event: *const c_void, error: *mut *mut c_char) -> c_int;
+    pub(crate) fn gradus_event_elapsed(
+        from: *const c_void,
+        to: *const c_void,
+        milliseconds: *mut f64,
+        error: *mut *mut c_char,
+    ) -> c_int;
+    pub(crate) fn gradus_event_free(event: *mut c_void);
     pub(crate) fn gradus_is_recording(is_recording: *mut bool, error: *mut *mut c_char) -> c_int;
     pub(crate) fn gradus_custom_function(
         name: *const c_char,
@@ -129,7 +199,8 @@ pub(crate) fn call_for_text(
     Ok(take_text(text))
 }
 
-fn take_text(text: *mut c_char) -> String {
+/// A text that the C++ side gave away.
+pub(crate) fn take_text(text: *mut c_char) -> String {
     if text.is_null() {
         return "out of memory for the message".to_owned();
     }

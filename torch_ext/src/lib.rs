@@ -5,24 +5,33 @@
 
 mod autocast;
 mod autograd;
+mod build_id;
 mod cuda;
+mod device;
 mod error;
 mod ffi;
 mod fused_adamw;
 mod generator;
 mod gradient;
+mod host_copies;
 mod operations;
 mod runtime;
+mod stream;
 
 pub use autocast::Autocast;
 pub use autograd::{Backward, Forward, Gradients, custom_function, is_recording};
-pub use cuda::{CudaSupport, open_cuda};
+pub use cuda::{CUDA_LIBRARY, Cuda, CudaDevice, CudaVersion, NoCuda, libtorch_folder, open_cuda};
+pub use device::{
+    DeviceMemory, device_memory, reset_peak_memory, synchronize, use_exact_cuda_products,
+};
 pub use error::TorchError;
 pub use fused_adamw::{AdamWConfig, FusedAdamW, ParameterGroup};
 pub use generator::{generator_state, set_generator_state};
 pub use gradient::{clear_gradients, clip_gradient_norm, gradient_norm, scale_gradients};
+pub use host_copies::HostCopies;
 pub use operations::{Operation, record_operations};
 pub use runtime::{
     Threads, cpu_capability, libtorch_configuration, libtorch_version, set_inter_op_threads,
     set_intra_op_threads, threads, use_deterministic_algorithms, uses_deterministic_algorithms,
 };
+pub use stream::{Event, Stream};

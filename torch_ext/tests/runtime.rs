@@ -4,9 +4,9 @@
 
 use tch::{Device, Kind, Tensor};
 use torch_ext::{
-    CudaSupport, TorchError, cpu_capability, generator_state, libtorch_configuration,
-    libtorch_version, open_cuda, set_generator_state, set_inter_op_threads, set_intra_op_threads,
-    threads, use_deterministic_algorithms, uses_deterministic_algorithms,
+    TorchError, cpu_capability, generator_state, libtorch_configuration, libtorch_version,
+    set_generator_state, set_inter_op_threads, set_intra_op_threads, threads,
+    use_deterministic_algorithms, uses_deterministic_algorithms,
 };
 
 fn draws() -> Vec<f32> {
@@ -57,24 +57,4 @@ fn the_library_says_what_it_is() {
     assert_eq!(libtorch_version(), "2.11.0");
     assert!(!cpu_capability().unwrap().is_empty());
     assert!(libtorch_configuration().unwrap().contains("C++ Version"));
-}
-
-#[test]
-fn a_folder_without_cuda_says_so() {
-    let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    let CudaSupport::Unavailable { reason } = open_cuda(here) else {
-        panic!("there is no CUDA library among the sources");
-    };
-    assert!(reason.starts_with("there is no libtorch_cuda.so in `"), "{reason}");
-}
-
-#[test]
-fn a_file_that_is_no_library_says_so() {
-    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("no_cuda");
-    std::fs::create_dir_all(&folder).unwrap();
-    std::fs::write(folder.join("libtorch_cuda.so"), "not a library").unwrap();
-    let CudaSupport::Unavailable { reason } = open_cuda(&folder) else {
-        panic!("a text file was loaded");
-    };
-    assert!(reason.starts_with("libtorch refused to load its CUDA half: "), "{reason}");
 }
