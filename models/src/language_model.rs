@@ -165,6 +165,11 @@ impl LanguageModel {
         &self.config
     }
 
+    /// Where the parameters are, and the tokens must be.
+    pub fn device(&self) -> Device {
+        self.embedding.device()
+    }
+
     /// Chooses the precision of the products with weight matrices; parameters stay float32.
     pub fn set_precision(&mut self, precision: MatmulPrecision) {
         self.execution.precision = precision;

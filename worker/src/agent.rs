@@ -151,26 +151,31 @@ async fn next_stop(stop: &mut mpsc::Receiver<StopReason>) -> StopReason {
 
 /// What the machine and its trainers can do. Starts a trainer to ask it.
 async fn probe(config: &Config) -> Result<v1::Capabilities, AgentError> {
-    let command = trainer_command(config, None);
+    let command = trainer_command(config, None, 0);
     let (_trainer, said) = Trainer::start(&command).await.map_err(AgentError::NoTrainer)?;
     let machine = Machine::look();
     let is_named = !said.device_name.is_empty();
+    // A CUDA device's memory is known to the trainer alone.
+    let is_cpu = said.device_kind == "cpu";
     Ok(v1::Capabilities {
         device_name: if is_named { said.device_name } else { machine.cpu_name },
         threads_per_slot: config.threads_per_slot.get(),
-        memory_bytes: machine.memory_bytes,
+        memory_bytes: if is_cpu { machine.memory_bytes } else { said.memory_bytes },
         ..said
     })
 }
 
 /// How this worker starts its trainers.
-fn trainer_command(config: &Config, artifact_store: Option<String>) -> TrainerCommand {
+fn trainer_command(config: &Config, artifact_store: Option<String>, slot: usize) -> TrainerCommand {
     let n_threads = config.n_slots.get().saturating_mul(config.threads_per_slot.get());
     TrainerCommand {
         program: config.trainer.clone(),
         artifact_store,
         scratch: config.scratch.clone(),
         threads: config.threads_per_slot,
+        device: config.device,
+        libtorch: config.libtorch.clone(),
+        slot,
         is_oversubscribed: n_threads > crate::device::n_cores(),
     }
 }

@@ -13,6 +13,7 @@ use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use crate::cli::DeviceChoice;
 use crate::device;
 use crate::pipe::{self, MessageReader, PipeError};
 
@@ -50,6 +51,12 @@ pub struct TrainerCommand {
     pub scratch: PathBuf,
     /// Intra-op threads.
     pub threads: NonZeroU32,
+    /// What it may compute on.
+    pub device: DeviceChoice,
+    /// Folder with the CUDA half of libtorch, if it is not where the trainer's libtorch lies.
+    pub libtorch: Option<PathBuf>,
+    /// Which slot it serves.
+    pub slot: usize,
     /// Whether the machine has fewer cores than all slots' threads together.
     pub is_oversubscribed: bool,
 }
@@ -140,7 +147,11 @@ impl Trainer {
                     let message = "its first message was not `ready`".to_owned();
                     return Err(ChildError::NotReady { message });
                 }
-                FromChild::Line(line) => tracing::debug!(line, "trainer"),
+                // Why it computes on something else than its user would expect, for instance.
+                FromChild::Line(line) => match level_of(&line) {
+                    LogLevel::Info => tracing::debug!(line, "trainer"),
+                    LogLevel::Warn | LogLevel::Error => tracing::warn!(line, "trainer"),
+                },
                 FromChild::Gone(death) => {
                     return Err(ChildError::NotReady { message: death.brief() });
                 }
@@ -183,10 +194,15 @@ impl TrainerCommand {
             Some(uri) => process.args(["--artifact-store", uri]),
             None => process.arg("--probe"),
         };
+        if let Some(folder) = &self.libtorch {
+            process.arg("--libtorch").arg(folder);
+        }
         process
             .arg("--scratch")
             .arg(&self.scratch)
             .args(["--threads", &self.threads.to_string()])
+            .args(["--device", self.device.label()])
+            .args(["--slot", &self.slot.to_string()])
             .envs(self.environment())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -206,6 +222,9 @@ impl TrainerCommand {
             // The number of threads is part of a run's numerics.
             ("OMP_DYNAMIC", "FALSE".to_owned()),
             ("MKL_DYNAMIC", "FALSE".to_owned()),
+            // cuBLAS gives the same bits each time with a workspace of its own for each stream only;
+            // without one libtorch refuses products where determinism is asked for.
+            ("CUBLAS_WORKSPACE_CONFIG", ":4096:8".to_owned()),
         ];
         if self.is_oversubscribed {
             // A team that spins while it waits for a core it does not get is many times slower.

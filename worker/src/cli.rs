@@ -5,11 +5,11 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{ArgGroup, Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
+use crate::agent;
 use crate::config::Config;
-use crate::{agent, device};
 
 /// The program on a machine that carries out the assignments of a Gradus coordinator.
 #[derive(Debug, Parser)]
@@ -34,8 +34,34 @@ pub enum Command {
     Generate(GenerateArgs),
     /// Print a configuration's tensors, parameter counts and FLOP counts
     Describe(DescribeArgs),
-    /// Print what this machine offers
+    /// Print what this machine can compute on, and why there is no CUDA
     Devices(DevicesArgs),
+}
+
+/// The variable that names the folder with the CUDA half of libtorch, for all commands.
+pub const LIBTORCH_VARIABLE: &str = "GRADUS_LIBTORCH";
+
+/// What a trainer may compute on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum DeviceChoice {
+    /// CUDA where there is a device, else the CPU
+    #[default]
+    Auto,
+    /// The CPU; nothing of CUDA is loaded
+    Cpu,
+    /// CUDA; without a device nothing starts
+    Cuda,
+}
+
+impl DeviceChoice {
+    /// The text on the command line.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+        }
+    }
 }
 
 /// Arguments of `run`.
@@ -53,6 +79,12 @@ pub struct RunArgs {
     /// Intra-op threads of each slot; the machine's cores divided by the slots by default
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: Option<u32>,
+    /// What to compute on
+    #[arg(long, value_enum, default_value_t)]
+    pub device: DeviceChoice,
+    /// Folder with the CUDA half of libtorch; where this program's libtorch lies by default
+    #[arg(long, value_name = "DIR", env = LIBTORCH_VARIABLE)]
+    pub libtorch: Option<PathBuf>,
     /// Folder for files that may be lost
     #[arg(long, value_name = "DIR", default_value = ".gradus/scratch")]
     pub scratch: PathBuf,
@@ -90,6 +122,15 @@ pub struct TrainerArgs {
     /// Intra-op threads
     #[arg(long, default_value_t = 1)]
     pub threads: u32,
+    /// What to compute on
+    #[arg(long, value_enum, default_value_t)]
+    pub device: DeviceChoice,
+    /// Folder with the CUDA half of libtorch; where this program's libtorch lies by default
+    #[arg(long, value_name = "DIR", env = LIBTORCH_VARIABLE)]
+    pub libtorch: Option<PathBuf>,
+    /// Which of the agent's slots this is; they take the CUDA devices in turn
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub slot: u32,
 }
 
 /// Arguments of `forward`.
@@ -165,6 +206,9 @@ pub struct DescribeArgs {
 /// Arguments of `devices`.
 #[derive(Debug, Clone, Args)]
 pub struct DevicesArgs {
+    /// Folder with the CUDA half of libtorch; where this program's libtorch lies by default
+    #[arg(long, value_name = "DIR", env = LIBTORCH_VARIABLE)]
+    pub libtorch: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -177,7 +221,6 @@ pub fn main() -> ExitCode {
     start_log();
     match cli.command {
         Command::Run(args) => run(args),
-        Command::Devices(args) => device::print(args.json),
         command => compute(command),
     }
 }
@@ -218,7 +261,8 @@ fn compute(command: Command) -> ExitCode {
         Command::Forward(args) => crate::commands::forward(&args),
         Command::Generate(args) => crate::commands::generate(&args),
         Command::Describe(args) => crate::commands::describe(&args),
-        Command::Run(_) | Command::Devices(_) => ExitCode::FAILURE,
+        Command::Devices(args) => crate::commands::devices(&args),
+        Command::Run(_) => ExitCode::FAILURE,
     }
 }
 

@@ -7,7 +7,7 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::cli::RunArgs;
+use crate::cli::{DeviceChoice, RunArgs};
 use crate::device;
 
 /// What the agent needs to know.
@@ -21,6 +21,10 @@ pub struct Config {
     pub n_slots: NonZeroU32,
     /// Intra-op threads of each slot's trainer.
     pub threads_per_slot: NonZeroU32,
+    /// What the trainers may compute on.
+    pub device: DeviceChoice,
+    /// Folder with the CUDA half of libtorch, if it is not where the trainer's libtorch lies.
+    pub libtorch: Option<PathBuf>,
     /// Folder for files that may be lost; each slot has its own below it.
     pub scratch: PathBuf,
     /// The bearer token, if the coordinator asks for one.
@@ -98,6 +102,8 @@ impl Config {
                 .unwrap_or_else(|| format!("{}-{}", device::hostname(), std::process::id())),
             n_slots,
             threads_per_slot,
+            device: args.device,
+            libtorch: args.libtorch,
             scratch,
             token,
             trainer,

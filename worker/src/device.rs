@@ -1,10 +1,9 @@
 //! What this machine offers: cores, memory, names.
 //!
-//! It asks the operating system only; what libtorch sees is the trainer's to say.
+//! It asks the operating system only; what libtorch sees is `compute_device`'s to say.
 
 use std::num::NonZeroU32;
 use std::path::Path;
-use std::process::ExitCode;
 
 /// What a machine offers to its slots.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -76,19 +75,6 @@ pub fn n_memory_kills() -> u64 {
 /// How the cores are divided: at least one thread for each slot.
 pub fn threads_per_slot(n_cores: u32, n_slots: NonZeroU32) -> NonZeroU32 {
     NonZeroU32::new(n_cores / n_slots).unwrap_or(NonZeroU32::MIN)
-}
-
-/// Prints this machine, for `gradus-worker devices`.
-#[expect(clippy::print_stdout, reason = "data goes to standard output")]
-pub fn print(is_json: bool) -> ExitCode {
-    let machine = Machine::look();
-    if is_json {
-        println!("{}", serde_json::json!({ "machine": machine, "devices": [{ "kind": "cpu" }] }));
-    } else {
-        let gibibytes = machine.memory_bytes as f64 / 1024f64.powi(3);
-        println!("cpu  {} cores  {gibibytes:.1} GiB  {}", machine.n_cores, machine.cpu_name);
-    }
-    ExitCode::SUCCESS
 }
 
 fn read(path: &str) -> Option<String> {

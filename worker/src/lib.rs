@@ -16,6 +16,8 @@ pub mod client;
 pub mod clock;
 #[cfg(feature = "torch")]
 pub mod commands;
+#[cfg(feature = "torch")]
+pub mod compute_device;
 pub mod config;
 #[cfg(feature = "torch")]
 pub mod data;

@@ -123,13 +123,9 @@ async fn libtorch() -> Check {
         return Check::fail(name, "cannot be looked for without `gradus-worker`", hint);
     };
     let mut command = Command::new(worker);
-    command.arg("devices").stdin(Stdio::null()).kill_on_drop(true);
+    command.args(["devices", "--json"]).stdin(Stdio::null()).kill_on_drop(true);
     match tokio::time::timeout(DEVICES_TIMEOUT, command.output()).await {
-        Ok(Ok(output)) if output.status.success() => {
-            let text = String::from_utf8_lossy(&output.stdout);
-            let text: Vec<&str> = text.split_whitespace().collect();
-            Check::ok(name, text.join(" "))
-        }
+        Ok(Ok(output)) if output.status.success() => Check::ok(name, devices(&output.stdout)),
         Ok(Ok(output)) => {
             let text = String::from_utf8_lossy(&output.stderr);
             Check::fail(name, text.lines().next().unwrap_or("did not load"), hint)
@@ -137,6 +133,20 @@ async fn libtorch() -> Check {
         Ok(Err(error)) => Check::fail(name, error.to_string(), hint),
         Err(_) => Check::fail(name, "did not answer within a minute", hint),
     }
+}
+
+/// The version and the devices in one line; nothing of what is in another form.
+fn devices(json: &[u8]) -> String {
+    let found: serde_json::Value = serde_json::from_slice(json).unwrap_or_default();
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or("unknown").to_owned();
+    let mut parts = vec![text(&found["libtorch"]["version"])];
+    for device in found["devices"].as_array().into_iter().flatten() {
+        parts.push(format!("{} ({})", text(&device["kind"]), text(&device["name"])));
+    }
+    if let Some(message) = found["cuda"]["message"].as_str() {
+        parts.push(format!("no CUDA: {message}"));
+    }
+    parts.join(", ")
 }
 
 fn disk() -> Check {

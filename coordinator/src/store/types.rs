@@ -95,7 +95,7 @@ pub struct Capabilities {
     pub device_name: String,
     /// Intra-op threads of each slot's trainer.
     pub threads_per_slot: u32,
-    /// What libtorch found, such as `AVX512`.
+    /// What decides which kernels run: `AVX512`, or a CUDA device's model.
     pub cpu_capability: String,
     /// The libtorch build.
     pub libtorch_version: String,
@@ -114,7 +114,7 @@ pub struct Numerics {
     pub intra_op_threads: u32,
     /// Sequences in one forward pass; 0 is the whole batch.
     pub micro_batch_sequences: u32,
-    /// What libtorch found, such as `AVX512`.
+    /// What decides which kernels run: `AVX512`, or a CUDA device's model.
     pub cpu_capability: String,
     /// The libtorch build.
     pub libtorch_version: String,

@@ -51,7 +51,7 @@ impl Slot {
         let mut pause = FIRST_RESTART_PAUSE;
         loop {
             let uri = self.shared.artifact_store_uri();
-            let command = trainer_command(&self.shared.config, Some(uri));
+            let command = trainer_command(&self.shared.config, Some(uri), self.index);
             match Trainer::start(&command).await {
                 Ok((mut trainer, _)) => {
                     pause = FIRST_RESTART_PAUSE;

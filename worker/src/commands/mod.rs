@@ -3,13 +3,14 @@
 //! They take no assignments; `trainer` does.
 
 mod describe;
+mod devices;
 mod forward;
 mod generate;
 mod input;
 
 use std::process::ExitCode;
 
-use crate::cli::{DescribeArgs, ForwardArgs, GenerateArgs};
+use crate::cli::{DescribeArgs, DevicesArgs, ForwardArgs, GenerateArgs};
 
 /// `gradus-worker forward`: logits, and on demand loss and gradients, of a model in a folder.
 pub fn forward(args: &ForwardArgs) -> ExitCode {
@@ -31,6 +32,11 @@ pub fn generate(args: &GenerateArgs) -> ExitCode {
 /// `gradus-worker describe`: a configuration's tensors, parameters and FLOPs.
 pub fn describe(args: &DescribeArgs) -> ExitCode {
     end(describe::describe(args))
+}
+
+/// `gradus-worker devices`: what this machine can compute on.
+pub fn devices(args: &DevicesArgs) -> ExitCode {
+    end(devices::devices(args))
 }
 
 /// The exit status that clap has for wrong arguments.

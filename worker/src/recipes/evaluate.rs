@@ -9,7 +9,7 @@ use domain::spec::EvaluationTask;
 use models::LanguageModel;
 use proto::from_wire::required;
 use proto::v1::{self, event::Kind};
-use tch::{Device, Kind as ElementKind, Reduction, Tensor};
+use tch::{Kind as ElementKind, Reduction, Tensor};
 
 use super::prepare::VALIDATION_FILE;
 use super::pretrain::open_data;
@@ -92,7 +92,7 @@ fn load_model(
     let manifest = required(work.checkpoint_manifest.as_ref(), "evaluate.checkpoint_manifest")?;
     let weights = checkpoint::load_weights(context.artifacts, manifest, &config.weights_hash)
         .map_err(RecipeError::Checkpoint)?;
-    let mut model = LanguageModel::new(&cell.model, Device::Cpu, 0)?;
+    let mut model = LanguageModel::new(&cell.model, context.host.compute.device, 0)?;
     model
         .load(&weights)
         .map_err(|source| RecipeError::Checkpoint(CheckpointError::Weights(source)))?;
@@ -114,7 +114,8 @@ impl Losses {
     fn add(&mut self, model: &LanguageModel, ids: &[i64]) -> Result<(), RecipeError> {
         let _no_grad = tch::no_grad_guard();
         let t = self.sequence_length;
-        let rows = Tensor::f_from_slice(ids)?.f_view([-1, t + 1])?; // [B, T + 1]
+        let rows = Tensor::f_from_slice(ids)?.f_to_device(model.device())?;
+        let rows = rows.f_view([-1, t + 1])?; // [B, T + 1]
         let logits = model.forward(&rows.f_narrow(1, 0, t)?); // [B, T, vocab]
         let targets = rows.f_narrow(1, 1, t)?.f_reshape([-1])?; // [B · T]
         let logits = logits.f_flatten(0, 1)?; // [B · T, vocab]

@@ -15,6 +15,7 @@ use proto::from_wire::required;
 use proto::v1::{self, assignment::Work, event::Kind};
 
 use crate::artifacts::Artifacts;
+use crate::compute_device::ComputeDevice;
 use crate::trainer::{Control, Demand, Report};
 
 pub use error::RecipeError;
@@ -22,16 +23,13 @@ pub use error::RecipeError;
 /// The recipes that this build carries out.
 pub const NAMES: [&str; 1] = ["pretrain"];
 
-/// What this build computes on.
-pub const DEVICE_KIND: &str = "cpu";
-
 /// What decides the rounding on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host {
     /// Intra-op threads that the agent gave this child.
     pub threads: u32,
-    /// The vector instructions that libtorch chose.
-    pub cpu_capability: String,
+    /// What computes.
+    pub compute: ComputeDevice,
     /// The libtorch build.
     pub libtorch_version: String,
 }
@@ -84,10 +82,10 @@ impl Context<'_> {
     /// What decides the rounding of work that is done in one go.
     fn numerics(&self) -> v1::Numerics {
         v1::Numerics {
-            device_kind: DEVICE_KIND.to_owned(),
+            device_kind: self.host.compute.kind().to_owned(),
             intra_op_threads: self.host.threads,
             micro_batch_sequences: 0,
-            cpu_capability: self.host.cpu_capability.clone(),
+            cpu_capability: self.host.compute.capability.clone(),
             libtorch_version: self.host.libtorch_version.clone(),
         }
     }
@@ -125,6 +123,14 @@ pub(crate) fn chain(error: &dyn Error) -> String {
         source = error.source();
     }
     text
+}
+
+/// Whether libtorch's words tell of a device that has failed, or of a library for it: the process
+/// that had it cannot use it again.
+pub(crate) fn is_device_fault(text: &str) -> bool {
+    ["CUDA error", "CUDNN_STATUS", "CUBLAS_STATUS", "CUFFT_", "cuDNN error", "NCCL error"]
+        .iter()
+        .any(|words| text.contains(words))
 }
 
 /// Whether libtorch's words tell of an allocation that failed.

@@ -19,7 +19,7 @@ use proto::v1::{self, to_trainer};
 
 use crate::artifacts::Artifacts;
 use crate::cli::TrainerArgs;
-use crate::device;
+use crate::compute_device::{ComputeDevice, DeviceError};
 use crate::pipe::MessageReader;
 use crate::recipes::{self, Context, Host, Outcome};
 
@@ -31,6 +31,8 @@ pub use report::{PipeReport, Report};
 enum TrainerError {
     #[error("could not set up libtorch")]
     Torch(#[from] torch_ext::TorchError),
+    #[error("there is nothing to compute on")]
+    Device(#[from] DeviceError),
     #[error("could not open the artifact store")]
     Artifacts(#[from] crate::artifacts::ArtifactError),
     #[error("no artifact store is given")]
@@ -56,7 +58,7 @@ pub fn main(args: TrainerArgs) -> ExitCode {
 }
 
 fn serve(args: &TrainerArgs) -> Result<ExitCode, TrainerError> {
-    let host = set_up(args.threads)?;
+    let host = set_up(args)?;
     let mut report = PipeReport::new(std::io::stdout());
     if args.probe {
         report.ready(capabilities(&host))?;
@@ -80,7 +82,13 @@ fn serve(args: &TrainerArgs) -> Result<ExitCode, TrainerError> {
             assignment: &assignment,
         };
         match panics::caught(|| recipes::carry_out(&mut context)) {
-            Ok(Outcome { end, message }) => report.finished(token, end, &message)?,
+            Ok(Outcome { end, message }) => {
+                report.finished(token, end, &message)?;
+                // A context that CUDA has given up fails every call from then on.
+                if recipes::is_device_fault(&message) {
+                    return Ok(ExitCode::FAILURE);
+                }
+            }
             Err(text) => {
                 let is_memory = recipes::is_out_of_memory(&text);
                 let end = if is_memory { AttemptEnd::OutOfMemory } else { AttemptEnd::Bug };
@@ -93,27 +101,24 @@ fn serve(args: &TrainerArgs) -> Result<ExitCode, TrainerError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Threads and determinism, before libtorch computes anything.
-fn set_up(threads: u32) -> Result<Host, TrainerError> {
+/// The device, threads and determinism, before libtorch computes anything.
+fn set_up(args: &TrainerArgs) -> Result<Host, TrainerError> {
+    let threads = args.threads;
+    let compute = ComputeDevice::choose(args.device, args.libtorch.as_deref(), args.slot)?;
     torch_ext::set_inter_op_threads(1)?;
     torch_ext::set_intra_op_threads(threads as usize)?;
     torch_ext::use_deterministic_algorithms(true)?;
-    Ok(Host {
-        threads,
-        cpu_capability: torch_ext::cpu_capability()?,
-        libtorch_version: torch_ext::libtorch_version().to_owned(),
-    })
+    Ok(Host { threads, compute, libtorch_version: torch_ext::libtorch_version().to_owned() })
 }
 
 fn capabilities(host: &Host) -> v1::Capabilities {
-    let machine = device::Machine::look();
     v1::Capabilities {
-        device_kind: recipes::DEVICE_KIND.to_owned(),
-        device_name: machine.cpu_name,
+        device_kind: host.compute.kind().to_owned(),
+        device_name: host.compute.name.clone(),
         threads_per_slot: host.threads,
-        cpu_capability: host.cpu_capability.clone(),
+        cpu_capability: host.compute.capability.clone(),
         libtorch_version: host.libtorch_version.clone(),
-        memory_bytes: machine.memory_bytes,
+        memory_bytes: host.compute.memory_bytes,
         recipes: recipes::NAMES.iter().map(|name| (*name).to_owned()).collect(),
     }
 }

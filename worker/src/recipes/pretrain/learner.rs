@@ -3,15 +3,18 @@
 //!
 //! It knows no schedule, no data and no files.
 
+use std::sync::Arc;
+
 use domain::spec::{Precision, StabilitySpec};
 use domain::stability::{Stability, StabilityState, Verdict};
 use models::{LanguageModel, MatmulPrecision};
-use tch::{Device, Tensor};
-use torch_ext::{AdamWConfig, FusedAdamW, ParameterGroup};
+use tch::Tensor;
+use torch_ext::{AdamWConfig, Event, FusedAdamW, ParameterGroup, Stream};
 
 use super::super::RecipeError;
 use super::plan::Plan;
-use crate::checkpoint::{Checkpoint, CheckpointError, NamedTensors, State};
+use super::snapshot::{Copies, Snapshot};
+use crate::checkpoint::{Checkpoint, CheckpointError, State};
 use crate::data::Batch;
 
 /// A model with its optimiser.
@@ -23,6 +26,8 @@ pub(super) struct Learner {
     gradient_clip: f64,
     stability: Stability,
     stability_spec: StabilitySpec,
+    /// Until these marks a snapshot is still reading the weights and the optimiser's state.
+    reads: Vec<Arc<Event>>,
 }
 
 impl Learner {
@@ -32,7 +37,7 @@ impl Learner {
         // The generator is part of the state although no layer draws from it yet.
         tch::manual_seed(i64::from(training.seed));
         let mut model =
-            LanguageModel::new(&plan.cell.model, Device::Cpu, u64::from(training.seed))?;
+            LanguageModel::new(&plan.cell.model, plan.device, u64::from(training.seed))?;
         model.set_precision(match training.precision {
             Precision::Fp32 => MatmulPrecision::Fp32,
             Precision::Bf16 => MatmulPrecision::Bf16,
@@ -56,6 +61,7 @@ impl Learner {
             gradient_clip: training.optimizer.gradient_clip,
             stability: Stability::new(training.stability, StabilityState::default()),
             stability_spec: training.stability,
+            reads: Vec::new(),
         })
     }
 
@@ -66,7 +72,8 @@ impl Learner {
     pub(super) fn accumulate(&mut self, batch: &Batch) -> Result<f64, RecipeError> {
         self.optimizer.clear_gradients()?;
         let (n_sequences, row) = (i64::from(batch.n_sequences), i64::from(batch.row));
-        let ids = Tensor::f_from_slice(&batch.ids)?.f_view([n_sequences, row])?;
+        let ids = Tensor::f_from_slice(&batch.ids)?.f_to_device(self.model.device())?;
+        let ids = ids.f_view([n_sequences, row])?;
         let inputs = ids.f_narrow(1, 0, row - 1)?;
         let targets = ids.f_narrow(1, 1, row - 1)?;
         let n_tokens = (n_sequences * (row - 1)) as f64;
@@ -91,10 +98,16 @@ impl Learner {
         Ok(torch_ext::clip_gradient_norm(&parameters, self.gradient_clip)?)
     }
 
-    /// Makes the optimiser's step.
+    /// Makes the optimiser's step; when this returns, the device has made it.
     pub(super) fn update(&mut self, learning_rate: f64) -> Result<(), RecipeError> {
+        let device = self.model.device();
+        for read in self.reads.drain(..) {
+            Stream::current(device)?.wait_for(&read)?;
+        }
         self.optimizer.set_lr(learning_rate)?;
-        Ok(self.optimizer.step()?)
+        self.optimizer.step()?;
+        // So that the step's time holds all of it.
+        Ok(torch_ext::synchronize(device)?)
     }
 
     /// Whether every weight is a finite number.
@@ -103,18 +116,20 @@ impl Learner {
     }
 
     /// Everything that is needed to go on from here, as copies that later updates leave alone.
-    pub(super) fn checkpoint(&self, plan: &Plan, step: u64) -> Result<Checkpoint, RecipeError> {
+    pub(super) fn snapshot(&mut self, plan: &Plan, step: u64) -> Result<Snapshot, RecipeError> {
         let generator_state = torch_ext::generator_state()?;
         let tokens = plan.cell.tokens_at(step);
         let state = State {
             stability: self.stability.state(),
             ..State::new(step, tokens, &generator_state, &plan.numerics, &plan.config_hash)
         };
-        Ok(Checkpoint {
-            weights: copies(self.model.named_parameters())?,
-            optimizer: copies(self.optimizer.state())?,
+        let snapshot = Snapshot {
+            weights: Copies::begin(self.model.named_parameters())?,
+            optimizer: Copies::begin(self.optimizer.state())?,
             state,
-        })
+        };
+        self.reads.extend(snapshot.reads());
+        Ok(snapshot)
     }
 
     /// What becomes of the step whose gradients are there.
@@ -136,16 +151,6 @@ impl Learner {
         self.stability = Stability::new(self.stability_spec, checkpoint.state.stability);
         torch_ext::set_generator_state(&generator).map_err(CheckpointError::Torch)
     }
-}
-
-/// Copies in the CPU's memory, which is all that a checkpoint costs the training.
-fn copies(tensors: NamedTensors) -> Result<NamedTensors, tch::TchError> {
-    let copy = |(name, tensor): (String, Tensor)| {
-        let mut copy = Tensor::f_empty(tensor.size(), (tensor.kind(), Device::Cpu))?;
-        copy.f_copy_(&tensor)?;
-        Ok((name, copy))
-    };
-    tch::no_grad(|| tensors.into_iter().map(copy).collect())
 }
 
 fn are_finite<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Result<bool, tch::TchError> {

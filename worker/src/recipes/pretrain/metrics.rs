@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use proto::v1::{self, event::Kind};
+use tch::Device;
 
 use super::plan::Plan;
 use crate::device;
@@ -34,6 +35,14 @@ pub(super) struct PeakRate {
     pub(super) flops_per_second: f64,
 }
 
+/// What the process holds of the device's memory; of the CPU's, what is in RAM.
+fn memory_bytes(device: Device) -> Option<u64> {
+    if device == Device::Cpu {
+        return device::resident_bytes();
+    }
+    torch_ext::device_memory(device).ok().map(|memory| memory.reserved_bytes)
+}
+
 impl Plan {
     /// The point of a step, counted from 1. A step that broke off has no times.
     pub(super) fn point(
@@ -54,7 +63,7 @@ impl Plan {
         if self.may_skip_steps() {
             values.push(("skipped_steps", measured.n_skipped_steps as f64));
         }
-        if let Some(bytes) = device::resident_bytes() {
+        if let Some(bytes) = memory_bytes(self.device) {
             values.push(("memory_bytes", bytes as f64));
         }
         if let Some(times) = times {

@@ -1,13 +1,15 @@
 //! The training of a language model from scratch: the loop.
 //!
 //! What one update is stands in `learner`, where a run begins in `resume`, what the assignment asks
-//! for in `plan`, what is measured in `metrics`, how checkpoints are written in `saver`.
+//! for in `plan`, what is measured in `metrics`, how checkpoints leave the device in `snapshot` and
+//! are written in `saver`.
 
 mod learner;
 mod metrics;
 mod plan;
 mod resume;
 mod saver;
+mod snapshot;
 
 use std::time::Duration;
 
@@ -49,7 +51,7 @@ fn run(
     learner: &mut Learner,
     first_step: u64,
 ) -> Result<Outcome, RecipeError> {
-    let rate = peak::flops_per_second(plan.cell.training.precision)?;
+    let rate = peak::flops_per_second(plan.cell.training.precision, plan.device)?;
     let artifacts = context.artifacts;
     std::thread::scope(|scope| {
         let run = Run {
@@ -135,7 +137,7 @@ impl Run<'_, '_, '_, '_> {
             }
             // A slower disk than training holds the training up, rather than the memory.
             self.report_saved()?;
-            self.saver.begin(self.learner.checkpoint(self.plan, done)?)?;
+            self.saver.begin(self.learner.snapshot(self.plan, done)?)?;
             self.since_checkpoint = Monotonic::start();
         }
         self.stall += elapsed(watch);

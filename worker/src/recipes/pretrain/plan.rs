@@ -9,6 +9,7 @@ use domain::cell::Identity;
 use domain::recipe::{CellConfig, NUMERICS_VERSION, PretrainCell};
 use domain::spec::{FlopKind, UnstableStep};
 use proto::v1;
+use tch::Device;
 
 use super::super::{Context, RecipeError};
 
@@ -19,6 +20,8 @@ pub(super) struct Plan {
     pub(super) cell: PretrainCell,
     /// The cell's identity, which checkpoints carry.
     pub(super) config_hash: String,
+    /// What it is trained on.
+    pub(super) device: Device,
     /// What decides the rounding.
     pub(super) numerics: v1::Numerics,
     /// How often a checkpoint is written for recovery only; absent means never.
@@ -62,6 +65,7 @@ impl Plan {
             data_point_steps: work.data_point_steps.iter().copied().collect(),
             rolling: (rolling > 0).then(|| Duration::from_secs(rolling)),
             key_prefix: key_prefix(context.assignment),
+            device: context.host.compute.device,
             cell,
             config_hash,
             numerics,

@@ -8,8 +8,9 @@ use proto::v1;
 
 use super::super::RecipeError;
 use super::plan::Plan;
+use super::snapshot::Snapshot;
 use crate::artifacts::Artifacts;
-use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::checkpoint::CheckpointError;
 
 /// The thread's name, for whoever looks at the process.
 const THREAD: &str = "checkpoint";
@@ -37,13 +38,13 @@ impl<'scope, 'env> Saver<'scope, 'env> {
 
     /// Starts to write a checkpoint that nothing changes any more. The one before must have been
     /// taken by [`Self::wait`].
-    pub(super) fn begin(&mut self, checkpoint: Checkpoint) -> Result<(), RecipeError> {
+    pub(super) fn begin(&mut self, snapshot: Snapshot) -> Result<(), RecipeError> {
         debug_assert!(self.writing.is_none(), "checkpoints are written one after the other");
         let (artifacts, plan) = (self.artifacts, self.plan);
-        let step = checkpoint.state.step;
+        let step = snapshot.state.step;
         let handle = std::thread::Builder::new()
             .name(THREAD.to_owned())
-            .spawn_scoped(self.scope, move || save(artifacts, plan, &checkpoint))
+            .spawn_scoped(self.scope, move || save(artifacts, plan, snapshot))
             .map_err(|source| RecipeError::Save {
                 step,
                 source: CheckpointError::Thread(source),
@@ -74,9 +75,10 @@ impl<'scope, 'env> Saver<'scope, 'env> {
 fn save(
     artifacts: &Artifacts,
     plan: &Plan,
-    checkpoint: &Checkpoint,
+    snapshot: Snapshot,
 ) -> Result<v1::Checkpoint, RecipeError> {
-    let step = checkpoint.state.step;
+    let step = snapshot.state.step;
+    let checkpoint = snapshot.finish()?;
     let prefix = format!("{}{step}/", plan.key_prefix);
     checkpoint
         .save(artifacts, &prefix, &plan.cell.model, plan.is_data_point(step))
