@@ -6,8 +6,10 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod cases;
+mod devices;
 
 use cases::{Case, cases};
+use devices::devices;
 use domain::model::{Architecture, ModelConfig, Shape};
 use models::{LanguageModel, MatmulPrecision, Sampler, Sampling};
 use tch::{Device, IndexOp, Kind, Tensor};
@@ -17,16 +19,6 @@ const LOGITS_TOLERANCE: f64 = 5e-6;
 
 /// Tokens that are added to each prompt.
 const NEW_TOKENS: usize = 24;
-
-/// The CPU, and the GPU where there is one.
-fn devices() -> Vec<Device> {
-    tch::set_num_threads(1);
-    let mut devices = vec![Device::Cpu];
-    if tch::Cuda::is_available() {
-        devices.push(Device::Cuda(0));
-    }
-    devices
-}
 
 fn golden_model(case: &Case, device: Device) -> LanguageModel {
     let mut model = LanguageModel::new(&case.config, device, 0).unwrap();

@@ -44,7 +44,8 @@ pub(crate) fn build_id(path: &Path) -> io::Result<Option<String>> {
         let mut notes = vec![0; usize::try_from(n_bytes).expect("was checked")];
         file.read_exact_at(&mut notes, u64_at(&segment, SEGMENT_OFFSET))?;
         if let Some(id) = id_among(&notes) {
-            return Ok(Some(id.iter().map(|byte| format!("{byte:02x}")).collect()));
+            let digits = id.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(u32::from);
+            return Ok(digits.map(|digit| char::from_digit(digit, 16)).collect());
         }
     }
     Ok(None)

@@ -140,8 +140,8 @@ impl NoCuda {
     pub fn remedy(&self) -> String {
         match self {
             Self::NoLibrary { .. } => format!(
-                "name the `lib` folder of a CUDA build of libtorch {} by `--libtorch`, or set \
-                 LIBTORCH to the folder above it",
+                "name the `lib` folder of a CUDA build of libtorch {} by `--libtorch` or \
+                 GRADUS_LIBTORCH",
                 crate::libtorch_version()
             ),
             Self::OtherBuild { .. } => format!(
@@ -235,8 +235,7 @@ fn check_build(library: &Path) -> Result<(), NoCuda> {
     match (id(&running), id(&beside)) {
         (Ok(running), Ok(found)) if running == found => Ok(()),
         (running, found) => {
-            let words = |id: Result<String, String>| id.map_or_else(|words| words, |id| id);
-            let (running, found) = (words(running), words(found));
+            let [running, found] = [running, found].map(|id| id.unwrap_or_else(|words| words));
             Err(NoCuda::OtherBuild { library: library.to_owned(), running, found })
         }
     }

@@ -10,7 +10,7 @@ use crate::{Event, Stream, TorchError};
 
 const OPERATION: &str = "copy to the CPU's memory";
 
-/// Copies on their way. From the CPU they are there at once.
+/// Copies on their way. What comes from the CPU is there at once.
 ///
 /// Until they are there, nothing may write to what is copied: the one who does so next lets its stream
 /// wait for [`Self::read`] before.
@@ -23,17 +23,15 @@ pub struct HostCopies {
 }
 
 impl HostCopies {
-    /// Begins to copy tensors of one device.
+    /// Begins to copy tensors of the CPU and of at most one other device.
     pub fn begin(sources: Vec<Tensor>) -> Result<Self, TorchError> {
-        let Some(device) = sources.first().map(Tensor::device) else {
-            return Err(TorchError::NoTensors { operation: OPERATION });
-        };
-        if let Some(other) = sources.iter().map(Tensor::device).find(|other| *other != device) {
-            let wanted = "tensors of one device";
-            return Err(TorchError::Device { operation: OPERATION, device: other, wanted });
-        }
-        if device == Device::Cpu {
+        let mut devices = sources.iter().map(Tensor::device).filter(|one| *one != Device::Cpu);
+        let Some(device) = devices.next() else {
             return Ok(Self { copies: copies_of(&sources)?, sources: Vec::new(), read: None });
+        };
+        if let Some(device) = devices.find(|other| *other != device) {
+            let wanted = "the CPU and one other device";
+            return Err(TorchError::Device { operation: OPERATION, device, wanted });
         }
         let stream = Stream::beside(device)?;
         stream.wait_for(&Event::after(Stream::current(device)?)?)?;
