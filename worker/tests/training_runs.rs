@@ -6,7 +6,8 @@ mod bench;
 use std::collections::BTreeSet;
 
 use bench::work::{Bench, assignment, preparation, run, text};
-use domain::spec::{CorpusFormat, LossSpikeSpec, TokenizerSpec, UnstableStep};
+use bench::{Story, Trainer};
+use domain::spec::{CorpusFormat, LossSpikeSpec, TokenizerSpec, UnstableStep, WeightAverageSpec};
 use proto::v1::{self, assignment::Work, event::Kind};
 
 #[test]
@@ -43,7 +44,7 @@ fn a_tiny_model_learns_and_its_checkpoints_measure_it() {
 fn every_point_has_the_metrics_of_its_step() {
     let bench = Bench::new();
     let cell = bench.cell("tnl", 3);
-    let story = bench.attempt(bench.train(&cell, &[]), 1);
+    let story = bench.attempt(bench.train(&cell, &[1]), 1);
     let points = story.points();
     let names: BTreeSet<&str> = points[0].values.keys().map(String::as_str).collect();
     let expected = [
@@ -74,7 +75,12 @@ fn every_point_has_the_metrics_of_its_step() {
         let spent = cell.flops_at(point.step, domain::spec::FlopKind::Exact);
         assert!((point.values["flops"] / spent - 1.0).abs() < 1e-12);
         assert!(point.values["memory_bytes"] > 1e7);
+        assert!(point.values["data_wait_seconds"] > 0.0);
     }
+    // What the checkpoint of step 1 held up is told with step 2.
+    let stalls = story.values("checkpoint_stall_seconds");
+    let is_stalled: Vec<bool> = stalls.iter().map(|(_, seconds)| *seconds > 0.0).collect();
+    assert_eq!(is_stalled, [false, true, false], "{stalls:?}");
 }
 
 #[test]
@@ -142,6 +148,43 @@ fn a_step_that_is_passed_over_changes_no_weight() {
     assert_eq!(passed_over.values("skipped_steps").last().unwrap().1, 1.0);
     let weights = |step| passed_over.checkpoint(step).weights.clone().unwrap().hash;
     assert_eq!(weights(1), weights(2));
+}
+
+#[test]
+fn an_average_is_published_and_measured_and_changes_no_training() {
+    let bench = Bench::new();
+    let mut cell = bench.cell("llama", 60);
+    let plain = bench.attempt(bench.train(&cell, &[1]), 1);
+    cell.training.weight_average = Some(WeightAverageSpec::Ema { decay: 0.8 });
+    let mut trainer = bench.trainer();
+    let averaged = trainer.carry_out(run(bench.train(&cell, &[1]), 2));
+    assert_eq!(averaged.losses(), plain.losses());
+    let weights = |story: &Story, step| story.checkpoint(step).weights.clone().unwrap().hash;
+    // The average of one update is its weights.
+    assert_eq!(weights(&averaged, 1), weights(&plain, 1));
+    assert_ne!(weights(&averaged, 60), weights(&plain, 60));
+    let measured = |trainer: &mut Trainer, checkpoint: &v1::Checkpoint| {
+        let work = bench.evaluate(&cell, checkpoint);
+        let story = trainer.carry_out(assignment(Work::Evaluate(work), "e_test", 3));
+        story.evaluation().value
+    };
+    let of_average = measured(&mut trainer, averaged.checkpoint(60));
+    let of_last = measured(&mut trainer, plain.checkpoint(60));
+    // At this high and constant rate the last weights are noisy, and their mean is better.
+    assert!(of_average < of_last, "{of_average} and {of_last}");
+}
+
+#[test]
+fn a_z_loss_is_trained_on_and_not_reported() {
+    let bench = Bench::new();
+    let mut cell = bench.cell("llama", 8);
+    let plain = bench.attempt(bench.train(&cell, &[]), 1).losses();
+    cell.training.z_loss = 1e-2;
+    let with_z = bench.attempt(bench.train(&cell, &[]), 2).losses();
+    // ln² 257 is 31: were it in the loss, the first would be 0.3 higher.
+    assert_eq!(with_z[0], plain[0]);
+    assert_ne!(with_z[7], plain[7]);
+    assert!((with_z[7].1 - plain[7].1).abs() < 0.2, "{with_z:?} {plain:?}");
 }
 
 #[test]

@@ -188,9 +188,34 @@ pub struct TrainingSpec {
     /// The learning rate over the steps.
     #[serde(default)]
     pub schedule: ScheduleSpec,
+    /// Coefficient of the z-loss, the mean of (ln Σ exp logits)², in the objective (Chowdhery et al.
+    /// 2022, PaLM, section 5); 0 leaves it out. Reported losses never contain it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub z_loss: f64,
     /// What happens when a step's loss or gradient is out of order.
     #[serde(default, skip_serializing_if = "StabilitySpec::is_default")]
     pub stability: StabilitySpec,
+    /// An average of the weights over the updates, kept beside them. Checkpoints publish it, and
+    /// evaluations measure it, in place of the weights that are trained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight_average: Option<WeightAverageSpec>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
+}
+
+/// How weights are averaged over the updates.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum WeightAverageSpec {
+    /// The exponential moving average, corrected for its beginning: after t updates the weights of
+    /// update i count in proportion to decay^(t − i) (Kingma and Ba 2015, Adam, section 7.2).
+    Ema {
+        /// Above 0 and below 1; about 1 / (1 − decay) updates count.
+        decay: f64,
+    },
 }
 
 /// What happens when a step's loss or gradient is out of order. By default a number that is not
@@ -240,7 +265,7 @@ pub struct LossSpikeSpec {
 }
 
 /// Precision of the matrix products.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
     /// 32-bit floats.

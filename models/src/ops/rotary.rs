@@ -41,9 +41,11 @@ impl Rotary {
 
     /// x `[B, T, H, K]`, the same shape back. For `half` the number of heads does not matter.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        let [_, t, h, _] = sizes(x);
+        let [_, t, heads, _] = sizes(x);
         let build = || self.build(x, 0..t);
-        self.tables.with(Key::of(x, h), build, |(cos, sin)| turn(x, self.rope, cos, sin))
+        // Queries and keys with other numbers of heads share a table that is the same for all.
+        let rows = if self.rope == Rope::Half { 1 } else { heads };
+        self.tables.with(Key::of(x, rows), build, |(cos, sin)| turn(x, self.rope, cos, sin))
     }
 
     /// The same where the first token is not the text's first but stands at `position`.

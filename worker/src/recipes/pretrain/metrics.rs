@@ -20,7 +20,8 @@ pub(super) struct Measured {
 }
 
 /// Where the time of a step went. The step is loading, forward, backward, clip and update; what a
-/// checkpoint holds up lies between two steps and is told with the later one.
+/// checkpoint holds up lies between two steps and is told with the later one. That its writing takes
+/// cores from the steps beside it shows in their times, not in its stall.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Times {
     pub(super) step: Duration,
@@ -28,7 +29,8 @@ pub(super) struct Times {
     pub(super) checkpoint_stall: Duration,
 }
 
-/// The denominator of MFU: what a product of matrices reached on this device when the attempt began.
+/// The denominator of MFU: the fastest product of matrices that the process had seen when the attempt
+/// began.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PeakRate {
     pub(super) flops_per_second: f64,

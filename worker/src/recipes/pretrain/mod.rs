@@ -3,6 +3,7 @@
 //! What one update is stands in `learner`, where a run begins in `resume`, what the assignment asks
 //! for in `plan`, what is measured in `metrics`, how checkpoints are written in `saver`.
 
+mod average;
 mod learner;
 mod metrics;
 mod plan;
@@ -18,7 +19,7 @@ use proto::from_wire::required;
 use proto::v1::{self, event::Kind};
 
 use super::prepare::TRAINING_FILE;
-use super::{Context, Outcome, RecipeError, peak};
+use super::{Context, Outcome, RecipeError, chain, peak};
 use crate::artifacts::Artifacts;
 use crate::clock::Monotonic;
 use crate::data::{Batches, DataError, Shard};
@@ -79,13 +80,29 @@ struct Run<'run, 'context, 'scope, 'env> {
 
 impl Run<'_, '_, '_, '_> {
     fn to_the_end(mut self, batches: &mut Batches, first: u64) -> Result<Outcome, RecipeError> {
+        let ended = self.steps(batches, first);
+        // Whatever ended the steps, a checkpoint that is whole is told of.
+        let saved = self.report_saved();
+        let needs_it = |outcome: &Outcome| {
+            matches!(outcome.end, AttemptEnd::Succeeded | AttemptEnd::Preempted)
+        };
+        match (ended, saved) {
+            (Ok(outcome), Err(error)) if needs_it(&outcome) => Err(error),
+            (ended, Err(error)) => {
+                self.context.report.log("error", chain(&error));
+                ended
+            }
+            (ended, Ok(())) => ended,
+        }
+    }
+
+    /// The steps up to the last, or to the one that ends the attempt.
+    fn steps(&mut self, batches: &mut Batches, first: u64) -> Result<Outcome, RecipeError> {
         for step in first..self.plan.cell.steps {
             if let Some(outcome) = self.step(batches, step)? {
-                self.report_saved()?;
                 return Ok(outcome);
             }
         }
-        self.report_saved()?;
         Ok(Outcome::of(AttemptEnd::Succeeded))
     }
 
@@ -117,7 +134,6 @@ impl Run<'_, '_, '_, '_> {
 
     /// What lies between two steps.
     fn after(&mut self, done: u64) -> Result<Option<Outcome>, RecipeError> {
-        let watch = Monotonic::start();
         if let Some(saved) = self.saver.poll()? {
             self.context.report.event(Kind::Checkpoint(saved));
         }
@@ -128,6 +144,7 @@ impl Run<'_, '_, '_, '_> {
         let since = self.since_checkpoint;
         let is_rolling_due = self.plan.rolling.is_some_and(|rolling| elapsed(since) >= rolling);
         if self.plan.is_data_point(done) || is_rolling_due || demand.is_some() {
+            let watch = Monotonic::start();
             // The last update has no loss after it that would tell, and a rolling checkpoint that
             // is not finite would only be trained on.
             if !self.learner.has_finite_weights()? {
@@ -137,8 +154,8 @@ impl Run<'_, '_, '_, '_> {
             self.report_saved()?;
             self.saver.begin(self.learner.checkpoint(self.plan, done)?)?;
             self.since_checkpoint = Monotonic::start();
+            self.stall += elapsed(watch);
         }
-        self.stall += elapsed(watch);
         let is_preempted = demand.is_some() && done < self.plan.cell.steps;
         Ok(is_preempted.then(|| Outcome::of(AttemptEnd::Preempted)))
     }

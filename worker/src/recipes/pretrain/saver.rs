@@ -43,7 +43,7 @@ impl<'scope, 'env> Saver<'scope, 'env> {
         let step = checkpoint.state.step;
         let handle = std::thread::Builder::new()
             .name(THREAD.to_owned())
-            .spawn_scoped(self.scope, move || save(artifacts, plan, &checkpoint))
+            .spawn_scoped(self.scope, move || save(artifacts, plan, checkpoint))
             .map_err(|source| RecipeError::Save {
                 step,
                 source: CheckpointError::Thread(source),
@@ -74,7 +74,7 @@ impl<'scope, 'env> Saver<'scope, 'env> {
 fn save(
     artifacts: &Artifacts,
     plan: &Plan,
-    checkpoint: &Checkpoint,
+    checkpoint: Checkpoint,
 ) -> Result<v1::Checkpoint, RecipeError> {
     let step = checkpoint.state.step;
     let prefix = format!("{}{step}/", plan.key_prefix);
