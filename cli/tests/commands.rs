@@ -92,7 +92,7 @@ fn an_unknown_key_is_one_error_with_its_place_and_nothing_is_stored() {
     status 2
     --- out
     --- err
-    error: tiny.yaml:13:11: `stages[0].recipe.pretrain.training.sequence_lenght`: unknown field `sequence_lenght`, expected one of `sequence_length`, `batch_sequences`, `seed`, `precision`, `optimizer`, `schedule`; did you mean `sequence_length`?
+    error: tiny.yaml:13:11: `stages[0].recipe.pretrain.training.sequence_lenght`: unknown field `sequence_lenght`, expected one of `sequence_length`, `batch_sequences`, `seed`, `precision`, `optimizer`, `schedule`, `stability`; did you mean `sequence_length`?
     ");
     });
     assert!(!folder.path().join(".gradus").exists());
