@@ -2,10 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of tests fail as tests do")]
 
-use std::path::Path;
-use std::process::{Command, Output};
+mod program;
 
 use insta::{Settings, assert_snapshot};
+use program::{gradus, shown};
 
 const STUDY: &str = r"version: 1
 name: tiny
@@ -34,25 +34,6 @@ fn folder(study: &str) -> tempfile::TempDir {
     std::fs::write(folder.path().join("texts/a.txt"), "to be or not to be\n").unwrap();
     std::fs::write(folder.path().join("tiny.yaml"), study).unwrap();
     folder
-}
-
-fn gradus(folder: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_gradus"))
-        .args(args)
-        .current_dir(folder)
-        .env_remove("GRADUS_COORDINATOR")
-        .output()
-        .unwrap()
-}
-
-/// Exit status and both streams as one text.
-fn shown(output: &Output) -> String {
-    format!(
-        "status {}\n--- out\n{}--- err\n{}",
-        output.status.code().unwrap_or(-1),
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    )
 }
 
 fn with_filters(test: impl FnOnce()) {
@@ -111,7 +92,7 @@ fn an_unknown_key_is_one_error_with_its_place_and_nothing_is_stored() {
     status 2
     --- out
     --- err
-    error: tiny.yaml:13:11: `stages[0].recipe.pretrain.training.sequence_lenght`: unknown field `sequence_lenght`, expected one of `sequence_length`, `batch_sequences`, `seed`, `precision`, `optimizer`, `schedule`; did you mean `sequence_length`?
+    error: tiny.yaml:13:11: `stages[0].recipe.pretrain.training.sequence_lenght`: unknown field `sequence_lenght`, expected one of `sequence_length`, `batch_sequences`, `seed`, `precision`, `optimizer`, `schedule`, `stability`; did you mean `sequence_length`?
     ");
     });
     assert!(!folder.path().join(".gradus").exists());

@@ -246,3 +246,21 @@ fn the_lock_file_names_no_download_address() {
         .expect("the web application has a lock file");
     assert!(!lock.contains("\"resolved\""), "npm wrote addresses; see dashboards/web/.npmrc");
 }
+
+#[test]
+fn every_series_of_a_run_is_defined_and_no_other() {
+    let read = |name: &str| fs::read_to_string(root().join(name)).expect("a file of ours");
+    // A point is made of pairs such as `("train_loss_nats", value)`.
+    let code = read("worker/src/recipes/pretrain/metrics.rs");
+    let sent: BTreeSet<&str> =
+        code.split("(\"").skip(1).filter_map(|rest| Some(rest.split_once("\",")?.0)).collect();
+    let page = read("docs/reference/metrics.md");
+    let section = page.split("\n## ").find(|section| section.starts_with("Series of a run"));
+    let defined: BTreeSet<&str> = section
+        .expect("the page has the section")
+        .lines()
+        .filter_map(|line| Some(line.strip_prefix("| `")?.split_once('`')?.0))
+        .collect();
+    assert!(sent.contains("train_loss_nats"), "{sent:?}");
+    assert_eq!(sent, defined);
+}

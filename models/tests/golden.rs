@@ -7,8 +7,10 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod cases;
+mod devices;
 
 use cases::{Case, case, cases};
+use devices::devices;
 use models::{Form, LanguageModel, MatmulPrecision};
 use tch::{Device, Kind, Tensor};
 
@@ -59,12 +61,8 @@ fn worst_ratio(case: &Case, form: Form, device: Device) -> f64 {
 
 fn check(architecture: &str, forms: &[Form]) {
     tch::set_num_threads(1);
-    let mut devices = vec![Device::Cpu];
-    if tch::Cuda::is_available() {
-        devices.push(Device::Cuda(0));
-    }
     for case in cases(architecture) {
-        for &device in &devices {
+        for device in devices() {
             for &form in forms {
                 let ratio = worst_ratio(&case, form, device);
                 assert!(ratio <= 1.0, "{} {form:?} {device:?}: {ratio} of the bound", case.name);

@@ -4,8 +4,11 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+mod devices;
+
 use std::collections::HashMap;
 
+use devices::devices;
 use domain::model::{Architecture, MixerConfig, ModelConfig, Norm, Shape};
 use models::{LanguageModel, MatmulPrecision, ModelsError};
 use safetensors::tensor::TensorView;
@@ -22,15 +25,6 @@ fn config(architecture: Architecture) -> ModelConfig {
 
 fn model(architecture: Architecture, seed: u64) -> LanguageModel {
     LanguageModel::new(&config(architecture), Device::Cpu, seed).unwrap()
-}
-
-/// The GPU too, where there is one.
-fn devices() -> Vec<Device> {
-    let mut devices = vec![Device::Cpu];
-    if tch::Cuda::is_available() {
-        devices.push(Device::Cuda(0));
-    }
-    devices
 }
 
 fn tokens(batch: i64, time: i64, seed: i64) -> Tensor {

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 pub struct StudySpec {
     /// The version of the study file: 1.
     pub version: u32,
-    /// The study's name: letters, digits, `-` and `_`.
+    /// The study's name: up to 64 letters, digits, `-`, `_` and `.`, the first no `.`.
     pub name: String,
     /// What the study asks, in a sentence.
     #[serde(default)]
@@ -292,7 +292,7 @@ pub struct OptimizerSpec {
     /// Added to the root of the second moment.
     #[serde(default = "default_eps")]
     pub eps: f64,
-    /// Decoupled weight decay, on matrices only.
+    /// Decoupled weight decay, on the weight matrices of linear layers only.
     #[serde(default = "default_weight_decay")]
     pub weight_decay: f64,
     /// The gradient's norm is clipped to this.
@@ -371,6 +371,7 @@ pub enum DecayShape {
 }
 
 impl DecayShape {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
     fn is_default(&self) -> bool {
         *self == Self::default()
     }

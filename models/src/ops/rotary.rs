@@ -6,8 +6,9 @@ use std::ops::Range;
 
 use domain::model::Rope;
 use tch::{Kind, Tensor};
-use torch_ext::{Forward, custom_function};
+use torch_ext::Forward;
 
+use super::graph::in_graph;
 use super::sizes;
 use super::table::{Key, TableCache, constant};
 
@@ -78,13 +79,12 @@ impl Rotary {
 fn turn(x: &Tensor, rope: Rope, cos: &Tensor, sin: &Tensor) -> Tensor {
     let output = tch::no_grad(|| turned(x, rope, cos, sin));
     let forward = Forward { name: "rotary", inputs: &[x], outputs: &[&output], saved: &[cos, sin] };
-    let mut made = custom_function(&forward, move |given| {
+    let [output] = in_graph(&forward, move |given| {
         let [cos, sin] = given.saved else { unreachable!("two tensors are saved") };
         let gradient = given.gradients[0].as_ref().expect("the only output has the gradient");
-        Ok(vec![Some(turned(gradient, rope, cos, &-sin))])
-    })
-    .expect("the forward pass went through with these tensors");
-    made.pop().expect("one output was given")
+        vec![Some(turned(gradient, rope, cos, &-sin))]
+    });
+    output
 }
 
 fn turned(x: &Tensor, rope: Rope, cos: &Tensor, sin: &Tensor) -> Tensor {
