@@ -133,6 +133,8 @@ fn an_axis_may_set_what_the_study_leaves_at_its_default() {
     for (field, default, other) in [
         ("schedule.wsd.decay", "linear", "one_minus_sqrt"),
         ("stability.non_finite", "stop", "{skip: {at_most_in_a_row: 3}}"),
+        ("z_loss", "0", "1e-4"),
+        ("weight_average", "null", "{ema: {decay: 0.99}}"),
         ("stability.loss_spike", "null", "{above_nats: 1.0, window_steps: 20}"),
     ] {
         let values = format!(
