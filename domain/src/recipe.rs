@@ -138,7 +138,8 @@ pub fn branch_step(schedule: &ScheduleSpec, steps: u64) -> u64 {
         ScheduleSpec::Cosine { warmup_steps, .. } => steps.min(warmup_steps + 1),
         ScheduleSpec::Wsd { decay_share, .. } => {
             // The first step of the decay still has the full rate.
-            let at_full_rate = |step: &u64| (steps - step) as f64 >= decay_steps(*decay_share, steps);
+            let at_full_rate =
+                |step: &u64| (steps - step) as f64 >= decay_steps(*decay_share, steps);
             (0..steps).take_while(at_full_rate).count() as u64
         }
     }
