@@ -51,6 +51,7 @@ fn every_point_has_the_metrics_of_its_step() {
     let expected = [
         "checkpoint_stall_seconds",
         "data_wait_seconds",
+        "elapsed_seconds",
         "flops",
         "flops_per_second",
         "gradient_norm",

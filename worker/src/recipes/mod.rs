@@ -18,6 +18,7 @@ use crate::artifacts::Artifacts;
 use crate::trainer::{Control, Demand, Report};
 
 pub use error::RecipeError;
+pub use prepare::TRAINING_FILE;
 
 /// The recipes that this build carries out.
 pub const NAMES: [&str; 1] = ["pretrain"];

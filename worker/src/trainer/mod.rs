@@ -16,6 +16,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 
 use domain::attempt::AttemptEnd;
 use proto::v1::{self, to_trainer};
+use torch_ext::TorchError;
 
 use crate::artifacts::Artifacts;
 use crate::cli::TrainerArgs;
@@ -30,7 +31,7 @@ pub use report::{PipeReport, Report};
 #[derive(Debug, thiserror::Error)]
 enum TrainerError {
     #[error("could not set up libtorch")]
-    Torch(#[from] torch_ext::TorchError),
+    Torch(#[from] TorchError),
     #[error("could not open the artifact store")]
     Artifacts(#[from] crate::artifacts::ArtifactError),
     #[error("no artifact store is given")]
@@ -94,7 +95,7 @@ fn serve(args: &TrainerArgs) -> Result<ExitCode, TrainerError> {
 }
 
 /// Threads and determinism, before libtorch computes anything.
-fn set_up(threads: u32) -> Result<Host, TrainerError> {
+fn set_up(threads: u32) -> Result<Host, TorchError> {
     torch_ext::set_inter_op_threads(1)?;
     torch_ext::set_intra_op_threads(threads as usize)?;
     torch_ext::use_deterministic_algorithms(true)?;
@@ -103,6 +104,20 @@ fn set_up(threads: u32) -> Result<Host, TrainerError> {
         cpu_capability: torch_ext::cpu_capability()?,
         libtorch_version: torch_ext::libtorch_version().to_owned(),
     })
+}
+
+/// Carries out one assignment in this process, reporting to `report`, with no agent and no pipe: the
+/// bare loop that benchmarks compare with.
+pub fn carry_out(
+    threads: u32,
+    artifacts: &Artifacts,
+    assignment: &v1::Assignment,
+    report: &mut dyn Report,
+) -> Result<Outcome, TorchError> {
+    let host = set_up(threads)?;
+    let control = Control::default();
+    let mut context = Context { artifacts, control: &control, report, host: &host, assignment };
+    Ok(recipes::carry_out(&mut context))
 }
 
 fn capabilities(host: &Host) -> v1::Capabilities {

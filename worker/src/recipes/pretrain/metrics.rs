@@ -27,6 +27,8 @@ pub(super) struct Times {
     pub(super) step: Duration,
     pub(super) data_wait: Duration,
     pub(super) checkpoint_stall: Duration,
+    /// Since this attempt's first step began: with everything that lies between steps.
+    pub(super) since_first_step: Duration,
 }
 
 /// The denominator of MFU: the fastest product of matrices that the process had seen when the attempt
@@ -69,6 +71,7 @@ impl Plan {
                 ("peak_flops_per_second", peak.flops_per_second),
                 ("data_wait_seconds", times.data_wait.as_secs_f64()),
                 ("checkpoint_stall_seconds", times.checkpoint_stall.as_secs_f64()),
+                ("elapsed_seconds", times.since_first_step.as_secs_f64()),
             ]);
         }
         let values: HashMap<String, f64> =

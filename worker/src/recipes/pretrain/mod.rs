@@ -59,6 +59,7 @@ fn run(
             learner,
             saver: Saver::new(scope, artifacts, plan),
             peak: PeakRate { flops_per_second: rate },
+            began: Monotonic::start(),
             since_checkpoint: Monotonic::start(),
             stall: Duration::ZERO,
         };
@@ -73,6 +74,7 @@ struct Run<'run, 'context, 'scope, 'env> {
     learner: &'run mut Learner,
     saver: Saver<'scope, 'env>,
     peak: PeakRate,
+    began: Monotonic,
     since_checkpoint: Monotonic,
     /// What checkpoints held up since the last point.
     stall: Duration,
@@ -126,7 +128,8 @@ impl Run<'_, '_, '_, '_> {
             Verdict::Diverge { reason } => return Ok(Some(self.diverged(done, measured, &reason))),
         }
         let checkpoint_stall = std::mem::take(&mut self.stall);
-        let times = Times { step: elapsed(watch), data_wait, checkpoint_stall };
+        let since_first_step = elapsed(self.began);
+        let times = Times { step: elapsed(watch), data_wait, checkpoint_stall, since_first_step };
         let point = self.plan.point(done, measured, Some(times), self.peak);
         self.context.report.event(point);
         self.after(done)
