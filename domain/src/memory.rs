@@ -36,15 +36,15 @@ pub struct MemoryEstimate {
 }
 
 impl MemoryEstimate {
-    /// All terms, in bytes.
-    pub fn total(&self) -> f64 {
-        self.weights
-            + self.optimizer
-            + self.average
-            + self.checkpoint
-            + self.activations
-            + self.loss
-            + self.kernels
+    /// All terms, in whole bytes.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "no term is negative, and a fraction of a byte is nothing"
+    )]
+    pub fn total(&self) -> u64 {
+        let training = self.weights + self.optimizer + self.average + self.checkpoint;
+        (training + self.activations + self.loss + self.kernels) as u64
     }
 }
 

@@ -257,7 +257,7 @@ impl Planner<'_> {
             config,
             budget_flops: length.budget.map(|(_, budget)| budget),
             data_point_steps,
-            memory_bytes: memory.total() as u64,
+            memory_bytes: memory.total(),
         })
     }
 

@@ -39,7 +39,7 @@ fn check(architecture: &str, precision: Precision) {
     trainer.until(is_last);
     let measured = (trainer.memory_bytes("VmHWM") - loaded) as f64;
     let estimate = cell.memory(cell.training.batch_sequences);
-    let ratio = estimate.total() / measured;
+    let ratio = estimate.total() as f64 / measured;
     println!(
         "{architecture} {precision:?}: measured {measured:.3e}, ratio {ratio:.3}, {estimate:?}"
     );
