@@ -299,8 +299,9 @@ mod tests {
 
     #[test]
     fn rounding_makes_no_decay_a_step_longer() {
-        for (share, steps) in [(0.07, 100), (0.14, 100), (0.28, 100), (0.55, 200)] {
-            let exact = (share * steps as f64).round() as u64;
+        for (share, steps, exact) in
+            [(0.07, 100, 7), (0.14, 100, 14), (0.28, 100, 28), (0.55, 200, 110)]
+        {
             let schedule = wsd(0, share, DecayShape::Linear);
             let first = schedule_share(&schedule, steps - exact, steps);
             let second = schedule_share(&schedule, steps - exact + 1, steps);
