@@ -63,7 +63,7 @@ fn run(
             since_checkpoint: Monotonic::start(),
             stall: Duration::ZERO,
         };
-        run.to_the_end(batches, first_step)
+        run.finish(batches, first_step)
     })
 }
 
@@ -81,7 +81,7 @@ struct Run<'run, 'context, 'scope, 'env> {
 }
 
 impl Run<'_, '_, '_, '_> {
-    fn to_the_end(mut self, batches: &mut Batches, first: u64) -> Result<Outcome, RecipeError> {
+    fn finish(mut self, batches: &mut Batches, first: u64) -> Result<Outcome, RecipeError> {
         let ended = self.steps(batches, first);
         // Whatever ended the steps, a checkpoint that is whole is told of.
         let saved = self.report_saved();
