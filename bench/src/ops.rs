@@ -249,7 +249,7 @@ mod tests {
                 let output = operator.in_form(form)();
                 let sum = output.sum(Kind::Float);
                 let gradients = Tensor::run_backward(&[sum], &operator.inputs, false, false);
-                [vec![output], gradients].concat()
+                std::iter::once(output).chain(gradients).collect::<Vec<_>>()
             };
             let expected = found(Form::Recurrence);
             for form in [Form::Chunks, Form::Parallel] {
