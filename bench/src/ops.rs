@@ -215,7 +215,7 @@ fn models(args: &OpsArgs, report: &mut Report) -> Result<()> {
             let case = Case { architecture, size, sequence_length, batch_sequences, precision };
             let trained = bare::train(&Request {
                 store: site.store(),
-                manifest_key: site.manifest_key(),
+                manifest_key: Site::manifest_key(),
                 scratch: site.path().join("scratch"),
                 cell: case.cell(untimed + timed)?,
                 threads: args.common.threads,

@@ -207,7 +207,8 @@ runtime: {{rolling_checkpoint_seconds: 60}}
 
 /// Some 300 KiB of lines with structure.
 fn text() -> String {
-    (0..20_000_u32).map(|line| format!("{line} {}\n", u64::from(line).pow(3) % 9973)).collect()
+    let line = |line: u64| format!("{line} {}\n", line.pow(3) % 9973);
+    (0..20_000).map(line).collect::<Vec<_>>().concat()
 }
 
 #[cfg(test)]

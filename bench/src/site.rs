@@ -52,7 +52,7 @@ impl Site {
     }
 
     /// The key of the tokens' manifest.
-    pub(crate) fn manifest_key(&self) -> String {
+    pub(crate) fn manifest_key() -> String {
         MANIFEST_KEY.to_owned()
     }
 

@@ -124,7 +124,7 @@ impl Bench<'_> {
     fn ours(&self, case: &Case, side: &mut Side) -> Result<()> {
         let trained = bare::train(&Request {
             store: self.site.store(),
-            manifest_key: self.site.manifest_key(),
+            manifest_key: Site::manifest_key(),
             scratch: self.site.path().join("scratch"),
             cell: case.cell(self.steps.all())?,
             threads: self.args.common.threads,
@@ -186,7 +186,9 @@ impl Bench<'_> {
         } else {
             self.fp32_losses.insert(case.to_string(), loss);
         }
-        failures.into_iter().for_each(|failure| report.fail(failure));
+        for failure in failures {
+            report.fail(failure);
+        }
         Ok(())
     }
 

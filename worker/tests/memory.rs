@@ -40,9 +40,6 @@ fn check(architecture: &str, precision: Precision) {
     let measured = (trainer.memory_bytes("VmHWM") - loaded) as f64;
     let estimate = cell.memory(cell.training.batch_sequences);
     let ratio = estimate.total() as f64 / measured;
-    println!(
-        "{architecture} {precision:?}: measured {measured:.3e}, ratio {ratio:.3}, {estimate:?}"
-    );
     assert!((ratio - 1.0).abs() <= 0.15, "{architecture}: {ratio} of {measured}: {estimate:?}");
 }
 
