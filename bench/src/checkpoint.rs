@@ -8,7 +8,7 @@ use crate::args::CheckpointArgs;
 use crate::bare::{self, Request, Trained};
 use crate::case::{Case, Size};
 use crate::report::{Report, Row};
-use crate::site::Site;
+use crate::site::{MANIFEST_KEY, Site};
 use crate::spread::median;
 
 pub(crate) fn measure(args: &CheckpointArgs) -> Result<Report> {
@@ -36,9 +36,9 @@ pub(crate) fn measure(args: &CheckpointArgs) -> Result<Report> {
         let (mut steps, mut stalls, mut costs) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..rounds {
             let round = round(args, &site, &case, n_checkpoints)?;
-            steps.push(round.step_seconds);
-            stalls.push(round.stall_seconds);
-            costs.push(round.cost_seconds);
+            steps.push(round.step);
+            stalls.push(round.stall);
+            costs.push(round.cost);
         }
         for (what, seconds) in [("stall", stalls), ("whole cost", costs)] {
             let what = format!("{case}, {what} of a checkpoint");
@@ -51,9 +51,9 @@ pub(crate) fn measure(args: &CheckpointArgs) -> Result<Report> {
 /// What one round measured, in seconds.
 #[derive(Debug, PartialEq)]
 struct Round {
-    step_seconds: f64,
-    stall_seconds: f64,
-    cost_seconds: f64,
+    step: f64,
+    stall: f64,
+    cost: f64,
 }
 
 /// The same steps with and without checkpoints.
@@ -63,7 +63,7 @@ fn round(args: &CheckpointArgs, site: &Site, case: &Case, n_checkpoints: u32) ->
     let train = |checkpoint_steps: Vec<u64>| {
         bare::train(&Request {
             store: site.store(),
-            manifest_key: site.manifest_key(),
+            manifest_key: MANIFEST_KEY.to_owned(),
             scratch: site.path().join("scratch"),
             cell: case.cell(n_steps)?,
             threads: args.common.threads,
@@ -75,10 +75,9 @@ fn round(args: &CheckpointArgs, site: &Site, case: &Case, n_checkpoints: u32) ->
     let without = train(Vec::new())?;
     ensure!(with.losses()? == without.losses()?, "checkpoints changed the losses of `{case}`");
     Ok(Round {
-        step_seconds: median(&without.step_seconds(case.batch_tokens())?),
-        stall_seconds: stall(&with, &after)?,
-        cost_seconds: (span(&with, args.every)? - span(&without, args.every)?)
-            / f64::from(n_checkpoints),
+        step: median(&without.step_seconds(case.batch_tokens())?),
+        stall: stall(&with, &after)?,
+        cost: (span(&with, args.every)? - span(&without, args.every)?) / f64::from(n_checkpoints),
     })
 }
 

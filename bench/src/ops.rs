@@ -14,7 +14,7 @@ use crate::args::OpsArgs;
 use crate::bare::{self, Request};
 use crate::case::{Case, Size};
 use crate::report::{Report, Row};
-use crate::site::Site;
+use crate::site::{MANIFEST_KEY, Site};
 use crate::spread::median;
 
 /// One text of the 7M models' heads.
@@ -215,7 +215,7 @@ fn models(args: &OpsArgs, report: &mut Report) -> Result<()> {
             let case = Case { architecture, size, sequence_length, batch_sequences, precision };
             let trained = bare::train(&Request {
                 store: site.store(),
-                manifest_key: site.manifest_key(),
+                manifest_key: MANIFEST_KEY.to_owned(),
                 scratch: site.path().join("scratch"),
                 cell: case.cell(untimed + timed)?,
                 threads: args.common.threads,

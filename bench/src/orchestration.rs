@@ -4,6 +4,7 @@
 //! Each round starts processes, trains one run through them, stops them, and then lets the bare loop
 //! train the very same cell from the same artifact store. Both sides must come to the same losses.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -207,7 +208,11 @@ runtime: {{rolling_checkpoint_seconds: 60}}
 
 /// Some 300 KiB of lines with structure.
 fn text() -> String {
-    (0..20_000_u32).map(|line| format!("{line} {}\n", u64::from(line).pow(3) % 9973)).collect()
+    let mut text = String::new();
+    for line in 0..20_000_u64 {
+        writeln!(text, "{line} {}", line.pow(3) % 9973).expect("a string grows");
+    }
+    text
 }
 
 #[cfg(test)]

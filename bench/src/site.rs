@@ -15,7 +15,8 @@ use crate::case::{PREPARATION_HASH, VOCAB_SIZE};
 /// Enough that no benchmark sees a sequence twice within a hundred steps, and read in a moment.
 const N_TOKENS: u32 = 1 << 19;
 
-const MANIFEST_KEY: &str = "data/manifest.json";
+/// The key of the tokens' manifest.
+pub(crate) const MANIFEST_KEY: &str = "data/manifest.json";
 
 /// The folder.
 #[derive(Debug)]
@@ -49,11 +50,6 @@ impl Site {
     /// The artifact store's folder.
     pub(crate) fn store(&self) -> PathBuf {
         self.path().join("store")
-    }
-
-    /// The key of the tokens' manifest.
-    pub(crate) fn manifest_key(&self) -> String {
-        MANIFEST_KEY.to_owned()
     }
 
     /// The batches that the trainer takes in the first steps of a cell, rows of T + 1 one after the

@@ -11,7 +11,7 @@ use crate::bare::{self, Request};
 use crate::case::{Case, chosen};
 use crate::pytorch::{self, Inputs, Mode, PyTorch, Steps};
 use crate::report::{Report, Row};
-use crate::site::Site;
+use crate::site::{MANIFEST_KEY, Site};
 use crate::spread::median;
 
 /// In fp32 both sides differ by the order of their sums only.
@@ -124,7 +124,7 @@ impl Bench<'_> {
     fn ours(&self, case: &Case, side: &mut Side) -> Result<()> {
         let trained = bare::train(&Request {
             store: self.site.store(),
-            manifest_key: self.site.manifest_key(),
+            manifest_key: MANIFEST_KEY.to_owned(),
             scratch: self.site.path().join("scratch"),
             cell: case.cell(self.steps.all())?,
             threads: self.args.common.threads,
@@ -186,7 +186,9 @@ impl Bench<'_> {
         } else {
             self.fp32_losses.insert(case.to_string(), loss);
         }
-        failures.into_iter().for_each(|failure| report.fail(failure));
+        for failure in failures {
+            report.fail(failure);
+        }
         Ok(())
     }
 
