@@ -5,8 +5,9 @@
 use super::SPEC_VERSION;
 use super::study::{
     CheckpointSpec, DataSpec, DesignSpec, LARGEST_VOCABULARY, PretrainSpec, RecipeSpec,
-    SMALLEST_VOCABULARY, ScheduleSpec, StabilitySpec, StudySpec, TrainingSpec, WeightAverageSpec,
+    SMALLEST_VOCABULARY, StudySpec,
 };
+use super::training::{ScheduleSpec, StabilitySpec, TrainingSpec, WeightAverageSpec};
 
 /// A check's complaint: the key's path and the problem.
 type Complaint = (String, String);
