@@ -13,10 +13,11 @@ CARGO_FLAGS := --release --locked --workspace
 WEB := npm --prefix dashboards/web
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-demo web build demo test check fmt doc
+.PHONY: help setup setup-demo web build demo test check fmt doc programs
+.PHONY: bench-train bench-ops bench-checkpoint bench-orchestration
 
 help: ## Print this list.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
 
 setup: ## Fetch libtorch, the demo text, npm packages and test tools; again: seconds, no network.
 	@$(PYTHON) scripts/setup.py
@@ -29,6 +30,9 @@ web: ## Build the dashboard into dashboards/web/dist.
 	@$(WEB) run build
 
 build: web ## Build gradus, gradus-coordinator and gradus-worker into target/release.
+	@$(MAKE) --no-print-directory programs
+
+programs:
 	cargo build $(CARGO_FLAGS) --bins
 	@$(PYTHON) scripts/place_binaries.py
 
@@ -51,6 +55,21 @@ check: setup ## Format, lints, tidy rules and the dashboard's types; all warning
 	cargo clippy $(CARGO_FLAGS) --all-targets -- -D warnings
 	cargo nextest run $(CARGO_FLAGS) -E 'package(e2e) and binary(tidy)'
 	$(WEB) run check
+
+# Each prints a table and writes target/bench/NAME.json; more options by ARGS, such as ARGS=--quick.
+# PyTorch's side runs in the Python that BENCH_PYTHON names, else in an environment of its own.
+bench-train: programs ## Training tokens/s, beside PyTorch: half an hour; ARGS="--only llama-7m".
+	@$(PYTHON) scripts/bench_python.py
+	target/release/gradus-bench train $(ARGS)
+
+bench-ops: programs ## Linear-attention operators and step time by length: 15 minutes.
+	target/release/gradus-bench ops $(ARGS)
+
+bench-checkpoint: programs ## What a checkpoint adds to a step: 10 minutes.
+	target/release/gradus-bench checkpoint $(ARGS)
+
+bench-orchestration: programs ## A run under a worker against the bare loop: 40 minutes.
+	target/release/gradus-bench orchestration $(ARGS)
 
 fmt: ## Format the Rust code.
 	cargo fmt --all

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
-PROGRAMS = ("gradus", "gradus-coordinator", "gradus-worker")
+PROGRAMS = ("gradus", "gradus-coordinator", "gradus-worker", "gradus-bench")
 
 
 def main() -> int:

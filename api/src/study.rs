@@ -38,7 +38,7 @@ pub struct StudySummary {
     pub flops_done: f64,
     /// FLOPs of all its runs.
     pub flops_total: f64,
-    /// FLOPs per second over the last minute, over its runs; absent when nothing runs.
+    /// FLOPs per second at the latest speeds of the runs that a worker has; absent when nothing runs.
     pub flops_per_second: Option<f64>,
     /// Seconds until the training is over at that rate.
     pub eta_seconds: Option<f64>,

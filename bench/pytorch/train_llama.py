@@ -5,9 +5,8 @@ rule, parameter names, decay groups, batch and optimizer as `gradus-worker`, wri
 user would write it. Of a configuration it knows `architecture: llama` with RMSNorm, the rotation
 `half` and SiLU; it refuses the rest.
 
-All batches are in memory before the clock starts. Sequence b of step s is window s * B + b of the
-token file (16-bit little endian), where window w is the T + 1 tokens from w * T on; at its end the
-file begins again.
+All batches are in memory before the clock starts. The file of batches has rows of T + 1 token ids
+(16-bit little endian); sequence b of step s is row s * B + b. `gradus-bench train` writes it.
 """
 
 import argparse
@@ -187,17 +186,13 @@ def make_optimizer(model: Llama, learning_rate: float) -> torch.optim.Optimizer:
 
 def read_batches(args: argparse.Namespace, vocab_size: int) -> Tensor:
     """[steps, B, T + 1]."""
-    tokens = np.fromfile(args.tokens, dtype="<u2")
-    n_windows = (len(tokens) - 1) // args.sequence_length
-    if n_windows < 1:
-        raise SystemExit(f"{args.tokens}: shorter than one sequence and its last target")
+    tokens = np.fromfile(args.batches, dtype="<u2")
+    shape = (args.untimed_steps + args.steps, args.batch_sequences, args.sequence_length + 1)
+    if len(tokens) != np.prod(shape):
+        raise SystemExit(f"{args.batches}: {len(tokens)} tokens; expected {np.prod(shape)}")
     if tokens.max() >= vocab_size:
-        raise SystemExit(f"{args.tokens}: token {tokens.max()}; `vocab_size` is {vocab_size}")
-    n_steps = args.untimed_steps + args.steps
-    windows = np.arange(n_steps * args.batch_sequences) % n_windows
-    index = windows[:, None] * args.sequence_length + np.arange(args.sequence_length + 1)
-    batches = torch.from_numpy(tokens[index].astype(np.int64))
-    return batches.view(n_steps, args.batch_sequences, args.sequence_length + 1)
+        raise SystemExit(f"{args.batches}: token {tokens.max()}; `vocab_size` is {vocab_size}")
+    return torch.from_numpy(tokens.astype(np.int64)).view(shape)
 
 
 def train(args: argparse.Namespace, model: Llama, batches: Tensor) -> tuple[list, list]:
@@ -226,7 +221,7 @@ def train(args: argparse.Namespace, model: Llama, batches: Tensor) -> tuple[list
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", type=Path, required=True, help="config.json of the contract")
-    parser.add_argument("--tokens", type=Path, required=True, help="16-bit token ids")
+    parser.add_argument("--batches", type=Path, required=True, help="rows of 16-bit token ids")
     parser.add_argument("--initial", type=Path, help="start from this model.safetensors")
     parser.add_argument("--sequence-length", type=int, default=256)
     parser.add_argument("--batch-sequences", type=int, default=8)

@@ -2,10 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of tests fail as tests do")]
 
-use std::path::Path;
-use std::process::{Command, Output};
+mod program;
 
 use insta::{Settings, assert_snapshot};
+use program::{gradus, shown};
 
 const STUDY: &str = r"version: 1
 name: tiny
@@ -36,25 +36,6 @@ fn folder(study: &str) -> tempfile::TempDir {
     folder
 }
 
-fn gradus(folder: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_gradus"))
-        .args(args)
-        .current_dir(folder)
-        .env_remove("GRADUS_COORDINATOR")
-        .output()
-        .unwrap()
-}
-
-/// Exit status and both streams as one text.
-fn shown(output: &Output) -> String {
-    format!(
-        "status {}\n--- out\n{}--- err\n{}",
-        output.status.code().unwrap_or(-1),
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    )
-}
-
 fn with_filters(test: impl FnOnce()) {
     let mut settings = Settings::clone_current();
     // The system's text for a refused connection, and hashes.
@@ -74,8 +55,8 @@ fn plan_prints_a_table_and_a_hint() {
     study `tiny`, stage `pretrain` (pretrain)
 
     CELL       N  STEPS      D   D/N    FLOPS    MEMORY  POINTS
-    llama  26.8k    977  1.00M  37.4  3.57e11  17.8 MiB      10
-    tnl    28.7k    977  1.00M  34.9  3.04e11  17.8 MiB      10
+    llama  26.8k    977  1.00M  37.4  3.57e11  40.1 MiB      10
+    tnl    28.7k    977  1.00M  34.9  3.04e11  42.2 MiB      10
 
     2 cells, 2 runs, 0 dropped; 2.00M tokens, 6.61e11 FLOPs (exact, head included)
     N without embeddings and head; D training tokens; memory estimated, beside libtorch
@@ -111,7 +92,7 @@ fn an_unknown_key_is_one_error_with_its_place_and_nothing_is_stored() {
     status 2
     --- out
     --- err
-    error: tiny.yaml:13:11: `stages[0].recipe.pretrain.training.sequence_lenght`: unknown field `sequence_lenght`, expected one of `sequence_length`, `batch_sequences`, `seed`, `precision`, `optimizer`, `schedule`; did you mean `sequence_length`?
+    error: tiny.yaml:13:11: `stages[0].recipe.pretrain.training.sequence_lenght`: unknown field `sequence_lenght`, expected one of `sequence_length`, `batch_sequences`, `seed`, `precision`, `optimizer`, `schedule`, `z_loss`, `stability`, `weight_average`; did you mean `sequence_length`?
     ");
     });
     assert!(!folder.path().join(".gradus").exists());

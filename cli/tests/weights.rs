@@ -3,17 +3,15 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of tests fail as tests do")]
 
+mod program;
+
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
 use insta::assert_snapshot;
+use program::{gradus, shown};
 
 fn golden(case: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hugging_face").join(case)
-}
-
-fn gradus(folder: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_gradus")).args(args).current_dir(folder).output().unwrap()
 }
 
 /// A folder with the golden case as `stock`, so that messages have short paths.
@@ -21,16 +19,6 @@ fn folder(case: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink(golden(case).join("model"), folder.path().join("stock")).unwrap();
     folder
-}
-
-/// Exit status and both streams as one text.
-fn shown(output: &Output) -> String {
-    format!(
-        "status {}\n--- out\n{}--- err\n{}",
-        output.status.code().unwrap_or(-1),
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    )
 }
 
 #[test]

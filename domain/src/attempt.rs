@@ -17,7 +17,8 @@ pub enum AttemptEnd {
     WorkerLost,
     /// A memory allocation failed, or the system killed it for memory.
     OutOfMemory,
-    /// The loss was not finite: a result, shown and excluded from fits by rule.
+    /// Its numbers went out of order in a way that the study does not pass over: a result, shown and
+    /// excluded from fits by rule.
     Diverged,
     /// The data could not be read or was not what its hash says.
     BadData,

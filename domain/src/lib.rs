@@ -8,6 +8,7 @@ pub mod attempt;
 pub mod cell;
 pub mod ids;
 pub mod lease;
+pub mod memory;
 pub mod model;
 pub mod recipe;
 pub mod run;

@@ -138,15 +138,18 @@ pub fn branch_step(schedule: &ScheduleSpec, steps: u64) -> u64 {
         ScheduleSpec::Cosine { warmup_steps, .. } => steps.min(warmup_steps + 1),
         ScheduleSpec::Wsd { decay_share, .. } => {
             // The first step of the decay still has the full rate.
-            let at_full_rate = |step: &u64| (steps - step) as f64 >= decay_steps(*decay_share, steps);
+            let at_full_rate =
+                |step: &u64| (steps - step) as f64 >= decay_steps(*decay_share, steps);
             (0..steps).take_while(at_full_rate).count() as u64
         }
     }
 }
 
-/// Steps of the linear decay of `wsd`, a whole number of at least 1.
+/// Steps of the decay of `wsd`, a whole number of at least 1.
 fn decay_steps(decay_share: f64, steps: u64) -> f64 {
-    (decay_share * steps as f64).ceil().max(1.0)
+    // 0.07 of 100 steps is 7.000000000000001 and means 7.
+    const ROUNDING: f64 = 1e-9;
+    (decay_share * steps as f64 - ROUNDING).ceil().max(1.0)
 }
 
 /// Why the warm-up and the decay of a schedule do not both fit into `steps`; `None` when they do.
@@ -292,6 +295,18 @@ mod tests {
         check(&schedule, 80, 1.0);
         check(&schedule, 90, 0.5);
         check(&schedule, 99, 0.05);
+    }
+
+    #[test]
+    fn rounding_makes_no_decay_a_step_longer() {
+        for (share, steps, exact) in
+            [(0.07, 100, 7), (0.14, 100, 14), (0.28, 100, 28), (0.55, 200, 110)]
+        {
+            let schedule = wsd(0, share, DecayShape::Linear);
+            let first = schedule_share(&schedule, steps - exact, steps);
+            let second = schedule_share(&schedule, steps - exact + 1, steps);
+            assert!(first == 1.0 && second < 1.0, "{share} of {steps}: {first}, {second}");
+        }
     }
 
     #[test]

@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn a_resumed_run_judges_as_an_undisturbed_one() {
         let spike = LossSpikeSpec { above_nats: 0.01, window_steps: 3, then: SKIP_TWO };
-        let losses: Vec<f64> = (0..40).map(|n| 5.0 + f64::sin(f64::from(n) * 0.7) * 0.02).collect();
+        let losses: Vec<f64> = (0..40).map(|n| 5.0 + f64::sin(f64::from(n) * 2.1) * 0.02).collect();
         let mut straight = stability(UnstableStep::Stop, Some(spike));
         let undisturbed = verdicts(&mut straight, &losses);
         assert!(undisturbed.contains('s') && !undisturbed.contains('d'), "{undisturbed}");

@@ -14,11 +14,15 @@ use crate::{Process, binary, wait_for};
 pub struct ClusterOptions {
     /// The term of a lease; short, so that a lost worker is noticed within a test.
     pub lease_term_ms: u64,
+    /// Intra-op threads of a worker's one slot; few, so that several workers share the cores.
+    pub worker_threads: u32,
+    /// The folder in which the cluster makes its own; the system's temporary one by default.
+    pub parent: PathBuf,
 }
 
 impl Default for ClusterOptions {
     fn default() -> Self {
-        Self { lease_term_ms: 1500 }
+        Self { lease_term_ms: 1500, worker_threads: 1, parent: std::env::temp_dir() }
     }
 }
 
@@ -45,7 +49,7 @@ pub struct Cluster {
 impl Cluster {
     /// Starts a coordinator with no worker.
     pub fn start(options: ClusterOptions) -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("gradus-").tempdir()?;
+        let folder = tempfile::Builder::new().prefix("gradus-").tempdir_in(&options.parent)?;
         let unbound =
             Endpoint { http: "http://127.0.0.1:0".into(), grpc: "http://127.0.0.1:0".into() };
         let mut cluster = Self {
@@ -102,7 +106,7 @@ impl Cluster {
         self.coordinator.take().expect("a running coordinator").kill();
     }
 
-    /// The command that starts a worker with one slot of one thread.
+    /// Starts a worker with one slot.
     pub fn start_worker(&mut self) {
         self.n_started += 1;
         let name = format!("worker-{}", self.n_started);
@@ -111,10 +115,23 @@ impl Cluster {
             .arg("run")
             .args(["--coordinator", &self.endpoint.grpc])
             .args(["--name", &name])
-            .args(["--slots", "1", "--threads", "1"])
+            .args(["--slots", "1", "--threads", &self.options.worker_threads.to_string()])
             .arg("--scratch")
             .arg(self.path().join("scratch").join(&name));
         self.workers.push(Process::start(command, &self.path().join(format!("{name}.log"))));
+    }
+
+    /// Stops the workers, then the coordinator, in order; the folder stays.
+    ///
+    /// # Panics
+    /// If one of them does not end.
+    pub fn stop(&mut self) {
+        for worker in self.workers.drain(..) {
+            worker.stop();
+        }
+        if let Some(coordinator) = self.coordinator.take() {
+            coordinator.stop();
+        }
     }
 
     /// Kills the oldest worker without warning.

@@ -33,12 +33,22 @@ fn results(cluster: &Cluster, study: &str) -> BTreeMap<String, String> {
     results
 }
 
-fn undisturbed(study: &TinyStudy) -> Result<BTreeMap<String, String>> {
+/// A cluster with one worker that has a study.
+fn cluster_with(study: &TinyStudy) -> Result<Cluster> {
     let mut cluster = Cluster::start(ClusterOptions::default())?;
     cluster.start_worker();
     cluster.apply(&tiny_study(cluster.path(), study));
+    Ok(cluster)
+}
+
+fn wait_until_complete(cluster: &Cluster, study: &TinyStudy) {
     let summary = cluster.wait_for_end(study.name, 120);
     assert_eq!(summary["state"], "complete", "{}", cluster.logs());
+}
+
+fn undisturbed(study: &TinyStudy) -> Result<BTreeMap<String, String>> {
+    let cluster = cluster_with(study)?;
+    wait_until_complete(&cluster, study);
     Ok(results(&cluster, study.name))
 }
 
@@ -48,15 +58,17 @@ fn the_run(cluster: &Cluster, study: &str) -> Value {
     cluster.json(&["show", &id])
 }
 
-/// Waits until the run has passed a checkpoint and is still going.
-fn wait_for_the_middle(cluster: &Cluster, study: &str) {
+/// A cluster whose one run has passed a checkpoint and is still going.
+fn in_the_middle(study: &TinyStudy) -> Result<Cluster> {
+    let cluster = cluster_with(study)?;
     wait_for("a checkpoint in mid-run", 60, || {
-        let run = the_run(cluster, study);
+        let run = the_run(&cluster, study.name);
         let n_checkpoints = run["checkpoints"].as_array().map_or(0, Vec::len);
         let is_over = run["summary"]["state"] == "succeeded";
         assert!(!is_over, "the run ended before it could be disturbed; make it longer");
         (n_checkpoints >= 2 && run["summary"]["step"].as_u64() > Some(100)).then_some(())
     });
+    Ok(cluster)
 }
 
 #[test]
@@ -65,14 +77,10 @@ fn a_run_whose_worker_is_killed_ends_bit_for_bit_like_an_undisturbed_one() -> Re
         return Ok(());
     }
     let expected = undisturbed(&LONG)?;
-    let mut cluster = Cluster::start(ClusterOptions::default())?;
-    cluster.start_worker();
-    cluster.apply(&tiny_study(cluster.path(), &LONG));
-    wait_for_the_middle(&cluster, LONG.name);
+    let mut cluster = in_the_middle(&LONG)?;
     cluster.kill_worker();
     cluster.start_worker();
-    let summary = cluster.wait_for_end(LONG.name, 120);
-    assert_eq!(summary["state"], "complete", "{}", cluster.logs());
+    wait_until_complete(&cluster, &LONG);
     let run = the_run(&cluster, LONG.name);
     let attempts = run["attempts"].as_array().expect("a list");
     assert_eq!(attempts.len(), 2, "{attempts:?}");
@@ -88,14 +96,10 @@ fn a_killed_coordinator_loses_and_doubles_no_run() -> Result<()> {
         return Ok(());
     }
     let expected = undisturbed(&LONG)?;
-    let mut cluster = Cluster::start(ClusterOptions::default())?;
-    cluster.start_worker();
-    cluster.apply(&tiny_study(cluster.path(), &LONG));
-    wait_for_the_middle(&cluster, LONG.name);
+    let mut cluster = in_the_middle(&LONG)?;
     cluster.kill_coordinator();
     cluster.start_coordinator()?;
-    let summary = cluster.wait_for_end(LONG.name, 120);
-    assert_eq!(summary["state"], "complete", "{}", cluster.logs());
+    wait_until_complete(&cluster, &LONG);
     let run = the_run(&cluster, LONG.name);
     let attempts = run["attempts"].as_array().expect("a list");
     assert_eq!(attempts.len(), 1, "the worker should have kept its lease: {attempts:?}");
@@ -111,10 +115,7 @@ fn a_damaged_checkpoint_is_passed_over() -> Result<()> {
         return Ok(());
     }
     let expected = undisturbed(&LONG)?;
-    let mut cluster = Cluster::start(ClusterOptions::default())?;
-    cluster.start_worker();
-    cluster.apply(&tiny_study(cluster.path(), &LONG));
-    wait_for_the_middle(&cluster, LONG.name);
+    let mut cluster = in_the_middle(&LONG)?;
     cluster.kill_worker();
     let run = the_run(&cluster, LONG.name);
     let checkpoints = run["checkpoints"].as_array().expect("a list");
@@ -128,8 +129,7 @@ fn a_damaged_checkpoint_is_passed_over() -> Result<()> {
     std::fs::write(&weights, bytes)?;
 
     cluster.start_worker();
-    let summary = cluster.wait_for_end(LONG.name, 120);
-    assert_eq!(summary["state"], "complete", "{}", cluster.logs());
+    wait_until_complete(&cluster, &LONG);
     let run = the_run(&cluster, LONG.name);
     let refused: Vec<&Value> = run["checkpoints"]
         .as_array()
@@ -155,11 +155,8 @@ fn a_run_that_diverges_is_shown_and_excluded_and_the_study_completes() -> Result
         return Ok(());
     }
     let study = TinyStudy { name: "wild", learning_rate: 1e30, ..TinyStudy::default() };
-    let mut cluster = Cluster::start(ClusterOptions::default())?;
-    cluster.start_worker();
-    cluster.apply(&tiny_study(cluster.path(), &study));
-    let summary = cluster.wait_for_end(study.name, 60);
-    assert_eq!(summary["state"], "complete", "{}", cluster.logs());
+    let cluster = cluster_with(&study)?;
+    wait_until_complete(&cluster, &study);
     assert_eq!(the_run(&cluster, study.name)["summary"]["state"], "diverged");
     let fit = cluster.json(&["fit", study.name]);
     let excluded = fit["excluded"].as_array().expect("a list");

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Which of our crates each crate may use. `ARCHITECTURE.md` draws the same picture.
-const EDGES: [(&str, &[&str]); 11] = [
+const EDGES: [(&str, &[&str]); 12] = [
     ("domain", &[]),
     ("scaling", &[]),
     ("planner", &["domain", "scaling", "api"]),
@@ -34,6 +34,7 @@ const EDGES: [(&str, &[&str]); 11] = [
             "cli",
         ],
     ),
+    ("bench", &["api", "domain", "e2e", "models", "proto", "torch_ext", "worker"]),
 ];
 
 /// What a crate must never see, directly or through another.
@@ -245,4 +246,22 @@ fn the_lock_file_names_no_download_address() {
     let lock = fs::read_to_string(root().join("dashboards/web/package-lock.json"))
         .expect("the web application has a lock file");
     assert!(!lock.contains("\"resolved\""), "npm wrote addresses; see dashboards/web/.npmrc");
+}
+
+#[test]
+fn every_series_of_a_run_is_defined_and_no_other() {
+    let read = |name: &str| fs::read_to_string(root().join(name)).expect("a file of ours");
+    // A point is made of pairs such as `("train_loss_nats", value)`.
+    let code = read("worker/src/recipes/pretrain/metrics.rs");
+    let sent: BTreeSet<&str> =
+        code.split("(\"").skip(1).filter_map(|rest| Some(rest.split_once("\",")?.0)).collect();
+    let page = read("docs/reference/metrics.md");
+    let section = page.split("\n## ").find(|section| section.starts_with("Series of a run"));
+    let defined: BTreeSet<&str> = section
+        .expect("the page has the section")
+        .lines()
+        .filter_map(|line| Some(line.strip_prefix("| `")?.split_once('`')?.0))
+        .collect();
+    assert!(sent.contains("train_loss_nats"), "{sent:?}");
+    assert_eq!(sent, defined);
 }

@@ -23,7 +23,7 @@ use domain::model::{MixerConfig, ModelConfig};
 use tch::Tensor;
 
 use crate::ModelsError;
-use crate::language_model::Mixer;
+use crate::language_model::{Mixer, Next};
 use crate::ops::decay_attention::{self, CHUNK, DecayTable, decay_attention};
 use crate::ops::lrpe::{self, Lrpe, lrpe_at};
 use crate::ops::norm::srmsnorm;
@@ -96,15 +96,9 @@ impl Mixer for CosFormer2Mixer {
         Past::State(Tensor::zeros([b, h, 2 * e / h, e / h], (x.kind(), x.device())))
     }
 
-    fn advance(
-        &self,
-        x: &Tensor,
-        past: &mut Past,
-        position: i64,
-        precision: MatmulPrecision,
-    ) -> Tensor {
-        self.mix(x, precision, |q, k, v| {
-            let (q, k) = (lrpe_at(q, position), lrpe_at(k, position)); // [B, T, H, 2·K]
+    fn advance(&self, x: &Tensor, past: &mut Past, next: Next) -> Tensor {
+        self.mix(x, next.precision, |q, k, v| {
+            let [q, k] = [q, k].map(|x| lrpe_at(x, next.position)); // [B, T, H, 2·K]
             decay_after([&q, &k, v], &self.rates(), past.state())
         })
     }

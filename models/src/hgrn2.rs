@@ -29,7 +29,7 @@ use tch::{Kind, Tensor};
 
 use self::gates::{LogBound, gates};
 use crate::ModelsError;
-use crate::language_model::Mixer;
+use crate::language_model::{Mixer, Next};
 use crate::ops::gated_attention::{self, CHUNK, GateTable, gated_attention};
 use crate::ops::norm::srmsnorm;
 use crate::ops::recurrent::gated_after;
@@ -139,14 +139,8 @@ impl Mixer for Hgrn2Mixer {
         Past::State(Tensor::zeros([b, h, e / h, e / h], (x.kind(), x.device())))
     }
 
-    fn advance(
-        &self,
-        x: &Tensor,
-        past: &mut Past,
-        _position: i64,
-        precision: MatmulPrecision,
-    ) -> Tensor {
-        self.mix(x, precision, |inputs| gated_after(inputs, past.state()))
+    fn advance(&self, x: &Tensor, past: &mut Past, next: Next) -> Tensor {
+        self.mix(x, next.precision, |inputs| gated_after(inputs, past.state()))
     }
 }
 

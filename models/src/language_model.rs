@@ -39,15 +39,17 @@ pub(crate) trait Mixer: std::fmt::Debug + Send {
     /// The past before the first token, for x `[B, 0, E]`, which says how many texts and where.
     fn no_past(&self, x: &Tensor) -> Past;
 
-    /// As `forward`, for the tokens that follow `past`, the first of them at `position`; the past
-    /// moves on over them. Without gradients.
-    fn advance(
-        &self,
-        x: &Tensor,
-        past: &mut Past,
-        position: i64,
-        precision: MatmulPrecision,
-    ) -> Tensor;
+    /// As `forward`, for the tokens that follow `past`, which moves on over them. Without gradients.
+    fn advance(&self, x: &Tensor, past: &mut Past, next: Next) -> Tensor;
+}
+
+/// What a mixer is told of the tokens that follow its past.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Next {
+    /// Where the first of them stands in the text.
+    pub(crate) position: i64,
+    /// Precision of the products with weight matrices.
+    pub(crate) precision: MatmulPrecision,
 }
 
 /// A gated linear unit: down(φ(gate(x)) ⊙ up(x)).

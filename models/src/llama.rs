@@ -22,8 +22,7 @@ use domain::model::{MixerConfig, ModelConfig};
 use tch::{Kind, Tensor};
 
 use crate::ModelsError;
-use crate::language_model::Mixer;
-use crate::ops::MatmulPrecision;
+use crate::language_model::{Mixer, Next};
 use crate::ops::rotary::Rotary;
 use crate::ops::{Execution, Form, Linear, sizes};
 use crate::parameters::Path;
@@ -83,15 +82,9 @@ impl Mixer for LlamaMixer {
         Past::Cache(Cache::default())
     }
 
-    fn advance(
-        &self,
-        x: &Tensor,
-        past: &mut Past,
-        position: i64,
-        precision: MatmulPrecision,
-    ) -> Tensor {
+    fn advance(&self, x: &Tensor, past: &mut Past, next: Next) -> Tensor {
         let [b, t, e] = sizes(x);
-        let h = self.heads;
+        let (Next { position, precision }, h) = (next, self.heads);
         let heads = |y: &Tensor, count: i64| y.view([b, t, count, e / h]);
         let turned = |y: &Tensor, count| self.rotary.forward_at(&heads(y, count), position);
         let q = turned(&self.q.forward(x, precision), h); // [B, T, H, K]

@@ -5,6 +5,7 @@
 
 pub mod decay_attention;
 pub mod gated_attention;
+pub(crate) mod graph;
 pub mod linear;
 pub mod linear_cross_entropy;
 pub mod lrpe;
@@ -70,6 +71,13 @@ pub(crate) fn pad(x: &Tensor, steps: i64) -> Tensor {
     let mut padding = vec![0; 2 * (x.dim() - 1)];
     padding[2 * (x.dim() - 2) + 1] = missing;
     x.constant_pad_nd(padding)
+}
+
+/// Length and number of chunks of about `chunk` tokens, evened out: 70 tokens make two of 35 and
+/// not 64 and 6.
+pub(crate) fn even_chunks(time: i64, chunk: i64) -> (i64, i64) {
+    let n_chunks = (time + chunk - 1) / chunk;
+    ((time + n_chunks - 1) / n_chunks, n_chunks)
 }
 
 /// target = a · b for stacks of matrices, written in place.

@@ -25,7 +25,7 @@ use domain::model::{MixerConfig, ModelConfig};
 use tch::Tensor;
 
 use crate::ModelsError;
-use crate::language_model::Mixer;
+use crate::language_model::{Mixer, Next};
 use crate::ops::decay_attention::{self, CHUNK, DecayTable, decay_attention};
 use crate::ops::lrpe::{self, Lrpe, lrpe_at};
 use crate::ops::norm::srmsnorm;
@@ -101,16 +101,10 @@ impl Mixer for TnlMixer {
         Past::State(Tensor::zeros([b, h, key, e / h], (x.kind(), x.device())))
     }
 
-    fn advance(
-        &self,
-        x: &Tensor,
-        past: &mut Past,
-        position: i64,
-        precision: MatmulPrecision,
-    ) -> Tensor {
-        self.mix(x, precision, |q, k, v| match self.lrpe {
+    fn advance(&self, x: &Tensor, past: &mut Past, next: Next) -> Tensor {
+        self.mix(x, next.precision, |q, k, v| match self.lrpe {
             Some(_) => {
-                let (q, k) = (lrpe_at(q, position), lrpe_at(k, position)); // [B, T, H, 2·K]
+                let [q, k] = [q, k].map(|x| lrpe_at(x, next.position)); // [B, T, H, 2·K]
                 decay_after([&q, &k, v], &self.rates, past.state())
             }
             None => decay_after([q, k, v], &self.rates, past.state()),

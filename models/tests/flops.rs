@@ -8,9 +8,12 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+mod enlarged;
+
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use domain::model::{Architecture, FfnActivation, MixerConfig, ModelConfig, Norm, Rope, Shape};
+use enlarged::enlarged;
 use models::LanguageModel;
 use tch::{Device, Kind, Tensor};
 use torch_ext::{Operation, record_operations};
@@ -293,21 +296,8 @@ fn toeplitz(x: &Tensor, weight: &Tensor) -> Tensor {
     Tensor::stack(&outputs, 1)
 }
 
-/// Matrices ten times the usual ones, so that positions, gates and decays show in the logits.
-fn model(config: &ModelConfig) -> LanguageModel {
-    tch::set_num_threads(1);
-    let mut model = LanguageModel::new(config, Device::Cpu, 3).unwrap();
-    let larger: Vec<(String, Tensor)> = model
-        .named_parameters()
-        .into_iter()
-        .map(|(name, tensor)| (name, if tensor.dim() > 1 { tensor * 10.0 } else { tensor }))
-        .collect();
-    model.load(&larger).unwrap();
-    model
-}
-
 fn check(config: &ModelConfig, time: i64) {
-    let model = model(config);
+    let model = enlarged(config, Device::Cpu);
     tch::manual_seed(time);
     let tokens = Tensor::randint(
         i64::from(config.shape.vocab_size),

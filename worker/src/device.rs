@@ -96,8 +96,8 @@ fn total_memory(meminfo: &str) -> Option<u64> {
 
 fn counter(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| {
-        let (key, value) = line.split_once(' ')?;
-        if key == name { value.trim().parse().ok() } else { None }
+        let mut words = line.split_whitespace();
+        if words.next()? == name { words.next()?.parse().ok() } else { None }
     })
 }
 
@@ -112,6 +112,8 @@ mod tests {
         assert_eq!(cpu_name("processor\t: 0\nmodel name\t: A B\n").as_deref(), Some("A B"));
         assert_eq!(counter("low 0\noom 3\noom_kill 2\n", "oom_kill"), Some(2));
         assert_eq!(counter("low 0\n", "oom_kill"), None);
+        assert_eq!(counter("VmHWM:\t   9 kB\nVmRSS:\t   7 kB\n", "VmRSS:"), Some(7));
+        assert!(resident_bytes().is_some_and(|bytes| bytes > 1 << 20));
     }
 
     #[test]

@@ -21,6 +21,14 @@ fn has_step(seen: &Seen, token: u64, step: u64) -> Option<()> {
     seen.steps(token).iter().any(|s| *s >= step).then_some(())
 }
 
+/// A worker in the middle of a slow run, with the lease token 2.
+async fn in_training() -> Scene {
+    let scene = Scene::start(&[SLOWLY]).await;
+    scene.train(2, 1, Vec::new());
+    scene.coordinator.wait_for("the first points", |seen| has_step(seen, 2, 1)).await;
+    scene
+}
+
 #[tokio::test]
 async fn a_run_is_trained_and_its_checkpoint_evaluated() {
     let scene = Scene::start(&[]).await;
@@ -119,9 +127,7 @@ async fn a_damaged_checkpoint_is_refused_and_the_one_before_it_used() {
 
 #[tokio::test]
 async fn a_coordinator_that_was_away_gets_every_point_once() {
-    let scene = Scene::start(&[SLOWLY]).await;
-    scene.train(2, 1, Vec::new());
-    scene.coordinator.wait_for("the first points", |seen| has_step(seen, 2, 1)).await;
+    let scene = in_training().await;
     scene.coordinator.with(|seen| seen.is_away = true);
     // The trainer goes on: its last checkpoint appears in the store, not at the coordinator.
     let last = scene.artifact("runs/r_1/1/40/manifest.json");
@@ -139,9 +145,7 @@ async fn a_coordinator_that_was_away_gets_every_point_once() {
 
 #[tokio::test]
 async fn a_coordinator_that_forgot_the_worker_is_told_again_and_the_attempt_lives() {
-    let scene = Scene::start(&[SLOWLY]).await;
-    scene.train(2, 1, Vec::new());
-    scene.coordinator.wait_for("the first points", |seen| has_step(seen, 2, 1)).await;
+    let scene = in_training().await;
     scene.coordinator.with(|seen| seen.forgets_workers = true);
     scene
         .coordinator
@@ -156,9 +160,7 @@ async fn a_coordinator_that_forgot_the_worker_is_told_again_and_the_attempt_live
 
 #[tokio::test]
 async fn a_stale_lease_stops_the_attempt_silently_and_frees_the_slot() {
-    let scene = Scene::start(&[SLOWLY]).await;
-    scene.train(2, 1, Vec::new());
-    scene.coordinator.wait_for("the first points", |seen| has_step(seen, 2, 1)).await;
+    let scene = in_training().await;
     let n_polls = scene.coordinator.with(|seen| {
         seen.stale_tokens.insert(2);
         seen.polls.len()
@@ -195,9 +197,7 @@ async fn a_trainer_that_does_not_obey_is_killed_and_replaced() {
 
 #[tokio::test]
 async fn a_worker_that_loses_its_parent_checkpoints_and_leaves() {
-    let mut scene = Scene::start(&[SLOWLY]).await;
-    scene.train(2, 1, Vec::new());
-    scene.coordinator.wait_for("the first points", |seen| has_step(seen, 2, 1)).await;
+    let mut scene = in_training().await;
     scene.worker.lose_parent();
     let end = scene.coordinator.wait_for_end(2).await;
     assert_eq!(end.end, "preempted", "{}", end.message);
@@ -221,9 +221,7 @@ async fn a_terminated_worker_without_work_leaves_at_once() {
 
 #[tokio::test]
 async fn a_drained_worker_finishes_what_it_has_and_leaves() {
-    let mut scene = Scene::start(&[SLOWLY]).await;
-    scene.train(2, 1, Vec::new());
-    scene.coordinator.wait_for("the first points", |seen| has_step(seen, 2, 1)).await;
+    let mut scene = in_training().await;
     let drain = directive::Kind::Drain(v1::Drain {});
     scene.coordinator.with(|seen| seen.directives.push_back(drain));
     assert_eq!(scene.coordinator.wait_for_end(2).await.end, "succeeded");
@@ -234,9 +232,7 @@ async fn a_drained_worker_finishes_what_it_has_and_leaves() {
 
 #[tokio::test]
 async fn no_trainer_outlives_a_killed_agent() {
-    let mut scene = Scene::start(&[SLOWLY]).await;
-    scene.train(2, 1, Vec::new());
-    scene.coordinator.wait_for("the first points", |seen| has_step(seen, 2, 1)).await;
+    let mut scene = in_training().await;
     let trainers = scene.worker.trainers();
     assert_eq!(trainers.len(), 1);
     scene.worker.signal(Signal::SIGKILL);

@@ -7,7 +7,7 @@ mod bench;
 use bench::Story;
 use bench::work::{ARCHITECTURES, Bench, joined, resumed, run};
 use domain::recipe::PretrainCell;
-use domain::spec::Precision;
+use domain::spec::{LossSpikeSpec, Precision, UnstableStep, WeightAverageSpec};
 use proto::v1::{self, event::Kind};
 
 const STEPS: u64 = 12;
@@ -50,6 +50,37 @@ fn micro_batches_and_bfloat16_survive_a_kill_bit_for_bit() {
     cell.training.precision = Precision::Bf16;
     let train = v1::Train { micro_batch_sequences: 3, ..bench.train(&cell, &[5]) };
     check_killed(&bench, &cell, &train);
+}
+
+#[test]
+fn two_threads_survive_a_kill_bit_for_bit() {
+    let bench = Bench { threads: 2, ..Bench::new() };
+    let cell = bench.cell("tnl", STEPS);
+    check_killed(&bench, &cell, &bench.train(&cell, &[5]));
+}
+
+#[test]
+fn what_was_seen_of_the_losses_survives_a_kill_bit_for_bit() {
+    let bench = Bench::new();
+    let mut cell = bench.cell("llama", STEPS);
+    // A rate that lets the loss jump, and a rule that passes every loss over that is above the mean.
+    cell.training.optimizer.learning_rate = Some(3.0);
+    let then = UnstableStep::Skip { at_most_in_a_row: 100 };
+    let spike = LossSpikeSpec { above_nats: 1e-9, window_steps: 3, then };
+    cell.training.stability.loss_spike = Some(spike);
+    let train = bench.train(&cell, &[5]);
+    check_killed(&bench, &cell, &train);
+    let skipped = bench.attempt(train, 4).values("skipped_steps");
+    let at = |step: u64| skipped.iter().find(|found| found.0 == step).unwrap().1;
+    assert!(at(5) > 0.0 && at(STEPS) > at(5), "{skipped:?}");
+}
+
+#[test]
+fn an_average_of_the_weights_survives_a_kill_bit_for_bit() {
+    let bench = Bench::new();
+    let mut cell = bench.cell("hgrn2", STEPS);
+    cell.training.weight_average = Some(WeightAverageSpec::Ema { decay: 0.9 });
+    check_killed(&bench, &cell, &bench.train(&cell, &[5]));
 }
 
 #[test]

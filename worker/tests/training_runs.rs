@@ -5,9 +5,11 @@ mod bench;
 
 use std::collections::BTreeSet;
 
+use bench::Story;
 use bench::work::{Bench, assignment, preparation, run, text};
-use domain::spec::{CorpusFormat, LossSpikeSpec, TokenizerSpec, UnstableStep};
+use domain::spec::{CorpusFormat, LossSpikeSpec, TokenizerSpec, UnstableStep, WeightAverageSpec};
 use proto::v1::{self, assignment::Work, event::Kind};
+use worker::checkpoint::tensors::from_bytes;
 
 #[test]
 fn a_tiny_model_learns_and_its_checkpoints_measure_it() {
@@ -43,12 +45,13 @@ fn a_tiny_model_learns_and_its_checkpoints_measure_it() {
 fn every_point_has_the_metrics_of_its_step() {
     let bench = Bench::new();
     let cell = bench.cell("tnl", 3);
-    let story = bench.attempt(bench.train(&cell, &[]), 1);
+    let story = bench.attempt(bench.train(&cell, &[1]), 1);
     let points = story.points();
     let names: BTreeSet<&str> = points[0].values.keys().map(String::as_str).collect();
     let expected = [
         "checkpoint_stall_seconds",
         "data_wait_seconds",
+        "elapsed_seconds",
         "flops",
         "flops_per_second",
         "gradient_norm",
@@ -74,7 +77,12 @@ fn every_point_has_the_metrics_of_its_step() {
         let spent = cell.flops_at(point.step, domain::spec::FlopKind::Exact);
         assert!((point.values["flops"] / spent - 1.0).abs() < 1e-12);
         assert!(point.values["memory_bytes"] > 1e7);
+        assert!(point.values["data_wait_seconds"] > 0.0);
     }
+    // What the checkpoint of step 1 held up is told with step 2.
+    let stalls = story.values("checkpoint_stall_seconds");
+    let is_stalled: Vec<bool> = stalls.iter().map(|(_, seconds)| *seconds > 0.0).collect();
+    assert_eq!(is_stalled, [false, true, false], "{stalls:?}");
 }
 
 #[test]
@@ -142,6 +150,47 @@ fn a_step_that_is_passed_over_changes_no_weight() {
     assert_eq!(passed_over.values("skipped_steps").last().unwrap().1, 1.0);
     let weights = |step| passed_over.checkpoint(step).weights.clone().unwrap().hash;
     assert_eq!(weights(1), weights(2));
+}
+
+#[test]
+fn an_average_is_published_and_measured_and_changes_no_training() {
+    let bench = Bench::new();
+    let mut cell = bench.cell("llama", 3);
+    let plain = bench.attempt(bench.train(&cell, &[1, 2]), 1);
+    cell.training.weight_average = Some(WeightAverageSpec::Ema { decay: 0.5 });
+    let mut trainer = bench.trainer();
+    let averaged = trainer.carry_out(run(bench.train(&cell, &[1, 2]), 2));
+    assert_eq!(averaged.losses(), plain.losses());
+    let published = |story: &Story, step| {
+        let key = &story.checkpoint(step).weights.as_ref().unwrap().key;
+        from_bytes(&std::fs::read(bench.site.path(key)).unwrap()).unwrap()
+    };
+    let of_updates = [1, 2, 3].map(|step| published(&plain, step));
+    for (index, (name, found)) in published(&averaged, 3).iter().enumerate() {
+        let [first, second, third] = of_updates.each_ref().map(|weights| &weights[index].1);
+        let expected = (first * 0.25 + second * 0.5 + third) / 1.75;
+        let difference = (found - expected).abs().max().double_value(&[]);
+        assert!(difference < 1e-6, "`{name}` is {difference} off");
+    }
+    let work = bench.evaluate(&cell, averaged.checkpoint(3));
+    let of_average = trainer.carry_out(assignment(Work::Evaluate(work), "e_test", 3));
+    let work = bench.evaluate(&cell, plain.checkpoint(3));
+    let of_last = trainer.carry_out(assignment(Work::Evaluate(work), "e_test", 4));
+    // The loss still falls, and the average lags behind.
+    assert!(of_average.evaluation().value > of_last.evaluation().value);
+}
+
+#[test]
+fn a_z_loss_is_trained_on_and_not_reported() {
+    let bench = Bench::new();
+    let mut cell = bench.cell("llama", 8);
+    let plain = bench.attempt(bench.train(&cell, &[]), 1).losses();
+    cell.training.z_loss = 1e-2;
+    let with_z = bench.attempt(bench.train(&cell, &[]), 2).losses();
+    // ln² 257 is 31: were it in the loss, the first would be 0.3 higher.
+    assert_eq!(with_z[0], plain[0]);
+    assert_ne!(with_z[7], plain[7]);
+    assert!((with_z[7].1 - plain[7].1).abs() < 0.2, "{with_z:?} {plain:?}");
 }
 
 #[test]

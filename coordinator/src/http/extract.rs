@@ -1,6 +1,9 @@
 //! Decoding of bodies and queries, so that a bad one is answered like every other error.
 //! It knows no route.
 
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
@@ -54,4 +57,19 @@ where
             Err(rejection) => Err(ApiError::BadRequest(rejection.body_text())),
         }
     }
+}
+
+/// Refuses a parameter that is out of range.
+pub(super) fn in_range<T: PartialOrd + Copy + Display>(
+    parameter: &str,
+    value: T,
+    range: RangeInclusive<T>,
+) -> Result<(), ApiError> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    let (least, most) = range.into_inner();
+    Err(ApiError::BadRequest(format!(
+        "`{parameter}={value}` is out of range: expected {least} to {most}"
+    )))
 }

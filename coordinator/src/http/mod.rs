@@ -12,6 +12,7 @@ use utoipa_axum::routes;
 
 use crate::App;
 
+mod address;
 mod apply;
 mod error;
 mod events;

@@ -4,17 +4,18 @@ use std::sync::Arc;
 
 use api::{CancelRequest, ChangeView, CurveList, ErrorBody, LogList, RunList, RunView};
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use domain::ids::RunId;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
+use super::address::{Found, RunAddress};
 use super::error::ApiError;
-use super::extract::{Body, Parameters};
+use super::extract::{Body, Parameters, in_range};
 use super::studies::{CurveParameters, EmptyRequest};
 use crate::App;
 use crate::store::Store;
-use crate::store::read::{CurveScope, Lookup, ReadStore};
+use crate::store::read::{CurveScope, ReadStore};
 
 /// Which log lines.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -36,21 +37,6 @@ fn default_limit() -> u32 {
 /// A reader pages with `after`.
 const MOST_LINES: u32 = 10_000;
 
-/// The run that an address means.
-async fn found(app: &App, name_or_id: &str) -> Result<RunId, ApiError> {
-    match app.store.find_run(name_or_id).await? {
-        Lookup::Found(run) => Ok(run),
-        Lookup::Missing { nearest } => Err(missing(name_or_id, nearest)),
-        Lookup::Ambiguous { candidates } => {
-            Err(ApiError::Ambiguous { name: name_or_id.to_owned(), candidates })
-        }
-    }
-}
-
-fn missing(name: &str, nearest: Option<String>) -> ApiError {
-    ApiError::NotFound { kind: "run", name: name.to_owned(), nearest }
-}
-
 /// Every run of the store.
 #[utoipa::path(get, path = "/runs", tag = "runs", responses((status = 200, body = RunList)))]
 pub(super) async fn list(State(app): State<Arc<App>>) -> Result<Json<RunList>, ApiError> {
@@ -62,7 +48,7 @@ pub(super) async fn list(State(app): State<Arc<App>>) -> Result<Json<RunList>, A
     get,
     path = "/runs/{run}",
     tag = "runs",
-    params(("run" = String, Path, description = "Its identifier, or a cell's name that only it has")),
+    params(RunAddress),
     responses(
         (status = 200, body = RunView),
         (status = 404, body = ErrorBody),
@@ -71,10 +57,9 @@ pub(super) async fn list(State(app): State<Arc<App>>) -> Result<Json<RunList>, A
 )]
 pub(super) async fn show(
     State(app): State<Arc<App>>,
-    Path(name): Path<String>,
+    run: Found<RunId>,
 ) -> Result<Json<RunView>, ApiError> {
-    let run = found(&app, &name).await?;
-    app.store.run_view(&run).await?.map(Json).ok_or_else(|| missing(&name, None))
+    app.store.run_view(&run.id).await?.map(Json).ok_or_else(|| run.missing())
 }
 
 /// One series of it, thinned.
@@ -82,18 +67,15 @@ pub(super) async fn show(
     get,
     path = "/runs/{run}/curves",
     tag = "runs",
-    params(
-        ("run" = String, Path, description = "Its identifier, or a cell's name that only it has"),
-        CurveParameters
-    ),
+    params(RunAddress, CurveParameters),
     responses((status = 200, body = CurveList), (status = 404, body = ErrorBody))
 )]
 pub(super) async fn curves(
     State(app): State<Arc<App>>,
-    Path(name): Path<String>,
+    run: Found<RunId>,
     Parameters(parameters): Parameters<CurveParameters>,
 ) -> Result<Json<CurveList>, ApiError> {
-    let scope = CurveScope::Run(found(&app, &name).await?);
+    let scope = CurveScope::Run(run.id);
     Ok(Json(app.store.curves(&parameters.into_query(scope)?).await?))
 }
 
@@ -102,24 +84,16 @@ pub(super) async fn curves(
     get,
     path = "/runs/{run}/logs",
     tag = "runs",
-    params(
-        ("run" = String, Path, description = "Its identifier, or a cell's name that only it has"),
-        LogParameters
-    ),
+    params(RunAddress, LogParameters),
     responses((status = 200, body = LogList), (status = 404, body = ErrorBody))
 )]
 pub(super) async fn logs(
     State(app): State<Arc<App>>,
-    Path(name): Path<String>,
+    run: Found<RunId>,
     Parameters(LogParameters { after, limit }): Parameters<LogParameters>,
 ) -> Result<Json<LogList>, ApiError> {
-    if !(1..=MOST_LINES).contains(&limit) {
-        return Err(ApiError::BadRequest(format!(
-            "`limit={limit}` is out of range: expected 1 to {MOST_LINES}"
-        )));
-    }
-    let run = found(&app, &name).await?;
-    Ok(Json(app.store.logs(&run, after, limit).await?))
+    in_range("limit", limit, 1..=MOST_LINES)?;
+    Ok(Json(app.store.logs(&run.id, after, limit).await?))
 }
 
 /// Cancels it and its open evaluations.
@@ -127,17 +101,16 @@ pub(super) async fn logs(
     post,
     path = "/runs/{run}/cancel",
     tag = "runs",
-    params(("run" = String, Path, description = "Its identifier, or a cell's name that only it has")),
+    params(RunAddress),
     request_body = CancelRequest,
     responses((status = 200, body = ChangeView), (status = 404, body = ErrorBody))
 )]
 pub(super) async fn cancel(
     State(app): State<Arc<App>>,
-    Path(name): Path<String>,
+    run: Found<RunId>,
     Body(request): Body<CancelRequest>,
 ) -> Result<Json<ChangeView>, ApiError> {
-    let run = found(&app, &name).await?;
-    let changed = app.store.cancel_run(&run, &request.reason).await?;
+    let changed = app.store.cancel_run(&run.id, &request.reason).await?;
     Ok(Json(super::apply::carry_out(&app, &changed)))
 }
 
@@ -146,16 +119,15 @@ pub(super) async fn cancel(
     post,
     path = "/runs/{run}/retry",
     tag = "runs",
-    params(("run" = String, Path, description = "Its identifier, or a cell's name that only it has")),
+    params(RunAddress),
     request_body = EmptyRequest,
     responses((status = 200, body = ChangeView), (status = 404, body = ErrorBody))
 )]
 pub(super) async fn retry(
     State(app): State<Arc<App>>,
-    Path(name): Path<String>,
+    run: Found<RunId>,
     Body(EmptyRequest {}): Body<EmptyRequest>,
 ) -> Result<Json<ChangeView>, ApiError> {
-    let run = found(&app, &name).await?;
-    let changed = app.store.retry_run(&run).await?;
+    let changed = app.store.retry_run(&run.id).await?;
     Ok(Json(super::apply::carry_out(&app, &changed)))
 }

@@ -7,17 +7,18 @@ use api::{
     CancelRequest, ChangeView, CurveList, ErrorBody, FitReport, RunList, StudyList, StudyView,
 };
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use domain::ids::StudyId;
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
+use super::address::{Found, StudyAddress};
 use super::error::ApiError;
-use super::extract::{Body, Parameters};
+use super::extract::{Body, Parameters, in_range};
 use crate::App;
 use crate::fits;
 use crate::store::Store;
-use crate::store::read::{CurveQuery, CurveScope, Lookup, ReadStore};
+use crate::store::read::{CurveQuery, CurveScope, ReadStore};
 
 /// Which curves.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -46,12 +47,7 @@ const MOST_POINTS: usize = 10_000;
 
 impl CurveParameters {
     pub(super) fn into_query(self, scope: CurveScope) -> Result<CurveQuery, ApiError> {
-        if !(3..=MOST_POINTS).contains(&self.max_points) {
-            return Err(ApiError::BadRequest(format!(
-                "`max_points={}` is out of range: expected 3 to {MOST_POINTS}",
-                self.max_points
-            )));
-        }
+        in_range("max_points", self.max_points, 3..=MOST_POINTS)?;
         Ok(CurveQuery { scope, series: self.series, max_points: self.max_points })
     }
 }
@@ -60,21 +56,6 @@ impl CurveParameters {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct EmptyRequest {}
-
-/// The study that an address means.
-async fn found(app: &App, name_or_id: &str) -> Result<StudyId, ApiError> {
-    match app.store.find_study(name_or_id).await? {
-        Lookup::Found(study) => Ok(study),
-        Lookup::Missing { nearest } => Err(missing(name_or_id, nearest)),
-        Lookup::Ambiguous { candidates } => {
-            Err(ApiError::Ambiguous { name: name_or_id.to_owned(), candidates })
-        }
-    }
-}
-
-fn missing(name: &str, nearest: Option<String>) -> ApiError {
-    ApiError::NotFound { kind: "study", name: name.to_owned(), nearest }
-}
 
 /// Every study, the newest first.
 #[utoipa::path(get, path = "/studies", tag = "studies", responses((status = 200, body = StudyList)))]
@@ -87,15 +68,14 @@ pub(super) async fn list(State(app): State<Arc<App>>) -> Result<Json<StudyList>,
     get,
     path = "/studies/{study}",
     tag = "studies",
-    params(("study" = String, Path, description = "Its name or identifier")),
+    params(StudyAddress),
     responses((status = 200, body = StudyView), (status = 404, body = ErrorBody))
 )]
 pub(super) async fn show(
     State(app): State<Arc<App>>,
-    Path(name): Path<String>,
+    study: Found<StudyId>,
 ) -> Result<Json<StudyView>, ApiError> {
-    let study = found(&app, &name).await?;
-    app.store.study_view(&study).await?.map(Json).ok_or_else(|| missing(&name, None))
+    app.store.study_view(&study.id).await?.map(Json).ok_or_else(|| study.missing())
 }
 
 /// Its runs, in the order of its cells.
@@ -103,15 +83,14 @@ pub(super) async fn show(
     get,
     path = "/studies/{study}/runs",
     tag = "studies",
-    params(("study" = String, Path, description = "Its name or identifier")),
+    params(StudyAddress),
     responses((status = 200, body = RunList), (status = 404, body = ErrorBody))
 )]
 pub(super) async fn runs(
     State(app): State<Arc<App>>,
-    Path(name): Path<String>,
+    study: Found<StudyId>,
 ) -> Result<Json<RunList>, ApiError> {
-    let study = found(&app, &name).await?;
-    Ok(Json(app.store.run_list(Some(&study)).await?))
+    Ok(Json(app.store.run_list(Some(&study.id)).await?))
 }
 
 /// One series of each of its runs, thinned.
@@ -119,15 +98,15 @@ pub(super) async fn runs(
     get,
     path = "/studies/{study}/curves",
     tag = "studies",
-    params(("study" = String, Path, description = "Its name or identifier"), CurveParameters),
+    params(StudyAddress, CurveParameters),
     responses((status = 200, body = CurveList), (status = 404, body = ErrorBody))
 )]
 pub(super) async fn curves(
     State(app): State<Arc<App>>,
-    Path(name): Path<String>,
+    study: Found<StudyId>,
     Parameters(parameters): Parameters<CurveParameters>,
 ) -> Result<Json<CurveList>, ApiError> {
-    let scope = CurveScope::Study(found(&app, &name).await?);
+    let scope = CurveScope::Study(study.id);
     Ok(Json(app.store.curves(&parameters.into_query(scope)?).await?))
 }
 
@@ -136,15 +115,14 @@ pub(super) async fn curves(
     get,
     path = "/studies/{study}/fit",
     tag = "studies",
-    params(("study" = String, Path, description = "Its name or identifier")),
+    params(StudyAddress),
     responses((status = 200, body = FitReport), (status = 404, body = ErrorBody))
 )]
 pub(super) async fn fit(
     State(app): State<Arc<App>>,
-    Path(name): Path<String>,
+    study: Found<StudyId>,
 ) -> Result<Json<FitReport>, ApiError> {
-    let study = found(&app, &name).await?;
-    Ok(Json(fits::report(&*app.store, &study).await?))
+    Ok(Json(fits::report(&*app.store, &study.id).await?))
 }
 
 /// Cancels it, and those of its runs that no other study has.
@@ -152,17 +130,16 @@ pub(super) async fn fit(
     post,
     path = "/studies/{study}/cancel",
     tag = "studies",
-    params(("study" = String, Path, description = "Its name or identifier")),
+    params(StudyAddress),
     request_body = CancelRequest,
     responses((status = 200, body = ChangeView), (status = 404, body = ErrorBody))
 )]
 pub(super) async fn cancel(
     State(app): State<Arc<App>>,
-    Path(name): Path<String>,
+    study: Found<StudyId>,
     Body(request): Body<CancelRequest>,
 ) -> Result<Json<ChangeView>, ApiError> {
-    let study = found(&app, &name).await?;
-    let changed = app.store.cancel_study(&study, &request.reason).await?;
+    let changed = app.store.cancel_study(&study.id, &request.reason).await?;
     Ok(Json(super::apply::carry_out(&app, &changed)))
 }
 
@@ -171,16 +148,15 @@ pub(super) async fn cancel(
     post,
     path = "/studies/{study}/retry",
     tag = "studies",
-    params(("study" = String, Path, description = "Its name or identifier")),
+    params(StudyAddress),
     request_body = EmptyRequest,
     responses((status = 200, body = ChangeView), (status = 404, body = ErrorBody))
 )]
 pub(super) async fn retry(
     State(app): State<Arc<App>>,
-    Path(name): Path<String>,
+    study: Found<StudyId>,
     Body(EmptyRequest {}): Body<EmptyRequest>,
 ) -> Result<Json<ChangeView>, ApiError> {
-    let study = found(&app, &name).await?;
-    let changed = app.store.retry_study(&study).await?;
+    let changed = app.store.retry_study(&study.id).await?;
     Ok(Json(super::apply::carry_out(&app, &changed)))
 }

@@ -12,16 +12,7 @@ const MOMENT_MS: u64 = 1_000_000;
 fn leader() -> (Leader, WorkerId) {
     let leader = Leader::new(Clock::system(), TERM_MS, REDELIVER_MS);
     let worker: WorkerId = "w_a".parse().unwrap();
-    let capabilities = Capabilities {
-        device_kind: "cpu".into(),
-        device_name: "a CPU".into(),
-        threads_per_slot: 1,
-        cpu_capability: "AVX2".into(),
-        libtorch_version: "2.11.0".into(),
-        memory_bytes: 1,
-        recipes: vec!["pretrain".into()],
-    };
-    leader.enter(&worker, 2, capabilities);
+    leader.enter(&worker, 2, Capabilities::of_a_cpu(1));
     assert!(leader.activate(&worker));
     (leader, worker)
 }

@@ -120,6 +120,36 @@ pub struct Numerics {
     pub libtorch_version: String,
 }
 
+#[cfg(test)]
+impl Capabilities {
+    /// Those of a CPU with so many threads for each slot.
+    pub(crate) fn of_a_cpu(threads_per_slot: u32) -> Self {
+        Self {
+            device_kind: "cpu".into(),
+            device_name: "a CPU".into(),
+            threads_per_slot,
+            cpu_capability: "AVX2".into(),
+            libtorch_version: "2.11.0".into(),
+            memory_bytes: 1 << 30,
+            recipes: vec!["pretrain".into()],
+        }
+    }
+}
+
+#[cfg(test)]
+impl Numerics {
+    /// Those of such a CPU, with the whole batch at once.
+    pub(crate) fn of_a_cpu(intra_op_threads: u32) -> Self {
+        Self {
+            device_kind: "cpu".into(),
+            intra_op_threads,
+            micro_batch_sequences: 0,
+            cpu_capability: "AVX2".into(),
+            libtorch_version: "2.11.0".into(),
+        }
+    }
+}
+
 /// A worker that announces itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkerToRegister {

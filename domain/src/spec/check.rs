@@ -5,8 +5,9 @@
 use super::SPEC_VERSION;
 use super::study::{
     CheckpointSpec, DataSpec, DesignSpec, LARGEST_VOCABULARY, PretrainSpec, RecipeSpec,
-    SMALLEST_VOCABULARY, ScheduleSpec, StabilitySpec, StudySpec, TrainingSpec,
+    SMALLEST_VOCABULARY, StudySpec,
 };
+use super::training::{ScheduleSpec, StabilitySpec, TrainingSpec, WeightAverageSpec};
 
 /// A check's complaint: the key's path and the problem.
 type Complaint = (String, String);
@@ -139,7 +140,16 @@ impl TrainingSpec {
                 format!("`{value}` is out of range; {valid}")
             })?;
         }
+        require(self.z_loss >= 0.0 && self.z_loss.is_finite(), &format!("{at}.z_loss"), || {
+            format!("`{}` is out of range; at least 0, usually 1e-4", self.z_loss)
+        })?;
         self.stability.check(&format!("{at}.stability"))?;
+        if let Some(WeightAverageSpec::Ema { decay }) = self.weight_average {
+            let path = format!("{at}.weight_average.ema.decay");
+            require(decay > 0.0 && decay < 1.0, &path, || {
+                format!("`{decay}` is out of range; above 0 and below 1")
+            })?;
+        }
         match self.schedule {
             ScheduleSpec::Constant { .. } => Ok(()),
             ScheduleSpec::Cosine { final_share, .. } => require(

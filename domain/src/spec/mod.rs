@@ -6,10 +6,12 @@ mod check;
 mod error;
 mod located;
 mod study;
+mod training;
 
 pub use error::{Place, SpecError};
 pub use located::Locations;
 pub use study::*;
+pub use training::*;
 
 use serde_json::Value;
 

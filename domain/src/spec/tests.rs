@@ -74,6 +74,27 @@ fn a_value_out_of_range_says_the_range() {
         "stages[0].recipe.pretrain.training.optimizer.learning_rate",
         "above 0",
     );
+    let batch = "batch_sequences: 8";
+    let training = "stages[0].recipe.pretrain.training";
+    for (line, at, path, says) in [
+        ("z_loss: -1", 11, "z_loss", "at least 0"),
+        ("weight_average: {ema: {decay: 1}}", 34, "weight_average.ema.decay", "below 1"),
+        (
+            "stability: {loss_spike: {above_nats: 0, window_steps: 9}}",
+            36,
+            "stability.loss_spike.above_nats",
+            "above 0",
+        ),
+        (
+            "stability: {loss_spike: {above_nats: 1, window_steps: 0}}",
+            51,
+            "stability.loss_spike.window_steps",
+            "at least 1",
+        ),
+    ] {
+        let to = format!("{batch}\n          {line}");
+        check_bad(batch, &to, (16, at), &format!("{training}.{path}"), says);
+    }
     check_bad("vocab_size: 512", "vocab_size: 3", (7, 21), "data.tokenizer.bpe.vocab_size", "257");
 }
 

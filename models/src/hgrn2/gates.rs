@@ -14,8 +14,9 @@
 //! log(1 − lb), for there the two would cancel.
 
 use tch::{Kind, Tensor};
-use torch_ext::{Backward, Forward, custom_function};
+use torch_ext::{Backward, Forward};
 
+use crate::ops::graph::in_graph;
 use crate::ops::{sizes, slabs};
 
 /// Below this k the forget gate counts as near 1.
@@ -40,11 +41,8 @@ pub(super) fn gates(z: &Tensor, log_bound: Option<&LogBound>) -> (Tensor, Tensor
         [&rows, &log_forget, &k].into_iter().chain(bounds.iter().copied()).collect();
     let outputs = [&log_forget, &k];
     let function = Forward { name: "gates", inputs: &inputs, outputs: &outputs, saved: &saved };
-    let mut made = custom_function(&function, |given| Ok(backward(given)))
-        .expect("the forward pass went through with these tensors");
-    let mut next = || made.pop().expect("two outputs were given").view([b, t, width]);
-    let k = next();
-    (next(), k)
+    let [log_forget, k] = in_graph(&function, backward).map(|x| x.view([b, t, width]));
+    (log_forget, k)
 }
 
 fn forward(z: &Tensor, bounds: &[&Tensor]) -> (Tensor, Tensor) {

@@ -9,7 +9,7 @@
 
 use tch::Tensor;
 
-use super::LanguageModel;
+use super::{LanguageModel, Next};
 use crate::ops::sizes;
 use crate::past::{self, Past};
 use crate::sampling::{Sampler, SamplingError};
@@ -92,15 +92,13 @@ impl LanguageModel {
     fn read(&self, tokens: &Tensor, state: &mut GenerationState) -> Tensor {
         let [batch, time] = sizes(tokens);
         assert_eq!(batch, state.batch, "the state was made for another number of texts");
-        let precision = self.execution.precision;
+        let next = Next { position: state.position, precision: self.execution.precision };
         let mut x = self.embed(tokens);
         if let (Some(positions), Some(modes)) = (&self.positions, &mut state.modes) {
             x = positions.advance(&x, modes);
         }
         for (layer, past) in self.layers.iter().zip(&mut state.layers) {
-            let position = state.position;
-            x = layer
-                .forward(&x, precision, |mixer, x| mixer.advance(x, past, position, precision));
+            x = layer.forward(&x, next.precision, |mixer, x| mixer.advance(x, past, next));
         }
         state.position += time;
         self.final_norm.forward(&x)

@@ -22,38 +22,37 @@
 //! as matrices with a stride, which products take as they are: nothing is rearranged.
 
 use tch::{Device, Kind, Tensor};
-use torch_ext::{Backward, Forward, custom_function};
+use torch_ext::{Backward, Forward};
 
+use super::graph::in_graph;
 use super::scan::{state_gradients, states};
-use super::table::constant;
-use super::{multiply_into, pad, sizes};
+use super::table::{Constant, constant};
+use super::{even_chunks, multiply_into, pad, sizes};
 
 /// Tokens of a chunk: a compromise of the C² inside and the state between, for heads of 8 to 128.
 pub const CHUNK: i64 = 64;
 
 /// The constant powers of λ for one length, chunk length, element type and device.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct DecayTable {
     time: i64,
     chunk: i64,
     n_chunks: i64,
     has_decay: bool,
     /// λ^{r−s} for r ≥ s, else 0, `[H, C, C]`.
-    inside: Tensor,
+    inside: Constant,
     /// λ^{r+1} for row r of a chunk, `[H, C, 1]`.
-    from_start: Tensor,
+    from_start: Constant,
     /// λ^{tokens to the chunk's last}, 0 past the text, `[H, N, C, 1]`.
-    to_end: Tensor,
+    to_end: Constant,
     /// λ^{tokens of the chunk}, `[H, 1, N, 1, 1]`.
-    fades: Tensor,
+    fades: Constant,
 }
 
 impl DecayTable {
-    /// Tables for `rates[head]` = −log λ ≥ 0, texts of `time` tokens and chunks of about `chunk`:
-    /// chunks are evened out, so that 70 tokens make two of 35 and not 64 and 6.
+    /// Tables for `rates[head]` = −log λ ≥ 0, texts of `time` tokens and chunks of about `chunk`.
     pub fn new(rates: &[f64], time: i64, chunk: i64, kind: Kind, device: Device) -> Self {
-        let n_chunks = (time + chunk - 1) / chunk;
-        let chunk = (time + n_chunks - 1) / n_chunks;
+        let (chunk, n_chunks) = even_chunks(time, chunk);
         let end = |index: i64| (index * chunk).min(time);
         let heads = i64::try_from(rates.len()).expect("the number of heads is small");
         let table = |shape: &[i64], power: &dyn Fn(i64) -> Option<i64>| {
@@ -66,7 +65,7 @@ impl DecayTable {
                     })
                 })
                 .collect();
-            constant(&values, &[&[heads], shape].concat(), kind, device)
+            Constant::from(constant(&values, &[&[heads], shape].concat(), kind, device))
         };
         let not_negative = |power: i64| (power >= 0).then_some(power);
         let inside = table(&[chunk, chunk], &|at| not_negative(at / chunk - at % chunk));
@@ -77,17 +76,6 @@ impl DecayTable {
         let fades = table(&[1, n_chunks, 1, 1], &|at| Some(end(at + 1) - end(at)));
         let has_decay = rates.iter().any(|rate| *rate != 0.0);
         Self { time, chunk, n_chunks, has_decay, inside, from_start, to_end, fades }
-    }
-
-    /// The same table, sharing memory.
-    fn share(&self) -> Self {
-        Self {
-            inside: self.inside.shallow_clone(),
-            from_start: self.from_start.shallow_clone(),
-            to_end: self.to_end.shallow_clone(),
-            fades: self.fades.shallow_clone(),
-            ..*self
-        }
     }
 
     /// `[B, T, H, X]` with zeros up to whole chunks.
@@ -225,11 +213,9 @@ fn attention(
         outputs: &[&output, &last],
         saved: &[q, k, v, &starts],
     };
-    let table = table.share();
-    let mut made = custom_function(&forward, move |given| Ok(table.backward(given)))
-        .expect("the forward pass went through with these tensors");
-    let last = made.pop().expect("two outputs were given");
-    (made.pop().expect("two outputs were given"), last)
+    let table = table.clone();
+    let [output, last] = in_graph(&forward, move |given| table.backward(given));
+    (output, last)
 }
 
 /// The naive twin: the recurrence over time; also returns the last state.

@@ -21,9 +21,10 @@
 mod halves;
 
 use tch::{Device, Kind, Tensor};
-use torch_ext::{Backward, Forward, custom_function};
+use torch_ext::{Backward, Forward};
 
 use self::halves::{Fades, Halves};
+use super::graph::in_graph;
 use super::scan::{state_gradients, states};
 use super::{multiply_into, pad, sizes, slabs};
 
@@ -316,10 +317,8 @@ pub fn gated_attention(
         saved: &[q, k, v, log_forget, &starts],
     };
     let table = *table;
-    let mut made = custom_function(&forward, move |given| Ok(table.backward(given)))
-        .expect("the forward pass went through with these tensors");
-    let last = made.pop().expect("two outputs were given");
-    (made.pop().expect("two outputs were given"), last)
+    let [output, last] = in_graph(&forward, move |given| table.backward(given));
+    (output, last)
 }
 
 /// The naive twin: the recurrence over time.

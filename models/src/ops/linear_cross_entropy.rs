@@ -11,8 +11,9 @@
 //! the objective is a sum: the backward pass only multiplies them by what comes in.
 
 use tch::{Kind, Tensor};
-use torch_ext::{Forward, custom_function, is_recording};
+use torch_ext::{Forward, is_recording};
 
+use super::graph::in_graph;
 use super::{MatmulPrecision, sizes};
 
 /// A slice has a twentieth of the rows, and two matrices of its logits' shape live at a time: a tenth
@@ -58,13 +59,12 @@ pub fn linear_cross_entropy(
         outputs: &[&sums.objective],
         saved: &[&dx, &d_weight],
     };
-    let mut made = custom_function(&forward, |given| {
+    let [objective] = in_graph(&forward, |given| {
         let factor = given.gradients[0].as_ref().expect("the only output has the gradient");
         let scaled = |index: usize| given.wanted[index].then(|| &given.saved[index] * factor);
-        Ok(vec![scaled(0), scaled(1)])
-    })
-    .expect("the forward pass went through with these tensors");
-    LossSums { objective: made.pop().expect("one output was given"), nats: sums.nats }
+        vec![scaled(0), scaled(1)]
+    });
+    LossSums { objective, nats: sums.nats }
 }
 
 struct Sums {

@@ -4,8 +4,9 @@
 
 use domain::model::{self, ModelConfig};
 use tch::{Kind, Tensor};
-use torch_ext::{Backward, Forward, custom_function};
+use torch_ext::{Backward, Forward};
 
+use super::graph::in_graph;
 use super::{sizes, slabs};
 use crate::ModelsError;
 use crate::parameters::{Init, Path};
@@ -28,9 +29,8 @@ fn rms(x: &Tensor, weight: Option<&Tensor>, eps: f64) -> Tensor {
     let inputs: Vec<&Tensor> = [&rows].into_iter().chain(weight).collect();
     let saved: Vec<&Tensor> = [&rows, &scale].into_iter().chain(weight).collect();
     let forward = Forward { name: "rms_norm", inputs: &inputs, outputs: &[&output], saved: &saved };
-    let mut made = custom_function(&forward, |given| Ok(rms_backward(given)))
-        .expect("the forward pass went through with these tensors");
-    made.pop().expect("one output was given").view_as(x).to_kind(x.kind())
+    let [output] = in_graph(&forward, rms_backward);
+    output.view_as(x).to_kind(x.kind())
 }
 
 /// The normed rows `[R, E]` and r = 1 / sqrt(mean(x²) + eps), `[R, 1]`.

@@ -6,8 +6,9 @@ use std::ops::Range;
 
 use domain::model::Rope;
 use tch::{Kind, Tensor};
-use torch_ext::{Forward, custom_function};
+use torch_ext::Forward;
 
+use super::graph::in_graph;
 use super::sizes;
 use super::table::{Key, TableCache, constant};
 
@@ -41,9 +42,11 @@ impl Rotary {
 
     /// x `[B, T, H, K]`, the same shape back. For `half` the number of heads does not matter.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        let [_, t, h, _] = sizes(x);
+        let [_, t, heads, _] = sizes(x);
         let build = || self.build(x, 0..t);
-        self.tables.with(Key::of(x, h), build, |(cos, sin)| turn(x, self.rope, cos, sin))
+        // Queries and keys with other numbers of heads share a table that is the same for all.
+        let rows = if self.rope == Rope::Half { 1 } else { heads };
+        self.tables.with(Key::of(x, rows), build, |(cos, sin)| turn(x, self.rope, cos, sin))
     }
 
     /// The same where the first token is not the text's first but stands at `position`.
@@ -76,13 +79,12 @@ impl Rotary {
 fn turn(x: &Tensor, rope: Rope, cos: &Tensor, sin: &Tensor) -> Tensor {
     let output = tch::no_grad(|| turned(x, rope, cos, sin));
     let forward = Forward { name: "rotary", inputs: &[x], outputs: &[&output], saved: &[cos, sin] };
-    let mut made = custom_function(&forward, move |given| {
+    let [output] = in_graph(&forward, move |given| {
         let [cos, sin] = given.saved else { unreachable!("two tensors are saved") };
         let gradient = given.gradients[0].as_ref().expect("the only output has the gradient");
-        Ok(vec![Some(turned(gradient, rope, cos, &-sin))])
-    })
-    .expect("the forward pass went through with these tensors");
-    made.pop().expect("one output was given")
+        vec![Some(turned(gradient, rope, cos, &-sin))]
+    });
+    output
 }
 
 fn turned(x: &Tensor, rope: Rope, cos: &Tensor, sin: &Tensor) -> Tensor {

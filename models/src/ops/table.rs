@@ -3,12 +3,37 @@
 //! It does not know what they mean.
 
 use std::cell::RefCell;
+use std::ops::Deref;
 
 use tch::{Device, Kind, Tensor};
 
 /// A constant made in float64 and rounded once.
 pub(crate) fn constant(values: &[f64], shape: &[i64], kind: Kind, device: Device) -> Tensor {
     Tensor::from_slice(values).view(shape).to_kind(kind).to_device(device)
+}
+
+/// A tensor that nobody changes, so that its clones share memory.
+#[derive(Debug)]
+pub(crate) struct Constant(Tensor);
+
+impl From<Tensor> for Constant {
+    fn from(tensor: Tensor) -> Self {
+        Self(tensor)
+    }
+}
+
+impl Clone for Constant {
+    fn clone(&self) -> Self {
+        Self(self.0.shallow_clone())
+    }
+}
+
+impl Deref for Constant {
+    type Target = Tensor;
+
+    fn deref(&self) -> &Tensor {
+        &self.0
+    }
 }
 
 /// What a table depends on beside the layer that keeps it.

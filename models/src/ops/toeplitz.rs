@@ -16,11 +16,12 @@
 //! the modes' states are made again.
 
 use tch::{Device, Kind, Tensor};
-use torch_ext::{Backward, Forward, custom_function};
+use torch_ext::{Backward, Forward};
 
+use super::graph::in_graph;
 use super::scan::{state_gradients, states};
-use super::table::{Key, TableCache, constant};
-use super::{pad, sizes};
+use super::table::{Constant, Key, TableCache, constant};
+use super::{even_chunks, pad, sizes};
 
 /// Tokens of a chunk: the Toeplitz matrices have d·C² entries, the states d·e for each chunk.
 const CHUNK: i64 = 64;
@@ -38,25 +39,24 @@ pub(super) fn mode_power(mode: i64, modes: i64, power: i64) -> f64 {
 }
 
 /// Constant powers of the modes' decays.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct ModeTable {
     time: i64,
     chunk: i64,
     n_chunks: i64,
     /// λ_j^{r−s} for r ≥ s, else 0, `[J, C·C]`.
-    inside: Tensor,
+    inside: Constant,
     /// λ_j^{r+1}, `[J, C]`.
-    from_start: Tensor,
+    from_start: Constant,
     /// λ_j^{C−1−s}, `[C, J]`.
-    to_end: Tensor,
+    to_end: Constant,
     /// λ_j^C for each chunk, `[1, 1, N, J, 1]`.
-    fades: Tensor,
+    fades: Constant,
 }
 
 impl ModeTable {
     fn new(time: i64, chunk: i64, modes: i64, kind: Kind, device: Device) -> Self {
-        let n_chunks = (time + chunk - 1) / chunk;
-        let chunk = (time + n_chunks - 1) / n_chunks;
+        let (chunk, n_chunks) = even_chunks(time, chunk);
         let table = |rows: i64, columns: i64, mode_and_power: &dyn Fn(i64, i64) -> (i64, i64)| {
             let mut values = Vec::new();
             for row in 0..rows {
@@ -71,18 +71,14 @@ impl ModeTable {
         let from_start = table(modes, chunk, &|mode, row| (mode, row + 1));
         let to_end = table(chunk, modes, &|column, mode| (mode, chunk - 1 - column));
         let fades = table(n_chunks, modes, &|_, mode| (mode, chunk));
-        let fades = fades.view([1, 1, n_chunks, modes, 1]);
-        Self { time, chunk, n_chunks, inside, from_start, to_end, fades }
-    }
-
-    /// The same table, sharing memory.
-    fn share(&self) -> Self {
         Self {
-            inside: self.inside.shallow_clone(),
-            from_start: self.from_start.shallow_clone(),
-            to_end: self.to_end.shallow_clone(),
-            fades: self.fades.shallow_clone(),
-            ..*self
+            time,
+            chunk,
+            n_chunks,
+            inside: inside.into(),
+            from_start: from_start.into(),
+            to_end: to_end.into(),
+            fades: fades.view([1, 1, n_chunks, modes, 1]).into(),
         }
     }
 
@@ -174,10 +170,9 @@ fn apply(x: &Tensor, weight: &Tensor, table: &ModeTable) -> Tensor {
     let inputs = [x, weight];
     let forward =
         Forward { name: "toeplitz", inputs: &inputs, outputs: &[&output], saved: &inputs };
-    let table = table.share();
-    let mut made = custom_function(&forward, move |given| Ok(table.backward(given)))
-        .expect("the forward pass went through with these tensors");
-    made.pop().expect("one output was given")
+    let table = table.clone();
+    let [output] = in_graph(&forward, move |given| table.backward(given));
+    output
 }
 
 /// The naive twin: the recurrence over time.

@@ -60,6 +60,9 @@ pub enum CheckpointError {
         /// Its element type.
         dtype: String,
     },
+    /// The run keeps an average of its weights, and the checkpoint has none.
+    #[error("it has no average of the weights")]
+    NoAverage,
     /// The thread that writes could not be started.
     #[error("could not start a thread")]
     Thread(#[source] std::io::Error),

@@ -4,7 +4,8 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `model.safetensors` | the weights under the contract's names |
+//! | `model.safetensors` | the weights under the contract's names; their average, if one is kept |
+//! | `trained.safetensors` | the weights that the training goes on with, if `model` is an average |
 //! | `config.json` | the model's configuration, so that the weights can be used alone |
 //! | `optimizer.safetensors` | both moments and the number of steps |
 //! | `state.json` | [`State`] |
@@ -29,6 +30,7 @@ pub use error::CheckpointError;
 pub const MODEL_FILE: &str = "model.safetensors";
 /// The name of the model's configuration.
 pub const CONFIG_FILE: &str = "config.json";
+const TRAINED_FILE: &str = "trained.safetensors";
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 const STATE_FILE: &str = "state.json";
 
@@ -52,6 +54,8 @@ pub struct State {
     pub metric_step: u64,
     /// What decides whether a step is in order.
     pub stability: StabilityState,
+    /// Updates whose weights are in the average; 0 without one.
+    pub n_averaged: u64,
     /// libtorch's default CPU generator, hexadecimal.
     pub generator_state: String,
     /// What decided the rounding so far.
@@ -79,8 +83,10 @@ pub struct NumericsState {
 /// What is in a checkpoint.
 #[derive(Debug)]
 pub struct Checkpoint {
-    /// The weights.
+    /// The weights that the training goes on with.
     pub weights: NamedTensors,
+    /// Their average, which is published in their place.
+    pub average: Option<NamedTensors>,
     /// The optimiser's state.
     pub optimizer: NamedTensors,
     /// The rest.
@@ -102,6 +108,7 @@ impl State {
             tokens,
             metric_step: step,
             stability: StabilityState::default(),
+            n_averaged: 0,
             generator_state: to_hex(generator_state),
             numerics: numerics.into(),
             config_hash: config_hash.to_owned(),
@@ -129,34 +136,39 @@ impl From<&v1::Numerics> for NumericsState {
 impl Checkpoint {
     /// Writes the files below `prefix` (which ends in `/`), then the manifest.
     ///
-    /// When this returns, all of it is durable. Of an attempt that dies in between, no manifest is
-    /// left, so nobody reads half a checkpoint.
+    /// Each part is dropped once it is written, so that beside the copies themselves at most 4 bytes
+    /// for each parameter are held. When this returns, all of it is durable. Of an attempt that dies in
+    /// between, no manifest is left, so nobody reads half a checkpoint.
     pub fn save(
-        &self,
+        self,
         artifacts: &Artifacts,
         prefix: &str,
         model: &ModelConfig,
         is_data_point: bool,
     ) -> Result<v1::Checkpoint, CheckpointError> {
-        let config = serde_json::to_vec_pretty(model).map_err(CheckpointError::encode)?;
-        let state = serde_json::to_vec_pretty(&self.state).map_err(CheckpointError::encode)?;
-        let contents = [
-            (MODEL_FILE, tensors::to_bytes(&self.weights)?),
-            (CONFIG_FILE, config),
-            (OPTIMIZER_FILE, tensors::to_bytes(&self.optimizer)?),
-            (STATE_FILE, state),
-        ];
         let mut files = Vec::new();
-        for (name, content) in contents {
+        let mut put = |name: &str, content: Vec<u8>| -> Result<(), CheckpointError> {
             let reference = artifacts.put(&format!("{prefix}{name}"), content)?;
             files.push(ManifestFile::new(name, reference));
+            Ok(())
+        };
+        put(CONFIG_FILE, serde_json::to_vec_pretty(model).map_err(CheckpointError::encode)?)?;
+        put(STATE_FILE, serde_json::to_vec_pretty(&self.state).map_err(CheckpointError::encode)?)?;
+        if let Some(average) = self.average {
+            put(MODEL_FILE, tensors::to_bytes(&average)?)?;
+            drop(average);
+            put(TRAINED_FILE, tensors::to_bytes(&self.weights)?)?;
+        } else {
+            put(MODEL_FILE, tensors::to_bytes(&self.weights)?)?;
         }
-        let State { step, config_hash, .. } = &self.state;
-        let content = CheckpointContent { step: *step, config_hash: config_hash.clone() };
+        drop(self.weights);
+        put(OPTIMIZER_FILE, tensors::to_bytes(&self.optimizer)?)?;
+        let State { step, config_hash, .. } = self.state;
+        let content = CheckpointContent { step, config_hash };
         let manifest = Manifest::new(Content::Checkpoint(content), files);
         let reference = artifacts.put_manifest(&format!("{prefix}manifest.json"), &manifest)?;
         Ok(v1::Checkpoint {
-            step: *step,
+            step,
             weights: Some(manifest.file(MODEL_FILE)?),
             n_bytes: manifest.n_bytes(),
             manifest: Some(reference),
@@ -185,15 +197,18 @@ impl Checkpoint {
                 return Err(CheckpointError::OtherStep { expected: reference.step, found });
             }
         }
-        Ok(Self {
-            weights: tensors::from_bytes(&artifacts.read(&manifest.file(MODEL_FILE)?)?)?,
-            optimizer: tensors::from_bytes(&artifacts.read(&manifest.file(OPTIMIZER_FILE)?)?)?,
-            state,
-        })
+        let read = |name: &str| tensors::from_bytes(&artifacts.read(&manifest.file(name)?)?);
+        let published = read(MODEL_FILE)?;
+        let (weights, average) = if manifest.file(TRAINED_FILE).is_ok() {
+            (read(TRAINED_FILE)?, Some(published))
+        } else {
+            (published, None)
+        };
+        Ok(Self { weights, average, optimizer: read(OPTIMIZER_FILE)?, state })
     }
 }
 
-/// The weights alone, for an evaluation; refuses others than those of hash `weights_hash`.
+/// The published weights alone, for an evaluation; refuses others than those of hash `weights_hash`.
 pub fn load_weights(
     artifacts: &Artifacts,
     manifest_reference: &v1::ArtifactRef,

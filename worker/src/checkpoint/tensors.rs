@@ -2,7 +2,10 @@
 //!
 //! It opens no files. The same tensors always give the same bytes.
 
-use safetensors::tensor::TensorView;
+use std::borrow::Cow;
+use std::cell::RefCell;
+
+use safetensors::tensor::View;
 use safetensors::{Dtype, SafeTensors};
 use tch::{Device, Kind, Tensor};
 
@@ -19,18 +22,51 @@ const ELEMENT_TYPES: [(Kind, Dtype); 6] = [
 ];
 
 /// The file with these tensors, in the format's own order.
+///
+/// Beside the file itself, one tensor at a time is held as bytes.
 pub fn to_bytes(tensors: &[(String, Tensor)]) -> Result<Vec<u8>, CheckpointError> {
-    let mut contents = Vec::with_capacity(tensors.len());
-    for (name, tensor) in tensors {
-        contents.push((name.as_str(), dtype_of(name, tensor.kind())?, content(name, tensor)?));
-    }
+    let failure = RefCell::new(None);
     let mut views = Vec::with_capacity(tensors.len());
-    for ((name, dtype, content), (_, tensor)) in contents.iter().zip(tensors) {
+    for (name, tensor) in tensors {
+        let dtype = dtype_of(name, tensor.kind())?;
         let shape = tensor.size().into_iter().map(|size| usize::try_from(size).unwrap_or(0));
-        let view = TensorView::new(*dtype, shape.collect(), content);
-        views.push((*name, view.map_err(CheckpointError::Format)?));
+        let view = Stored { name, tensor, dtype, shape: shape.collect(), failure: &failure };
+        views.push((name.as_str(), view));
     }
-    safetensors::serialize(views, None).map_err(CheckpointError::Format)
+    let bytes = safetensors::serialize(views, None).map_err(CheckpointError::Format)?;
+    failure.into_inner().map_or(Ok(bytes), Err)
+}
+
+/// A tensor on its way into a file.
+struct Stored<'a> {
+    name: &'a str,
+    tensor: &'a Tensor,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    /// The first tensor that could not be copied, because [`View::data`] cannot fail.
+    failure: &'a RefCell<Option<CheckpointError>>,
+}
+
+impl View for Stored<'_> {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        let found = content(self.name, self.tensor);
+        Cow::Owned(found.unwrap_or_else(|error| {
+            self.failure.borrow_mut().get_or_insert(error);
+            vec![]
+        }))
+    }
+
+    fn data_len(&self) -> usize {
+        self.tensor.numel() * self.tensor.kind().elt_size_in_bytes()
+    }
 }
 
 /// The tensors of a file, on the CPU, by name.

@@ -19,6 +19,7 @@ use crate::compute_device::ComputeDevice;
 use crate::trainer::{Control, Demand, Report};
 
 pub use error::RecipeError;
+pub use prepare::TRAINING_FILE;
 
 /// The recipes that this build carries out.
 pub const NAMES: [&str; 1] = ["pretrain"];

@@ -15,7 +15,7 @@ use crate::data::{Corpus, CorpusFile, DataError, SplitRule, SplitTokens, TextTok
 /// The tokenizer's file.
 pub(super) const TOKENIZER_FILE: &str = "tokenizer.json";
 /// The training split's file.
-pub(super) const TRAINING_FILE: &str = "train.bin";
+pub const TRAINING_FILE: &str = "train.bin";
 /// The validation split's file.
 pub(super) const VALIDATION_FILE: &str = "validation.bin";
 

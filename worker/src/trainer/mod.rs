@@ -16,9 +16,10 @@ use std::sync::mpsc::{self, Receiver, Sender};
 
 use domain::attempt::AttemptEnd;
 use proto::v1::{self, to_trainer};
+use torch_ext::TorchError;
 
 use crate::artifacts::Artifacts;
-use crate::cli::TrainerArgs;
+use crate::cli::{DeviceChoice, TrainerArgs};
 use crate::compute_device::{ComputeDevice, DeviceError};
 use crate::pipe::MessageReader;
 use crate::recipes::{self, Context, Host, Outcome};
@@ -30,7 +31,7 @@ pub use report::{PipeReport, Report};
 #[derive(Debug, thiserror::Error)]
 enum TrainerError {
     #[error("could not set up libtorch")]
-    Torch(#[from] torch_ext::TorchError),
+    Torch(#[from] TorchError),
     #[error("there is nothing to compute on")]
     Device(#[from] DeviceError),
     #[error("could not open the artifact store")]
@@ -58,7 +59,8 @@ pub fn main(args: TrainerArgs) -> ExitCode {
 }
 
 fn serve(args: &TrainerArgs) -> Result<ExitCode, TrainerError> {
-    let host = set_up(args)?;
+    let compute = ComputeDevice::choose(args.device, args.libtorch.as_deref(), args.slot)?;
+    let host = set_up(args.threads, compute)?;
     let mut report = PipeReport::new(std::io::stdout());
     if args.probe {
         report.ready(capabilities(&host))?;
@@ -101,14 +103,27 @@ fn serve(args: &TrainerArgs) -> Result<ExitCode, TrainerError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The device, threads and determinism, before libtorch computes anything.
-fn set_up(args: &TrainerArgs) -> Result<Host, TrainerError> {
-    let threads = args.threads;
-    let compute = ComputeDevice::choose(args.device, args.libtorch.as_deref(), args.slot)?;
+/// Threads and determinism, before libtorch computes anything.
+fn set_up(threads: u32, compute: ComputeDevice) -> Result<Host, TorchError> {
     torch_ext::set_inter_op_threads(1)?;
     torch_ext::set_intra_op_threads(threads as usize)?;
     torch_ext::use_deterministic_algorithms(true)?;
     Ok(Host { threads, compute, libtorch_version: torch_ext::libtorch_version().to_owned() })
+}
+
+/// Carries out one assignment in this process, reporting to `report`, with no agent and no pipe: the
+/// bare loop that benchmarks compare with.
+pub fn carry_out(
+    threads: u32,
+    artifacts: &Artifacts,
+    assignment: &v1::Assignment,
+    report: &mut dyn Report,
+) -> Result<Outcome, DeviceError> {
+    let compute = ComputeDevice::choose(DeviceChoice::Auto, None, 0)?;
+    let host = set_up(threads, compute)?;
+    let control = Control::default();
+    let mut context = Context { artifacts, control: &control, report, host: &host, assignment };
+    Ok(recipes::carry_out(&mut context))
 }
 
 fn capabilities(host: &Host) -> v1::Capabilities {

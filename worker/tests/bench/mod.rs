@@ -170,6 +170,13 @@ impl Trainer {
         true
     }
 
+    /// A line of its `/proc/…/status` that is in kibibytes, such as `VmHWM`, in bytes.
+    pub fn memory_bytes(&self, name: &str) -> u64 {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name}:"))).unwrap();
+        1024 * line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap()
+    }
+
     /// Closes its standard input and waits for its end.
     pub fn hang_up(mut self) -> ExitStatus {
         drop(self.stdin.take());

@@ -78,6 +78,8 @@ pub(crate) struct Bench {
     pub(crate) preparation_hash: String,
     pub(crate) data_manifest: v1::ArtifactRef,
     pub(crate) vocab_size: u32,
+    /// Intra-op threads of the trainers.
+    pub(crate) threads: u32,
 }
 
 impl Bench {
@@ -94,6 +96,7 @@ impl Bench {
             preparation_hash: config.identity().unwrap().hash.to_string(),
             data_manifest: result.manifest.clone().unwrap(),
             vocab_size: result.vocab_size,
+            threads: 1,
             site,
         }
     }
@@ -122,7 +125,9 @@ impl Bench {
                     gradient_clip: 1.0,
                 },
                 schedule: ScheduleSpec::Constant { warmup_steps: 3 },
+                z_loss: 0.0,
                 stability: StabilitySpec::default(),
+                weight_average: None,
             },
             steps,
             preparation_hash: self.preparation_hash.clone(),
@@ -168,7 +173,7 @@ impl Bench {
     }
 
     pub(crate) fn trainer(&self) -> Trainer {
-        self.site.trainer(1)
+        self.site.trainer(self.threads)
     }
 
     /// One attempt in a process of its own.

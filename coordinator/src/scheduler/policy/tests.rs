@@ -6,31 +6,9 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn machine(threads: u32) -> Capabilities {
-    Capabilities {
-        device_kind: "cpu".into(),
-        device_name: "a CPU".into(),
-        threads_per_slot: threads,
-        cpu_capability: "AVX2".into(),
-        libtorch_version: "2.11.0".into(),
-        memory_bytes: 1 << 30,
-        recipes: vec!["pretrain".into()],
-    }
-}
-
-fn numerics(threads: u32) -> Numerics {
-    Numerics {
-        device_kind: "cpu".into(),
-        intra_op_threads: threads,
-        micro_batch_sequences: 0,
-        cpu_capability: "AVX2".into(),
-        libtorch_version: "2.11.0".into(),
-    }
-}
-
 fn seat(worker: &str, n_free_slots: u32, threads: u32) -> FreeWorker {
     let worker = worker.parse().unwrap();
-    FreeWorker { worker, n_free_slots, capabilities: machine(threads) }
+    FreeWorker { worker, n_free_slots, capabilities: Capabilities::of_a_cpu(threads) }
 }
 
 fn queued(work: &str, priority: i32, cost_flops: f64) -> QueuedWork {
@@ -83,9 +61,9 @@ fn work_of_an_unknown_recipe_waits_and_holds_nothing_up() {
 #[test]
 fn a_run_waits_for_a_machine_that_rounds_as_its_first_attempt_did() {
     let mut run = queued("r_1", 0, 1.0);
-    run.numerics = Some(numerics(4));
+    run.numerics = Some(Numerics::of_a_cpu(4));
     let mut snapshot = snapshot(vec![run], vec![seat("w_a", 1, 1)]);
-    snapshot.live.push(machine(4));
+    snapshot.live.push(Capabilities::of_a_cpu(4));
     check(&snapshot, &[]);
     snapshot.free.push(seat("w_b", 1, 4));
     check(&snapshot, &[("r_1", "w_b")]);
@@ -94,7 +72,7 @@ fn a_run_waits_for_a_machine_that_rounds_as_its_first_attempt_did() {
 #[test]
 fn without_any_such_machine_any_that_knows_the_recipe_will_do() {
     let mut run = queued("r_1", 0, 1.0);
-    run.numerics = Some(numerics(4));
+    run.numerics = Some(Numerics::of_a_cpu(4));
     check(&snapshot(vec![run], vec![seat("w_a", 1, 1)]), &[("r_1", "w_a")]);
 }
 
@@ -103,7 +81,7 @@ fn any_work() -> impl Strategy<Value = QueuedWork> {
     let threads = proptest::option::of(1_u32..4);
     (prefix, 0_u32..30, -2_i32..3, 0.0_f64..10.0, threads).prop_map(
         |(prefix, id, priority, cost_flops, threads)| QueuedWork {
-            numerics: threads.map(numerics),
+            numerics: threads.map(Numerics::of_a_cpu),
             ..queued(&format!("{prefix}_{id}"), priority, cost_flops)
         },
     )
@@ -111,7 +89,7 @@ fn any_work() -> impl Strategy<Value = QueuedWork> {
 
 fn any_snapshot() -> impl Strategy<Value = Snapshot> {
     let seats = proptest::collection::btree_map(0_u32..6, (0_u32..4, 1_u32..4), 0..6);
-    let busy = proptest::collection::vec((1_u32..4).prop_map(machine), 0..3);
+    let busy = proptest::collection::vec((1_u32..4).prop_map(Capabilities::of_a_cpu), 0..3);
     (proptest::collection::vec(any_work(), 0..40), seats, busy).prop_map(|(queue, seats, busy)| {
         let mut seen = BTreeSet::new();
         let queue = queue.into_iter().filter(|work| seen.insert(work.work.clone())).collect();

@@ -10,8 +10,8 @@ use planner::CorpusHashes;
 
 use crate::scheduler::policy::{Placement, QueuedWork};
 use crate::store::{
-    Applied, ApplyOutcome, Artifact, Capabilities, Finished, Granted, Numerics, ReportEvent,
-    Reported, Store, StudyToApply, WorkerToRegister,
+    Applied, ApplyOutcome, Artifact, Capabilities, Finished, Granted, ReportEvent, Reported, Store,
+    StudyToApply, WorkerToRegister,
 };
 
 /// Two runs: one for each learning rate, four data points each.
@@ -153,25 +153,7 @@ pub(in crate::store) fn registration(id: &str, hostname: &str, pid: u32) -> Work
         hostname: format!("{hostname}-{id}"),
         pid,
         n_slots: 4,
-        capabilities: Capabilities {
-            device_kind: "cpu".into(),
-            device_name: "a CPU".into(),
-            threads_per_slot: 1,
-            cpu_capability: "AVX2".into(),
-            libtorch_version: "2.11.0".into(),
-            memory_bytes: 1,
-            recipes: vec!["pretrain".into()],
-        },
-    }
-}
-
-pub(in crate::store) fn numerics(threads: u32) -> Numerics {
-    Numerics {
-        device_kind: "cpu".into(),
-        intra_op_threads: threads,
-        micro_batch_sequences: 0,
-        cpu_capability: "AVX2".into(),
-        libtorch_version: "2.11.0".into(),
+        capabilities: Capabilities::of_a_cpu(1),
     }
 }
 

@@ -3,8 +3,8 @@
 use domain::attempt::AttemptEnd;
 use domain::ids::{LeaseToken, WorkId};
 
-use super::fixture::{Fixture, checkpoint, is_ended, last_step, numerics, placement, point};
-use crate::store::{Finished, LogLevel, ReportEvent, Reported, Store};
+use super::fixture::{Fixture, checkpoint, is_ended, last_step, placement, point};
+use crate::store::{Finished, LogLevel, Numerics, ReportEvent, Reported, Store};
 
 fn stored(reported: &Reported) -> bool {
     matches!(reported, Reported::Stored { .. })
@@ -131,7 +131,7 @@ pub(in crate::store) async fn a_refused_checkpoint_is_not_offered_again(f: &Fixt
 pub(in crate::store) async fn the_first_attempt_fixes_the_numerics(f: &Fixture<impl Store>) {
     let worker = f.prepared().await;
     let started = |threads, resumed_from_step| ReportEvent::Started {
-        numerics: numerics(threads),
+        numerics: Numerics::of_a_cpu(threads),
         resumed_from_step,
     };
     let first = f.grant_first(&worker).await;
@@ -139,14 +139,14 @@ pub(in crate::store) async fn the_first_attempt_fixes_the_numerics(f: &Fixture<i
     f.store.expire_leases(&[first.token]).await.unwrap();
     let queue = f.queue().await;
     let queued = queue.iter().find(|queued| queued.work == first.work).unwrap();
-    assert_eq!(queued.numerics, Some(numerics(2)));
+    assert_eq!(queued.numerics, Some(Numerics::of_a_cpu(2)));
     let placements = [placement(&first.work, &worker)];
     let second = f.store.grant(&placements).await.unwrap().remove(0);
     assert!(stored(&f.report(second.token, started(3, 10)).await));
     f.store.expire_leases(&[second.token]).await.unwrap();
     let queue = f.queue().await;
     let queued = queue.iter().find(|queued| queued.work == first.work).unwrap();
-    assert_eq!(queued.numerics, Some(numerics(2)));
+    assert_eq!(queued.numerics, Some(Numerics::of_a_cpu(2)));
 }
 
 pub(in crate::store) async fn a_report_is_stored_whole_and_may_be_repeated(

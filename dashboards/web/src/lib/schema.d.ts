@@ -1200,7 +1200,7 @@ export interface components {
             flops_done: number;
             /**
              * Format: double
-             * @description FLOPs per second over the last minute, over its runs; absent when nothing runs.
+             * @description FLOPs per second at the latest speeds of the runs that a worker has; absent when nothing runs.
              */
             flops_per_second?: number | null;
             /**

@@ -12,6 +12,7 @@ use tch::Tensor;
 use torch_ext::{AdamWConfig, Event, FusedAdamW, ParameterGroup, Stream};
 
 use super::super::RecipeError;
+use super::average::WeightAverage;
 use super::plan::Plan;
 use super::snapshot::{Copies, Snapshot};
 use crate::checkpoint::{Checkpoint, CheckpointError, State};
@@ -24,6 +25,8 @@ pub(super) struct Learner {
     optimizer: FusedAdamW,
     micro_batch_sequences: i64,
     gradient_clip: f64,
+    z_loss: f64,
+    average: Option<WeightAverage>,
     stability: Stability,
     stability_spec: StabilitySpec,
     /// Until these marks a snapshot is still reading the weights and the optimiser's state.
@@ -54,18 +57,23 @@ impl Learner {
             beta2: training.optimizer.beta2,
             eps: training.optimizer.eps,
         };
+        let weights = model.named_parameters();
+        let average = training.weight_average.map(|spec| WeightAverage::new(spec, &weights));
         Ok(Self {
             model,
             optimizer: FusedAdamW::new(groups, config)?,
             micro_batch_sequences: i64::from(plan.numerics.micro_batch_sequences),
             gradient_clip: training.optimizer.gradient_clip,
+            z_loss: training.z_loss,
+            average: average.transpose()?,
             stability: Stability::new(training.stability, StabilityState::default()),
             stability_spec: training.stability,
             reads: Vec::new(),
         })
     }
 
-    /// The gradients of the batch's mean loss, and that loss in nats per token.
+    /// The gradients of the batch's mean objective, and the mean loss, without the z-loss, in nats per
+    /// token.
     ///
     /// Micro-batches add up: each adds its sum of losses over the tokens of the whole batch, so how
     /// the batch is cut changes rounding only.
@@ -83,10 +91,9 @@ impl Learner {
             let count = self.micro_batch_sequences.min(n_sequences - first);
             let inputs = inputs.f_narrow(0, first, count)?;
             let targets = targets.f_narrow(0, first, count)?;
-            let (sum_nats, _) = self.model.loss_sum(&inputs, &targets);
-            let share = sum_nats / n_tokens;
-            share.f_backward()?;
-            loss_nats += f64::try_from(&share)?;
+            let sums = self.model.loss_sums(&inputs, &targets, self.z_loss);
+            (sums.objective / n_tokens).f_backward()?;
+            loss_nats += f64::try_from(sums.nats / n_tokens)?;
             first += count;
         }
         Ok(loss_nats)
@@ -98,7 +105,8 @@ impl Learner {
         Ok(torch_ext::clip_gradient_norm(&parameters, self.gradient_clip)?)
     }
 
-    /// Makes the optimiser's step; when this returns, the device has made it.
+    /// Makes the optimiser's step, and takes its weights into their average; when this returns, the
+    /// device has done so.
     pub(super) fn update(&mut self, learning_rate: f64) -> Result<(), RecipeError> {
         let device = self.model.device();
         for read in self.reads.drain(..) {
@@ -106,6 +114,9 @@ impl Learner {
         }
         self.optimizer.set_lr(learning_rate)?;
         self.optimizer.step()?;
+        if let Some(average) = &mut self.average {
+            average.update(&self.model.named_parameters())?;
+        }
         // So that the step's time holds all of it.
         Ok(torch_ext::synchronize(device)?)
     }
@@ -121,10 +132,13 @@ impl Learner {
         let tokens = plan.cell.tokens_at(step);
         let state = State {
             stability: self.stability.state(),
+            n_averaged: self.average.as_ref().map_or(0, WeightAverage::n_updates),
             ..State::new(step, tokens, &generator_state, &plan.numerics, &plan.config_hash)
         };
+        let average = self.average.as_ref().map(|found| Copies::begin(found.tensors()));
         let snapshot = Snapshot {
             weights: Copies::begin(self.model.named_parameters())?,
+            average: average.transpose()?,
             optimizer: Copies::begin(self.optimizer.state())?,
             state,
         };
@@ -146,6 +160,12 @@ impl Learner {
     /// the weights when the optimiser's state does not fit; the caller then starts afresh.
     pub(super) fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
         let generator = checkpoint.state.generator_bytes().ok_or(CheckpointError::Generator)?;
+        if let Some(average) = &mut self.average {
+            let kept = checkpoint.average.as_ref().ok_or(CheckpointError::NoAverage)?;
+            // Through the model, which checks the names and shapes and puts them in order.
+            self.model.load(kept).map_err(CheckpointError::Weights)?;
+            average.restore(&self.model.named_parameters(), checkpoint.state.n_averaged)?;
+        }
         self.model.load(&checkpoint.weights).map_err(CheckpointError::Weights)?;
         self.optimizer.load_state(&checkpoint.optimizer).map_err(CheckpointError::Torch)?;
         self.stability = Stability::new(self.stability_spec, checkpoint.state.stability);

@@ -21,15 +21,19 @@ pub(super) struct Measured {
 }
 
 /// Where the time of a step went. The step is loading, forward, backward, clip and update; what a
-/// checkpoint holds up lies between two steps and is told with the later one.
+/// checkpoint holds up lies between two steps and is told with the later one. That its writing takes
+/// cores from the steps beside it shows in their times, not in its stall.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Times {
     pub(super) step: Duration,
     pub(super) data_wait: Duration,
     pub(super) checkpoint_stall: Duration,
+    /// Since this attempt's first step began: with everything that lies between steps.
+    pub(super) since_first_step: Duration,
 }
 
-/// The denominator of MFU: what a product of matrices reached on this device when the attempt began.
+/// The denominator of MFU: the fastest product of matrices that the process had seen when the attempt
+/// began.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PeakRate {
     pub(super) flops_per_second: f64,
@@ -76,6 +80,7 @@ impl Plan {
                 ("peak_flops_per_second", peak.flops_per_second),
                 ("data_wait_seconds", times.data_wait.as_secs_f64()),
                 ("checkpoint_stall_seconds", times.checkpoint_stall.as_secs_f64()),
+                ("elapsed_seconds", times.since_first_step.as_secs_f64()),
             ]);
         }
         let values: HashMap<String, f64> =

@@ -4,6 +4,7 @@
 //! for in `plan`, what is measured in `metrics`, how checkpoints leave the device in `snapshot` and
 //! are written in `saver`.
 
+mod average;
 mod learner;
 mod metrics;
 mod plan;
@@ -20,7 +21,7 @@ use proto::from_wire::required;
 use proto::v1::{self, event::Kind};
 
 use super::prepare::TRAINING_FILE;
-use super::{Context, Outcome, RecipeError, peak};
+use super::{Context, Outcome, RecipeError, chain, peak};
 use crate::artifacts::Artifacts;
 use crate::clock::Monotonic;
 use crate::data::{Batches, DataError, Shard};
@@ -60,10 +61,11 @@ fn run(
             learner,
             saver: Saver::new(scope, artifacts, plan),
             peak: PeakRate { flops_per_second: rate },
+            began: Monotonic::start(),
             since_checkpoint: Monotonic::start(),
             stall: Duration::ZERO,
         };
-        run.to_the_end(batches, first_step)
+        run.finish(batches, first_step)
     })
 }
 
@@ -74,20 +76,37 @@ struct Run<'run, 'context, 'scope, 'env> {
     learner: &'run mut Learner,
     saver: Saver<'scope, 'env>,
     peak: PeakRate,
+    began: Monotonic,
     since_checkpoint: Monotonic,
     /// What checkpoints held up since the last point.
     stall: Duration,
 }
 
 impl Run<'_, '_, '_, '_> {
-    fn to_the_end(mut self, batches: &mut Batches, first: u64) -> Result<Outcome, RecipeError> {
+    fn finish(mut self, batches: &mut Batches, first: u64) -> Result<Outcome, RecipeError> {
+        let ended = self.steps(batches, first);
+        // Whatever ended the steps, a checkpoint that is whole is told of.
+        let saved = self.report_saved();
+        let needs_it = |outcome: &Outcome| {
+            matches!(outcome.end, AttemptEnd::Succeeded | AttemptEnd::Preempted)
+        };
+        match (ended, saved) {
+            (Ok(outcome), Err(error)) if needs_it(&outcome) => Err(error),
+            (ended, Err(error)) => {
+                self.context.report.log("error", chain(&error));
+                ended
+            }
+            (ended, Ok(())) => ended,
+        }
+    }
+
+    /// The steps up to the last, or to the one that ends the attempt.
+    fn steps(&mut self, batches: &mut Batches, first: u64) -> Result<Outcome, RecipeError> {
         for step in first..self.plan.cell.steps {
             if let Some(outcome) = self.step(batches, step)? {
-                self.report_saved()?;
                 return Ok(outcome);
             }
         }
-        self.report_saved()?;
         Ok(Outcome::of(AttemptEnd::Succeeded))
     }
 
@@ -111,7 +130,8 @@ impl Run<'_, '_, '_, '_> {
             Verdict::Diverge { reason } => return Ok(Some(self.diverged(done, measured, &reason))),
         }
         let checkpoint_stall = std::mem::take(&mut self.stall);
-        let times = Times { step: elapsed(watch), data_wait, checkpoint_stall };
+        let since_first_step = elapsed(self.began);
+        let times = Times { step: elapsed(watch), data_wait, checkpoint_stall, since_first_step };
         let point = self.plan.point(done, measured, Some(times), self.peak);
         self.context.report.event(point);
         self.after(done)
@@ -119,7 +139,6 @@ impl Run<'_, '_, '_, '_> {
 
     /// What lies between two steps.
     fn after(&mut self, done: u64) -> Result<Option<Outcome>, RecipeError> {
-        let watch = Monotonic::start();
         if let Some(saved) = self.saver.poll()? {
             self.context.report.event(Kind::Checkpoint(saved));
         }
@@ -130,6 +149,7 @@ impl Run<'_, '_, '_, '_> {
         let since = self.since_checkpoint;
         let is_rolling_due = self.plan.rolling.is_some_and(|rolling| elapsed(since) >= rolling);
         if self.plan.is_data_point(done) || is_rolling_due || demand.is_some() {
+            let watch = Monotonic::start();
             // The last update has no loss after it that would tell, and a rolling checkpoint that
             // is not finite would only be trained on.
             if !self.learner.has_finite_weights()? {
@@ -139,8 +159,8 @@ impl Run<'_, '_, '_, '_> {
             self.report_saved()?;
             self.saver.begin(self.learner.snapshot(self.plan, done)?)?;
             self.since_checkpoint = Monotonic::start();
+            self.stall += elapsed(watch);
         }
-        self.stall += elapsed(watch);
         let is_preempted = demand.is_some() && done < self.plan.cell.steps;
         Ok(is_preempted.then(|| Outcome::of(AttemptEnd::Preempted)))
     }

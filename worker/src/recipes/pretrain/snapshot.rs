@@ -13,6 +13,7 @@ use crate::checkpoint::{Checkpoint, NamedTensors, State};
 #[derive(Debug)]
 pub(super) struct Snapshot {
     pub(super) weights: Copies,
+    pub(super) average: Option<Copies>,
     pub(super) optimizer: Copies,
     pub(super) state: State,
 }
@@ -20,13 +21,15 @@ pub(super) struct Snapshot {
 impl Snapshot {
     /// The marks after which everything may be written to again.
     pub(super) fn reads(&self) -> Vec<Arc<Event>> {
-        [&self.weights, &self.optimizer].into_iter().filter_map(|part| part.copies.read()).collect()
+        let parts = [&self.weights, &self.optimizer].into_iter().chain(&self.average);
+        parts.filter_map(|part| part.copies.read()).collect()
     }
 
     /// The checkpoint, once all of it is there.
     pub(super) fn finish(self) -> Result<Checkpoint, TorchError> {
         Ok(Checkpoint {
             weights: self.weights.finish()?,
+            average: self.average.map(Copies::finish).transpose()?,
             optimizer: self.optimizer.finish()?,
             state: self.state,
         })

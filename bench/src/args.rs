@@ -1,0 +1,114 @@
+//! The command line's types, and what follows from them for all benchmarks. It measures nothing.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+
+/// Measures the training engine on this machine
+#[derive(Debug, Parser)]
+#[command(name = "gradus-bench", version)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Training tokens per second, beside PyTorch for `llama`
+    Train(TrainArgs),
+    /// The linear-attention operators, and step time by sequence length
+    Ops(OpsArgs),
+    /// What a checkpoint adds to a step
+    Checkpoint(CheckpointArgs),
+    /// A run under coordinator and worker against the bare loop
+    Orchestration(OrchestrationArgs),
+    /// Train what standard input asks for; started by the others
+    #[command(hide = true)]
+    Loop,
+}
+
+/// What all benchmarks take.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Common {
+    /// Intra-op threads of each side
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) threads: u32,
+    /// How often each side is measured, in turns
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) rounds: Option<u32>,
+    /// Less of everything, in under a minute: shows that it works, not how fast it is
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Folder for the results as JSON
+    #[arg(long, value_name = "DIR", default_value = "target/bench")]
+    pub(crate) out: PathBuf,
+}
+
+impl Common {
+    /// The folder of the results, made and with its whole path. What is measured writes there too: the
+    /// system's temporary folder may be memory, where nothing waits for a disk.
+    pub(crate) fn folder(&self) -> Result<PathBuf> {
+        std::fs::create_dir_all(&self.out)
+            .and_then(|()| self.out.canonicalize())
+            .with_context(|| format!("could not make `{}`", self.out.display()))
+    }
+
+    /// The number of rounds asked for, or the usual one.
+    pub(crate) fn rounds_or(&self, usual: u32) -> u32 {
+        self.rounds.unwrap_or(if self.quick { 1 } else { usual })
+    }
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct TrainArgs {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Only the cases whose name contains this, such as `llama-7m-t256-fp32` or `bf16`; repeatable
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) only: Vec<String>,
+    /// Timed steps of each side in a round
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) steps: Option<u32>,
+    /// Compare bf16 with `torch.compile` too, which compiles for minutes
+    #[arg(long)]
+    pub(crate) compile: bool,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct OpsArgs {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// The longest text of the operators, a power of two
+    #[arg(long, value_name = "T", value_parser = clap::value_parser!(u32).range(256..=65536))]
+    pub(crate) up_to: Option<u32>,
+    /// The longest text of the parallel form, whose memory grows as T²
+    #[arg(long, value_name = "T", default_value_t = 4096)]
+    pub(crate) parallel_up_to: u32,
+    /// Timed steps of a model in a round
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) steps: Option<u32>,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct CheckpointArgs {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Checkpoints in a round
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) checkpoints: Option<u32>,
+    /// Steps from one checkpoint to the next
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) every: u32,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct OrchestrationArgs {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Timed steps of each side in a round; enough for more than a minute, so that a checkpoint a
+    /// minute is among what is measured
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=9000))]
+    pub(crate) steps: Option<u32>,
+}
