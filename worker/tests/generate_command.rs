@@ -3,26 +3,17 @@
 #![cfg(feature = "torch")]
 #![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
+mod program;
+
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::Path;
+use std::process::Output;
 
 use domain::spec::TokenizerSpec;
+use program::{golden, worker};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use worker::data::TextTokenizer;
-
-fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/tests/golden").join(name)
-}
-
-fn worker(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_gradus-worker"))
-        .args(arguments)
-        .env("OMP_NUM_THREADS", "1")
-        .output()
-        .unwrap()
-}
 
 fn generate(model: &Path, arguments: &[&str]) -> Output {
     let mut all = vec!["generate", "--model", model.to_str().unwrap()];
@@ -85,7 +76,7 @@ fn next_by_forward(model: &Path, text: &[i64]) -> i64 {
 #[test]
 fn greedy_tokens_are_those_of_forward_for_every_architecture() {
     for name in ["llama-gqa-untied", "llama-study", "tnl-small", "hgrn2-small", "cosformer2-tpe8"] {
-        let model = golden(name);
+        let model = golden().join(name);
         let folder = Folder::new(&json!([[3, 1, 4, 1, 5]]));
         let arguments = ["--tokens", &folder.tokens(), "--max-new-tokens", "6"];
         let found = json_of(&generate(&model, &[&arguments[..], &["--json"]].concat()));
@@ -203,7 +194,7 @@ fn a_token_without_text_is_not_passed_over_in_silence() {
 
 #[test]
 fn a_seed_draws_the_same_text_again() {
-    let model = golden("tnl-small");
+    let model = golden().join("tnl-small");
     let folder = Folder::new(&json!([[1, 2]]));
     let draw = |seed: &str| {
         let tokens = folder.tokens();
@@ -227,7 +218,7 @@ fn check_refused(model: &Path, arguments: &[&str], expected: &str) {
 
 #[test]
 fn wrong_input_is_refused_with_what_would_be_valid() {
-    let model = golden("hgrn2-small");
+    let model = golden().join("hgrn2-small");
     let one = Folder::new(&json!([[1, 2]]));
     let two = Folder::new(&json!([[1, 2], [3, 4]]));
     let bad = Folder::new(&json!([[1, 1000]]));
@@ -252,7 +243,7 @@ fn wrong_input_is_refused_with_what_would_be_valid() {
     check_refused(&model, &new, "required");
     check_refused(&model, &["--prompt", "a"], "--max-new-tokens");
     check_refused(
-        &golden("nothing"),
+        &golden().join("nothing"),
         &[&["--tokens", &one.tokens()][..], &new].concat(),
         "nothing/config.json`: No such file",
     );

@@ -3,10 +3,13 @@
 #![cfg(feature = "torch")]
 #![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+mod program;
 
+use std::fs;
+use std::path::Path;
+use std::process::Output;
+
+use program::{golden, worker};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 
@@ -16,18 +19,6 @@ const LOGITS_BOUND: f64 = 5e-5;
 const LOSS_BOUND: f64 = 5e-5;
 /// ‖gradient − expected‖ over ‖expected‖.
 const GRADIENT_BOUND: f64 = 3e-4;
-
-fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/tests/golden")
-}
-
-fn worker(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_gradus-worker"))
-        .args(arguments)
-        .env("OMP_NUM_THREADS", "1")
-        .output()
-        .unwrap()
-}
 
 fn forward(model: &Path, tokens: &Path, out: &Path, flags: &[&str]) -> Output {
     let paths = [model, tokens, out].map(|path| path.to_str().unwrap());
