@@ -40,5 +40,6 @@ fn compile(include: &std::path::Path) {
         .file("cpp/autograd.cpp")
         .file("cpp/device.cpp")
         .file("cpp/ext.cpp")
+        .file("cpp/graph.cpp")
         .compile("gradus_torch_ext");
 }

@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include <malloc.h>
+
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
@@ -20,8 +22,11 @@
 #include <ATen/ops/_foreach_mul.h>
 #include <ATen/ops/_foreach_norm.h>
 #include <ATen/ops/_fused_adamw.h>
+#include <ATen/ops/full_like.h>
 #include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/ones_like.h>
 #include <ATen/ops/stack.h>
+#include <ATen/ops/where.h>
 #include <ATen/record_function.h>
 #include <torch/headeronly/version.h>
 
@@ -54,7 +59,8 @@ std::vector<at::Tensor> gradients(const Handle *parameters, size_t n) {
   return found;
 }
 
-double total_norm(const std::vector<at::Tensor> &gradients) {
+// A tensor without dimensions on the gradients' device, which has not been waited for.
+at::Tensor total_norm(const std::vector<at::Tensor> &gradients) {
   std::vector<at::Tensor> norms;
   norms.reserve(gradients.size());
   for (const at::Tensor &gradient : gradients) {
@@ -67,7 +73,14 @@ double total_norm(const std::vector<at::Tensor> &gradients) {
   for (at::Tensor &norm : norms) {
     norm = norm.to(norms[0].scalar_type());
   }
-  return at::linalg_vector_norm(at::stack(norms)).item<double>();
+  return at::linalg_vector_norm(at::stack(norms));
+}
+
+// min(1, max_norm / (norm + 1e-6)), and 1 where the norm is not finite; in f64 until the last.
+at::Tensor clip_factor(const at::Tensor &norm, double max_norm) {
+  const at::Tensor wide = norm.to(at::kDouble);
+  const at::Tensor factor = at::full_like(wide, max_norm).div(wide + 1e-6).clamp_max(1.0);
+  return at::where(wide.isfinite(), factor, at::ones_like(wide)).to(norm.scalar_type());
 }
 
 // What this thread did since the recorder was made.
@@ -154,10 +167,27 @@ int gradus_clear_gradients(const Handle *parameters, size_t n, char **error) {
   });
 }
 
-int gradus_gradient_norm(const Handle *parameters, size_t n, double *norm, char **error) {
+// `*norm` becomes a new tensor that the caller owns.
+int gradus_gradient_norm(const Handle *parameters, size_t n, Handle *norm, char **error) {
   return guarded(error, [&] {
     at::NoGradGuard no_grad;
-    *norm = total_norm(gradients(parameters, n));
+    *norm = new at::Tensor(total_norm(gradients(parameters, n)));
+  });
+}
+
+// Reads nothing back from the device. `*norm` becomes a new tensor, that before clipping.
+int gradus_clip_gradients(const Handle *parameters, size_t n, double max_norm, Handle *norm,
+                          char **error) {
+  return guarded(error, [&] {
+    at::NoGradGuard no_grad;
+    const std::vector<at::Tensor> found = gradients(parameters, n);
+    const at::Tensor before = total_norm(found);
+    const at::Tensor factor = clip_factor(before, max_norm);
+    // On the CPU the factor is there to be seen, and a pass over all gradients can be saved.
+    if (!factor.is_cpu() || factor.item<double>() != 1.0) {
+      at::_foreach_mul_(found, factor);
+    }
+    *norm = new at::Tensor(before);
   });
 }
 
@@ -182,6 +212,20 @@ int gradus_threads(int *intra_op, int *inter_op, char **error) {
     *inter_op = static_cast<int>(at::get_num_interop_threads());
   });
 }
+
+// Both thresholds are set, because setting one ends glibc's own adjustment of the other; and threads
+// share one arena, because those of further threads are given back whatever the thresholds say.
+int gradus_keep_freed_memory(char **error) {
+  return guarded(error, [&] {
+    constexpr int LARGEST_KEPT = 32 << 20;  // The most that glibc takes.
+    constexpr int NEVER = -1;
+    TORCH_CHECK(mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT) == 1, "malloc refused its mmap threshold");
+    TORCH_CHECK(mallopt(M_TRIM_THRESHOLD, NEVER) == 1, "malloc refused its trim threshold");
+    TORCH_CHECK(mallopt(M_ARENA_MAX, 1) == 1, "malloc refused its number of arenas");
+  });
+}
+
+void gradus_release_freed_memory() { malloc_trim(0); }
 
 int gradus_set_deterministic(bool on, char **error) {
   return guarded(error, [&] {

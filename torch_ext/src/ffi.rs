@@ -52,7 +52,14 @@ unsafe extern "C" {
     pub(crate) fn gradus_gradient_norm(
         parameters: *const Handle,
         n: usize,
-        norm: *mut f64,
+        norm: *mut *mut c_void,
+        error: *mut *mut c_char,
+    ) -> c_int;
+    pub(crate) fn gradus_clip_gradients(
+        parameters: *const Handle,
+        n: usize,
+        max_norm: f64,
+        norm: *mut *mut c_void,
         error: *mut *mut c_char,
     ) -> c_int;
     pub(crate) fn gradus_scale_gradients(
@@ -68,6 +75,8 @@ unsafe extern "C" {
         inter_op: *mut c_int,
         error: *mut *mut c_char,
     ) -> c_int;
+    pub(crate) fn gradus_keep_freed_memory(error: *mut *mut c_char) -> c_int;
+    pub(crate) fn gradus_release_freed_memory();
     pub(crate) fn gradus_set_deterministic(on: bool, error: *mut *mut c_char) -> c_int;
     pub(crate) fn gradus_is_deterministic(on: *mut bool, error: *mut *mut c_char) -> c_int;
     pub(crate) fn gradus_record_operations(error: *mut *mut c_char) -> c_int;
@@ -160,6 +169,18 @@ unsafe extern "C" {
         error: *mut *mut c_char,
     ) -> c_int;
     pub(crate) fn gradus_event_free(event: *mut c_void);
+    pub(crate) fn gradus_graph_begin(
+        index: c_int,
+        graph: *mut *mut c_void,
+        error: *mut *mut c_char,
+    ) -> c_int;
+    pub(crate) fn gradus_graph_end(
+        graph: *mut c_void,
+        index: c_int,
+        error: *mut *mut c_char,
+    ) -> c_int;
+    pub(crate) fn gradus_graph_replay(graph: *mut c_void, error: *mut *mut c_char) -> c_int;
+    pub(crate) fn gradus_graph_free(graph: *mut c_void);
     pub(crate) fn gradus_is_recording(is_recording: *mut bool, error: *mut *mut c_char) -> c_int;
     pub(crate) fn gradus_custom_function(
         name: *const c_char,

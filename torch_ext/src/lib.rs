@@ -13,6 +13,7 @@ mod ffi;
 mod fused_adamw;
 mod generator;
 mod gradient;
+mod graph;
 mod host_copies;
 mod operations;
 mod runtime;
@@ -28,10 +29,12 @@ pub use error::TorchError;
 pub use fused_adamw::{AdamWConfig, FusedAdamW, ParameterGroup};
 pub use generator::{generator_state, set_generator_state};
 pub use gradient::{clear_gradients, clip_gradient_norm, gradient_norm, scale_gradients};
+pub use graph::Graph;
 pub use host_copies::HostCopies;
 pub use operations::{Operation, record_operations};
 pub use runtime::{
-    Threads, cpu_capability, libtorch_configuration, libtorch_version, set_inter_op_threads,
-    set_intra_op_threads, threads, use_deterministic_algorithms, uses_deterministic_algorithms,
+    Threads, cpu_capability, keep_freed_memory, libtorch_configuration, libtorch_version,
+    multiplies_bf16, release_freed_memory, set_inter_op_threads, set_intra_op_threads, threads,
+    use_deterministic_algorithms, uses_deterministic_algorithms,
 };
 pub use stream::{Event, Stream};

@@ -12,9 +12,9 @@ use std::sync::OnceLock;
 
 use tch::{Device, Kind, Tensor};
 use torch_ext::{
-    CUDA_LIBRARY, Cuda, Event, HostCopies, NoCuda, Stream, TorchError, device_memory,
-    libtorch_folder, open_cuda, reset_peak_memory, set_intra_op_threads, synchronize,
-    use_exact_cuda_products,
+    CUDA_LIBRARY, Cuda, Event, Graph, HostCopies, NoCuda, Stream, TorchError, clip_gradient_norm,
+    device_memory, libtorch_folder, open_cuda, reset_peak_memory, set_intra_op_threads,
+    synchronize, use_exact_cuda_products,
 };
 
 fn folder(name: &str) -> PathBuf {
@@ -77,6 +77,7 @@ fn what_only_a_device_has_is_refused_without_one() {
             reset_peak_memory(device),
             Stream::beside(device).map(drop),
             Stream::current(device).map(drop),
+            Graph::record(device, || ()).map(drop),
         ];
         for refused in refusals {
             assert!(matches!(refused, Err(TorchError::Device { .. })), "{refused:?}");
@@ -171,4 +172,38 @@ fn marks_measure_the_work_between_them() {
     last.wait().unwrap();
     assert!(first.milliseconds_to(&last).unwrap() > 0.0);
     assert_ne!(Stream::current(device).unwrap(), stream);
+}
+
+#[test]
+fn a_device_clips_its_gradients_without_being_asked_for_the_norm() {
+    let Some(device) = device() else { return };
+    // The gradient is 3 and 4 times `scale`: a norm of five times it.
+    for (scale, expected) in [(2.0, 0.3), (0.1, 0.3), (f64::INFINITY, f64::INFINITY)] {
+        let weights = Tensor::ones([2], (Kind::Float, device)).set_requires_grad(true);
+        let factors = Tensor::from_slice(&[3.0_f32, 4.0]).to_device(device) * scale;
+        (&weights * factors).sum(Kind::Float).backward();
+        let norm = clip_gradient_norm(&[&weights], 0.5).unwrap().double_value(&[]);
+        assert!(norm == 5.0 * scale || (norm / (5.0 * scale) - 1.0).abs() < 1e-6, "{norm}");
+        let found = weights.grad().double_value(&[0]);
+        assert!(found == expected || (found - expected).abs() < 1e-6, "{found}");
+    }
+}
+
+#[test]
+fn recorded_work_is_done_again_with_what_its_tensors_hold_by_then() {
+    let Some(device) = device() else { return };
+    let mut input = Tensor::ones([256, 256], (Kind::Float, device));
+    let read = input.shallow_clone();
+    let work = move || read.matmul(&read) + 1.0;
+    // Once without recording, so that workspaces are there.
+    drop(work());
+    let (graph, output) = Graph::record(device, work).unwrap();
+    for factor in [1.0, 2.0, -3.0] {
+        drop(input.fill_(factor));
+        graph.replay().unwrap();
+        synchronize(device).unwrap();
+        let expected = 256.0 * factor * factor + 1.0;
+        let (least, most) = (output.min(), output.max());
+        assert_eq!((least.double_value(&[]), most.double_value(&[])), (expected, expected));
+    }
 }

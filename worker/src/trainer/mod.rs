@@ -99,12 +99,15 @@ fn serve(args: &TrainerArgs) -> Result<ExitCode, TrainerError> {
             }
         }
         control.end();
+        // The next assignment may be a while, and others need memory meanwhile.
+        torch_ext::release_freed_memory();
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Threads and determinism, before libtorch computes anything.
+/// Threads, memory and determinism, before libtorch computes anything.
 fn set_up(threads: u32, compute: ComputeDevice) -> Result<Host, TorchError> {
+    torch_ext::keep_freed_memory()?;
     torch_ext::set_inter_op_threads(1)?;
     torch_ext::set_intra_op_threads(threads as usize)?;
     torch_ext::use_deterministic_algorithms(true)?;

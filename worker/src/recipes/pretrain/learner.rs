@@ -8,7 +8,7 @@ use std::sync::Arc;
 use domain::spec::{Precision, StabilitySpec};
 use domain::stability::{Stability, StabilityState, Verdict};
 use models::{LanguageModel, MatmulPrecision};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 use torch_ext::{AdamWConfig, Event, FusedAdamW, ParameterGroup, Stream};
 
 use super::super::RecipeError;
@@ -72,12 +72,12 @@ impl Learner {
         })
     }
 
-    /// The gradients of the batch's mean objective, and the mean loss, without the z-loss, in nats per
-    /// token.
+    /// The gradients of the batch's mean objective, and what each micro-batch adds to the mean loss,
+    /// without the z-loss, in nats per token; the device has not been waited for.
     ///
     /// Micro-batches add up: each adds its sum of losses over the tokens of the whole batch, so how
     /// the batch is cut changes rounding only.
-    pub(super) fn accumulate(&mut self, batch: &Batch) -> Result<f64, RecipeError> {
+    pub(super) fn accumulate(&mut self, batch: &Batch) -> Result<Vec<Tensor>, RecipeError> {
         self.optimizer.clear_gradients()?;
         let (n_sequences, row) = (i64::from(batch.n_sequences), i64::from(batch.row));
         let ids = Tensor::f_from_slice(&batch.ids)?.f_to_device(self.model.device())?;
@@ -85,7 +85,7 @@ impl Learner {
         let inputs = ids.f_narrow(1, 0, row - 1)?;
         let targets = ids.f_narrow(1, 1, row - 1)?;
         let n_tokens = (n_sequences * (row - 1)) as f64;
-        let mut loss_nats = 0.0;
+        let mut losses = Vec::new();
         let mut first = 0;
         while first < n_sequences {
             let count = self.micro_batch_sequences.min(n_sequences - first);
@@ -93,14 +93,14 @@ impl Learner {
             let targets = targets.f_narrow(0, first, count)?;
             let sums = self.model.loss_sums(&inputs, &targets, self.z_loss);
             (sums.objective / n_tokens).f_backward()?;
-            loss_nats += f64::try_from(sums.nats / n_tokens)?;
+            losses.push(sums.nats / n_tokens);
             first += count;
         }
-        Ok(loss_nats)
+        Ok(losses)
     }
 
-    /// The gradient's norm before it was clipped.
-    pub(super) fn clip(&self) -> Result<f64, RecipeError> {
+    /// Clips the gradient, and gives its norm before that; the device has not been waited for.
+    pub(super) fn clip(&self) -> Result<Tensor, RecipeError> {
         let parameters = self.optimizer.parameters();
         Ok(torch_ext::clip_gradient_norm(&parameters, self.gradient_clip)?)
     }
@@ -171,6 +171,17 @@ impl Learner {
         self.stability = Stability::new(self.stability_spec, checkpoint.state.stability);
         torch_ext::set_generator_state(&generator).map_err(CheckpointError::Torch)
     }
+}
+
+/// The mean loss and the gradient's norm, by the one read of a step that waits for the device.
+pub(super) fn read_step(
+    losses: &[Tensor],
+    gradient_norm: &Tensor,
+) -> Result<(f64, f64), RecipeError> {
+    let all: Vec<&Tensor> = losses.iter().chain([gradient_norm]).collect();
+    let values = Vec::<f64>::try_from(Tensor::f_stack(&all, 0)?.f_to_kind(Kind::Double)?)?;
+    let (gradient_norm, losses) = values.split_last().expect("the norm was put in");
+    Ok((losses.iter().sum(), *gradient_norm))
 }
 
 fn are_finite<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Result<bool, tch::TchError> {

@@ -115,8 +115,8 @@ impl Run<'_, '_, '_, '_> {
         let watch = Monotonic::start();
         let batch = batches.load(step)?;
         let data_wait = elapsed(watch);
-        let loss_nats = self.learner.accumulate(&batch)?;
-        let gradient_norm = self.learner.clip()?;
+        let losses = self.learner.accumulate(&batch)?;
+        let (loss_nats, gradient_norm) = learner::read_step(&losses, &self.learner.clip()?)?;
         let verdict = self.learner.judge(loss_nats, gradient_norm);
         let n_skipped_steps = self.learner.n_skipped_steps();
         let measured = Measured { loss_nats, gradient_norm, n_skipped_steps };
