@@ -16,8 +16,8 @@ use crate::pipe;
 
 /// How many points wait at most before they are written.
 const MAX_WAITING_POINTS: usize = 32;
-/// How long a point waits at most for the next one.
-const MAX_WAIT: Duration = Duration::from_millis(200);
+/// How long a point waits at most for the next one; half of what the agent then waits for more.
+const MAX_WAIT: Duration = Duration::from_millis(crate::attempt::FLUSH_MS / 2);
 
 /// Where a recipe reports to.
 pub trait Report {
