@@ -8,6 +8,7 @@ mod args;
 mod bare;
 mod case;
 mod checkpoint;
+mod filter;
 mod machine;
 mod ops;
 mod orchestration;

@@ -20,6 +20,9 @@ use crate::spread::median;
 /// One text of the 7M models' heads.
 const SHAPE: Shape = Shape { heads: 4, width: 64 };
 
+/// The longest text of the filter's forms, whose recurrence keeps every state for its backward pass.
+const LONGEST_FILTER: u32 = 2048;
+
 /// A short call is repeated for so long.
 const SHORTEST: Duration = Duration::from_millis(50);
 
@@ -174,6 +177,10 @@ pub(crate) fn measure(args: &OpsArgs) -> Result<Report> {
         for time in lengths.take_while(|time| *time <= i64::from(longest)) {
             operator(args, &Operator::new(decay, time), &mut report);
         }
+    }
+    let lengths = std::iter::successors(Some(256), |time| Some(time * 2));
+    for time in lengths.take_while(|time| *time <= i64::from(longest.min(LONGEST_FILTER))) {
+        crate::filter::measure(time, operator_rounds(args), &mut report);
     }
     models(args, &mut report)?;
     Ok(report)

@@ -4,7 +4,9 @@
 //!
 //! Built: linear attention without decay, LRPE in every layer, a Toeplitz position encoding before
 //! the first layer, TNL's output gate. The authors published no code of it: the θ table is TNL's and
-//! the exact form of TPE is the contract's reading of the published cost. Left out: learned θ.
+//! the exact form of TPE is the contract's reading of the published cost. Texts of up to 512 tokens go
+//! through TPE by Fourier transforms, where a later token changes earlier outputs by rounding. Left
+//! out: learned θ.
 //!
 //! | paper | here | shape |
 //! |---|---|---|
@@ -30,8 +32,8 @@ use crate::ops::norm::srmsnorm;
 use crate::ops::output_gate::OutputGate;
 use crate::ops::recurrent::{decay_after, toeplitz_after};
 use crate::ops::table::{Key, TableCache};
-use crate::ops::toeplitz::Toeplitz;
-use crate::ops::{Execution, Form, Linear, MatmulPrecision, sizes};
+use crate::ops::toeplitz::{FilterForm, Toeplitz};
+use crate::ops::{Execution, Form, Linear, MatmulPrecision, forward_together, sizes};
 use crate::parameters::{Init, Path};
 use crate::past::Past;
 
@@ -113,12 +115,13 @@ impl CosFormer2Mixer {
         attend: impl FnOnce(&Tensor, &Tensor, &Tensor) -> Tensor,
     ) -> Tensor {
         let ([b, t, e], h) = (sizes(x), self.heads);
-        let heads = |y: Tensor| y.view([b, t, h, e / h]);
-        let q = heads(self.q.forward(x, precision).silu()); // [B, T, H, K]
-        let k = heads(self.k.forward(x, precision).silu()); // [B, T, H, K]
-        let v = heads(self.v.forward(x, precision)); // [B, T, H, V]
-        let o = attend(&q, &k, &v).reshape([b, t, e]); // [B, T, E]
-        let gated = self.gate.forward(x, precision) * srmsnorm(&o, self.eps);
+        let layers = [&self.q, &self.k, &self.v, self.gate.down()];
+        let [q, k, v, inner] = forward_together(layers, x, precision);
+        let heads = |y: Tensor| y.to_kind(x.kind()).view([b, t, h, e / h]);
+        let [q, k, v] = [q, k, v].map(heads); // [B, T, H, K]
+        let o = attend(&q.silu(), &k.silu(), &v).reshape([b, t, e]); // [B, T, E]
+        let gate = self.gate.open(&inner, precision, x.kind());
+        let gated = gate * srmsnorm(&o, self.eps);
         self.o.forward(&gated, precision) // [B, T, E]
     }
 }
@@ -147,8 +150,8 @@ impl CosFormer2Positions {
     /// x `[B, T, E]`, the scaled embedding, to `[B, T, E]`.
     pub(crate) fn forward(&self, x: &Tensor, form: Form) -> Tensor {
         match form {
-            Form::Fast => self.toeplitz.forward(x, None),
-            Form::Chunked(chunk) => self.toeplitz.forward(x, Some(chunk.max(1))),
+            Form::Fast => self.toeplitz.forward(x, FilterForm::Fastest),
+            Form::Chunked(chunk) => self.toeplitz.forward(x, FilterForm::Chunked(chunk.max(1))),
             Form::Recurrent => self.toeplitz.forward_naive(x),
         }
     }

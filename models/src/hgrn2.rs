@@ -34,7 +34,7 @@ use crate::ops::gated_attention::{self, CHUNK, GateTable, gated_attention};
 use crate::ops::norm::srmsnorm;
 use crate::ops::recurrent::gated_after;
 use crate::ops::table::{Key, TableCache};
-use crate::ops::{Execution, Form, Linear, MatmulPrecision, sizes};
+use crate::ops::{Execution, Form, Linear, MatmulPrecision, forward_together, sizes};
 use crate::parameters::{Init, Path};
 use crate::past::Past;
 
@@ -154,9 +154,10 @@ impl Hgrn2Mixer {
     ) -> Tensor {
         let ([b, t, e], h) = (sizes(x), self.heads);
         let heads = |y: Tensor| y.view([b, t, h, e / h]);
-        let q = heads(self.q.forward(x, precision).silu()); // [B, T, H, K]
-        let v = heads(self.v.forward(x, precision)); // [B, T, H, V]
-        let (log_forget, k) = gates(&self.f.forward(x, precision), self.bound.logs().as_ref());
+        let layers = [&self.q, &self.v, &self.f];
+        let [q, v, z] = forward_together(layers, x, precision).map(|y| y.to_kind(x.kind()));
+        let (q, v) = (heads(q.silu()), heads(v)); // [B, T, H, K], [B, T, H, V]
+        let (log_forget, k) = gates(&z, self.bound.logs().as_ref());
         let (log_forget, k) = (heads(log_forget), heads(k)); // [B, T, H, K]
         let o = attend([&q, &k, &v, &log_forget]).reshape([b, t, e]); // [B, T, E]
         self.o.forward(&srmsnorm(&o, self.eps), precision) // [B, T, E]

@@ -20,9 +20,10 @@ use crate::ModelsError;
 use crate::cosformer2::{CosFormer2Mixer, CosFormer2Positions};
 use crate::hgrn2::{Hgrn2Mixer, LowerBounds};
 use crate::llama::LlamaMixer;
+use crate::ops::glu::glu;
 use crate::ops::linear_cross_entropy::{LossOptions, LossSums, linear_cross_entropy};
 use crate::ops::norm::Norm;
-use crate::ops::{Execution, Form, Linear, MatmulPrecision, sizes};
+use crate::ops::{Execution, Form, Linear, MatmulPrecision, forward_together, sizes};
 use crate::parameters::{Init, Parameter, Path, Store};
 use crate::past::Past;
 use crate::tnl::TnlMixer;
@@ -71,13 +72,9 @@ impl ChannelMixer {
     }
 
     fn forward(&self, x: &Tensor, precision: MatmulPrecision) -> Tensor {
-        let gate = self.gate.forward(x, precision); // [B, T, F]
-        let gate = match self.activation {
-            FfnActivation::Silu => gate.silu(),
-            FfnActivation::Identity => gate,
-        };
-        let hidden = gate * self.up.forward(x, precision); // [B, T, F]
-        self.down.forward(&hidden, precision) // [B, T, E]
+        let [gate, up] = forward_together([&self.gate, &self.up], x, precision); // [B, T, F]
+        let hidden = glu(&gate, &up, self.activation); // [B, T, F]
+        self.down.forward(&hidden, precision).to_kind(x.kind()) // [B, T, E]
     }
 }
 

@@ -24,7 +24,7 @@ use tch::{Kind, Tensor};
 use crate::ModelsError;
 use crate::language_model::{Mixer, Next};
 use crate::ops::rotary::Rotary;
-use crate::ops::{Execution, Form, Linear, sizes};
+use crate::ops::{Execution, Form, Linear, forward_together, sizes};
 use crate::parameters::Path;
 use crate::past::{Cache, Past};
 
@@ -64,18 +64,20 @@ impl Mixer for LlamaMixer {
         let [b, t, e] = sizes(x);
         let (precision, h) = (execution.precision, self.heads);
         let heads = |y: &Tensor, count: i64| y.view([b, t, count, e / h]);
-        let q = self.rotary.forward(&heads(&self.q.forward(x, precision), h)); // [B, T, H, K]
-        let k = self.rotary.forward(&heads(&self.k.forward(x, precision), self.kv_heads));
-        let v = heads(&self.v.forward(x, precision), self.kv_heads);
+        let turned = |y: &Tensor, count| self.rotary.forward(&heads(y, count).to_kind(x.kind()));
+        let [q, k, v] = forward_together([&self.q, &self.k, &self.v], x, precision);
+        let (q, k) = (turned(&q, h), turned(&k, self.kv_heads)); // [B, T, H, K]
+        // A part of the joint product would keep all of it until the backward pass.
+        let v = heads(&v, self.kv_heads).contiguous();
         let (k, v) = (self.for_each_query(&k), self.for_each_query(&v)); // [B, T, H, K]
         let o = match execution.form {
-            Form::Recurrent => naive(&q, &k, &v),
+            Form::Recurrent => naive(&q, &k, &v.to_kind(x.kind())),
             Form::Fast | Form::Chunked(_) => {
                 let [q, k, v] = [&q, &k, &v].map(|y| precision.operand(y));
-                softmax_attention(&q, &k, &v).to_kind(x.kind())
+                precision.rounded(&softmax_attention(&q, &k, &v))
             }
         };
-        self.o.forward(&o.reshape([b, t, e]), precision) // [B, T, E]
+        self.o.forward(&o.reshape([b, t, e]), precision).to_kind(x.kind()) // [B, T, E]
     }
 
     fn no_past(&self, _x: &Tensor) -> Past {

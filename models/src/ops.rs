@@ -5,6 +5,7 @@
 
 pub mod decay_attention;
 pub mod gated_attention;
+pub mod glu;
 pub(crate) mod graph;
 pub mod linear;
 pub mod linear_cross_entropy;
@@ -22,7 +23,7 @@ pub(crate) mod testing;
 
 use tch::{Device, Tensor};
 
-pub use linear::{Linear, MatmulPrecision};
+pub use linear::{Linear, MatmulPrecision, forward_together};
 
 /// How the mixing layers compute what they compute. All forms give the same numbers to rounding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

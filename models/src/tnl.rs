@@ -32,7 +32,7 @@ use crate::ops::norm::srmsnorm;
 use crate::ops::output_gate::OutputGate;
 use crate::ops::recurrent::decay_after;
 use crate::ops::table::{Key, TableCache};
-use crate::ops::{Execution, Form, Linear, MatmulPrecision, sizes};
+use crate::ops::{Execution, Form, Linear, MatmulPrecision, forward_together, sizes};
 use crate::parameters::Path;
 use crate::past::Past;
 
@@ -126,10 +126,13 @@ impl TnlMixer {
     ) -> Tensor {
         let [b, t, e] = sizes(x);
         let h = self.heads();
-        let heads = |linear: &Linear| linear.forward(x, precision).silu().view([b, t, h, e / h]);
-        let (q, k, v) = (heads(&self.q), heads(&self.k), heads(&self.v)); // [B, T, H, K]
+        let layers = [&self.q, &self.k, &self.v, self.gate.down()];
+        let [q, k, v, inner] = forward_together(layers, x, precision);
+        let heads = |y: Tensor| y.to_kind(x.kind()).silu().view([b, t, h, e / h]);
+        let [q, k, v] = [q, k, v].map(heads); // [B, T, H, K]
         let o = attend(&q, &k, &v).reshape([b, t, e]); // [B, T, E]
-        let gated = self.gate.forward(x, precision) * srmsnorm(&o, self.eps);
+        let gate = self.gate.open(&inner, precision, x.kind());
+        let gated = gate * srmsnorm(&o, self.eps);
         self.o.forward(&gated, precision) // [B, T, E]
     }
 }

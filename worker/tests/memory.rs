@@ -4,6 +4,9 @@
 
 mod bench;
 
+use std::time::{Duration, Instant};
+
+use bench::Trainer;
 use bench::work::{Bench, run};
 use domain::recipe::PretrainCell;
 use domain::spec::Precision;
@@ -52,14 +55,49 @@ fn the_estimate_of_llama_holds() {
 #[test]
 fn the_estimate_of_tnl_holds() {
     check("tnl", Precision::Fp32);
+    check("tnl", Precision::Bf16);
 }
 
 #[test]
 fn the_estimate_of_hgrn2_holds() {
     check("hgrn2", Precision::Fp32);
+    check("hgrn2", Precision::Bf16);
 }
 
 #[test]
 fn the_estimate_of_cosformer2_holds() {
     check("cosformer2", Precision::Fp32);
+    check("cosformer2", Precision::Bf16);
+}
+
+/// Waits until a trainer whose run is over has less than it had.
+fn gives_its_memory_back(trainer: &Trainer) {
+    let begin = Instant::now();
+    let kept = || trainer.memory_bytes("VmHWM") - trainer.memory_bytes("VmRSS");
+    while kept() < 100 << 20 {
+        assert!(begin.elapsed() < Duration::from_mins(1), "{}", kept());
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_step_takes_the_memory_that_the_step_before_has_freed() {
+    // Aim: no step asks the kernel for what all steps need. Method: the page faults of a longer run
+    // less those of a shorter one.
+    let n_page_faults = |steps: u64| {
+        let bench = Bench::new();
+        let mut cell = cell(&bench, "llama", Precision::Fp32);
+        (cell.steps, cell.training.batch_sequences) = (steps, 4);
+        let mut trainer = bench.trainer();
+        trainer.assign(run(bench.train(&cell, &[]), 1));
+        let is_last =
+            |event: &Kind| matches!(event, Kind::Checkpoint(found) if found.step == steps);
+        trainer.until(is_last);
+        let n_page_faults = trainer.n_page_faults();
+        gives_its_memory_back(&trainer);
+        n_page_faults
+    };
+    let (short, long) = (n_page_faults(3), n_page_faults(7));
+    // 16 MB of 4 KB pages for each of four steps; all of a step's memory would be 60,000 pages.
+    assert!(long < short + 4 * 4_000, "{short} {long}");
 }

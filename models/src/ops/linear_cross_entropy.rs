@@ -149,32 +149,37 @@ impl SliceLoss {
 struct Operand {
     matrix: Tensor,
     kind: Kind,
+    precision: MatmulPrecision,
 }
 
 impl Operand {
     fn new(matrix: &Tensor, precision: MatmulPrecision) -> Self {
-        Self { matrix: precision.operand(matrix), kind: matrix.kind() }
+        Self { matrix: precision.operand(matrix), kind: matrix.kind(), precision }
     }
 
     fn transposed(&self) -> Self {
-        Self { matrix: self.matrix.transpose(0, 1), kind: self.kind }
+        Self { matrix: self.matrix.transpose(0, 1), ..*self }
     }
 
     fn times(&self, other: &Self, target: &Tensor) {
-        if self.matrix.kind() == self.kind {
-            drop(self.matrix.mm_out(target, &other.matrix));
-        } else {
-            target.shallow_clone().copy_(&self.matrix.mm(&other.matrix));
+        match self.precision {
+            MatmulPrecision::Fp32 => drop(self.matrix.mm_out(target, &other.matrix)),
+            MatmulPrecision::Bf16 => {
+                let product = self.precision.rounded(&self.matrix.mm(&other.matrix));
+                target.shallow_clone().copy_(&product);
+            }
         }
     }
 
     fn add_transposed_times(&self, other: &Self, target: &Tensor) {
         let transposed = self.matrix.transpose(0, 1);
         let mut target = target.shallow_clone();
-        if self.matrix.kind() == self.kind {
-            drop(target.addmm_(&transposed, &other.matrix));
-        } else {
-            target += transposed.mm(&other.matrix).to_kind(self.kind);
+        match self.precision {
+            MatmulPrecision::Fp32 => drop(target.addmm_(&transposed, &other.matrix)),
+            MatmulPrecision::Bf16 => {
+                let product = self.precision.rounded(&transposed.mm(&other.matrix));
+                target += product.to_kind(self.kind);
+            }
         }
     }
 }

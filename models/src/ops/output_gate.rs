@@ -2,7 +2,7 @@
 //!
 //! It does not norm what it gates.
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use super::{Linear, MatmulPrecision};
 use crate::ModelsError;
@@ -23,8 +23,13 @@ impl OutputGate {
         Ok(Self { down, up })
     }
 
-    /// x `[B, T, E]`, the gate `[B, T, E]` in (0, 1).
-    pub fn forward(&self, x: &Tensor, precision: MatmulPrecision) -> Tensor {
-        self.up.forward(&self.down.forward(x, precision), precision).sigmoid()
+    /// The layer that reads x, for products of x with other layers beside it.
+    pub fn down(&self) -> &Linear {
+        &self.down
+    }
+
+    /// What the first layer made of x, `[B, T, r]`, to the gate `[B, T, E]` in (0, 1), of a kind.
+    pub fn open(&self, inner: &Tensor, precision: MatmulPrecision, kind: Kind) -> Tensor {
+        self.up.forward(inner, precision).to_kind(kind).sigmoid()
     }
 }

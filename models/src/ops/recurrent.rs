@@ -3,8 +3,8 @@
 //!
 //! It keeps no state, the caller does, and it has no gradients: it is for generation.
 //!
-//! One token is one step of the recurrence, in place; more go in the chunk form, which hands over
-//! the same state to rounding. Either way the state keeps its size.
+//! One token is one step of the recurrence, in place; more go in the form that trains, and the state is
+//! the same to rounding. Either way the state keeps its size.
 
 use tch::{Kind, Tensor};
 
@@ -12,7 +12,7 @@ use super::decay_attention::{self, DecayTable, decay_attention_with_state};
 use super::gated_attention::{self, GateTable, gated_attention};
 use super::sizes;
 use super::table::constant;
-use super::toeplitz::{Toeplitz, mode_power};
+use super::toeplitz::{FilterForm, Toeplitz, mode_power};
 
 /// Linear attention with a fixed decay per head, `rates[head]` = −log λ: q, k `[B, T, H, K]` and
 /// v `[B, T, H, V]` of the next T tokens to their outputs `[B, T, H, V]`; `state` `[B, H, K, V]`
@@ -70,7 +70,7 @@ pub fn toeplitz_after(
     let seen = x.transpose(1, 2).matmul(&powers(t, &|row| t - 1 - row)); // [B, E, J]
     let output = if t > 1 {
         let of_state = (&*state * weight).matmul(&powers(t, &|row| row + 1).transpose(0, 1));
-        filter.forward(x, None) + of_state.transpose(1, 2) // [B, T, E]
+        filter.forward(x, FilterForm::Fastest) + of_state.transpose(1, 2) // [B, T, E]
     } else {
         ((&faded + &seen) * weight).sum_dim_intlist(-1, false, None::<Kind>).unsqueeze(1)
     };

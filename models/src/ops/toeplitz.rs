@@ -8,12 +8,15 @@
 //! u_t[c, j] = λ_j u_{t−1}[c, j] + x_t[c],  y_t[c] = Σ_j w[c, j] u_t[c, j]   (the contract)
 //! ```
 //!
-//! In chunks of C tokens the filter is a Toeplitz matrix per channel inside a chunk, and one number
-//! per channel and mode between chunks, so it costs the same for each token of any text. A product of
-//! Fourier transforms would do without modes, and spread rounding from later tokens to earlier ones.
+//! Two forms train. As a convolution with the filter h_p[c] = Σ_j w[c, j] λ_j^p it is a product of
+//! Fourier transforms (`fourier`), which is the faster one for short texts. In chunks of C tokens it is
+//! a Toeplitz matrix per channel inside a chunk, and one number per channel and mode between chunks, so
+//! that it costs the same for each token of any text; `make bench-ops` compares the two.
 //!
 //! Backwards, with dy: dx is the filter run from the right, `dw[c, j] = Σ_t dy_t[c] u_t[c, j]`. Saved are x and w;
 //! the modes' states are made again.
+
+mod fourier;
 
 use tch::{Device, Kind, Tensor};
 use torch_ext::{Backward, Forward};
@@ -23,8 +26,25 @@ use super::scan::{state_gradients, states};
 use super::table::{Constant, Key, TableCache, constant};
 use super::{even_chunks, pad, sizes};
 
+use fourier::PowerTable;
+
 /// Tokens of a chunk: the Toeplitz matrices have d·C² entries, the states d·e for each chunk.
-const CHUNK: i64 = 64;
+pub const CHUNK: i64 = 64;
+
+/// Texts up to this length train by Fourier transforms. Of a power of two that is, they take half of
+/// the chunks' time at 256 and twice as much at 2048 (2 cores with AVX512; a GPU was not measured).
+const LONGEST_FOURIER: i64 = 512;
+
+/// A form of the filter that trains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FilterForm {
+    /// The faster one for the text's length.
+    Fastest,
+    /// A product of Fourier transforms.
+    Fourier,
+    /// In chunks of about this many tokens.
+    Chunked(i64),
+}
 
 /// λ_j^power; power 0 is 1 also where λ is 0.
 pub(super) fn mode_power(mode: i64, modes: i64, power: i64) -> f64 {
@@ -142,21 +162,39 @@ impl ModeTable {
 #[derive(Debug)]
 pub struct Toeplitz {
     weight: Tensor,
-    tables: TableCache<ModeTable>,
+    chunks: TableCache<ModeTable>,
+    powers: TableCache<PowerTable>,
 }
 
 impl Toeplitz {
     /// An encoding that shares the given weight.
     pub fn new(weight: Tensor) -> Self {
-        Self { weight, tables: TableCache::new() }
+        Self { weight, chunks: TableCache::new(), powers: TableCache::new() }
     }
 
-    /// x `[B, T, E]`, the same shape back, in chunks of about `chunk` or of the usual length.
-    pub fn forward(&self, x: &Tensor, chunk: Option<i64>) -> Tensor {
+    /// x `[B, T, E]`, the same shape back.
+    pub fn forward(&self, x: &Tensor, form: FilterForm) -> Tensor {
+        let [_, time, _] = sizes(x);
+        match form {
+            FilterForm::Fastest if time <= LONGEST_FOURIER => self.by_transforms(x),
+            FilterForm::Fastest => self.in_chunks(x, CHUNK),
+            FilterForm::Fourier => self.by_transforms(x),
+            FilterForm::Chunked(chunk) => self.in_chunks(x, chunk),
+        }
+    }
+
+    fn by_transforms(&self, x: &Tensor) -> Tensor {
         let [_, modes] = sizes(&self.weight);
-        let key = Key::of(x, chunk.unwrap_or(CHUNK));
+        let key = Key::of(x, 0);
+        let build = || PowerTable::new(key.time, modes, key.kind, key.device);
+        self.powers.with(key, build, |table| fourier::apply(x, &self.weight, table))
+    }
+
+    fn in_chunks(&self, x: &Tensor, chunk: i64) -> Tensor {
+        let [_, modes] = sizes(&self.weight);
+        let key = Key::of(x, chunk);
         let build = || ModeTable::new(key.time, key.chunk, modes, key.kind, key.device);
-        self.tables.with(key, build, |table| apply(x, &self.weight, table))
+        self.chunks.with(key, build, |table| apply(x, &self.weight, table))
     }
 
     /// The naive twin of `forward`.
@@ -196,17 +234,25 @@ mod tests {
     use crate::ops::testing::{assert_same_with_gradients, random};
 
     #[test]
-    fn chunks_and_recurrence_agree_for_odd_lengths_and_any_number_of_modes() {
-        for (time, modes, chunk) in
-            [(1, 3, None), (17, 1, Some(5)), (17, 2, Some(17)), (70, 3, None), (4097, 8, None)]
-        {
+    fn every_form_and_the_recurrence_agree_for_odd_lengths_and_any_number_of_modes() {
+        use FilterForm::{Chunked, Fastest, Fourier};
+        for (time, modes, forms) in [
+            (1, 3, &[Fastest, Fourier, Chunked(5)][..]),
+            (17, 1, &[Fourier, Chunked(5)]),
+            (17, 2, &[Fourier, Chunked(17)]),
+            (70, 3, &[Fastest, Chunked(CHUNK)]),
+            (513, 4, &[Fastest, Fourier]),
+            (4097, 8, &[Fourier, Chunked(CHUNK)]),
+        ] {
             let x = random(&[2, time, 6], 1);
             let weight = random(&[6, modes], 2);
-            assert_same_with_gradients(
-                &[&x, &weight],
-                |x| vec![Toeplitz::new(x[1].shallow_clone()).forward(&x[0], chunk)],
-                |x| vec![naive(&x[0], &x[1])],
-            );
+            for form in forms {
+                assert_same_with_gradients(
+                    &[&x, &weight],
+                    |x| vec![Toeplitz::new(x[1].shallow_clone()).forward(&x[0], *form)],
+                    |x| vec![naive(&x[0], &x[1])],
+                );
+            }
         }
     }
 
@@ -214,8 +260,8 @@ mod tests {
     fn the_first_weights_are_the_identity() {
         let x = random(&[2, 70, 2], 1);
         let weight = constant(&[1.0, 0.0, 0.0, 1.0, 0.0, 0.0], &[2, 3], Kind::Double, x.device());
-        assert!(
-            (Toeplitz::new(weight).forward(&x, None) - &x).abs().max().double_value(&[]) < 1e-14
-        );
+        let found = Toeplitz::new(weight).forward(&x, FilterForm::Fastest);
+        // Nothing but the rounding of a transform and its inverse, of numbers up to about 3.
+        assert!((found - &x).abs().max().double_value(&[]) < 1e-13);
     }
 }

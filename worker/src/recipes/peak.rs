@@ -42,9 +42,10 @@ pub(super) fn flops_per_second(precision: Precision, device: Device) -> Result<f
 
 /// The fastest of the products of so much time, and of at least two after one that warms up.
 fn look(precision: Precision, device: Device, time: Duration) -> Result<f64, RecipeError> {
+    // As the model multiplies: without instructions for bf16 products the numbers are float32.
     let kind = match precision {
-        Precision::Fp32 => Kind::Float,
-        Precision::Bf16 => Kind::BFloat16,
+        Precision::Bf16 if torch_ext::multiplies_bf16(device) => Kind::BFloat16,
+        Precision::Fp32 | Precision::Bf16 => Kind::Float,
     };
     let _no_grad = tch::no_grad_guard();
     let size = if device == Device::Cpu { SIZE } else { SIZE_CUDA };

@@ -177,6 +177,14 @@ impl Trainer {
         1024 * line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap()
     }
 
+    /// Pages of memory that the kernel has given it so far without reading a disk (`minflt`).
+    pub fn n_page_faults(&self) -> u64 {
+        let text = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        // After the program's name, which may hold spaces, come state, five ids and flags.
+        let (_, fields) = text.rsplit_once(')').unwrap();
+        fields.split_whitespace().nth(7).unwrap().parse().unwrap()
+    }
+
     /// Closes its standard input and waits for its end.
     pub fn hang_up(mut self) -> ExitStatus {
         drop(self.stdin.take());
