@@ -4,7 +4,7 @@
 //!
 //! Built: linear attention without decay, LRPE in every layer, a Toeplitz position encoding before
 //! the first layer, TNL's output gate. The authors published no code of it: the θ table is TNL's and
-//! the exact form of TPE is the contract's reading of the published cost. Texts of up to 512 tokens go
+//! the exact form of TPE is the contract's reading of the published cost. Texts of up to 256 tokens go
 //! through TPE by Fourier transforms, where a later token changes earlier outputs by rounding. Left
 //! out: learned θ.
 //!
