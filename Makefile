@@ -14,7 +14,7 @@ WEB := npm --prefix dashboards/web
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-demo web build demo test check fmt doc programs
-.PHONY: bench-train bench-ops bench-checkpoint bench-orchestration
+.PHONY: bench-train bench-ops bench-checkpoint bench-orchestration bench-dispatch
 
 help: ## Print this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
@@ -70,6 +70,9 @@ bench-checkpoint: programs ## What a checkpoint adds to a step: 10 minutes.
 
 bench-orchestration: programs ## A run under a worker against the bare loop: 40 minutes.
 	target/release/gradus-bench orchestration $(ARGS)
+
+bench-dispatch: programs ## Null runs through a coordinator on both databases: 5 minutes.
+	target/release/gradus-bench dispatch $(ARGS)
 
 fmt: ## Format the Rust code.
 	cargo fmt --all

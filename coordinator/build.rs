@@ -2,6 +2,7 @@
 
 fn main() {
     println!("cargo::rerun-if-changed=../migrations/sqlite");
+    println!("cargo::rerun-if-changed=../migrations/postgres");
     // The folder is made here, because Cargo takes a missing one for a changed one and would
     // compile the coordinator anew each time.
     let dashboard = "../dashboards/web/dist";

@@ -1,8 +1,9 @@
-"""Owns the check for what must be on the machine, and the two programs that tests need on top.
+"""Owns the check for what must be on the machine, and the programs that tests need on top.
 
-Installs nothing but cargo-nextest (by cargo) and Chromium (by apt-get, as root or in CI).
+Installs nothing but cargo-nextest (by cargo), Chromium and PostgreSQL (by apt-get, as root or in CI).
 """
 
+import glob
 import os
 import re
 import shutil
@@ -16,8 +17,8 @@ from cache import SetupError, say
 CARGO_FLOOR = (1, 94)
 NODE_FLOOR = (20, 19)
 NEXTEST_VERSION = "0.9.143"
-# Debian packages that only tests need, with the program that shows each is there.
-DEBIAN_PACKAGES = {"chromium": "chromium"}
+# Debian packages that only tests need, with the path that shows each is there.
+DEBIAN_PACKAGES = {"chromium": "/usr/bin/chromium", "postgresql": "/usr/lib/postgresql/*/bin/initdb"}
 
 
 def missing() -> list[str]:
@@ -84,13 +85,13 @@ def provide_nextest() -> None:
 
 def provide_debian_packages() -> None:
     """Installs what tests need from Debian where we may; elsewhere says how (those tests skip)."""
-    wanted = [name for name, program in DEBIAN_PACKAGES.items() if not shutil.which(program)]
+    wanted = [name for name, path in DEBIAN_PACKAGES.items() if not glob.glob(path)]
     if not wanted:
         return
     install = ["apt-get", "install", "--yes", "--no-install-recommends", *wanted]
     may_install = os.geteuid() == 0 or os.environ.get("CI") == "true"
     if may_install and shutil.which("apt-get"):
-        say(f"installing {', '.join(wanted)} with apt-get, for the tests of the dashboard")
+        say(f"installing {', '.join(wanted)} with apt-get, for tests")
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         subprocess.run(["apt-get", "update", "-qq"], env=environment)
         if subprocess.run([*install, "-qq"], env=environment).returncode == 0:

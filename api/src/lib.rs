@@ -9,6 +9,7 @@
 mod apply;
 mod error;
 mod event;
+mod explain;
 mod fit;
 mod plan;
 mod run;
@@ -18,6 +19,7 @@ mod worker;
 pub use apply::*;
 pub use error::*;
 pub use event::*;
+pub use explain::*;
 pub use fit::*;
 pub use plan::*;
 pub use run::*;

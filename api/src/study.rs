@@ -26,8 +26,10 @@ pub struct StudySummary {
     pub name: String,
     /// What it asks.
     pub description: String,
-    /// `active`, `complete`, `failed` or `cancelled`.
+    /// `active`, `paused`, `complete`, `failed` or `cancelled`.
     pub state: String,
+    /// Higher first.
+    pub priority: i32,
     /// Its runs by state.
     pub runs: StateCounts,
     /// Its evaluations by state.
@@ -67,6 +69,8 @@ pub struct StudyView {
     pub workers: Vec<WorkerView>,
     /// Why it was cancelled; empty otherwise.
     pub cancel_reason: String,
+    /// Why it is paused; empty otherwise.
+    pub pause_reason: String,
 }
 
 /// A request to stop.
@@ -77,9 +81,40 @@ pub struct CancelRequest {
     pub reason: String,
 }
 
+/// A request to hold a study.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PauseRequest {
+    /// Why, for the record.
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// A request for another priority.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PriorityRequest {
+    /// Higher first.
+    pub priority: i32,
+}
+
+/// A request to try again; without a choice everything that failed or was cancelled.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RetryRequest {
+    /// Only what failed, not what was cancelled.
+    #[serde(default)]
+    pub failed: bool,
+    /// Only what failed in this way: `out_of_memory`, `bad_data`, `bad_checkpoint`, `bug` or
+    /// `worker_lost`.
+    #[serde(default)]
+    pub class: Option<String>,
+}
+
 /// What a change changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ChangeView {
-    /// The runs that changed state.
+    /// The runs that it concerned: those that changed state, have another priority, or are held or
+    /// held no longer.
     pub run_ids: Vec<String>,
 }

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
+use crate::dispatch::Database;
+
 /// Measures the training engine on this machine
 #[derive(Debug, Parser)]
 #[command(name = "gradus-bench", version)]
@@ -23,6 +25,8 @@ pub(crate) enum Command {
     Checkpoint(CheckpointArgs),
     /// A run under coordinator and worker against the bare loop
     Orchestration(OrchestrationArgs),
+    /// Runs that do nothing through a coordinator, and how long one waits
+    Dispatch(DispatchArgs),
     /// Train what standard input asks for; started by the others
     #[command(hide = true)]
     Loop,
@@ -111,4 +115,24 @@ pub(crate) struct OrchestrationArgs {
     /// minute is among what is measured
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=9000))]
     pub(crate) steps: Option<u32>,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct DispatchArgs {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Only this database
+    #[arg(long, value_name = "NAME")]
+    pub(crate) database: Option<Database>,
+    /// Runs in a round
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) runs: Option<u32>,
+    /// Workers
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) workers: u32,
+    /// Slots of each worker
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) slots: u32,
 }

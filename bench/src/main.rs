@@ -8,6 +8,7 @@ mod args;
 mod bare;
 mod case;
 mod checkpoint;
+mod dispatch;
 mod filter;
 mod machine;
 mod ops;
@@ -44,6 +45,7 @@ fn run(command: &Command) -> Result<bool> {
         Command::Train(args) => (&args.common, train::measure(args)?),
         Command::Ops(args) => (&args.common, ops::measure(args)?),
         Command::Checkpoint(args) => (&args.common, checkpoint::measure(args)?),
+        Command::Dispatch(args) => (&args.common, dispatch::measure(args)?),
         Command::Orchestration(args) => (&args.common, orchestration::measure(args)?),
     };
     print(&report.to_markdown());

@@ -54,6 +54,16 @@ pub enum Command {
     Cancel(CancelArgs),
     /// Queue the failed and cancelled runs of a study, or one run, again
     Retry(RetryArgs),
+    /// Hold a study: its runs write a checkpoint and leave their workers
+    Pause(PauseArgs),
+    /// Let a paused study go on
+    Resume(ResumeArgs),
+    /// Put a study before or behind others
+    Priority(PriorityArgs),
+    /// Have a worker take nothing more, and leave when what it has is over
+    Drain(DrainArgs),
+    /// Say why a run, a worker or a planned cell is not running
+    Explain(ExplainArgs),
     /// Show the fitted scaling laws of a study, or fit a law to a CSV file
     Fit(FitArgs),
     /// List the workers
@@ -157,9 +167,84 @@ pub struct CancelArgs {
 pub struct RetryArgs {
     /// Name or identifier of a study or a run
     pub target: String,
+    /// Only what failed, not what was cancelled
+    #[arg(long)]
+    pub failed: bool,
+    /// Only what failed in this way: `out_of_memory`, `bad_data`, `bad_checkpoint`, `bug` or
+    /// `worker_lost`
+    #[arg(long, value_name = "CLASS")]
+    pub class: Option<String>,
     /// Say what would happen and change nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `gradus pause`.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct PauseArgs {
+    /// Name or identifier of a study
+    pub study: String,
+    /// Why, for the record
+    #[arg(long, default_value = "")]
+    pub reason: String,
+    /// Say what would happen and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `gradus resume`.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct ResumeArgs {
+    /// Name or identifier of a study
+    pub study: String,
+    /// Say what would happen and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `gradus priority`.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct PriorityArgs {
+    /// Name or identifier of a study
+    pub study: String,
+    /// Its new priority; higher goes first
+    #[arg(allow_negative_numbers = true)]
+    pub priority: i32,
+    /// Say what would happen and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `gradus drain`.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct DrainArgs {
+    /// Identifier or name of a worker
+    pub worker: String,
+    /// Say what would happen and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `gradus explain`.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct ExplainArgs {
+    /// Identifier or name of a run, a worker, or a cell that the plan left out
+    pub target: String,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

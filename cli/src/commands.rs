@@ -12,10 +12,14 @@ mod cancel;
 mod demo;
 mod doctor;
 mod doctor_store;
+mod drain;
+mod explain;
 mod fit;
 mod fit_csv;
 mod logs;
+mod pause;
 mod plan;
+mod priority;
 mod retry;
 mod runs;
 mod show;
@@ -39,6 +43,11 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         Command::Logs(args) => logs::run(global, args).await,
         Command::Cancel(args) => cancel::run(global, args).await,
         Command::Retry(args) => retry::run(global, args).await,
+        Command::Pause(args) => pause::pause(global, args).await,
+        Command::Resume(args) => pause::resume(global, args).await,
+        Command::Priority(args) => priority::run(global, args).await,
+        Command::Drain(args) => drain::run(global, args).await,
+        Command::Explain(args) => explain::run(global, args).await,
         Command::Fit(args) => fit::run(global, args).await,
         Command::Workers(args) => workers::run(global, args).await,
         Command::Up(args) => up::run(global, args).await,

@@ -8,6 +8,7 @@ use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, pr
 use serde::Serialize;
 
 mod change;
+mod explain;
 pub mod fit;
 pub mod fit_parts;
 pub mod format;

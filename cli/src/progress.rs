@@ -41,7 +41,7 @@ pub(crate) async fn follow(
             Ok((view, runs)) => {
                 last_answer = Instant::now();
                 display.show(&view, &runs.runs);
-                if view.summary.state != "active" {
+                if !matches!(view.summary.state.as_str(), "active" | "paused") {
                     display.finish();
                     return Ok(view);
                 }

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use clap::Parser;
 
+use crate::store::{Location, LocationError};
+
 /// The flags of `gradus-coordinator`.
 #[derive(Debug, Clone, Parser)]
 #[command(
@@ -16,10 +18,11 @@ use clap::Parser;
     about = "Plans studies and leases their runs to workers"
 )]
 pub struct Args {
-    /// The store, as `sqlite:PATH`.
+    /// The store, as `sqlite:PATH` or `postgres://USER@HOST/DATABASE`.
     #[arg(long, default_value = "sqlite:./.gradus/store.db", value_name = "URL")]
     pub database: String,
-    /// The artifact store: a directory or a `file://` URI; by default `artifacts` beside the store.
+    /// The artifact store: a directory or a `file://` URI; by default `artifacts` beside an SQLite
+    /// store, and needed with PostgreSQL.
     #[arg(long, value_name = "PATH")]
     pub artifacts: Option<String>,
     /// Where HTTP is served.
@@ -57,8 +60,8 @@ const HEARTBEATS_PER_TERM: u64 = 4;
 /// How the coordinator runs. Every field was checked.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The SQLite file.
-    pub database: PathBuf,
+    /// Where the store is.
+    pub database: Location,
     /// The directory of the artifact store.
     pub artifacts: PathBuf,
     /// Where HTTP is served; port 0 takes a free one.
@@ -81,11 +84,11 @@ pub struct Config {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// Another kind of store.
-    #[error("`{url}` is not a store of this build; expected `sqlite:PATH`")]
-    Database {
-        /// As given.
-        url: String,
-    },
+    #[error(transparent)]
+    Database(#[from] LocationError),
+    /// A store that is no file has no folder beside it.
+    #[error("a store in PostgreSQL needs `--artifacts PATH` for checkpoints and data")]
+    NoArtifacts,
     /// Another kind of artifact store.
     #[error("`{uri}` is not an artifact store of this build; expected a directory or `file:///…`")]
     Artifacts {
@@ -129,10 +132,13 @@ pub enum ConfigError {
 impl Config {
     /// Checks the flags.
     pub fn from_args(args: Args) -> Result<Self, ConfigError> {
-        let database = database_path(&args.database)?;
-        let artifacts = match &args.artifacts {
-            Some(uri) => artifacts_path(uri)?,
-            None => database.parent().unwrap_or(Path::new("")).join("artifacts"),
+        let database: Location = args.database.parse()?;
+        let artifacts = match (&args.artifacts, &database) {
+            (Some(uri), _) => artifacts_path(uri)?,
+            (None, Location::Sqlite(path)) => {
+                path.parent().unwrap_or(Path::new("")).join("artifacts")
+            }
+            (None, Location::Postgres(_)) => return Err(ConfigError::NoArtifacts),
         };
         let token = args.token_file.as_deref().map(read_token).transpose()?;
         for address in [args.listen, args.grpc_listen] {
@@ -160,7 +166,7 @@ impl Config {
     pub fn for_directory(directory: &Path) -> Self {
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
         Self {
-            database: directory.join("store.db"),
+            database: Location::Sqlite(directory.join("store.db")),
             artifacts: directory.join("artifacts"),
             listen: loopback,
             grpc_listen: loopback,
@@ -175,14 +181,6 @@ impl Config {
     /// How often a worker sends heartbeats.
     pub fn heartbeat_interval(&self) -> Duration {
         Duration::from_millis((self.lease_term_ms / HEARTBEATS_PER_TERM).max(1))
-    }
-}
-
-fn database_path(url: &str) -> Result<PathBuf, ConfigError> {
-    let path = url.strip_prefix("sqlite:").map(|rest| rest.strip_prefix("//").unwrap_or(rest));
-    match path {
-        Some(path) if !path.is_empty() => Ok(PathBuf::from(path)),
-        _ => Err(ConfigError::Database { url: url.to_owned() }),
     }
 }
 
@@ -238,6 +236,14 @@ mod tests {
 
     #[test]
     fn another_database_is_refused() {
-        assert!(matches!(parse(&["--database", "mysql://x"]), Err(ConfigError::Database { .. })));
+        assert!(matches!(parse(&["--database", "mysql://x"]), Err(ConfigError::Database(_))));
+    }
+
+    #[test]
+    fn a_store_on_a_server_needs_a_place_for_artifacts() {
+        let database = ["--database", "postgres://gradus@localhost/gradus"];
+        assert!(matches!(parse(&database), Err(ConfigError::NoArtifacts)));
+        let config = parse(&[&database[..], &["--artifacts", "/x"]].concat()).unwrap();
+        assert_eq!(config.artifacts, PathBuf::from("/x"));
     }
 }

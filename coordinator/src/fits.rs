@@ -176,7 +176,7 @@ async fn keep<S: Store>(store: &S, study: &StudyId, report: &FitReport) {
     let id = FitId::from_hash(&inputs_hash);
     let fit = FitToSave { id, study: study.clone(), inputs_hash, report_json };
     match store.save_fit(fit).await {
-        Ok(()) | Err(StoreError::ReadOnly) => {}
+        Ok(()) | Err(StoreError::ReadOnly | StoreError::NotLeading) => {}
         Err(error) => {
             let error: &dyn std::error::Error = &error;
             tracing::warn!(study.id = %study, error, "could not store a fit; it will be made again");

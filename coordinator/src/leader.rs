@@ -15,11 +15,16 @@ use tokio::sync::Notify;
 use self::post::Post;
 pub use self::post::{Directive, Mail, Poll};
 use crate::clock::Clock;
+use crate::scheduler::explain::Seat;
 use crate::scheduler::policy::FreeWorker;
 use crate::store::{Capabilities, Granted, LiveLease, WorkerRecord, WorkerState};
 
 /// A worker that was silent for so many lease terms is lost: its leases are gone by then.
 const TERMS_UNTIL_LOST: u64 = 2;
+
+/// How long an attempt that is to leave may take for its step and its checkpoint; then its agent
+/// ends it, and what it did since the last checkpoint is done again.
+pub const PREEMPT_DEADLINE_MS: u64 = 60_000;
 
 /// Live pages are told of new points of one run at most this often.
 const POINTS_INTERVAL_MS: u64 = 500;
@@ -38,6 +43,8 @@ pub struct Leader {
 
 #[derive(Debug)]
 struct Inner {
+    /// Whether it knows what an earlier leader left; before that it must answer no worker.
+    has_taken_over: bool,
     leases: LeaseTable,
     posts: BTreeMap<WorkerId, Post>,
     announced: HashMap<RunId, u64>,
@@ -55,6 +62,7 @@ impl Leader {
     /// `redeliver_after_ms`.
     pub fn new(clock: Clock, term_ms: u64, redeliver_after_ms: u64) -> Self {
         let inner = Inner {
+            has_taken_over: false,
             leases: LeaseTable::new(term_ms),
             posts: BTreeMap::new(),
             announced: HashMap::new(),
@@ -77,6 +85,25 @@ impl Leader {
             }
             inner.leases.insert(lease.token, lease.work, lease.worker, now_ms);
         }
+        inner.has_taken_over = true;
+    }
+
+    /// Whether this coordinator leads and knows what there is. A standby that answered a heartbeat
+    /// from its empty memory would end every attempt of the worker.
+    pub fn has_taken_over(&self) -> bool {
+        self.lock().has_taken_over
+    }
+
+    /// Forgets everything: another coordinator leads. Open polls end.
+    pub fn step_down(&self) {
+        let mut inner = self.lock();
+        inner.posts.values().for_each(Post::wake);
+        *inner = Inner {
+            has_taken_over: false,
+            leases: LeaseTable::new(self.term_ms),
+            posts: BTreeMap::new(),
+            announced: HashMap::new(),
+        };
     }
 
     /// Enters a worker that registered, or refreshes what is known of it.
@@ -165,6 +192,23 @@ impl Leader {
         (free, live)
     }
 
+    /// Every worker that is there, for explanations.
+    pub fn all_seats(&self) -> Vec<Seat> {
+        let inner = self.lock();
+        let seat = |(worker, post): (&WorkerId, &Post)| {
+            let n_held = u32::try_from(inner.leases.held_by(worker).len()).unwrap_or(u32::MAX);
+            Seat {
+                worker: worker.clone(),
+                state: post.state(),
+                n_slots: post.n_slots(),
+                n_held,
+                n_free_slots: if post.takes_work() { post.n_free_slots(n_held) } else { 0 },
+                capabilities: post.capabilities().clone(),
+            }
+        };
+        inner.posts.iter().map(seat).collect()
+    }
+
     /// Enters leases that the store granted and wakes their workers.
     pub fn granted(&self, granted: &[Granted]) {
         let now_ms = self.clock.monotonic_ms();
@@ -219,7 +263,7 @@ impl Leader {
             inner.announced.remove(run);
         }
         if let Some(post) = inner.posts.get_mut(&lease.worker) {
-            post.mentioned(token);
+            post.ended(token);
         }
     }
 
@@ -229,8 +273,21 @@ impl Leader {
         for (token, worker) in revoked {
             inner.leases.remove(*token);
             if let Some(post) = inner.posts.get_mut(worker) {
-                post.mentioned(*token);
+                post.ended(*token);
                 post.direct(Directive::Stop { token: *token });
+            }
+        }
+    }
+
+    /// Rights that are wanted back: their holders are told to write a checkpoint and leave. One that
+    /// does not within the deadline is ended by its agent.
+    /// Telling one again is harmless, and does nothing for a while.
+    pub fn preempt(&self, preempted: &[(LeaseToken, WorkerId)]) {
+        let now_ms = self.clock.monotonic_ms();
+        let mut inner = self.lock();
+        for (token, worker) in preempted {
+            if let Some(post) = inner.posts.get_mut(worker) {
+                post.preempt(*token, now_ms, self.redeliver_after_ms);
             }
         }
     }

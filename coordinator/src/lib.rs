@@ -28,7 +28,7 @@ const LIVE_EVENTS: usize = 4096;
 #[derive(Debug)]
 pub struct App {
     /// What is durable.
-    pub store: Arc<store::SqliteStore>,
+    pub store: Arc<store::SqlStore>,
     /// What only the leader remembers: renewals of leases, open polls, undelivered assignments.
     pub leader: leader::Leader,
     /// Wakes the dispatcher.

@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 use crate::App;
 use crate::store::{Store as _, StoreError};
 
@@ -18,13 +20,13 @@ const LONGEST_PAUSE_MS: u64 = 500;
 /// The shortest pause between rounds.
 const SHORTEST_PAUSE_MS: u64 = 20;
 
-/// Does a round on each tick of a timer, until the shutdown.
-pub async fn reconcile(app: Arc<App>) {
+/// Does a round on each tick of a timer, as long as this coordinator leads.
+pub async fn reconcile(app: Arc<App>, lead: CancellationToken) {
     let pause_ms =
         (app.config.lease_term_ms / ROUNDS_PER_TERM).clamp(SHORTEST_PAUSE_MS, LONGEST_PAUSE_MS);
     loop {
         tokio::select! {
-            () = app.shutdown.cancelled() => return,
+            () = lead.cancelled() => return,
             () = tokio::time::sleep(Duration::from_millis(pause_ms)) => {}
         }
         if let Err(error) = round(&app).await {
@@ -60,6 +62,8 @@ pub async fn round(app: &App) -> Result<(), StoreError> {
     if app.store.has_due_backoffs().await? && !app.store.requeue_due_backoffs().await?.is_empty() {
         app.nudge.notify_one();
     }
+    // A directive whose answer was lost, or that an earlier leader gave, is given again.
+    app.leader.preempt(&app.store.held_leases().await?);
     let seen = app.leader.take_seen();
     if !seen.is_empty() {
         app.store.record_seen(&seen).await?;

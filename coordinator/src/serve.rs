@@ -20,7 +20,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::leader::Leader;
 use crate::scheduler::tick::dispatch;
-use crate::store::{SqliteStore, StoreError};
+use crate::store::{SqlStore, StoreError};
 use crate::{App, changes_channel, grpc, http, reconcile};
 
 /// What is still in flight after so long is dropped: a client that never reads its answer must not
@@ -99,10 +99,11 @@ pub async fn start(config: Config) -> Result<Running, ServeError> {
         loops: Vec::new(),
     };
     if let Some(listener) = grpc_listener {
-        reconcile::take_over(&app).await?;
+        if app.store.is_leading() {
+            reconcile::take_over(&app).await?;
+        }
         running.servers.push(tokio::spawn(serve_grpc(app.clone(), listener)));
-        running.loops.push(tokio::spawn(dispatch(app.clone())));
-        running.loops.push(tokio::spawn(reconcile::reconcile(app.clone())));
+        running.loops.push(tokio::spawn(lead(app.clone())));
     }
     if let Some(path) = &running.endpoint_file {
         write_endpoint_file(path, &running)?;
@@ -115,14 +116,57 @@ pub async fn start(config: Config) -> Result<Running, ServeError> {
     Ok(running)
 }
 
+/// Leads whenever no other coordinator does, until the shutdown: takes over what there is, then
+/// dispatches and reconciles for as long as the store can be written.
+async fn lead(app: Arc<App>) {
+    while !app.shutdown.is_cancelled() {
+        if !app.store.is_leading() {
+            stand_by(&app).await;
+            continue;
+        }
+        let term = app.shutdown.child_token();
+        let dispatching = tokio::spawn(dispatch(app.clone(), term.clone()));
+        let reconciling = tokio::spawn(reconcile::reconcile(app.clone(), term.clone()));
+        tokio::select! {
+            () = app.shutdown.cancelled() => {}
+            () = app.store.lead_is_over() => {
+                tracing::warn!("this coordinator leads no longer");
+                app.leader.step_down();
+            }
+        }
+        term.cancel();
+        for part in [dispatching, reconciling] {
+            if let Err(error) = part.await {
+                tracing::error!(error = %error, "a part of the leader ended badly");
+            }
+        }
+    }
+}
+
+/// Waits for its turn, once, and takes over if it has come.
+async fn stand_by(app: &App) {
+    tokio::select! {
+        () = app.shutdown.cancelled() => return,
+        () = app.store.wait_to_lead() => {}
+    }
+    let led = match app.store.try_to_lead().await {
+        Ok(true) => reconcile::take_over(app).await,
+        Ok(false) => return,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = led {
+        tracing::error!(error = &error as &dyn std::error::Error, "could not take the lead");
+    }
+}
+
 /// Opens what the parts of a coordinator share; nothing is served and nothing runs yet.
 pub async fn build(config: Config) -> Result<App, ServeError> {
     let clock = Clock::system();
     let changes = changes_channel();
     let (store, artifacts) = if config.is_read_only {
-        (SqliteStore::open_read_only(&config.database).await?, Artifacts::closed())
+        (SqlStore::open_read_only(&config.database).await?, Artifacts::closed())
     } else {
-        let store = SqliteStore::open(&config.database, clock.clone(), changes.clone()).await?;
+        let store = SqlStore::open(&config.database, clock.clone(), changes.clone()).await?;
         (store, Artifacts::open(&config.artifacts)?)
     };
     let redeliver_after = config.heartbeat_interval() * HEARTBEATS_UNTIL_REDELIVERY;

@@ -5,6 +5,7 @@
 
 use crate::attempt::{AttemptEnd, Charge};
 use crate::ids::{AttemptNumber, LeaseToken, WorkerId};
+use crate::spec::RetryRule;
 
 /// The state of a piece of work.
 ///
@@ -89,27 +90,25 @@ pub enum RunEvent {
     RetryRequested,
 }
 
-/// How often it may still go wrong, and what time it is.
+/// How often it has gone wrong in the way at hand, what the study says to that, and what time it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tries {
-    /// Failures of its own so far, not counting the event at hand.
-    pub n_failures: u32,
-    /// Lost workers so far, not counting the event at hand.
-    pub n_losses: u32,
-    /// How many failures end it.
-    pub max_failures: u32,
+    /// Attempts that ended like the one at hand so far, without it. Lost workers count in a row.
+    pub n_alike: u32,
+    /// The rule of this way to fail.
+    pub rule: RetryRule,
+    /// By how much of its half a pause is shortened, 0 to 1000.
+    pub jitter_permille: u32,
     /// Now, in milliseconds since the Unix epoch.
     pub now_ms: u64,
 }
 
-/// So many lost workers in a row of one run end it: by then the run is what kills them.
-pub const MAX_LOSSES: u32 = 100;
-
-/// The first back-off; each failure doubles it.
-const FIRST_BACKOFF_MS: u64 = 1_000;
-
-/// The longest back-off.
-const LONGEST_BACKOFF_MS: u64 = 300_000;
+impl Tries {
+    /// For events that are no failure.
+    pub fn none(now_ms: u64) -> Self {
+        Self { n_alike: 0, rule: RetryRule::at_once(1), jitter_permille: 0, now_ms }
+    }
+}
 
 /// What the caller must do beside storing the new state.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -235,34 +234,36 @@ impl Transition {
 }
 
 fn after_attempt(end: AttemptEnd, tries: Tries) -> Transition {
-    let charge = end.charge();
-    let (n, limit) = match charge {
-        Charge::Nothing => (0, u32::MAX),
-        Charge::Loss => (tries.n_losses + 1, MAX_LOSSES),
-        Charge::Failure => (tries.n_failures + 1, tries.max_failures),
-    };
+    let n_alike = tries.n_alike.saturating_add(1);
     let transition = match end {
         AttemptEnd::Succeeded => to(RunState::Succeeded).with(Effect::ReleaseDependents),
         AttemptEnd::Diverged => to(RunState::Diverged).with(Effect::FailDependents),
         AttemptEnd::Cancelled => to(RunState::Cancelled).with(Effect::FailDependents),
-        // Losing a machine or a slot says nothing about the run: the next worker may have it now.
         AttemptEnd::Preempted => to(RunState::Queued),
-        AttemptEnd::WorkerLost if n < limit => to(RunState::Queued),
-        // Data that is not what its hash says will not be so the next time either.
-        AttemptEnd::BadData => to(RunState::Failed { end }).with(Effect::FailDependents),
-        _ if n < limit => to(RunState::Backoff { until_ms: tries.now_ms + backoff_ms(n) }),
-        _ => to(RunState::Failed { end }).with(Effect::FailDependents),
+        AttemptEnd::WorkerLost
+        | AttemptEnd::OutOfMemory
+        | AttemptEnd::BadData
+        | AttemptEnd::BadCheckpoint
+        | AttemptEnd::Bug
+            if n_alike < tries.rule.attempts =>
+        {
+            match tries.rule.pause_ms(n_alike, tries.jitter_permille) {
+                0 => to(RunState::Queued),
+                pause_ms => to(RunState::Backoff { until_ms: tries.now_ms + pause_ms }),
+            }
+        }
+        AttemptEnd::WorkerLost
+        | AttemptEnd::OutOfMemory
+        | AttemptEnd::BadData
+        | AttemptEnd::BadCheckpoint
+        | AttemptEnd::Bug => to(RunState::Failed { end }).with(Effect::FailDependents),
     };
     match transition {
-        Transition::To { state, effects, .. } => Transition::To { state, effects, charge },
+        Transition::To { state, effects, .. } => {
+            Transition::To { state, effects, charge: end.charge() }
+        }
         Transition::Stale => Transition::Stale,
     }
-}
-
-/// The pause after the n-th failure, n from 1.
-fn backoff_ms(n: u32) -> u64 {
-    let doublings = n.saturating_sub(1).min(20);
-    (FIRST_BACKOFF_MS << doublings).min(LONGEST_BACKOFF_MS)
 }
 
 #[cfg(test)]

@@ -55,6 +55,7 @@ impl WorkCounts {
 /// The state of a study.
 ///
 /// ```text
+/// active ◀─▶ paused          somebody holds it
 /// active ──▶ complete        every run succeeded or diverged, every evaluation is over
 ///    ├─────▶ failed          everything is over and something failed
 ///    └─────▶ cancelled       somebody cancelled it
@@ -63,6 +64,8 @@ impl WorkCounts {
 pub enum StudyState {
     /// Some work is not over.
     Active,
+    /// Some work is not over, and somebody holds it.
+    Paused,
     /// All work is over and nothing failed; diverged runs are a warning.
     Complete,
     /// All work is over and something failed.
@@ -73,9 +76,11 @@ pub enum StudyState {
 
 impl StudyState {
     /// The state that follows from the counts of runs and evaluations together.
-    pub fn of(is_cancelled: bool, work: WorkCounts) -> Self {
+    pub fn of(is_cancelled: bool, is_paused: bool, work: WorkCounts) -> Self {
         if is_cancelled {
             Self::Cancelled
+        } else if work.open() > 0 && is_paused {
+            Self::Paused
         } else if work.open() > 0 {
             Self::Active
         } else if work.failed > 0 || work.cancelled > 0 {
@@ -89,6 +94,7 @@ impl StudyState {
     pub fn label(self) -> &'static str {
         match self {
             Self::Active => "active",
+            Self::Paused => "paused",
             Self::Complete => "complete",
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
@@ -103,15 +109,17 @@ mod tests {
     #[test]
     fn a_study_with_diverged_runs_is_complete() {
         let work = WorkCounts { succeeded: 3, diverged: 1, ..WorkCounts::default() };
-        assert_eq!(StudyState::of(false, work), StudyState::Complete);
+        assert_eq!(StudyState::of(false, false, work), StudyState::Complete);
     }
 
     #[test]
     fn a_study_with_a_failed_run_has_failed_once_all_is_over() {
         let mut work = WorkCounts { succeeded: 3, failed: 1, queued: 1, ..WorkCounts::default() };
-        assert_eq!(StudyState::of(false, work), StudyState::Active);
+        assert_eq!(StudyState::of(false, false, work), StudyState::Active);
+        assert_eq!(StudyState::of(false, true, work), StudyState::Paused);
         work.queued = 0;
-        assert_eq!(StudyState::of(false, work), StudyState::Failed);
+        assert_eq!(StudyState::of(false, true, work), StudyState::Failed, "a study that is over");
+        assert_eq!(StudyState::of(false, false, work), StudyState::Failed);
     }
 
     #[test]

@@ -18,11 +18,18 @@ pub struct ClusterOptions {
     pub worker_threads: u32,
     /// The folder in which the cluster makes its own; the system's temporary one by default.
     pub parent: PathBuf,
+    /// The store's URL; an SQLite file in the cluster's folder by default.
+    pub database: Option<String>,
 }
 
 impl Default for ClusterOptions {
     fn default() -> Self {
-        Self { lease_term_ms: 1500, worker_threads: 1, parent: std::env::temp_dir() }
+        Self {
+            lease_term_ms: 1500,
+            worker_threads: 1,
+            parent: std::env::temp_dir(),
+            database: None,
+        }
     }
 }
 
@@ -42,6 +49,7 @@ pub struct Cluster {
     options: ClusterOptions,
     endpoint: Endpoint,
     coordinator: Option<Process>,
+    standby: Option<(Process, Endpoint)>,
     workers: Vec<Process>,
     n_started: usize,
 }
@@ -57,6 +65,7 @@ impl Cluster {
             options,
             endpoint: unbound,
             coordinator: None,
+            standby: None,
             workers: Vec::new(),
             n_started: 0,
         };
@@ -76,29 +85,55 @@ impl Cluster {
 
     /// Starts the coordinator; after a kill, on the same addresses and the same store.
     pub fn start_coordinator(&mut self) -> Result<()> {
-        let endpoint_file = self.path().join("endpoint");
+        let (process, endpoint) = self.serve("coordinator", &self.endpoint);
+        self.endpoint = endpoint;
+        self.coordinator = Some(process);
+        Ok(())
+    }
+
+    /// Starts a second coordinator on the same store, which waits for its turn. Workers that are
+    /// started afterwards know both.
+    pub fn start_standby(&mut self) {
+        let unbound =
+            Endpoint { http: "http://127.0.0.1:0".into(), grpc: "http://127.0.0.1:0".into() };
+        self.standby = Some(self.serve("standby", &unbound));
+    }
+
+    /// Kills the coordinator without warning; from here on the standby is asked.
+    ///
+    /// # Panics
+    /// If there is no standby.
+    pub fn kill_coordinator_before_standby(&mut self) {
+        self.kill_coordinator();
+        let (process, endpoint) = self.standby.take().expect("a standby");
+        self.endpoint = endpoint;
+        self.coordinator = Some(process);
+    }
+
+    /// Starts the program and waits until it serves.
+    fn serve(&self, name: &str, at: &Endpoint) -> (Process, Endpoint) {
+        let endpoint_file = self.path().join(format!("{name}.endpoint"));
         std::fs::remove_file(&endpoint_file).ok();
+        let of_file = || format!("sqlite:{}", self.path().join("store.db").display());
+        let database = self.options.database.clone().unwrap_or_else(of_file);
         let mut command = Command::new(binary("gradus-coordinator"));
         command
-            .arg("--database")
-            .arg(format!("sqlite:{}", self.path().join("store.db").display()))
+            .args(["--database", &database])
             .arg("--artifacts")
             .arg(self.path().join("artifacts"))
-            .args(["--listen", address(&self.endpoint.http)])
-            .args(["--grpc-listen", address(&self.endpoint.grpc)])
+            .args(["--listen", address(&at.http)])
+            .args(["--grpc-listen", address(&at.grpc)])
             .args(["--lease-term-ms", &self.options.lease_term_ms.to_string()])
             .arg("--endpoint-file")
             .arg(&endpoint_file);
-        let mut process = Process::start(command, &self.path().join("coordinator.log"));
+        let mut process = Process::start(command, &self.path().join(format!("{name}.log")));
         let endpoint = wait_for("the coordinator to serve", 20, || {
             if let Some(status) = process.has_ended() {
                 panic!("the coordinator ended with {status}:\n{}", process.log());
             }
             read_endpoint(&endpoint_file).ok()
         });
-        self.endpoint = endpoint;
-        self.coordinator = Some(process);
-        Ok(())
+        (process, endpoint)
     }
 
     /// Kills the coordinator without warning.
@@ -110,10 +145,13 @@ impl Cluster {
     pub fn start_worker(&mut self) {
         self.n_started += 1;
         let name = format!("worker-{}", self.n_started);
+        let standby = self.standby.iter().map(|(_, endpoint)| endpoint.grpc.as_str());
+        let addresses: Vec<&str> =
+            std::iter::once(self.endpoint.grpc.as_str()).chain(standby).collect();
         let mut command = Command::new(binary("gradus-worker"));
         command
             .arg("run")
-            .args(["--coordinator", &self.endpoint.grpc])
+            .args(["--coordinator", &addresses.join(",")])
             .args(["--name", &name])
             .args(["--slots", "1", "--threads", &self.options.worker_threads.to_string()])
             .arg("--scratch")
@@ -129,7 +167,8 @@ impl Cluster {
         for worker in self.workers.drain(..) {
             worker.stop();
         }
-        if let Some(coordinator) = self.coordinator.take() {
+        let standby = self.standby.take().map(|(process, _)| process);
+        for coordinator in standby.into_iter().chain(self.coordinator.take()) {
             coordinator.stop();
         }
     }

@@ -86,7 +86,7 @@ pub async fn run_until(
     config: Config,
     mut stop: mpsc::Receiver<StopReason>,
 ) -> Result<(), AgentError> {
-    let client = Client::new(&config.coordinator, config.token.as_deref())?;
+    let client = Client::new(&config.coordinators, config.token.as_deref())?;
     let started = async {
         let capabilities = probe(&config).await?;
         let registration = register(&client, &config, &capabilities).await?;

@@ -67,9 +67,10 @@ impl DeviceChoice {
 /// Arguments of `run`.
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
-    /// The coordinator's gRPC address, such as `http://127.0.0.1:4000`
-    #[arg(long, value_name = "URL")]
-    pub coordinator: String,
+    /// The coordinator's gRPC address, such as `http://127.0.0.1:4000`; several, with commas between
+    /// them, where one leads and others stand by
+    #[arg(long, value_name = "URL", value_delimiter = ',', required = true)]
+    pub coordinator: Vec<String>,
     /// The worker's name for people; the host name by default
     #[arg(long)]
     pub name: Option<String>,

@@ -4,7 +4,7 @@
 //! It does not know what the answers mean for an attempt.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use proto::v1;
@@ -146,44 +146,67 @@ impl Interceptor for Bearer {
 
 type Service = WorkerServiceClient<InterceptedService<Channel, Bearer>>;
 
-/// The coordinator, as the worker sees it. Cheap to clone; the clones share one connection.
+/// The coordinator, as the worker sees it: of several addresses the one that last answered. Cheap to
+/// clone; the clones share the connections and know of each other which address answers.
 #[derive(Debug, Clone)]
 pub struct Client {
-    service: Service,
+    services: Arc<[Service]>,
+    current: Arc<AtomicUsize>,
     is_reachable: Arc<AtomicBool>,
+}
+
+/// What stands at one address.
+fn service(address: &str, token: Option<&str>) -> Result<Service, ClientError> {
+    let endpoint = Endpoint::from_shared(address.to_owned())
+        .map_err(|source| ClientError::Address { address: address.to_owned(), source })?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(CONNECT_TIMEOUT)
+        .keep_alive_while_idle(true);
+    let bearer = token.and_then(|token| format!("Bearer {token}").parse().ok());
+    Ok(WorkerServiceClient::with_interceptor(endpoint.connect_lazy(), Bearer(bearer))
+        .max_decoding_message_size(proto::MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(proto::MAX_MESSAGE_BYTES))
 }
 
 macro_rules! call {
     ($self:ident, $method:ident, $request:expr, $limit:expr) => {{
-        let mut service = $self.service.clone();
+        let asked = $self.current.load(Ordering::Relaxed);
+        let mut service = $self.services[asked].clone();
         let answer = tokio::time::timeout($limit, service.$method($request)).await;
-        $self.note(stringify!($method), answer)
+        $self.note(stringify!($method), asked, answer)
     }};
 }
 
 impl Client {
-    /// A client for the coordinator at `address`. It connects with the first call, and again
-    /// whenever the connection is lost.
-    pub fn new(address: &str, token: Option<&str>) -> Result<Self, ClientError> {
-        let endpoint = Endpoint::from_shared(address.to_owned())
-            .map_err(|source| ClientError::Address { address: address.to_owned(), source })?
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
-            .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
-            .keep_alive_timeout(CONNECT_TIMEOUT)
-            .keep_alive_while_idle(true);
-        let bearer = token.and_then(|token| format!("Bearer {token}").parse().ok());
-        let service =
-            WorkerServiceClient::with_interceptor(endpoint.connect_lazy(), Bearer(bearer))
-                .max_decoding_message_size(proto::MAX_MESSAGE_BYTES)
-                .max_encoding_message_size(proto::MAX_MESSAGE_BYTES);
-        Ok(Self { service, is_reachable: Arc::new(AtomicBool::new(true)) })
+    /// A client for the coordinators at these addresses, of which one leads. It connects with the
+    /// first call, and again whenever the connection is lost. There is at least one address.
+    pub fn new(addresses: &[String], token: Option<&str>) -> Result<Self, ClientError> {
+        debug_assert!(!addresses.is_empty(), "the arguments ask for one");
+        let services =
+            addresses.iter().map(|address| service(address, token)).collect::<Result<_, _>>()?;
+        let is_reachable = Arc::new(AtomicBool::new(true));
+        Ok(Self { services, current: Arc::default(), is_reachable })
+    }
+
+    /// After a call that `asked` did not answer the next address has its turn, once for all calls
+    /// that were on their way.
+    fn try_another(&self, asked: usize) {
+        let next = (asked + 1) % self.services.len();
+        if next != asked {
+            let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
+            if self.current.compare_exchange(asked, next, set, fetch).is_ok() {
+                tracing::debug!(coordinator.index = next, "asking another coordinator");
+            }
+        }
     }
 
     /// Sorts an answer, and says once when the coordinator goes away and when it is back.
     fn note<T>(
         &self,
         call: &'static str,
+        asked: usize,
         answer: Result<Result<tonic::Response<T>, Status>, tokio::time::error::Elapsed>,
     ) -> Result<T, ClientError> {
         let outcome = match answer {
@@ -195,6 +218,9 @@ impl Client {
             }
         };
         let is_reachable = !matches!(outcome, Err(ClientError::Unreachable { .. }));
+        if !is_reachable {
+            self.try_another(asked);
+        }
         let was_reachable = self.is_reachable.swap(is_reachable, Ordering::Relaxed);
         if let Err(error @ ClientError::Unreachable { .. }) = &outcome
             && was_reachable

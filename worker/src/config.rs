@@ -13,8 +13,8 @@ use crate::device;
 /// What the agent needs to know.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The coordinator's gRPC address.
-    pub coordinator: String,
+    /// The gRPC addresses of the coordinators, of which one leads.
+    pub coordinators: Vec<String>,
     /// The worker's name for people.
     pub name: String,
     /// How many attempts at a time.
@@ -80,8 +80,8 @@ pub enum ConfigError {
 impl Config {
     /// The configuration that the arguments ask for. Makes the scratch folder.
     pub fn new(args: RunArgs) -> Result<Self, ConfigError> {
-        if !is_address(&args.coordinator) {
-            return Err(ConfigError::Coordinator { address: args.coordinator });
+        if let Some(address) = args.coordinator.iter().find(|address| !is_address(address)) {
+            return Err(ConfigError::Coordinator { address: address.clone() });
         }
         let token = args.token_file.as_deref().map(read_token).transpose()?;
         let scratch = make_folder(args.scratch)?;
@@ -95,7 +95,7 @@ impl Config {
             .and_then(NonZeroU32::new)
             .unwrap_or_else(|| device::threads_per_slot(device::n_cores(), n_slots));
         Ok(Self {
-            coordinator: args.coordinator,
+            coordinators: args.coordinator,
             // Unique by default: an agent of the same name on the same machine replaces the older.
             name: args
                 .name

@@ -1,6 +1,6 @@
 //! `gradus retry`: queues what failed or was cancelled again.
 
-use serde_json::json;
+use api::RetryRequest;
 
 use super::target::Target;
 use crate::args::{Global, RetryArgs};
@@ -13,10 +13,18 @@ pub(super) async fn run(global: &Global, args: &RetryArgs) -> Result<(), Failure
     let client = locate::for_change(global).await?;
     let target = Target::find(&client, &args.target).await?;
     if args.dry_run {
-        note("dry run: these runs would be queued again");
-        let is_concerned = |state: &str| matches!(state, "failed" | "cancelled" | "backoff");
+        let which = match &args.class {
+            Some(class) => format!(", those that failed as `{class}`"),
+            None => String::new(),
+        };
+        note(&format!("dry run: of these runs would be queued again{which}"));
+        let only_failed = args.failed || args.class.is_some();
+        let is_concerned = |state: &str| {
+            state == "failed" || (!only_failed && matches!(state, "cancelled" | "backoff"))
+        };
         return Ok(form.print(&target.would_change(is_concerned))?);
     }
-    form.print(&target.change(&client, "retry", &json!({})).await?)?;
+    let request = RetryRequest { failed: args.failed, class: args.class.clone() };
+    form.print(&target.change(&client, "retry", &request).await?)?;
     Ok(())
 }

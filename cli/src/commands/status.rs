@@ -23,6 +23,7 @@ pub(super) async fn run(global: &Global, args: &StudyArgs) -> Result<(), Failure
         locate::reading(global, async |client| Ok(client.get(&["studies", study]).await?)).await?;
     form.print(&view)?;
     form.hint(&match view.summary.state.as_str() {
+        "paused" => format!("`gradus resume {study}` lets it go on"),
         "active" => format!("`gradus watch {study}` follows it"),
         "failed" => format!("`gradus retry {study}` queues what failed again"),
         _ => format!("`gradus fit {study}` shows its scaling laws"),

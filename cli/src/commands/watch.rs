@@ -28,7 +28,7 @@ async fn watch(
     };
     if located.is_read_only() {
         let view: api::StudyView = client.get(&["studies", &study]).await?;
-        if view.summary.state == "active" {
+        if matches!(view.summary.state.as_str(), "active" | "paused") {
             return Err(Failure::wrong(format!(
                 "study `{study}` is not over, but nobody works on it\n\nhint: `gradus up` goes on"
             )));

@@ -7,9 +7,9 @@ use super::View;
 impl View for ChangeView {
     fn table(&self) -> String {
         match self.run_ids.len() {
-            0 => "no run changed its state".to_owned(),
-            1 => format!("1 run changed its state:\n{}", self.run_ids.join("\n")),
-            n => format!("{n} runs changed their state:\n{}", self.run_ids.join("\n")),
+            0 => "no run is concerned".to_owned(),
+            1 => format!("1 run is concerned:\n{}", self.run_ids.join("\n")),
+            n => format!("{n} runs are concerned:\n{}", self.run_ids.join("\n")),
         }
     }
 

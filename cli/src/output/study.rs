@@ -39,6 +39,8 @@ impl View for StudyView {
             ("asks", summary.description.clone()),
             ("state", summary.state.clone()),
             ("cancelled because", self.cancel_reason.clone()),
+            ("paused because", self.pause_reason.clone()),
+            ("priority", priority(summary)),
             ("progress", progress(summary)),
             ("runs", counts(&summary.runs)),
             ("evaluations", counts(&summary.evaluations)),
@@ -101,4 +103,9 @@ pub(crate) fn counts(counts: &StateCounts) -> String {
         .map(|(n, state)| format!("{n} {state}"))
         .collect();
     if shown.is_empty() { "none".to_owned() } else { shown.join(", ") }
+}
+
+/// Only one that somebody chose.
+fn priority(summary: &StudySummary) -> String {
+    if summary.priority == 0 { String::new() } else { summary.priority.to_string() }
 }

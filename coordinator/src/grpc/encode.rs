@@ -4,7 +4,7 @@
 
 use proto::v1;
 
-use crate::leader::Directive;
+use crate::leader::{Directive, PREEMPT_DEADLINE_MS};
 use crate::store::{Artifact, Assignment, AssignmentDetails, Numerics, TrainDetails};
 
 pub(super) fn assignment(assignment: Assignment) -> v1::Assignment {
@@ -78,6 +78,10 @@ pub(super) fn directive(directive: Directive) -> v1::Directive {
         Directive::Stop { token } => Kind::Stop(v1::StopAttempt {
             lease_token: token.0,
             reason: "its lease has ended".to_owned(),
+        }),
+        Directive::Preempt { token } => Kind::Preempt(v1::PreemptAttempt {
+            lease_token: token.0,
+            deadline_ms: PREEMPT_DEADLINE_MS,
         }),
         Directive::Drain => Kind::Drain(v1::Drain {}),
     };

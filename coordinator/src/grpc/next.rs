@@ -47,7 +47,13 @@ pub(super) async fn next(
     app.nudge.notify_one();
     loop {
         let Some(mail) = app.leader.take_mail(worker, &open.poll) else {
-            return if app.leader.knows(worker) { Ok(empty()) } else { Err(unknown()) };
+            return if app.leader.knows(worker) {
+                Ok(empty())
+            } else if app.leader.has_taken_over() {
+                Err(unknown())
+            } else {
+                Err(ApiError::NotLeading)
+            };
         };
         let answer = answer(app, mail).await?;
         if !answer.directives.is_empty() || !answer.assignments.is_empty() {

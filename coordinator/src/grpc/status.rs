@@ -30,6 +30,8 @@ pub(super) enum ApiError {
         "cannot see the artifact store: the bytes are not those of the nonce object of `{worker}`"
     )]
     WrongNonce { worker: WorkerId },
+    #[error("this coordinator does not lead")]
+    NotLeading,
     #[error("the coordinator is stopping")]
     Stopping,
 }
@@ -41,9 +43,10 @@ impl ApiError {
             Self::ProtocolVersion { .. } | Self::WrongNonce { .. } => Code::FailedPrecondition,
             Self::UnknownWorker { .. } | Self::Store(StoreError::NotFound { .. }) => Code::NotFound,
             // Workers are never served read-only: that is a store which is closing.
-            Self::Stopping | Self::Artifact(_) | Self::Store(StoreError::ReadOnly) => {
-                Code::Unavailable
-            }
+            Self::Stopping
+            | Self::NotLeading
+            | Self::Artifact(_)
+            | Self::Store(StoreError::ReadOnly) => Code::Unavailable,
             Self::Store(error) => match error.class() {
                 StoreErrorClass::RetryNow | StoreErrorClass::RetryLater => Code::Unavailable,
                 StoreErrorClass::GiveUp => Code::FailedPrecondition,
@@ -84,6 +87,8 @@ mod tests {
         check(ApiError::WrongNonce { worker: worker.clone() }, Code::FailedPrecondition);
         check(ApiError::UnknownWorker { worker }, Code::NotFound);
         check(ApiError::Stopping, Code::Unavailable);
+        check(ApiError::NotLeading, Code::Unavailable);
+        check(StoreError::NotLeading.into(), Code::Unavailable);
         check(StoreError::ReadOnly.into(), Code::Unavailable);
         check(StoreError::Closed.into(), Code::Unavailable);
         check(StoreError::NotFound { kind: "run", id: "r_1".into() }.into(), Code::NotFound);

@@ -110,6 +110,11 @@ impl WorkerApi {
         }
     }
 
+    /// Only a leader answers workers; elsewhere they must ask again.
+    fn check_lead(&self) -> Result<(), ApiError> {
+        if self.app.leader.has_taken_over() { Ok(()) } else { Err(ApiError::NotLeading) }
+    }
+
     fn carry_out(&self, changed: &Changed) {
         self.app.leader.revoke(&changed.revoked);
         self.app.nudge.notify_one();
@@ -148,6 +153,7 @@ impl WorkerService for WorkerApi {
         &self,
         request: Request<v1::RegisterRequest>,
     ) -> Result<Response<v1::RegisterResponse>, Status> {
+        self.check_lead()?;
         Ok(Response::new(self.enter(request.into_inner()).await?))
     }
 
@@ -155,6 +161,7 @@ impl WorkerService for WorkerApi {
         &self,
         request: Request<v1::ConfirmArtifactStoreRequest>,
     ) -> Result<Response<v1::ConfirmArtifactStoreResponse>, Status> {
+        self.check_lead()?;
         let request = request.into_inner();
         let worker = from_wire::worker_id(&request.worker_id).map_err(ApiError::from)?;
         self.confirm(worker, &request.nonce).await?;
@@ -165,6 +172,7 @@ impl WorkerService for WorkerApi {
         &self,
         request: Request<v1::NextRequest>,
     ) -> Result<Response<v1::NextResponse>, Status> {
+        self.check_lead()?;
         let request = request.into_inner();
         let worker = from_wire::worker_id(&request.worker_id).map_err(ApiError::from)?;
         if self.app.shutdown.is_cancelled() {
@@ -178,6 +186,7 @@ impl WorkerService for WorkerApi {
         &self,
         request: Request<v1::HeartbeatRequest>,
     ) -> Result<Response<v1::HeartbeatResponse>, Status> {
+        self.check_lead()?;
         let request = request.into_inner();
         let worker = from_wire::worker_id(&request.worker_id).map_err(ApiError::from)?;
         let tokens = decode::lease_tokens(&request.lease_tokens).map_err(ApiError::from)?;
@@ -198,6 +207,7 @@ impl WorkerService for WorkerApi {
         &self,
         request: Request<v1::ReportRequest>,
     ) -> Result<Response<v1::ReportResponse>, Status> {
+        self.check_lead()?;
         let request = request.into_inner();
         let token = from_wire::lease_token(request.lease_token).map_err(ApiError::from)?;
         let stale = self.store_report(token, request.events).await?;
@@ -208,6 +218,7 @@ impl WorkerService for WorkerApi {
         &self,
         request: Request<v1::FinishRequest>,
     ) -> Result<Response<v1::FinishResponse>, Status> {
+        self.check_lead()?;
         let request = request.into_inner();
         let (token, end) = from_wire::finish(&request).map_err(ApiError::from)?;
         let stale = self.end(token, end, &request.message).await?;
@@ -218,6 +229,7 @@ impl WorkerService for WorkerApi {
         &self,
         request: Request<v1::DeregisterRequest>,
     ) -> Result<Response<v1::DeregisterResponse>, Status> {
+        self.check_lead()?;
         let request = request.into_inner();
         let worker = from_wire::worker_id(&request.worker_id).map_err(ApiError::from)?;
         let changed = self.app.store.deregister_worker(&worker).await.map_err(ApiError::from)?;

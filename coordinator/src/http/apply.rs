@@ -117,6 +117,7 @@ fn one_corpus(sources: &CorpusSources) -> Result<CorpusHashes, ApiError> {
 /// Tells those whom a change concerns: holders of revoked leases and the dispatcher.
 pub(super) fn carry_out(app: &App, changed: &Changed) -> ChangeView {
     app.leader.revoke(&changed.revoked);
+    app.leader.preempt(&changed.preempted);
     app.nudge.notify_one();
     ChangeView { run_ids: changed.run_ids().into_iter().map(ToString::to_string).collect() }
 }

@@ -133,9 +133,14 @@ impl ApiError {
             Self::ReadOnly | Self::Store(StoreError::ReadOnly) => {
                 (StatusCode::FORBIDDEN, "read_only")
             }
-            Self::Store(StoreError::Locked(_) | StoreError::Closed | StoreError::DiskFull(_)) => {
-                (StatusCode::SERVICE_UNAVAILABLE, "internal")
-            }
+            Self::Store(StoreError::NotLeading) => (StatusCode::SERVICE_UNAVAILABLE, "not_leading"),
+            Self::Store(
+                StoreError::Locked(_)
+                | StoreError::Closed
+                | StoreError::ConnectionLost(_)
+                | StoreError::Commit { .. }
+                | StoreError::DiskFull(_),
+            ) => (StatusCode::SERVICE_UNAVAILABLE, "internal"),
             Self::Read(_)
             | Self::Store(_)
             | Self::Artifact(_)

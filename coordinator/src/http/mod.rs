@@ -16,6 +16,7 @@ mod address;
 mod apply;
 mod error;
 mod events;
+mod explain;
 mod extract;
 mod guard;
 mod runs;
@@ -47,6 +48,8 @@ fn documented() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(system::openapi))
         .routes(routes!(session::sign_in))
         .routes(routes!(system::workers))
+        .routes(routes!(system::drain))
+        .routes(routes!(explain::explain))
         .routes(routes!(events::events))
         .routes(routes!(apply::plan))
         .routes(routes!(sources::missing))
@@ -58,6 +61,9 @@ fn documented() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(studies::fit))
         .routes(routes!(studies::cancel))
         .routes(routes!(studies::retry))
+        .routes(routes!(studies::pause))
+        .routes(routes!(studies::resume))
+        .routes(routes!(studies::priority))
         .routes(routes!(runs::list))
         .routes(routes!(runs::show))
         .routes(routes!(runs::curves))

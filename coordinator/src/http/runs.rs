@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use api::{CancelRequest, ChangeView, CurveList, ErrorBody, LogList, RunList, RunView};
+use api::{
+    CancelRequest, ChangeView, CurveList, ErrorBody, LogList, RetryRequest, RunList, RunView,
+};
 use axum::Json;
 use axum::extract::State;
 use domain::ids::RunId;
@@ -12,7 +14,7 @@ use utoipa::IntoParams;
 use super::address::{Found, RunAddress};
 use super::error::ApiError;
 use super::extract::{Body, Parameters, in_range};
-use super::studies::{CurveParameters, EmptyRequest};
+use super::studies::{CurveParameters, which};
 use crate::App;
 use crate::store::Store;
 use crate::store::read::{CurveScope, ReadStore};
@@ -120,14 +122,14 @@ pub(super) async fn cancel(
     path = "/runs/{run}/retry",
     tag = "runs",
     params(RunAddress),
-    request_body = EmptyRequest,
+    request_body = RetryRequest,
     responses((status = 200, body = ChangeView), (status = 404, body = ErrorBody))
 )]
 pub(super) async fn retry(
     State(app): State<Arc<App>>,
     run: Found<RunId>,
-    Body(EmptyRequest {}): Body<EmptyRequest>,
+    Body(request): Body<RetryRequest>,
 ) -> Result<Json<ChangeView>, ApiError> {
-    let changed = app.store.retry_run(&run.id).await?;
+    let changed = app.store.retry_run(&run.id, which(&request)?).await?;
     Ok(Json(super::apply::carry_out(&app, &changed)))
 }

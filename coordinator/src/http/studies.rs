@@ -4,10 +4,12 @@
 use std::sync::Arc;
 
 use api::{
-    CancelRequest, ChangeView, CurveList, ErrorBody, FitReport, RunList, StudyList, StudyView,
+    CancelRequest, ChangeView, CurveList, ErrorBody, FitReport, PauseRequest, PriorityRequest,
+    RetryRequest, RunList, StudyList, StudyView,
 };
 use axum::Json;
 use axum::extract::State;
+use domain::attempt::{AttemptEnd, Charge};
 use domain::ids::StudyId;
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
@@ -17,8 +19,8 @@ use super::error::ApiError;
 use super::extract::{Body, Parameters, in_range};
 use crate::App;
 use crate::fits;
-use crate::store::Store;
 use crate::store::read::{CurveQuery, CurveScope, ReadStore};
+use crate::store::{Retry, Store};
 
 /// Which curves.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -143,20 +145,90 @@ pub(super) async fn cancel(
     Ok(Json(super::apply::carry_out(&app, &changed)))
 }
 
-/// Queues its failed and cancelled runs again.
+/// Queues its failed and cancelled runs again, or some of them.
 #[utoipa::path(
     post,
     path = "/studies/{study}/retry",
     tag = "studies",
     params(StudyAddress),
-    request_body = EmptyRequest,
+    request_body = RetryRequest,
     responses((status = 200, body = ChangeView), (status = 404, body = ErrorBody))
 )]
 pub(super) async fn retry(
     State(app): State<Arc<App>>,
     study: Found<StudyId>,
+    Body(request): Body<RetryRequest>,
+) -> Result<Json<ChangeView>, ApiError> {
+    let changed = app.store.retry_study(&study.id, which(&request)?).await?;
+    Ok(Json(super::apply::carry_out(&app, &changed)))
+}
+
+/// What a retry means.
+pub(super) fn which(request: &RetryRequest) -> Result<Retry, ApiError> {
+    let Some(label) = &request.class else {
+        return Ok(if request.failed { Retry::Failed } else { Retry::All });
+    };
+    let is_failure = |end: &AttemptEnd| end.charge() != Charge::Nothing;
+    let end = AttemptEnd::from_label(label).filter(is_failure);
+    end.map(Retry::Class).ok_or_else(|| {
+        let classes = AttemptEnd::ALL.into_iter().filter(is_failure);
+        let labels: Vec<String> = classes.map(|end| format!("`{}`", end.label())).collect();
+        let labels = labels.join(", ");
+        ApiError::BadRequest(format!("`class` is `{label}`; expected one of {labels}"))
+    })
+}
+
+/// Holds it: nothing more of it is granted, and its runs write a checkpoint and leave, except
+/// those that another study wants too.
+#[utoipa::path(
+    post,
+    path = "/studies/{study}/pause",
+    tag = "studies",
+    params(StudyAddress),
+    request_body = PauseRequest,
+    responses((status = 200, body = ChangeView), (status = 404, body = ErrorBody))
+)]
+pub(super) async fn pause(
+    State(app): State<Arc<App>>,
+    study: Found<StudyId>,
+    Body(request): Body<PauseRequest>,
+) -> Result<Json<ChangeView>, ApiError> {
+    let changed = app.store.pause_study(&study.id, &request.reason).await?;
+    Ok(Json(super::apply::carry_out(&app, &changed)))
+}
+
+/// Lets it go on.
+#[utoipa::path(
+    post,
+    path = "/studies/{study}/resume",
+    tag = "studies",
+    params(StudyAddress),
+    request_body = EmptyRequest,
+    responses((status = 200, body = ChangeView), (status = 404, body = ErrorBody))
+)]
+pub(super) async fn resume(
+    State(app): State<Arc<App>>,
+    study: Found<StudyId>,
     Body(EmptyRequest {}): Body<EmptyRequest>,
 ) -> Result<Json<ChangeView>, ApiError> {
-    let changed = app.store.retry_study(&study.id).await?;
+    let changed = app.store.resume_study(&study.id).await?;
+    Ok(Json(super::apply::carry_out(&app, &changed)))
+}
+
+/// Gives it another priority, until it is applied again.
+#[utoipa::path(
+    post,
+    path = "/studies/{study}/priority",
+    tag = "studies",
+    params(StudyAddress),
+    request_body = PriorityRequest,
+    responses((status = 200, body = ChangeView), (status = 404, body = ErrorBody))
+)]
+pub(super) async fn priority(
+    State(app): State<Arc<App>>,
+    study: Found<StudyId>,
+    Body(request): Body<PriorityRequest>,
+) -> Result<Json<ChangeView>, ApiError> {
+    let changed = app.store.set_priority(&study.id, request.priority).await?;
     Ok(Json(super::apply::carry_out(&app, &changed)))
 }

@@ -2,15 +2,21 @@
 
 use std::sync::Arc;
 
-use api::{HealthView, WorkerList};
+use api::{ErrorBody, HealthView, WorkerList, WorkerView};
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::header;
 use axum::response::IntoResponse;
 
+use domain::ids::{IdError, WorkerId};
+use domain::suggest::nearest;
+
 use super::error::ApiError;
+use super::extract::Body;
+use super::studies::EmptyRequest;
 use crate::App;
 use crate::clock::Clock;
+use crate::store::Store;
 use crate::store::read::ReadStore;
 
 /// What serves the API.
@@ -38,6 +44,37 @@ pub(super) async fn health(State(app): State<Arc<App>>) -> Result<Json<HealthVie
 )]
 pub(super) async fn openapi() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], super::DOCUMENT.as_str())
+}
+
+/// A worker takes nothing more, and leaves when what it has is over.
+#[utoipa::path(
+    post,
+    path = "/workers/{worker}/drain",
+    tag = "workers",
+    params(("worker" = String, Path, description = "Its identifier or its name")),
+    request_body = EmptyRequest,
+    responses((status = 200, body = WorkerView), (status = 404, body = ErrorBody))
+)]
+pub(super) async fn drain(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    Body(EmptyRequest {}): Body<EmptyRequest>,
+) -> Result<Json<WorkerView>, ApiError> {
+    let workers = app.store.workers(true).await?;
+    let Some(found) = workers.iter().find(|worker| worker.id == name || worker.name == name) else {
+        let names = workers.iter().map(|worker| worker.name.as_str());
+        let nearest = nearest(&name, names).map(str::to_owned);
+        return Err(ApiError::NotFound { kind: "worker", name, nearest });
+    };
+    let id: WorkerId =
+        found.id.parse().map_err(|error: IdError| ApiError::BadRequest(error.to_string()))?;
+    let missing = || ApiError::NotFound { kind: "worker", name: name.clone(), nearest: None };
+    if !app.store.drain_worker(&id).await? {
+        return Err(missing());
+    }
+    app.leader.drain(&id);
+    let workers = app.store.workers(true).await?;
+    workers.into_iter().find(|worker| worker.id == id.as_str()).map(Json).ok_or_else(missing)
 }
 
 /// The workers with what they do, those that are there first.

@@ -25,6 +25,11 @@ pub enum Directive {
         /// The right that ended.
         token: LeaseToken,
     },
+    /// Write a checkpoint, then end the attempt of this token as preempted.
+    Preempt {
+        /// The right that is wanted back.
+        token: LeaseToken,
+    },
     /// Take nothing more; leave when all attempts are over.
     Drain,
 }
@@ -80,6 +85,8 @@ pub(super) struct Post {
     open: Option<(Poll, u32)>,
     deliveries: BTreeMap<LeaseToken, Delivery>,
     directives: Vec<Directive>,
+    /// The rights that are wanted back, and when their holder was last told.
+    preempted: BTreeMap<LeaseToken, u64>,
 }
 
 impl Post {
@@ -99,6 +106,7 @@ impl Post {
             open: None,
             deliveries: BTreeMap::new(),
             directives: Vec::new(),
+            preempted: BTreeMap::new(),
         }
     }
 
@@ -118,6 +126,14 @@ impl Post {
 
     pub(super) fn takes_work(&self) -> bool {
         self.state == WorkerState::Active
+    }
+
+    pub(super) fn state(&self) -> WorkerState {
+        self.state
+    }
+
+    pub(super) fn n_slots(&self) -> u32 {
+        self.n_slots
     }
 
     pub(super) fn capabilities(&self) -> &Capabilities {
@@ -196,6 +212,21 @@ impl Post {
             self.directives.push(directive);
         }
         self.wake();
+    }
+
+    /// Wants a right back, unless its holder was told so a moment ago.
+    pub(super) fn preempt(&mut self, token: LeaseToken, now_ms: u64, repeat_after_ms: u64) {
+        let told_ms = self.preempted.get(&token);
+        if told_ms.is_none_or(|told_ms| now_ms >= told_ms + repeat_after_ms) {
+            self.preempted.insert(token, now_ms);
+            self.direct(Directive::Preempt { token });
+        }
+    }
+
+    /// The right is gone.
+    pub(super) fn ended(&mut self, token: LeaseToken) {
+        self.mentioned(token);
+        self.preempted.remove(&token);
     }
 
     pub(super) fn take_mail(

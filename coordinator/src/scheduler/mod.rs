@@ -2,5 +2,6 @@
 //!
 //! `policy` decides and knows neither time nor store; `tick` carries out and decides nothing.
 
+pub mod explain;
 pub mod policy;
 pub mod tick;

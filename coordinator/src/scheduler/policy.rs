@@ -97,7 +97,7 @@ fn order(a: &QueuedWork, b: &QueuedWork) -> Ordering {
 
 /// How well a machine must fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Match {
+pub(super) enum Match {
     /// It knows the recipe.
     Recipe,
     /// And it rounds as the first attempt did.
@@ -113,7 +113,7 @@ fn best_seat(free: &[FreeWorker], work: &QueuedWork, wanted: Match) -> Option<us
         .map(|(index, _)| index)
 }
 
-fn can_carry_out(machine: &Capabilities, work: &QueuedWork, wanted: Match) -> bool {
+pub(super) fn can_carry_out(machine: &Capabilities, work: &QueuedWork, wanted: Match) -> bool {
     let knows_recipe = work.recipe.as_ref().is_none_or(|recipe| machine.recipes.contains(recipe));
     let rounds_alike =
         work.numerics.as_ref().is_none_or(|numerics| rounds_alike(machine, numerics));

@@ -5,6 +5,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 use super::policy::{Snapshot, place};
 use crate::App;
 use crate::store::{Store as _, StoreError};
@@ -16,15 +18,16 @@ const HEAD: u32 = 512;
 /// The dispatcher looks without being woken this often, in case a nudge was missed.
 const IDLE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Grants until there is nothing to grant, each time it is nudged, until the shutdown.
-pub async fn dispatch(app: Arc<App>) {
+/// Grants until there is nothing to grant, each time it is nudged, as long as this coordinator
+/// leads.
+pub async fn dispatch(app: Arc<App>, lead: CancellationToken) {
     loop {
         tokio::select! {
-            () = app.shutdown.cancelled() => return,
+            () = lead.cancelled() => return,
             () = app.nudge.notified() => {}
             () = tokio::time::sleep(IDLE_INTERVAL) => {}
         }
-        while !app.shutdown.is_cancelled() {
+        while !lead.is_cancelled() {
             match tick(&app).await {
                 Ok(0) => break,
                 Ok(_) => {}

@@ -17,12 +17,12 @@ pub type DriverError = Box<dyn Error + Send + Sync>;
 pub enum StoreError {
     /// The file was made by a newer build.
     #[error(
-        "the store `{}` has schema version {found}, this build knows up to {known}; use the newer \
-         build that made it", .path.display()
+        "the store `{store}` has schema version {found}, this build knows up to {known}; use the \
+         newer build that made it"
     )]
     NewerSchema {
-        /// The store's file.
-        path: PathBuf,
+        /// Where the store is.
+        store: String,
         /// Its newest migration.
         found: i64,
         /// This build's newest migration.
@@ -30,28 +30,28 @@ pub enum StoreError {
     },
     /// The file was made by an older build, and a read-only coordinator migrates nothing.
     #[error(
-        "the store `{}` has schema version {found}, this build needs {known}; start it once \
-         without `--read-only`", .path.display()
+        "the store `{store}` has schema version {found}, this build needs {known}; start it once \
+         without `--read-only`"
     )]
     OlderSchema {
-        /// The store's file.
-        path: PathBuf,
+        /// Where the store is.
+        store: String,
         /// Its newest migration.
         found: i64,
         /// This build's newest migration.
         known: i64,
     },
     /// A read-only coordinator makes no store.
-    #[error("there is no store at `{}`", .path.display())]
+    #[error("there is no store at `{store}`")]
     Absent {
-        /// The store's file.
-        path: PathBuf,
+        /// Where it was looked for.
+        store: String,
     },
     /// Another coordinator has it.
-    #[error("the store `{}` is in use by another coordinator", .path.display())]
+    #[error("the store `{store}` is in use by another coordinator")]
     InUse {
-        /// The store's file.
-        path: PathBuf,
+        /// Where the store is.
+        store: String,
     },
     /// Another program has locked it.
     #[error("the store is locked by another program")]
@@ -72,10 +72,10 @@ pub enum StoreError {
         source: std::io::Error,
     },
     /// A migration failed.
-    #[error("could not bring the schema of `{}` up to date", .path.display())]
+    #[error("could not bring the schema of `{store}` up to date")]
     Migrate {
-        /// The store's file.
-        path: PathBuf,
+        /// Where the store is.
+        store: String,
         /// Why not.
         #[source]
         source: DriverError,
@@ -86,6 +86,12 @@ pub enum StoreError {
     /// The coordinator serves, but changes nothing.
     #[error("this coordinator is read-only")]
     ReadOnly,
+    /// Another coordinator leads on this store, or none does at the moment.
+    #[error("this coordinator is a standby and changes nothing; ask the one that leads")]
+    NotLeading,
+    /// The server of the database is gone or restarting.
+    #[error("the connection to the database is lost")]
+    ConnectionLost(#[source] DriverError),
     /// The coordinator is stopping.
     #[error("the store is closed")]
     Closed,
@@ -153,9 +159,12 @@ impl StoreError {
     pub fn class(&self) -> StoreErrorClass {
         match self {
             Self::Locked(_) => StoreErrorClass::RetryNow,
-            Self::DiskFull(_) | Self::Closed | Self::Commit { .. } | Self::Database(_) => {
-                StoreErrorClass::RetryLater
-            }
+            Self::DiskFull(_)
+            | Self::Closed
+            | Self::NotLeading
+            | Self::ConnectionLost(_)
+            | Self::Commit { .. }
+            | Self::Database(_) => StoreErrorClass::RetryLater,
             Self::NewerSchema { .. }
             | Self::OlderSchema { .. }
             | Self::Absent { .. }

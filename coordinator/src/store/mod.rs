@@ -3,8 +3,9 @@
 //! It holds no SQL and no rule of the domain. Questions that only views ask stand in `read`.
 
 mod error;
+mod location;
 pub mod read;
-pub mod sqlite;
+pub mod sql;
 mod types;
 
 #[cfg(test)]
@@ -15,7 +16,8 @@ use domain::attempt::AttemptEnd;
 use domain::ids::{LeaseToken, RunId, StudyId, WorkId, WorkerId};
 
 pub use error::{DriverError, StoreError, StoreErrorClass};
-pub use sqlite::SqliteStore;
+pub use location::{Location, LocationError};
+pub use sql::SqlStore;
 pub use types::*;
 
 use crate::scheduler::policy::{Placement, QueuedWork};
@@ -43,10 +45,23 @@ pub trait Store: Send + Sync + 'static {
 
     /// Queues the failed and cancelled runs, evaluations and data preparations of a study again,
     /// with a new budget of failures, and lifts its cancellation. Repeating it changes nothing.
-    async fn retry_study(&self, study: &StudyId) -> Result<Changed, StoreError>;
+    ///
+    /// Only a retry of everything lifts the cancellation.
+    async fn retry_study(&self, study: &StudyId, which: Retry) -> Result<Changed, StoreError>;
 
     /// The same for one run, its evaluations and the data it waits for.
-    async fn retry_run(&self, run: &RunId) -> Result<Changed, StoreError>;
+    async fn retry_run(&self, run: &RunId, which: Retry) -> Result<Changed, StoreError>;
+
+    /// Holds a study: nothing of it is granted while every live study that has it is paused. The
+    /// attempts of its held runs are to give their slots back. Repeating it changes nothing, and
+    /// names those attempts again.
+    async fn pause_study(&self, study: &StudyId, reason: &str) -> Result<Changed, StoreError>;
+
+    /// Lets a paused study go on. Repeating it changes nothing.
+    async fn resume_study(&self, study: &StudyId) -> Result<Changed, StoreError>;
+
+    /// Gives a study another priority, until it is applied again. Repeating it changes nothing.
+    async fn set_priority(&self, study: &StudyId, priority: i32) -> Result<Changed, StoreError>;
 
     /// Records a source that the artifact store has. Repeating it changes nothing.
     async fn record_source(&self, source: &Artifact) -> Result<(), StoreError>;
@@ -78,8 +93,11 @@ pub trait Store: Send + Sync + 'static {
     /// The leases that a starting leader takes over.
     async fn live_leases(&self) -> Result<Vec<LiveLease>, StoreError>;
 
+    /// The rights of attempts whose runs are held since: they are to give their slots back.
+    async fn held_leases(&self) -> Result<Vec<(LeaseToken, WorkerId)>, StoreError>;
+
     /// The head of the queue for the scheduler: preparations and evaluations, then runs; of each at
-    /// most `limit`, by priority and then the longest first.
+    /// most `limit`, by priority and then the longest first. Held work is left out.
     async fn queue_head(&self, limit: u32) -> Result<Vec<QueuedWork>, StoreError>;
 
     /// Grants placements, compare-and-set each: work that is no longer queued and workers that are

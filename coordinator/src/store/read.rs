@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use domain::attempt::AttemptEnd;
 use domain::ids::{ContentHash, RunId, StudyId};
 
-use super::StoreErrorClass;
+use super::{Numerics, StoreErrorClass};
 
 /// Why a view could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +80,57 @@ pub struct CurveQuery {
     pub series: String,
     /// At most so many points for each run; at least 3.
     pub max_points: usize,
+}
+
+/// Where a run stands with the scheduler.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunStatus {
+    /// The label of its state.
+    pub state: String,
+    /// Whether every live study that wants it is paused.
+    pub is_held: bool,
+    /// Higher first.
+    pub priority: i32,
+    /// Longer first.
+    pub cost_flops: f64,
+    /// When its back-off ends.
+    pub backoff_until_ms: Option<i64>,
+    /// Its attempts so far.
+    pub n_attempts: u32,
+    /// How many pieces of queued work go before it.
+    pub n_ahead: u64,
+    /// Its recipe.
+    pub recipe: String,
+    /// What its first attempt fixed.
+    pub numerics: Option<Numerics>,
+    /// The paused studies that have it, each with why.
+    pub paused_studies: Vec<(String, String)>,
+    /// The data it needs.
+    pub preparation: PreparationStatus,
+    /// How its last attempt ended.
+    pub ended_as: Option<String>,
+    /// What its last attempt said.
+    pub message: String,
+}
+
+/// Where a data preparation stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PreparationStatus {
+    /// Its identifier.
+    pub id: String,
+    /// The label of its state.
+    pub state: String,
+    /// What its last attempt said.
+    pub message: String,
+}
+
+/// A cell that a plan left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DroppedCell {
+    /// The study's name.
+    pub study: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// What the fits of a study are made from.
@@ -208,6 +259,12 @@ pub trait ReadStore: Send + Sync {
 
     /// The number of the newest stored event; 0 when there is none.
     async fn last_event_id(&self) -> Result<i64, ReadError>;
+
+    /// Where a run stands with the scheduler; `None` when it is gone.
+    async fn run_status(&self, run: &RunId) -> Result<Option<RunStatus>, ReadError>;
+
+    /// The cells of this name that plans left out, in the order of their studies.
+    async fn dropped_cells(&self, name: &str) -> Result<Vec<DroppedCell>, ReadError>;
 
     /// What the fits of a study are made from; `None` when the study is gone. Only evaluations
     /// that the study itself asks for, at the steps that it asks for, are given.

@@ -2,7 +2,7 @@
 //!
 //! No row and no message of the wire: those are converted at their own edges.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use domain::attempt::AttemptEnd;
 use domain::ids::{
@@ -71,18 +71,43 @@ pub struct Changed {
     pub work: Vec<(WorkId, RunState)>,
     /// The rights that ended: their holders must be told to stop.
     pub revoked: Vec<(LeaseToken, WorkerId)>,
+    /// The rights that are wanted back: their holders are to write a checkpoint and leave.
+    pub preempted: Vec<(LeaseToken, WorkerId)>,
+    /// The runs that have another priority, or are held or no longer held.
+    pub settled: Vec<RunId>,
+}
+
+/// What is queued again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// Everything that failed, was cancelled, or waits for its next attempt.
+    All,
+    /// What failed, in whatever way.
+    Failed,
+    /// What failed in this way.
+    Class(AttemptEnd),
+}
+
+impl Retry {
+    /// Whether it means work that is in this state and, if it failed, failed like this.
+    pub fn means(self, state: &str, failed_end: Option<&str>) -> bool {
+        match self {
+            Self::All => matches!(state, "failed" | "cancelled" | "backoff"),
+            Self::Failed => state == "failed",
+            Self::Class(end) => failed_end == Some(end.label()),
+        }
+    }
 }
 
 impl Changed {
-    /// The runs that changed state.
+    /// The runs that it concerned, each once, in the order it happened.
     pub fn run_ids(&self) -> Vec<&RunId> {
-        self.work
-            .iter()
-            .filter_map(|(work, _)| match work {
-                WorkId::Run(run) => Some(run),
-                WorkId::Evaluation(_) | WorkId::Preparation(_) => None,
-            })
-            .collect()
+        let moved = self.work.iter().filter_map(|(work, _)| match work {
+            WorkId::Run(run) => Some(run),
+            WorkId::Evaluation(_) | WorkId::Preparation(_) => None,
+        });
+        let mut seen = BTreeSet::new();
+        moved.chain(&self.settled).filter(|run| seen.insert(*run)).collect()
     }
 }
 

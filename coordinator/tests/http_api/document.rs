@@ -6,6 +6,7 @@ use crate::support::Served;
 
 const ROUTES: &[&str] = &[
     "GET /api/v1/events",
+    "GET /api/v1/explain/{target}",
     "GET /api/v1/health",
     "GET /api/v1/openapi.json",
     "GET /api/v1/runs",
@@ -25,7 +26,11 @@ const ROUTES: &[&str] = &[
     "POST /api/v1/sources/missing",
     "POST /api/v1/studies",
     "POST /api/v1/studies/{study}/cancel",
+    "POST /api/v1/studies/{study}/pause",
+    "POST /api/v1/studies/{study}/priority",
+    "POST /api/v1/studies/{study}/resume",
     "POST /api/v1/studies/{study}/retry",
+    "POST /api/v1/workers/{worker}/drain",
     "PUT /api/v1/sources/{hash}",
 ];
 

@@ -8,5 +8,6 @@ mod document;
 mod events;
 mod guard;
 mod support;
+mod verbs;
 mod views;
 mod web;

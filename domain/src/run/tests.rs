@@ -3,8 +3,22 @@
 use std::fmt::Write as _;
 
 use super::*;
+use crate::spec::RetryRules;
 
-const TRIES: Tries = Tries { n_failures: 0, n_losses: 0, max_failures: 3, now_ms: 1_000_000 };
+const NOW_MS: u64 = 1_000_000;
+
+/// The usual rule of an end, at its first time.
+fn first_time(end: AttemptEnd) -> Tries {
+    let rule = RetryRules::default().rule(end).unwrap_or(RetryRule::at_once(1));
+    Tries { rule, ..Tries::none(NOW_MS) }
+}
+
+fn tries(event: &RunEvent) -> Tries {
+    match event {
+        RunEvent::AttemptEnded { end, .. } => first_time(*end),
+        _ => Tries::none(NOW_MS),
+    }
+}
 
 fn states() -> Vec<RunState> {
     let leased = RunState::Leased {
@@ -57,7 +71,7 @@ fn the_table_of_transitions() {
     for event in events() {
         write!(table, "{:<22}", name(&event)).unwrap();
         for state in states() {
-            let cell = match state.on(event.clone(), TRIES) {
+            let cell = match state.on(event.clone(), tries(&event)) {
                 Ok(Transition::To { state, .. }) => state.label(),
                 Ok(Transition::Stale) => "·",
                 Err(_) => "ERROR",
@@ -74,9 +88,12 @@ fn the_table_of_transitions() {
 fn a_failure_backs_off_longer_each_time_and_then_ends_the_run() {
     let leased = &states()[2];
     let ended = || RunEvent::AttemptEnded { token: LeaseToken(5), end: AttemptEnd::Bug };
-    let state_after = |n_failures| match leased.on(ended(), Tries { n_failures, ..TRIES }) {
-        Ok(Transition::To { state, .. }) => state,
-        other => panic!("{other:?}"),
+    let state_after = |n_alike| {
+        let tries = Tries { n_alike, ..first_time(AttemptEnd::Bug) };
+        match leased.on(ended(), tries) {
+            Ok(Transition::To { state, .. }) => state,
+            other => panic!("{other:?}"),
+        }
     };
     assert_eq!(state_after(0), RunState::Backoff { until_ms: 1_001_000 });
     assert_eq!(state_after(1), RunState::Backoff { until_ms: 1_002_000 });
@@ -87,7 +104,8 @@ fn a_failure_backs_off_longer_each_time_and_then_ends_the_run() {
 fn a_lost_worker_is_not_charged_to_the_run() {
     let leased = &states()[2];
     let lost = RunEvent::AttemptEnded { token: LeaseToken(5), end: AttemptEnd::WorkerLost };
-    let transition = leased.on(lost, Tries { n_failures: 2, n_losses: 50, ..TRIES }).unwrap();
+    let tries = Tries { n_alike: 50, ..first_time(AttemptEnd::WorkerLost) };
+    let transition = leased.on(lost, tries).unwrap();
     let Transition::To { state, charge, .. } = transition else { panic!("stale") };
     assert_eq!((state, charge), (RunState::Queued, Charge::Loss));
 }
@@ -95,7 +113,7 @@ fn a_lost_worker_is_not_charged_to_the_run() {
 #[test]
 fn an_early_timer_changes_nothing() {
     let backoff = RunState::Backoff { until_ms: 2_000_000 };
-    assert_eq!(backoff.on(RunEvent::BackoffElapsed, TRIES), Ok(Transition::Stale));
+    assert_eq!(backoff.on(RunEvent::BackoffElapsed, Tries::none(NOW_MS)), Ok(Transition::Stale));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! Shapes, budgets and axes are the planner's.
 
 use super::SPEC_VERSION;
+use super::retries::RetriesSpec;
 use super::study::{
     CheckpointSpec, DataSpec, DesignSpec, LARGEST_VOCABULARY, PretrainSpec, RecipeSpec,
     SMALLEST_VOCABULARY, StudySpec,
@@ -47,7 +48,35 @@ impl StudySpec {
             self.runtime.rolling_checkpoint_seconds > 0,
             "runtime.rolling_checkpoint_seconds",
             || "`0` is too few; at least 1".into(),
-        )
+        )?;
+        require(self.runtime.max_failures > 0, "runtime.max_failures", || {
+            "`0` is too few; at least 1, which tries nothing again".into()
+        })?;
+        self.runtime.retries.check()
+    }
+}
+
+impl RetriesSpec {
+    fn check(&self) -> Result<(), Complaint> {
+        let rules = [
+            ("out_of_memory", self.out_of_memory),
+            ("bad_data", self.bad_data),
+            ("bad_checkpoint", self.bad_checkpoint),
+            ("bug", self.bug),
+            ("worker_lost", self.worker_lost),
+        ];
+        for (class, rule) in rules {
+            let Some(rule) = rule else { continue };
+            let path = format!("runtime.retries.{class}");
+            require(rule.attempts > 0, &format!("{path}.attempts"), || {
+                "`0` is too few; at least 1, which tries nothing again".into()
+            })?;
+            let (pause, longest) = (rule.pause_seconds, rule.longest_pause_seconds);
+            require(pause <= longest, &format!("{path}.pause_seconds"), || {
+                format!("`{pause}` is longer than `longest_pause_seconds`, which is `{longest}`")
+            })?;
+        }
+        Ok(())
     }
 }
 

@@ -5,11 +5,13 @@
 mod check;
 mod error;
 mod located;
+mod retries;
 mod study;
 mod training;
 
 pub use error::{Place, SpecError};
 pub use located::Locations;
+pub use retries::{RetriesSpec, RetryRule, RetryRules};
 pub use study::*;
 pub use training::*;
 

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::retries::{RetriesSpec, RetryRules};
 use super::training::TrainingSpec;
 
 /// A study: one question, the data, the stages that train, and the fits that answer.
@@ -355,9 +356,16 @@ pub struct RuntimeSpec {
     /// Seconds between checkpoints kept for recovery only.
     #[serde(default = "default_rolling_checkpoint_seconds")]
     pub rolling_checkpoint_seconds: u32,
-    /// How often a run may fail by its own fault before it is given up.
+    /// How often a run may fail by its own fault, in each way, before it is given up.
     #[serde(default = "default_max_failures")]
     pub max_failures: u32,
+    /// Other numbers and pauses for some ways to fail.
+    #[serde(default, skip_serializing_if = "is_usual")]
+    pub retries: RetriesSpec,
+}
+
+fn is_usual(retries: &RetriesSpec) -> bool {
+    *retries == RetriesSpec::default()
 }
 
 impl Default for RuntimeSpec {
@@ -367,7 +375,15 @@ impl Default for RuntimeSpec {
             micro_batch_sequences: None,
             rolling_checkpoint_seconds: default_rolling_checkpoint_seconds(),
             max_failures: default_max_failures(),
+            retries: RetriesSpec::default(),
         }
+    }
+}
+
+impl RuntimeSpec {
+    /// How often, and after which pause, each way to fail is tried again.
+    pub fn retry_rules(&self) -> RetryRules {
+        RetryRules::of(self.max_failures, self.retries)
     }
 }
 
@@ -375,6 +391,6 @@ fn default_rolling_checkpoint_seconds() -> u32 {
     60
 }
 
-fn default_max_failures() -> u32 {
+pub(super) fn default_max_failures() -> u32 {
     3
 }

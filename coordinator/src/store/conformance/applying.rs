@@ -4,7 +4,7 @@ use domain::attempt::AttemptEnd;
 use domain::run::RunState;
 
 use super::fixture::{Fixture, checkpoint, is_ended, run_ids, source, study};
-use crate::store::{ApplyOutcome, Store, StoreError};
+use crate::store::{ApplyOutcome, Retry, Store, StoreError};
 
 pub(in crate::store) async fn a_study_without_its_sources_leaves_nothing(f: &Fixture<impl Store>) {
     let outcome = f.store.apply_study(study(&[])).await.unwrap();
@@ -42,7 +42,7 @@ pub(in crate::store) async fn data_that_cannot_be_made_fails_the_runs(f: &Fixtur
     assert!(is_ended(&f.finish(granted.token, AttemptEnd::BadData).await));
     assert!(f.queue().await.is_empty());
     // A retry brings the data first, then the runs.
-    let changed = f.store.retry_study(&applied.study_id).await.unwrap();
+    let changed = f.store.retry_study(&applied.study_id, Retry::All).await.unwrap();
     assert_eq!(changed.run_ids().len(), 2);
     assert!(
         changed
@@ -90,10 +90,10 @@ pub(in crate::store) async fn a_cancelled_study_can_be_retried(f: &Fixture<impl 
     f.prepared().await;
     let study = f.apply(&[]).await.study_id;
     f.store.cancel_study(&study, "enough").await.unwrap();
-    let changed = f.store.retry_study(&study).await.unwrap();
+    let changed = f.store.retry_study(&study, Retry::All).await.unwrap();
     assert_eq!(changed.run_ids().len(), 2);
     assert_eq!(f.queued_ids().await.len(), 2);
-    assert!(f.store.retry_study(&study).await.unwrap().work.is_empty());
+    assert!(f.store.retry_study(&study, Retry::All).await.unwrap().work.is_empty());
 }
 
 pub(in crate::store) async fn applying_a_cancelled_study_measures_its_checkpoints(
@@ -128,6 +128,6 @@ pub(in crate::store) async fn what_is_not_there_is_not_found(f: &Fixture<impl St
     assert!(matches!(run, Err(StoreError::NotFound { kind: "run", .. })), "{run:?}");
     let study = f.store.cancel_study(&"s_none".parse().unwrap(), "x").await;
     assert!(matches!(study, Err(StoreError::NotFound { kind: "study", .. })), "{study:?}");
-    let retry = f.store.retry_run(&"r_none".parse().unwrap()).await;
+    let retry = f.store.retry_run(&"r_none".parse().unwrap(), Retry::All).await;
     assert!(matches!(retry, Err(StoreError::NotFound { kind: "run", .. })), "{retry:?}");
 }

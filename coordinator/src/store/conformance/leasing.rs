@@ -4,7 +4,7 @@ use domain::attempt::AttemptEnd;
 use domain::ids::LeaseToken;
 
 use super::fixture::{Fixture, checkpoint, is_ended, last_step, placement, registration};
-use crate::store::{AssignmentDetails, Changed, Finished, Store};
+use crate::store::{AssignmentDetails, Changed, Finished, Retry, Store};
 
 pub(in crate::store) async fn work_is_granted_once_and_tokens_grow(f: &Fixture<impl Store>) {
     let worker = f.prepared().await;
@@ -74,7 +74,7 @@ pub(in crate::store) async fn a_failure_backs_off_until_its_budget_is_spent(
     assert!(f.store.requeue_due_backoffs().await.unwrap().is_empty());
     // A retry by hand does not wait.
     let domain::ids::WorkId::Run(run) = &granted.work else { panic!("a run was granted") };
-    f.store.retry_run(run).await.unwrap();
+    f.store.retry_run(run, Retry::All).await.unwrap();
     assert!(f.queued_ids().await.contains(&granted.work));
 }
 

@@ -4,7 +4,7 @@ use domain::attempt::AttemptEnd;
 use domain::ids::WorkId;
 
 use super::fixture::{Fixture, checkpoint, placement, point};
-use crate::store::{Finished, Granted, Reported, Store};
+use crate::store::{Finished, Granted, Reported, Retry, Store};
 
 /// How often each race is run.
 const ROUNDS: usize = 8;
@@ -63,7 +63,7 @@ pub(in crate::store) async fn a_cancel_and_an_end_agree_on_who_was_first(f: &Fix
         let was_revoked = !cancelled.unwrap().revoked.is_empty();
         assert_eq!(was_revoked, finished.unwrap() == Finished::Stale);
         assert!(!f.queued_ids().await.contains(&lease.work));
-        f.store.retry_run(run).await.unwrap();
+        f.store.retry_run(run, Retry::All).await.unwrap();
     }
 }
 

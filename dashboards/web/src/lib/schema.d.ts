@@ -25,6 +25,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/explain/{target}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Why a run, a worker or a cell of this name or identifier is as it is. */
+        get: operations["explain"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/health": {
         parameters: {
             query?: never;
@@ -318,6 +335,60 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/studies/{study}/pause": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Holds it: nothing more of it is granted, and its runs write a checkpoint and leave, except
+         *     those that another study wants too.
+         */
+        post: operations["pause"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/studies/{study}/priority": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Gives it another priority, until it is applied again. */
+        post: operations["priority"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/studies/{study}/resume": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Lets it go on. */
+        post: operations["resume"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/studies/{study}/retry": {
         parameters: {
             query?: never;
@@ -327,7 +398,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Queues its failed and cancelled runs again. */
+        /** Queues its failed and cancelled runs again, or some of them. */
         post: operations["retry"];
         delete?: never;
         options?: never;
@@ -363,6 +434,23 @@ export interface paths {
         get: operations["workers"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/workers/{worker}/drain": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** A worker takes nothing more, and leaves when what it has is over. */
+        post: operations["drain"];
         delete?: never;
         options?: never;
         head?: never;
@@ -508,7 +596,10 @@ export interface components {
         };
         /** @description What a change changed. */
         ChangeView: {
-            /** @description The runs that changed state. */
+            /**
+             * @description The runs that it concerned: those that changed state, have another priority, or are held or
+             *     held no longer.
+             */
             run_ids: string[];
         };
         /** @description One checkpoint. */
@@ -723,6 +814,19 @@ export interface components {
             reason: string;
             /** @description The run. */
             run_id: string;
+        };
+        /** @description Why a run, a worker or a planned cell is as it is. `gradus explain --json` prints this. */
+        ExplainView: {
+            /** @description Its identifier; of a cell that the plan left out, its name. */
+            id: string;
+            /** @description `run`, `worker` or `cell`. */
+            kind: string;
+            /** @description Its name for people. */
+            name: string;
+            /** @description Every reason, the most important first. */
+            reasons: components["schemas"]["ReasonView"][];
+            /** @description The label of its state; of a cell that the plan left out, `dropped`. */
+            state: string;
         };
         /** @description A point that a fit used on the way. */
         FitPoint: {
@@ -956,6 +1060,11 @@ export interface components {
              */
             tokens: number;
         };
+        /** @description A request to hold a study. */
+        PauseRequest: {
+            /** @description Why, for the record. */
+            reason?: string;
+        };
         /** @description A planned study. `gradus plan --json` prints this. */
         PlanView: {
             /** @description The cells in the order of the axes. */
@@ -1040,6 +1149,33 @@ export interface components {
              * @description D.
              */
             tokens: number;
+        };
+        /** @description A request for another priority. */
+        PriorityRequest: {
+            /**
+             * Format: int32
+             * @description Higher first.
+             */
+            priority: number;
+        };
+        /** @description One reason, and what would change it. */
+        ReasonView: {
+            /** @description A stable word, such as `no_worker` or `study_paused`. */
+            code: string;
+            /** @description The reason in a sentence. */
+            message: string;
+            /** @description What would change it; empty when there is nothing to do but to wait. */
+            remedy: string;
+        };
+        /** @description A request to try again; without a choice everything that failed or was cancelled. */
+        RetryRequest: {
+            /**
+             * @description Only what failed in this way: `out_of_memory`, `bad_data`, `bad_checkpoint`, `bug` or
+             *     `worker_lost`.
+             */
+            class?: string | null;
+            /** @description Only what failed, not what was cancelled. */
+            failed?: boolean;
         };
         /** @description The runs of a study, or of the store. `gradus runs --json` prints this. */
         RunList: {
@@ -1214,9 +1350,14 @@ export interface components {
             name: string;
             /** @description Its data preparations by state. */
             preparations: components["schemas"]["BTreeMap"];
+            /**
+             * Format: int32
+             * @description Higher first.
+             */
+            priority: number;
             /** @description Its runs by state. */
             runs: components["schemas"]["BTreeMap"];
-            /** @description `active`, `complete`, `failed` or `cancelled`. */
+            /** @description `active`, `paused`, `complete`, `failed` or `cancelled`. */
             state: string;
             /**
              * Format: int64
@@ -1234,6 +1375,8 @@ export interface components {
             cancel_reason: string;
             /** @description Cells that the plan left out. */
             dropped: components["schemas"]["DroppedCellView"][];
+            /** @description Why it is paused; empty otherwise. */
+            pause_reason: string;
             /** @description The study file's name. */
             spec_file: string;
             /** @description The study file as it was applied. */
@@ -1321,6 +1464,36 @@ export interface operations {
                 };
                 content: {
                     "text/event-stream": components["schemas"]["EventView"];
+                };
+            };
+        };
+    };
+    explain: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description A run, a worker or a cell */
+                target: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ExplainView"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
         };
@@ -1569,7 +1742,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["EmptyRequest"];
+                "application/json": components["schemas"]["RetryRequest"];
             };
         };
         responses: {
@@ -1868,7 +2041,75 @@ export interface operations {
             };
         };
     };
-    retry: {
+    pause: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Its name or identifier */
+                study: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PauseRequest"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ChangeView"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    priority: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Its name or identifier */
+                study: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PriorityRequest"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ChangeView"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    resume: {
         parameters: {
             query?: never;
             header?: never;
@@ -1881,6 +2122,40 @@ export interface operations {
         requestBody: {
             content: {
                 "application/json": components["schemas"]["EmptyRequest"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ChangeView"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    retry: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Its name or identifier */
+                study: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RetryRequest"];
             };
         };
         responses: {
@@ -1947,6 +2222,40 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["WorkerList"];
+                };
+            };
+        };
+    };
+    drain: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Its identifier or its name */
+                worker: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["EmptyRequest"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WorkerView"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
         };

@@ -1,0 +1,162 @@
+//! A coordinator program on a fresh database, and what is asked of it over HTTP.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use e2e::Process;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use test_postgres::Disk;
+
+use super::Database;
+
+/// Longer than any benchmark: no heartbeat is needed.
+const LEASE_TERM_MS: u64 = 600_000;
+
+const START_DEADLINE: Duration = Duration::from_secs(20);
+
+/// The one text that every study names.
+const SOURCE: &[u8] = b"to be or not to be";
+
+pub(super) struct Server {
+    // Dropped in this order: the coordinator before its database.
+    _coordinator: Process,
+    _postgres: Option<test_postgres::Server>,
+    folder: TempDir,
+    http: reqwest::Client,
+    http_url: String,
+    pub(super) grpc_url: String,
+    source_hash: String,
+}
+
+impl Server {
+    /// Starts one; none where the database is not installed.
+    pub(super) fn start(database: Database, parent: &Path) -> Result<Option<Self>> {
+        let folder = tempfile::Builder::new().prefix("gradus-bench-").tempdir_in(parent)?;
+        let (postgres, url) = match database {
+            Database::Sqlite => {
+                (None, format!("sqlite:{}", folder.path().join("store.db").display()))
+            }
+            Database::Postgres => match test_postgres::Server::start(Disk::Synced) {
+                None => return Ok(None),
+                Some(server) => {
+                    let url = server.url();
+                    (Some(server), url)
+                }
+            },
+        };
+        let endpoint = folder.path().join("endpoint");
+        let mut command = Command::new(e2e::binary("gradus-coordinator"));
+        command
+            .args(["--database", &url])
+            .arg("--artifacts")
+            .arg(folder.path().join("artifacts"))
+            .args(["--lease-term-ms", &LEASE_TERM_MS.to_string()])
+            .arg("--endpoint-file")
+            .arg(&endpoint)
+            .env("RUST_LOG", "warn");
+        let coordinator = Process::start(command, &folder.path().join("coordinator.log"));
+        let (http_url, grpc_url) = addresses(&endpoint, &coordinator)?;
+        Ok(Some(Self {
+            _coordinator: coordinator,
+            _postgres: postgres,
+            folder,
+            http: reqwest::Client::new(),
+            http_url,
+            grpc_url,
+            source_hash: domain::ids::ContentHash::of(SOURCE).to_string(),
+        }))
+    }
+
+    /// The artifact store's folder.
+    pub(super) fn artifacts(&self) -> PathBuf {
+        self.folder.path().join("artifacts")
+    }
+
+    /// Submits a study of so many runs. Studies with different `variant`s share none.
+    pub(super) async fn apply(&self, name: &str, n_runs: u32, variant: u32) -> Result<()> {
+        let upload = format!("{}/api/v1/sources/{}", self.http_url, self.source_hash);
+        if variant == 0 {
+            let request = self.http.put(upload).header("content-type", "application/octet-stream");
+            request.body(SOURCE).send().await?.error_for_status()?;
+        }
+        let file = json!({ "name": "play.txt", "hash": self.source_hash, "n_bytes": SOURCE.len() });
+        let body = json!({
+            "spec_text": study(name, n_runs, variant),
+            "spec_file": format!("{name}.yaml"),
+            "sources": [{ "corpus": "plays", "files": [file] }],
+        });
+        let answer =
+            self.http.post(format!("{}/api/v1/studies", self.http_url)).json(&body).send().await?;
+        let status = answer.status();
+        if !status.is_success() {
+            bail!("the study was refused with {status}: {}", answer.text().await?);
+        }
+        // The whole answer, as a user's command would wait for it.
+        answer.bytes().await?;
+        Ok(())
+    }
+
+    /// How many runs of a study have succeeded.
+    pub(super) async fn n_succeeded(&self, name: &str) -> Result<u64> {
+        let url = format!("{}/api/v1/studies/{name}", self.http_url);
+        let view: Value = self.http.get(url).send().await?.error_for_status()?.json().await?;
+        Ok(view["summary"]["runs"]["succeeded"].as_u64().unwrap_or(0))
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "another process is waited for")]
+fn addresses(endpoint: &Path, coordinator: &Process) -> Result<(String, String)> {
+    let deadline = Instant::now() + START_DEADLINE;
+    loop {
+        let found: Option<Value> =
+            std::fs::read(endpoint).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        if let Some(found) = found {
+            let text = |key: &str| {
+                found[key].as_str().map(str::to_owned).context("an endpoint file without addresses")
+            };
+            return Ok((text("http")?, text("grpc")?));
+        }
+        if Instant::now() > deadline {
+            bail!("the coordinator does not serve:\n{}", coordinator.log());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// So many learning rates in one axis; the seeds are the other.
+const RATES: u32 = 100;
+
+fn study(name: &str, n_runs: u32, variant: u32) -> String {
+    let n_rates = n_runs.min(RATES);
+    let n_seeds = n_runs.div_ceil(n_rates);
+    let rates: Vec<String> = (0..n_rates).map(|rate| format!("1.{:03}e-3", rate % 1000)).collect();
+    let seeds: Vec<String> = (0..n_seeds).map(|seed| seed.to_string()).collect();
+    format!(
+        "version: 1
+name: {name}
+data:
+  corpora:
+    - {{name: plays, files: ['*.txt']}}
+stages:
+  - name: pretrain
+    recipe:
+      pretrain:
+        model: {{preset: llama_study, d_model: 32, n_layers: 2, n_heads: 2, ffn_hidden: 96}}
+        training:
+          sequence_length: 128
+          batch_sequences: 8
+          optimizer: {{weight_decay: {decay}}}
+        axes:
+          - {{name: lr, field: training.optimizer.learning_rate, values: [{rates}]}}
+          - {{name: seed, field: training.seed, values: [{seeds}]}}
+        design: {{fixed_tokens: {{tokens: 1e5}}}}
+        checkpoints: final
+",
+        decay = f64::from(variant) / 1e6,
+        rates = rates.join(", "),
+        seeds = seeds.join(", "),
+    )
+}

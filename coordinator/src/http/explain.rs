@@ -1,0 +1,216 @@
+//! Why a run, a worker or a planned cell is not running.
+//! The scheduler's part of the answer is `scheduler::explain`.
+
+use std::sync::Arc;
+
+use api::{ErrorBody, ExplainView, ReasonView, WorkerView};
+use axum::Json;
+use axum::extract::{Path, State};
+use domain::ids::{RunId, WorkId};
+use domain::suggest::nearest;
+
+use super::error::ApiError;
+use crate::App;
+use crate::clock::Clock;
+use crate::scheduler::explain::{Reason, why_idle, why_not_placed};
+use crate::scheduler::policy::QueuedWork;
+use crate::store::read::{Lookup, ReadStore, RunStatus};
+use crate::store::{Store, WorkerState};
+
+/// So much of the queue is looked at for a worker, of each kind.
+const HEAD: u32 = 512;
+
+/// Why a run, a worker or a cell of this name or identifier is as it is.
+#[utoipa::path(
+    get,
+    path = "/explain/{target}",
+    tag = "system",
+    params(("target" = String, Path, description = "A run, a worker or a cell")),
+    responses((status = 200, body = ExplainView), (status = 404, body = ErrorBody))
+)]
+pub(super) async fn explain(
+    State(app): State<Arc<App>>,
+    Path(target): Path<String>,
+) -> Result<Json<ExplainView>, ApiError> {
+    let suggested = match app.store.find_run(&target).await? {
+        Lookup::Found(run) => {
+            if let Some(view) = of_run(&app, &run).await? {
+                return Ok(Json(view));
+            }
+            None
+        }
+        Lookup::Ambiguous { candidates } => {
+            return Err(ApiError::Ambiguous { name: target, candidates });
+        }
+        Lookup::Missing { nearest } => nearest,
+    };
+    let workers = app.store.workers(false).await?;
+    if let Some(worker) = workers.iter().find(|worker| worker.id == target || worker.name == target)
+    {
+        return Ok(Json(of_worker(&app, worker).await?));
+    }
+    let dropped = app.store.dropped_cells(&target).await?;
+    if !dropped.is_empty() {
+        let reasons = dropped.into_iter().map(|cell| {
+            let message = format!("the plan of `{}` left it out: {}", cell.study, cell.reason);
+            Reason::new("dropped", message, "change the study file and apply it again")
+        });
+        return Ok(Json(view("cell", &target, &target, "dropped", reasons.collect())));
+    }
+    let names = workers.iter().map(|worker| worker.name.as_str());
+    let suggested = suggested.or_else(|| nearest(&target, names).map(str::to_owned));
+    Err(ApiError::NotFound { kind: "run, worker or cell", name: target, nearest: suggested })
+}
+
+fn view(kind: &str, id: &str, name: &str, state: &str, reasons: Vec<Reason>) -> ExplainView {
+    let reasons = reasons.into_iter().map(|reason| ReasonView {
+        code: reason.code.to_owned(),
+        message: reason.message,
+        remedy: reason.remedy,
+    });
+    ExplainView {
+        kind: kind.to_owned(),
+        id: id.to_owned(),
+        name: name.to_owned(),
+        state: state.to_owned(),
+        reasons: reasons.collect(),
+    }
+}
+
+async fn of_run(app: &App, run: &RunId) -> Result<Option<ExplainView>, ApiError> {
+    let (Some(status), Some(page)) =
+        (app.store.run_status(run).await?, app.store.run_view(run).await?)
+    else {
+        return Ok(None);
+    };
+    let reasons = match status.state.as_str() {
+        "waiting" => waits_for_data(&status),
+        "queued" => queued(app, run, &status),
+        "leased" => leased(&status, page.summary.worker.as_deref()),
+        "backoff" => vec![backs_off(&status)],
+        _ => vec![over(&status)],
+    };
+    Ok(Some(view("run", run.as_str(), &page.summary.name, &status.state, reasons)))
+}
+
+fn held(status: &RunStatus) -> Option<Reason> {
+    let named: Vec<String> = status
+        .paused_studies
+        .iter()
+        .map(|(study, why)| match why.as_str() {
+            "" => format!("`{study}`"),
+            why => format!("`{study}` ({why})"),
+        })
+        .collect();
+    let first = status.paused_studies.first().map_or("", |(study, _)| study.as_str());
+    status.is_held.then(|| {
+        let message = format!("every study that wants it is paused: {}", named.join(", "));
+        Reason::new("study_paused", message, format!("`gradus resume {first}`"))
+    })
+}
+
+fn queued(app: &App, run: &RunId, status: &RunStatus) -> Vec<Reason> {
+    if let Some(reason) = held(status) {
+        return vec![reason];
+    }
+    if !app.leader.has_taken_over() {
+        let message = "this coordinator does not lead: who is connected to the leader is not known";
+        return vec![Reason::new("not_leading", message, "ask the coordinator that leads")];
+    }
+    let work = QueuedWork {
+        work: WorkId::Run(run.clone()),
+        priority: status.priority,
+        cost_flops: status.cost_flops,
+        recipe: Some(status.recipe.clone()),
+        numerics: status.numerics.clone(),
+    };
+    why_not_placed(&work, status.n_ahead, &app.leader.all_seats())
+}
+
+fn waits_for_data(status: &RunStatus) -> Vec<Reason> {
+    let preparation = &status.preparation;
+    let message =
+        format!("its data is not prepared: `{}` is {}", preparation.id, preparation.state);
+    let mut reasons = vec![Reason::waits("data_not_ready", message)];
+    if !preparation.message.is_empty() {
+        let message = format!("the last attempt to prepare it said: {}", preparation.message);
+        reasons.push(Reason::waits("preparation_failed", message));
+    }
+    reasons.extend(held(status));
+    reasons
+}
+
+fn leased(status: &RunStatus, worker: Option<&str>) -> Vec<Reason> {
+    let worker = worker.unwrap_or("a worker");
+    if let Some(reason) = held(status) {
+        let message = format!("it writes a checkpoint and leaves `{worker}`");
+        return vec![Reason::waits("leaving", message), reason];
+    }
+    vec![Reason::waits("running", format!("it is running: `{worker}` has it"))]
+}
+
+fn backs_off(status: &RunStatus) -> Reason {
+    let now_ms = Clock::system().wall_ms();
+    let left_ms = status.backoff_until_ms.unwrap_or(now_ms).saturating_sub(now_ms).max(0);
+    let how = status.ended_as.as_deref().unwrap_or("bug");
+    let message = format!(
+        "attempt {} ended as {how} ({}); the next one may begin in {} s",
+        status.n_attempts,
+        first_line(&status.message),
+        (left_ms + 999) / 1000
+    );
+    Reason::new("backing_off", message, "`gradus retry` does not wait")
+}
+
+fn over(status: &RunStatus) -> Reason {
+    let again = "`gradus retry` queues it again";
+    match status.state.as_str() {
+        "succeeded" => Reason::waits("succeeded", "it is over and has its result"),
+        "diverged" => {
+            let why = first_line(&status.message);
+            Reason::waits(
+                "diverged",
+                format!("its loss went out of order, which is a result: {why}"),
+            )
+        }
+        "cancelled" => Reason::new("cancelled", "somebody cancelled it", again),
+        _ if status.n_attempts == 0 => {
+            let why = first_line(&status.preparation.message);
+            Reason::new("failed", format!("its data could not be prepared: {why}"), again)
+        }
+        _ => {
+            let how = status.ended_as.as_deref().unwrap_or("bug");
+            let why = first_line(&status.message);
+            let message = format!(
+                "it failed for good after {} attempts, the last as {how}: {why}",
+                status.n_attempts
+            );
+            Reason::new("failed", message, again)
+        }
+    }
+}
+
+fn first_line(text: &str) -> &str {
+    match text.lines().next() {
+        None | Some("") => "nothing was said",
+        Some(line) => line,
+    }
+}
+
+async fn of_worker(app: &App, worker: &WorkerView) -> Result<ExplainView, ApiError> {
+    let seats = app.leader.all_seats();
+    let reasons = match seats.iter().find(|seat| seat.worker.as_str() == worker.id) {
+        Some(seat) => why_idle(seat, &app.store.queue_head(HEAD).await?),
+        None if !app.leader.has_taken_over() => {
+            let message = "this coordinator does not lead: the worker is the leader's";
+            vec![Reason::new("not_leading", message, "ask the coordinator that leads")]
+        }
+        None => {
+            let state =
+                WorkerState::from_label(&worker.state).map_or("unknown", WorkerState::label);
+            let message = format!("it is {state}");
+            vec![Reason::new("absent", message, "start it again")]
+        }
+    };
+    Ok(view("worker", &worker.id, &worker.name, &worker.state, reasons))
+}

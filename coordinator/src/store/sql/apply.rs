@@ -1,0 +1,378 @@
+//! `apply_study`: a planned study becomes rows, or the difference to what is there.
+//!
+//! What is in a plan is the planner's; what cancelling and retrying mean is `change`'s.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use domain::ids::{ContentHash, RunId, StudyId, WorkId};
+use domain::recipe::CellConfig;
+use domain::spec::{EvaluateSpec, FlopKind, ParameterKind, RecipeSpec};
+use planner::PlannedCell;
+use serde_json::json;
+
+use super::change::{cancel_unwanted, evaluations_of, retry_if_over};
+use super::convert::{from_json, parse_id, signed, to_json};
+use super::database::{query, query_scalar};
+use super::error::from_driver;
+use super::evaluations;
+use super::wanted;
+use super::work::WorkRow;
+use super::writer::{Command, Tx};
+use crate::store::{Applied, ApplyOutcome, Changed, StoreError, StudyToApply};
+
+pub(super) struct ApplyStudy(pub(super) Box<StudyToApply>);
+
+impl Command for ApplyStudy {
+    type Answer = ApplyOutcome;
+
+    async fn run(self, tx: &mut Tx) -> Result<ApplyOutcome, StoreError> {
+        let study = *self.0;
+        let missing = missing_sources(tx, &study).await?;
+        if !missing.is_empty() {
+            return Ok(ApplyOutcome::MissingSources(missing));
+        }
+        let id = StudyId::from_hash(&ContentHash::of(study.spec.name.as_bytes()));
+        let is_update = upsert_study(tx, &id, &study).await?;
+        let mut applied = Applied {
+            study_id: id,
+            is_update,
+            n_new_runs: 0,
+            n_reused_runs: 0,
+            n_reused_succeeded: 0,
+            n_removed_cells: 0,
+            changed: Changed::default(),
+        };
+        let preparation = upsert_preparation(tx, &study, &mut applied.changed).await?;
+        let old_runs = take_out_cells(tx, &applied.study_id).await?;
+        let mut runs = BTreeSet::new();
+        for (position, cell) in study.plan.cells.iter().enumerate() {
+            if runs.insert(cell.run_id.clone()) {
+                upsert_run(tx, &study, cell, &preparation, &mut applied).await?;
+            }
+            insert_cell(tx, &applied.study_id, &study.plan.stage, position, cell).await?;
+        }
+        insert_dropped(tx, &applied.study_id, &study.plan).await?;
+        for (run, n_cells) in old_runs {
+            if !runs.contains(&run) {
+                applied.n_removed_cells += n_cells;
+                cancel_unwanted(tx, &run, &mut applied.changed).await?;
+                wanted::settle_run(tx, &run).await?;
+            }
+        }
+        wanted::settle_study(tx, &applied.study_id).await?;
+        for run in &runs {
+            evaluations::ensure_for_run(tx, run).await?;
+        }
+        let detail = json!({ "name": study.spec.name, "n_new_runs": applied.n_new_runs });
+        tx.record(applied.study_id.as_str(), "study_applied", &detail);
+        Ok(ApplyOutcome::Applied(applied))
+    }
+}
+
+async fn missing_sources(
+    tx: &mut Tx,
+    study: &StudyToApply,
+) -> Result<Vec<ContentHash>, StoreError> {
+    let mut missing = Vec::new();
+    for hash in study.plan.preparation.config.sources.iter().flat_map(|s| &s.file_hashes) {
+        let found: Option<i64> = query_scalar("SELECT n_bytes FROM sources WHERE hash = ?")
+            .bind(hash)
+            .fetch_optional(&mut tx.conn)
+            .await
+            .map_err(from_driver)?;
+        if found.is_none() {
+            missing.push(parse_id(hash)?);
+        }
+    }
+    Ok(missing)
+}
+
+/// Writes the study's row; whether there was one.
+async fn upsert_study(tx: &mut Tx, id: &StudyId, study: &StudyToApply) -> Result<bool, StoreError> {
+    let found: Option<i64> = query_scalar("SELECT priority FROM studies WHERE id = ?")
+        .bind(id.as_str())
+        .fetch_optional(&mut tx.conn)
+        .await
+        .map_err(from_driver)?;
+    query(
+        "INSERT INTO studies (id, name, spec_text, spec_file, description, fit_spec_json,
+    evaluate_json, priority, created_at_ms, updated_at_ms)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE
+SET spec_text = excluded.spec_text, spec_file = excluded.spec_file,
+    description = excluded.description, fit_spec_json = excluded.fit_spec_json,
+    evaluate_json = excluded.evaluate_json, priority = excluded.priority, is_cancelled = 0,
+    cancel_reason = '', updated_at_ms = excluded.updated_at_ms",
+    )
+    .bind(id.as_str())
+    .bind(&study.spec.name)
+    .bind(&study.spec_text)
+    .bind(&study.spec_file)
+    .bind(&study.spec.description)
+    .bind(to_json(&study.spec.fit, "fit_spec_json")?)
+    .bind(to_json(&evaluate_specs(study), "evaluate_json")?)
+    .bind(study.spec.runtime.priority)
+    .bind(tx.now_ms)
+    .bind(tx.now_ms)
+    .execute(&mut tx.conn)
+    .await
+    .map_err(from_driver)?;
+    Ok(found.is_some())
+}
+
+fn evaluate_specs(study: &StudyToApply) -> Vec<EvaluateSpec> {
+    study
+        .spec
+        .stages
+        .iter()
+        .flat_map(|stage| match &stage.recipe {
+            RecipeSpec::Pretrain(pretrain) => pretrain.evaluate.clone(),
+        })
+        .collect()
+}
+
+async fn upsert_preparation(
+    tx: &mut Tx,
+    study: &StudyToApply,
+    changed: &mut Changed,
+) -> Result<WorkId, StoreError> {
+    let planned = &study.plan.preparation;
+    let work = WorkId::Preparation(planned.id.clone());
+    let cost_flops = 0.0;
+    if insert_work(tx, &work, "queued", None, cost_flops, study).await? {
+        query("INSERT INTO preparations (id, hash, config_json) VALUES (?, ?, ?)")
+            .bind(work.as_str())
+            .bind(planned.identity.hash.as_str())
+            .bind(&planned.identity.canonical_json)
+            .execute(&mut tx.conn)
+            .await
+            .map_err(from_driver)?;
+        tx.record(work.as_str(), "preparation_queued", &json!({}));
+    } else {
+        retry_if_over(tx, &work, &["failed", "cancelled"], changed).await?;
+    }
+    Ok(work)
+}
+
+/// Enters work that is not there; whether it was not.
+async fn insert_work(
+    tx: &mut Tx,
+    work: &WorkId,
+    state: &str,
+    depends_on: Option<&WorkId>,
+    cost_flops: f64,
+    study: &StudyToApply,
+) -> Result<bool, StoreError> {
+    let inserted = query(
+        "INSERT INTO work (id, kind, state, depends_on, priority, cost_flops, max_failures,
+    retries_json, created_at_ms, updated_at_ms)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO NOTHING",
+    )
+    .bind(work.as_str())
+    .bind(work.kind())
+    .bind(state)
+    .bind(depends_on.map(WorkId::as_str))
+    .bind(study.spec.runtime.priority)
+    .bind(cost_flops)
+    .bind(study.spec.runtime.max_failures)
+    .bind(to_json(&study.spec.runtime.retry_rules(), "retries_json")?)
+    .bind(tx.now_ms)
+    .bind(tx.now_ms)
+    .execute(&mut tx.conn)
+    .await
+    .map_err(from_driver)?;
+    Ok(inserted.rows_affected() == 1)
+}
+
+/// Removes the study's cells, which the plan enters again; how many cells each run had.
+async fn take_out_cells(tx: &mut Tx, study: &StudyId) -> Result<BTreeMap<RunId, u64>, StoreError> {
+    let removed: Vec<String> =
+        query_scalar("DELETE FROM cells WHERE study_id = ? RETURNING run_id")
+            .bind(study.as_str())
+            .fetch_all(&mut tx.conn)
+            .await
+            .map_err(from_driver)?;
+    query("DELETE FROM dropped_cells WHERE study_id = ?")
+        .bind(study.as_str())
+        .execute(&mut tx.conn)
+        .await
+        .map_err(from_driver)?;
+    let mut runs = BTreeMap::new();
+    for run in removed {
+        *runs.entry(parse_id(&run)?).or_default() += 1;
+    }
+    Ok(runs)
+}
+
+async fn upsert_run(
+    tx: &mut Tx,
+    study: &StudyToApply,
+    cell: &PlannedCell,
+    preparation: &WorkId,
+    applied: &mut Applied,
+) -> Result<(), StoreError> {
+    let work = WorkId::Run(cell.run_id.clone());
+    let CellConfig::Pretrain(config) = &cell.config;
+    let cost_flops = config.flops_at(config.steps, FlopKind::Exact);
+    let state = if is_succeeded(tx, preparation).await? { "queued" } else { "waiting" };
+    if insert_work(tx, &work, state, Some(preparation), cost_flops, study).await? {
+        insert_run(tx, study, cell, preparation).await?;
+        let kind = if state == "queued" { "run_queued" } else { "run_planned" };
+        tx.record(work.as_str(), kind, &json!({ "name": cell.name }));
+        applied.n_new_runs += 1;
+        return Ok(());
+    }
+    applied.n_reused_runs += 1;
+    applied.n_reused_succeeded += u64::from(is_succeeded(tx, &work).await?);
+    retry_if_over(tx, &work, &["cancelled"], &mut applied.changed).await?;
+    for evaluation in evaluations_of(tx, &cell.run_id).await? {
+        retry_if_over(tx, &evaluation, &["cancelled"], &mut applied.changed).await?;
+    }
+    merge_runtime(tx, study, cell).await
+}
+
+async fn is_succeeded(tx: &mut Tx, work: &WorkId) -> Result<bool, StoreError> {
+    Ok(WorkRow::load(tx, work).await?.is_some_and(|row| row.state == "succeeded"))
+}
+
+async fn insert_run(
+    tx: &mut Tx,
+    study: &StudyToApply,
+    cell: &PlannedCell,
+    preparation: &WorkId,
+) -> Result<(), StoreError> {
+    let CellConfig::Pretrain(config) = &cell.config;
+    let runtime = &study.spec.runtime;
+    query(
+        "INSERT INTO runs (id, identity_hash, config_json, recipe, preparation_id, steps,
+    batch_tokens, parameters_non_embedding, parameters_total, flops_exact, flops_published,
+    micro_batch_sequences, rolling_checkpoint_seconds, data_point_steps_json)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(cell.run_id.as_str())
+    .bind(cell.identity.hash.as_str())
+    .bind(&cell.identity.canonical_json)
+    .bind(cell.config.recipe())
+    .bind(preparation.as_str())
+    .bind(signed(config.steps))
+    .bind(signed(config.batch_tokens()))
+    .bind(signed(config.parameters(ParameterKind::NonEmbedding)))
+    .bind(signed(config.parameters(ParameterKind::Total)))
+    .bind(config.flops_at(config.steps, FlopKind::Exact))
+    .bind(config.flops_at(config.steps, FlopKind::Published))
+    .bind(runtime.micro_batch_sequences.unwrap_or(0))
+    .bind(runtime.rolling_checkpoint_seconds)
+    .bind(to_json(&cell.data_point_steps, "data_point_steps_json")?)
+    .execute(&mut tx.conn)
+    .await
+    .map_err(from_driver)?;
+    Ok(())
+}
+
+/// A run that another study has too leaves the data points of both. Its micro-batch stays: the
+/// first attempt may have fixed it.
+async fn merge_runtime(
+    tx: &mut Tx,
+    study: &StudyToApply,
+    cell: &PlannedCell,
+) -> Result<(), StoreError> {
+    let what = "data_point_steps_json";
+    let text: String = query_scalar("SELECT data_point_steps_json FROM runs WHERE id = ?")
+        .bind(cell.run_id.as_str())
+        .fetch_one(&mut tx.conn)
+        .await
+        .map_err(from_driver)?;
+    let mut steps: BTreeSet<u64> = from_json(&text, what)?;
+    steps.extend(&cell.data_point_steps);
+    query(
+        "UPDATE runs
+SET data_point_steps_json = ?, rolling_checkpoint_seconds = ?
+WHERE id = ?",
+    )
+    .bind(to_json(&steps, what)?)
+    .bind(study.spec.runtime.rolling_checkpoint_seconds)
+    .bind(cell.run_id.as_str())
+    .execute(&mut tx.conn)
+    .await
+    .map_err(from_driver)?;
+    merge_retries(tx, study, cell).await
+}
+
+/// Of each class the larger number of attempts counts, and the pauses of the study at hand.
+async fn merge_retries(
+    tx: &mut Tx,
+    study: &StudyToApply,
+    cell: &PlannedCell,
+) -> Result<(), StoreError> {
+    let text: Option<String> = query_scalar("SELECT retries_json FROM work WHERE id = ?")
+        .bind(cell.run_id.as_str())
+        .fetch_one(&mut tx.conn)
+        .await
+        .map_err(from_driver)?;
+    let mut rules = study.spec.runtime.retry_rules();
+    if let Some(text) = text {
+        rules = rules.or_more_attempts(from_json(&text, "retries_json")?);
+    }
+    query(
+        "UPDATE work
+SET max_failures = GREATEST(max_failures, ?), retries_json = ?
+WHERE id = ?",
+    )
+    .bind(study.spec.runtime.max_failures)
+    .bind(to_json(&rules, "retries_json")?)
+    .bind(cell.run_id.as_str())
+    .execute(&mut tx.conn)
+    .await
+    .map_err(from_driver)?;
+    Ok(())
+}
+
+async fn insert_cell(
+    tx: &mut Tx,
+    study: &StudyId,
+    stage: &str,
+    position: usize,
+    cell: &PlannedCell,
+) -> Result<(), StoreError> {
+    query(
+        "INSERT INTO cells (study_id, stage, name, position, run_id, axis_values_json,
+    budget_flops, data_point_steps_json)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(study.as_str())
+    .bind(stage)
+    .bind(&cell.name)
+    .bind(signed(position as u64))
+    .bind(cell.run_id.as_str())
+    .bind(to_json(&cell.axis_values, "axis_values_json")?)
+    .bind(cell.budget_flops)
+    .bind(to_json(&cell.data_point_steps, "data_point_steps_json")?)
+    .execute(&mut tx.conn)
+    .await
+    .map_err(from_driver)?;
+    Ok(())
+}
+
+async fn insert_dropped(
+    tx: &mut Tx,
+    study: &StudyId,
+    plan: &planner::Plan,
+) -> Result<(), StoreError> {
+    for dropped in &plan.dropped {
+        query(
+            "INSERT INTO dropped_cells (study_id, stage, name, reason)
+VALUES (?, ?, ?, ?)
+ON CONFLICT (study_id, stage, name) DO UPDATE
+SET reason = excluded.reason",
+        )
+        .bind(study.as_str())
+        .bind(&plan.stage)
+        .bind(&dropped.name)
+        .bind(&dropped.reason)
+        .execute(&mut tx.conn)
+        .await
+        .map_err(from_driver)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,193 @@
+//! `assignment`: everything that the holder of a token needs.
+//!
+//! It grants nothing and delivers nothing.
+
+use domain::cell::Identity;
+use domain::ids::{AttemptNumber, LeaseToken, WorkId};
+use domain::recipe::PreparationConfig;
+
+use super::convert::{from_json, parse_id, signed, small, unsigned};
+use super::database::{Pool, query_as, query_scalar};
+use super::error::from_driver;
+use crate::store::{Artifact, Assignment, AssignmentDetails, StoreError, TrainDetails};
+
+/// So many checkpoints are named to a trainer: when that many are damaged in a row, starting over
+/// is the smaller loss.
+const MAX_CHECKPOINTS: i64 = 32;
+
+/// What the holder of a token is to do; none when the token is not live.
+pub(super) async fn assignment(
+    pool: &Pool,
+    token: LeaseToken,
+) -> Result<Option<Assignment>, StoreError> {
+    let row: Option<(String, i64)> = query_as(
+        "SELECT id, lease_attempt
+FROM work
+WHERE state = 'leased' AND lease_token = ?",
+    )
+    .bind(signed(token.0))
+    .fetch_optional(pool)
+    .await
+    .map_err(from_driver)?;
+    let Some((id, attempt)) = row else {
+        return Ok(None);
+    };
+    let work: WorkId = parse_id(&id)?;
+    let details = match &work {
+        WorkId::Run(_) => train(pool, &work).await?,
+        WorkId::Evaluation(_) => evaluate(pool, &work).await?,
+        WorkId::Preparation(_) => prepare(pool, &work).await?,
+    };
+    Ok(Some(Assignment { token, work, attempt: AttemptNumber(small(attempt)), details }))
+}
+
+#[derive(Debug, sqlx::FromRow)]
+struct ArtifactRow {
+    key: String,
+    hash: String,
+    n_bytes: i64,
+}
+
+impl ArtifactRow {
+    fn into_artifact(self) -> Result<Artifact, StoreError> {
+        Ok(Artifact { key: self.key, hash: parse_id(&self.hash)?, n_bytes: unsigned(self.n_bytes) })
+    }
+}
+
+#[derive(Debug, sqlx::FromRow)]
+struct TrainRow {
+    config_json: String,
+    micro_batch_sequences: i64,
+    rolling_checkpoint_seconds: i64,
+    data_point_steps_json: String,
+    numerics_json: Option<String>,
+}
+
+#[derive(Debug, sqlx::FromRow)]
+struct CheckpointRow {
+    step: i64,
+    manifest_key: String,
+    manifest_hash: String,
+    manifest_bytes: i64,
+}
+
+impl CheckpointRow {
+    fn into_checkpoint(self) -> Result<(u64, Artifact), StoreError> {
+        let manifest = Artifact {
+            key: self.manifest_key,
+            hash: parse_id(&self.manifest_hash)?,
+            n_bytes: unsigned(self.manifest_bytes),
+        };
+        Ok((unsigned(self.step), manifest))
+    }
+}
+
+async fn train(pool: &Pool, work: &WorkId) -> Result<AssignmentDetails, StoreError> {
+    let row: TrainRow = query_as(
+        "SELECT config_json, micro_batch_sequences, rolling_checkpoint_seconds,
+    data_point_steps_json, numerics_json
+FROM runs
+WHERE id = ?",
+    )
+    .bind(work.as_str())
+    .fetch_one(pool)
+    .await
+    .map_err(from_driver)?;
+    let checkpoints: Vec<CheckpointRow> = query_as(
+        "SELECT step, manifest_key, manifest_hash, manifest_bytes
+FROM checkpoints
+WHERE run_id = ? AND refused_reason IS NULL
+ORDER BY step DESC, attempt DESC
+LIMIT ?",
+    )
+    .bind(work.as_str())
+    .bind(MAX_CHECKPOINTS)
+    .fetch_all(pool)
+    .await
+    .map_err(from_driver)?;
+    Ok(AssignmentDetails::Train(Box::new(TrainDetails {
+        config_json: row.config_json,
+        data_manifest: data_of(pool, work.as_str()).await?,
+        micro_batch_sequences: small(row.micro_batch_sequences),
+        data_point_steps: from_json(&row.data_point_steps_json, "data_point_steps_json")?,
+        rolling_checkpoint_seconds: small(row.rolling_checkpoint_seconds),
+        checkpoints: checkpoints
+            .into_iter()
+            .map(CheckpointRow::into_checkpoint)
+            .collect::<Result<_, _>>()?,
+        numerics: row.numerics_json.map(|text| from_json(&text, "numerics_json")).transpose()?,
+    })))
+}
+
+/// The prepared data of a run.
+async fn data_of(pool: &Pool, run: &str) -> Result<Artifact, StoreError> {
+    let row: Option<ArtifactRow> = query_as(
+        "SELECT preparations.manifest_key AS key, preparations.manifest_hash AS hash,
+    preparations.manifest_bytes AS n_bytes
+FROM runs
+JOIN preparations ON preparations.id = runs.preparation_id
+WHERE runs.id = ? AND preparations.manifest_key IS NOT NULL",
+    )
+    .bind(run)
+    .fetch_optional(pool)
+    .await
+    .map_err(from_driver)?;
+    row.ok_or_else(|| StoreError::Bug(format!("`{run}` was granted before its data was there")))?
+        .into_artifact()
+}
+
+#[derive(Debug, sqlx::FromRow)]
+struct EvaluateRow {
+    run_id: String,
+    config_json: String,
+    cell_config_json: String,
+    manifest_key: String,
+    manifest_hash: String,
+    manifest_bytes: i64,
+}
+
+async fn evaluate(pool: &Pool, work: &WorkId) -> Result<AssignmentDetails, StoreError> {
+    let row: EvaluateRow = query_as(
+        "SELECT evaluations.run_id, evaluations.config_json, runs.config_json AS cell_config_json,
+    checkpoints.manifest_key, checkpoints.manifest_hash, checkpoints.manifest_bytes
+FROM evaluations
+JOIN runs ON runs.id = evaluations.run_id
+JOIN checkpoints ON checkpoints.run_id = evaluations.run_id
+    AND checkpoints.attempt = evaluations.attempt AND checkpoints.step = evaluations.step
+WHERE evaluations.id = ?",
+    )
+    .bind(work.as_str())
+    .fetch_one(pool)
+    .await
+    .map_err(from_driver)?;
+    Ok(AssignmentDetails::Evaluate {
+        data_manifest: data_of(pool, &row.run_id).await?,
+        config_json: row.config_json,
+        cell_config_json: row.cell_config_json,
+        checkpoint_manifest: Artifact {
+            key: row.manifest_key,
+            hash: parse_id(&row.manifest_hash)?,
+            n_bytes: unsigned(row.manifest_bytes),
+        },
+    })
+}
+
+async fn prepare(pool: &Pool, work: &WorkId) -> Result<AssignmentDetails, StoreError> {
+    let config_json: String = query_scalar("SELECT config_json FROM preparations WHERE id = ?")
+        .bind(work.as_str())
+        .fetch_one(pool)
+        .await
+        .map_err(from_driver)?;
+    let config: PreparationConfig =
+        Identity::parse(&config_json).map_err(StoreError::Configuration)?;
+    let mut sources = Vec::new();
+    for hash in config.sources.iter().flat_map(|source| &source.file_hashes) {
+        let row: ArtifactRow = query_as("SELECT key, hash, n_bytes FROM sources WHERE hash = ?")
+            .bind(hash)
+            .fetch_one(pool)
+            .await
+            .map_err(from_driver)?;
+        sources.push(row.into_artifact()?);
+    }
+    Ok(AssignmentDetails::Prepare { config_json, sources })
+}

@@ -1,0 +1,445 @@
+//! The two databases behind one way to ask: statements, their arguments, and where they run.
+//!
+//! A statement is written once, for both. What differs is translated here and nowhere else: the
+//! places of arguments (`?` and `?1`, in PostgreSQL `$1`) and the larger and smaller of two numbers
+//! (`GREATEST` and `LEAST`, in SQLite `MAX` and `MIN`). It knows no table.
+
+use std::collections::HashMap;
+use std::marker::PhantomData;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use futures::stream::BoxStream;
+use sqlx::postgres::{PgConnection, PgPool, PgRow, Postgres};
+use sqlx::sqlite::{Sqlite, SqliteConnection, SqlitePool, SqliteRow};
+use sqlx::{AssertSqlSafe, Connection as _, FromRow, SqlSafeStr as _, SqlStr, Transaction};
+
+/// One connection, for the one that writes.
+#[derive(Debug)]
+pub(super) enum Connection {
+    Sqlite(Box<SqliteConnection>),
+    Postgres(Box<PgConnection>),
+}
+
+/// Connections for those that read.
+#[derive(Debug, Clone)]
+pub(crate) enum Pool {
+    Sqlite(SqlitePool),
+    Postgres(PgPool),
+}
+
+/// Several reads of one consistent state.
+#[derive(Debug)]
+pub(super) enum Reading {
+    Sqlite(Transaction<'static, Sqlite>),
+    Postgres(Transaction<'static, Postgres>),
+}
+
+/// Where a statement runs.
+#[derive(Debug)]
+pub(super) enum Place<'a> {
+    Sqlite(&'a mut SqliteConnection),
+    Postgres(&'a mut PgConnection),
+    SqlitePool(&'a SqlitePool),
+    PostgresPool(&'a PgPool),
+}
+
+impl<'a> From<&'a mut Connection> for Place<'a> {
+    fn from(connection: &'a mut Connection) -> Self {
+        match connection {
+            Connection::Sqlite(connection) => Self::Sqlite(connection),
+            Connection::Postgres(connection) => Self::Postgres(connection),
+        }
+    }
+}
+
+impl<'a> From<&'a Pool> for Place<'a> {
+    fn from(pool: &'a Pool) -> Self {
+        match pool {
+            Pool::Sqlite(pool) => Self::SqlitePool(pool),
+            Pool::Postgres(pool) => Self::PostgresPool(pool),
+        }
+    }
+}
+
+impl<'a> From<&'a mut Reading> for Place<'a> {
+    fn from(reading: &'a mut Reading) -> Self {
+        match reading {
+            Reading::Sqlite(transaction) => Self::Sqlite(transaction),
+            Reading::Postgres(transaction) => Self::Postgres(transaction),
+        }
+    }
+}
+
+impl Connection {
+    /// Begins a transaction that writes. SQLite's write lock is taken at the start, so that no
+    /// command meets a conflict half-way; in PostgreSQL the one writer has no other beside it.
+    pub(super) async fn begin(&mut self) -> Result<(), sqlx::Error> {
+        let sql = match self {
+            Self::Sqlite(_) => "BEGIN IMMEDIATE",
+            Self::Postgres(_) => "BEGIN",
+        };
+        query(sql).execute(self).await.map(|_| ())
+    }
+
+    /// Says goodbye. SQLite's log is folded into the file, so that a copy of it is a copy of the
+    /// store; in PostgreSQL a standby may lead at once.
+    pub(super) async fn close(mut self) -> Result<(), sqlx::Error> {
+        if let Self::Sqlite(_) = &self {
+            query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut self).await?;
+        }
+        match self {
+            Self::Sqlite(connection) => connection.close().await,
+            Self::Postgres(connection) => super::postgres::resign(*connection).await,
+        }
+    }
+}
+
+impl Pool {
+    /// Begins reading from one consistent state.
+    pub(super) async fn begin(&self) -> Result<Reading, sqlx::Error> {
+        match self {
+            Self::Sqlite(pool) => pool.begin().await.map(Reading::Sqlite),
+            Self::Postgres(pool) => {
+                let transaction = pool
+                    .begin_with("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+                    .await?;
+                Ok(Reading::Postgres(transaction))
+            }
+        }
+    }
+
+    pub(super) async fn close(&self) {
+        match self {
+            Self::Sqlite(pool) => pool.close().await,
+            Self::Postgres(pool) => pool.close().await,
+        }
+    }
+}
+
+/// A row that both databases can give.
+pub(super) trait Record:
+    for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin
+{
+}
+
+impl<T> Record for T where
+    T: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin
+{
+}
+
+/// An argument. An absent one has its type all the same, because PostgreSQL asks for it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Value {
+    Integer(Option<i64>),
+    Real(Option<f64>),
+    Text(Option<String>),
+}
+
+macro_rules! into_value {
+    ($($from:ty => $variant:ident($convert:expr)),* $(,)?) => {$(
+        impl From<$from> for Value {
+            fn from(value: $from) -> Self {
+                Self::$variant(Some($convert(value)))
+            }
+        }
+
+        impl From<Option<$from>> for Value {
+            fn from(value: Option<$from>) -> Self {
+                Self::$variant(value.map($convert))
+            }
+        }
+    )*};
+}
+
+into_value! {
+    i64 => Integer(std::convert::identity),
+    u32 => Integer(i64::from),
+    i32 => Integer(i64::from),
+    // A flag is 0 or 1 in both databases.
+    bool => Integer(i64::from),
+    f64 => Real(std::convert::identity),
+    String => Text(std::convert::identity),
+    &str => Text(str::to_owned),
+    &String => Text(String::clone),
+}
+
+/// A statement with its arguments.
+#[derive(Debug)]
+pub(super) struct Query {
+    sql: Sql,
+    values: Vec<Value>,
+}
+
+#[derive(Debug)]
+enum Sql {
+    Written(&'static str),
+    Made(String),
+}
+
+/// A statement whose rows are wanted.
+#[derive(Debug)]
+pub(super) struct QueryAs<T> {
+    query: Query,
+    row: PhantomData<fn() -> T>,
+}
+
+/// A statement whose rows have one column.
+#[derive(Debug)]
+pub(super) struct QueryScalar<T> {
+    query: Query,
+    column: PhantomData<fn() -> T>,
+}
+
+/// What a statement did.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Executed {
+    n_rows: u64,
+}
+
+impl Executed {
+    pub(super) fn rows_affected(self) -> u64 {
+        self.n_rows
+    }
+}
+
+/// A statement without rows.
+pub(super) fn query(sql: &'static str) -> Query {
+    Query { sql: Sql::Written(sql), values: Vec::new() }
+}
+
+/// A statement whose rows are wanted.
+pub(super) fn query_as<T>(sql: &'static str) -> QueryAs<T> {
+    QueryAs { query: query(sql), row: PhantomData }
+}
+
+/// A statement whose rows have one column.
+pub(super) fn query_scalar<T>(sql: &'static str) -> QueryScalar<T> {
+    QueryScalar { query: query(sql), column: PhantomData }
+}
+
+/// A statement with `n_rows` groups of `width` arguments between its head and its tail, such as
+/// `INSERT … VALUES (?, ?), (?, ?) ON CONFLICT …`. Head and tail are our own text, never a caller's.
+pub(super) fn query_with_rows(
+    head: &'static str,
+    (n_rows, width): (usize, usize),
+    tail: &'static str,
+) -> Query {
+    let group = format!("({})", vec!["?"; width].join(", "));
+    let groups = vec![group; n_rows].join(", ");
+    Query { sql: Sql::Made(format!("{head} {groups} {tail}")), values: Vec::new() }
+}
+
+/// A statement with a list of `n` arguments after its head, such as `SELECT … WHERE id IN (?, ?)`.
+pub(super) fn query_with_list<T>(head: &'static str, n: usize) -> QueryScalar<T> {
+    QueryScalar { query: query_with_rows(head, (1, n), ""), column: PhantomData }
+}
+
+/// A statement with its arguments at each of the places: `make` with the database first and the
+/// type of a row after it, and what to do with it there.
+macro_rules! on_each {
+    ($query:expr, $place:expr, $make:ident($($row:ty)?), |$bound:ident, $on:ident| $run:expr) => {{
+        let Query { sql, values } = $query;
+        match $place.into() {
+            Place::Sqlite($on) => {
+                let $bound = bound!(sqlx::$make::<Sqlite $(, $row)?>(sql.for_sqlite()), values);
+                $run
+            }
+            Place::SqlitePool($on) => {
+                let $bound = bound!(sqlx::$make::<Sqlite $(, $row)?>(sql.for_sqlite()), values);
+                $run
+            }
+            Place::Postgres($on) => {
+                let $bound = bound!(sqlx::$make::<Postgres $(, $row)?>(sql.for_postgres()), values);
+                $run
+            }
+            Place::PostgresPool($on) => {
+                let $bound = bound!(sqlx::$make::<Postgres $(, $row)?>(sql.for_postgres()), values);
+                $run
+            }
+        }
+    }};
+}
+
+macro_rules! bound {
+    ($query:expr, $values:expr) => {{
+        let mut query = $query;
+        for value in $values {
+            query = match value {
+                Value::Integer(value) => query.bind(value),
+                Value::Real(value) => query.bind(value),
+                Value::Text(value) => query.bind(value),
+            };
+        }
+        query
+    }};
+}
+
+impl Query {
+    pub(super) fn bind(mut self, value: impl Into<Value>) -> Self {
+        self.values.push(value.into());
+        self
+    }
+
+    /// Carries it out.
+    pub(super) async fn execute<'a>(
+        self,
+        place: impl Into<Place<'a>>,
+    ) -> Result<Executed, sqlx::Error> {
+        let n_rows = on_each!(self, place, query(), |query, on| {
+            query.execute(on).await?.rows_affected()
+        });
+        Ok(Executed { n_rows })
+    }
+}
+
+impl<T: Record> QueryAs<T> {
+    pub(super) fn bind(mut self, value: impl Into<Value>) -> Self {
+        self.query.values.push(value.into());
+        self
+    }
+
+    /// All rows.
+    pub(super) async fn fetch_all<'a>(
+        self,
+        place: impl Into<Place<'a>>,
+    ) -> Result<Vec<T>, sqlx::Error> {
+        on_each!(self.query, place, query_as(T), |query, on| query.fetch_all(on).await)
+    }
+
+    /// The one row.
+    pub(super) async fn fetch_one<'a>(self, place: impl Into<Place<'a>>) -> Result<T, sqlx::Error> {
+        on_each!(self.query, place, query_as(T), |query, on| query.fetch_one(on).await)
+    }
+
+    /// The row, if there is one.
+    pub(super) async fn fetch_optional<'a>(
+        self,
+        place: impl Into<Place<'a>>,
+    ) -> Result<Option<T>, sqlx::Error> {
+        on_each!(self.query, place, query_as(T), |query, on| query.fetch_optional(on).await)
+    }
+
+    /// The rows one after the other.
+    pub(super) fn fetch<'a>(
+        self,
+        place: impl Into<Place<'a>>,
+    ) -> BoxStream<'a, Result<T, sqlx::Error>>
+    where
+        T: 'a,
+    {
+        on_each!(self.query, place, query_as(T), |query, on| query.fetch(on))
+    }
+}
+
+impl<T> QueryScalar<T>
+where
+    (T,): Record,
+{
+    pub(super) fn bind(mut self, value: impl Into<Value>) -> Self {
+        self.query.values.push(value.into());
+        self
+    }
+
+    /// The column of all rows.
+    pub(super) async fn fetch_all<'a>(
+        self,
+        place: impl Into<Place<'a>>,
+    ) -> Result<Vec<T>, sqlx::Error> {
+        let rows: Vec<(T,)> = self.into_rows().fetch_all(place).await?;
+        Ok(rows.into_iter().map(|(value,)| value).collect())
+    }
+
+    /// The column of the one row.
+    pub(super) async fn fetch_one<'a>(self, place: impl Into<Place<'a>>) -> Result<T, sqlx::Error> {
+        self.into_rows().fetch_one(place).await.map(|(value,)| value)
+    }
+
+    /// The column of the row, if there is one.
+    pub(super) async fn fetch_optional<'a>(
+        self,
+        place: impl Into<Place<'a>>,
+    ) -> Result<Option<T>, sqlx::Error> {
+        Ok(self.into_rows().fetch_optional(place).await?.map(|(value,)| value))
+    }
+
+    fn into_rows(self) -> QueryAs<(T,)> {
+        QueryAs { query: self.query, row: PhantomData }
+    }
+}
+
+impl Sql {
+    fn for_sqlite(self) -> SqlStr {
+        match self {
+            Self::Written(sql) => translated(sql, "sqlite", to_sqlite).into_sql_str(),
+            Self::Made(sql) => AssertSqlSafe(to_sqlite(&sql)).into_sql_str(),
+        }
+    }
+
+    fn for_postgres(self) -> SqlStr {
+        match self {
+            Self::Written(sql) => translated(sql, "postgres", to_postgres).into_sql_str(),
+            Self::Made(sql) => AssertSqlSafe(to_postgres(&sql)).into_sql_str(),
+        }
+    }
+}
+
+/// The translation of a statement of this program, made once. There are as many as statements, so
+/// that they may stay for good.
+fn translated(
+    sql: &'static str,
+    database: &'static str,
+    translate: fn(&str) -> String,
+) -> &'static str {
+    static KNOWN: OnceLock<Mutex<HashMap<(&'static str, &'static str), &'static str>>> =
+        OnceLock::new();
+    let mut known =
+        KNOWN.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+    known.entry((database, sql)).or_insert_with(|| Box::leak(translate(sql).into_boxed_str()))
+}
+
+fn to_sqlite(sql: &str) -> String {
+    sql.replace("GREATEST(", "MAX(").replace("LEAST(", "MIN(")
+}
+
+/// `?1` keeps its number, `?` takes the next one; a statement has only one of the two.
+fn to_postgres(sql: &str) -> String {
+    let mut translated = String::with_capacity(sql.len() + 16);
+    let mut n_places = 0;
+    let mut rest = sql.chars().peekable();
+    while let Some(letter) = rest.next() {
+        if letter != '?' {
+            translated.push(letter);
+            continue;
+        }
+        translated.push('$');
+        if !rest.peek().is_some_and(char::is_ascii_digit) {
+            n_places += 1;
+            translated.push_str(&i32::to_string(&n_places));
+        }
+    }
+    translated
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_and_functions_are_translated() {
+        let sql = "UPDATE work SET n = GREATEST(n, ?), m = LEAST(m, ?) WHERE id = ?";
+        assert_eq!(to_sqlite(sql), "UPDATE work SET n = MAX(n, ?), m = MIN(m, ?) WHERE id = ?");
+        let postgres = "UPDATE work SET n = GREATEST(n, $1), m = LEAST(m, $2) WHERE id = $3";
+        assert_eq!(to_postgres(sql), postgres);
+        assert_eq!(to_postgres("SELECT ?1, ?2, ?1"), "SELECT $1, $2, $1");
+    }
+
+    #[test]
+    fn rows_are_written_one_after_the_other() {
+        let Query { sql: Sql::Made(sql), .. } =
+            query_with_rows("INSERT INTO t (a, b) VALUES", (2, 2), "ON CONFLICT DO NOTHING")
+        else {
+            panic!("it is made")
+        };
+        assert_eq!(sql, "INSERT INTO t (a, b) VALUES (?, ?), (?, ?) ON CONFLICT DO NOTHING");
+    }
+}

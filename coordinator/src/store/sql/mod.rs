@@ -1,0 +1,389 @@
+//! The store in a database of SQL: one writer, several readers, on SQLite and on PostgreSQL.
+//!
+//! The rules are the domain's; this carries out transitions as rows. Statements are written once
+//! for both databases (`database`); what only one of them has stands in `sqlite` and `postgres`.
+
+mod apply;
+mod assignment;
+mod change;
+mod convert;
+pub(crate) mod database;
+pub(crate) mod error;
+mod evaluations;
+mod finish;
+mod fits;
+mod grant;
+mod pause;
+mod points;
+mod postgres;
+pub(crate) mod read;
+mod report;
+mod sqlite;
+mod wanted;
+mod work;
+mod workers;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use api::EventView;
+use async_trait::async_trait;
+use domain::attempt::AttemptEnd;
+use domain::ids::{LeaseToken, RunId, StudyId, WorkId, WorkerId};
+use sqlx::migrate::{MigrateError, Migrator};
+use tokio::sync::broadcast;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use self::database::{Connection, Pool, query_scalar};
+use self::writer::{Command, Writer};
+use super::{
+    ApplyOutcome, Artifact, Assignment, Changed, Finished, FitToSave, Granted, LiveLease, Location,
+    Registered, ReportEvent, Reported, Retry, Store, StoreError, StudyToApply, WorkerRecord,
+    WorkerState, WorkerToRegister,
+};
+use crate::clock::Clock;
+use crate::scheduler::policy::{Placement, QueuedWork};
+
+/// How often a standby looks whether there still is a leader, when nobody told it.
+const STANDBY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A store in one database.
+pub struct SqlStore {
+    location: Location,
+    clock: Clock,
+    changes: broadcast::Sender<EventView>,
+    readers: Pool,
+    is_read_only: bool,
+    lead: Mutex<Option<Lead>>,
+}
+
+/// What only the leader has.
+struct Lead {
+    writer: Writer,
+    task: JoinHandle<()>,
+    /// Cancelled when the writer has ended, whatever the reason.
+    is_over: CancellationToken,
+    // SQLite's: held for as long as this process may write.
+    _lock: Option<File>,
+}
+
+impl std::fmt::Debug for SqlStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SqlStore").field("location", &self.location).finish_non_exhaustive()
+    }
+}
+
+impl SqlStore {
+    /// Opens or makes the store. It leads unless another coordinator does: with PostgreSQL it then
+    /// is a standby, with SQLite it is turned away. Events are sent to `changes` after their commit.
+    pub async fn open(
+        location: &Location,
+        clock: Clock,
+        changes: broadcast::Sender<EventView>,
+    ) -> Result<Self, StoreError> {
+        let connection = connect_to_lead(location).await?;
+        let store = Self {
+            location: location.clone(),
+            readers: connect_to_read(location).await?,
+            is_read_only: false,
+            lead: Mutex::new(None),
+            clock,
+            changes,
+        };
+        if let Some((connection, lock)) = connection {
+            store.begin_to_lead(connection, lock).await?;
+        }
+        Ok(store)
+    }
+
+    /// Opens the store for views only, while another coordinator writes it or none does.
+    pub async fn open_read_only(location: &Location) -> Result<Self, StoreError> {
+        let readers = connect_to_read(location).await?;
+        check_schema(location, &readers).await?;
+        Ok(Self {
+            location: location.clone(),
+            clock: Clock::system(),
+            changes: crate::changes_channel(),
+            readers,
+            is_read_only: true,
+            lead: Mutex::new(None),
+        })
+    }
+
+    /// Leads if no other coordinator does; whether it leads now.
+    pub async fn try_to_lead(&self) -> Result<bool, StoreError> {
+        if self.is_leading() {
+            return Ok(true);
+        }
+        let Some((connection, lock)) = connect_to_lead(&self.location).await? else {
+            return Ok(false);
+        };
+        self.begin_to_lead(connection, lock).await?;
+        Ok(true)
+    }
+
+    /// Waits until it may be worth while to try again: a leader said that it leaves, or some time
+    /// has passed.
+    pub async fn wait_to_lead(&self) {
+        let pause = tokio::time::sleep(STANDBY_INTERVAL);
+        let Location::Postgres(url) = &self.location else {
+            return pause.await;
+        };
+        // Without the channel the pause alone has to do, and the next attempt says what is wrong.
+        let Ok(mut listener) = postgres::listen(url).await else {
+            return pause.await;
+        };
+        tokio::select! {
+            () = pause => {}
+            heard = listener.recv() => {
+                tracing::debug!(is_error = heard.is_err(), "the leader said that it leaves");
+            }
+        }
+    }
+
+    /// Whether this coordinator may write.
+    pub fn is_leading(&self) -> bool {
+        self.lead.lock().is_ok_and(|lead| lead.as_ref().is_some_and(|l| !l.is_over.is_cancelled()))
+    }
+
+    /// Waits until this coordinator no longer leads: its connection broke, or it was closed.
+    pub async fn lead_is_over(&self) {
+        let is_over =
+            self.lead.lock().ok().and_then(|lead| lead.as_ref().map(|lead| lead.is_over.clone()));
+        if let Some(is_over) = is_over {
+            is_over.cancelled().await;
+        }
+    }
+
+    async fn begin_to_lead(
+        &self,
+        connection: Connection,
+        lock: Option<File>,
+    ) -> Result<(), StoreError> {
+        let is_over = CancellationToken::new();
+        let (clock, changes) = (self.clock.clone(), self.changes.clone());
+        let (writer, task) = Writer::start(connection, clock, changes, is_over.clone()).await?;
+        if let Ok(mut lead) = self.lead.lock() {
+            *lead = Some(Lead { writer, task, is_over, _lock: lock });
+        }
+        Ok(())
+    }
+
+    /// The connections that views read on.
+    pub(crate) fn read_pool(&self) -> &Pool {
+        &self.readers
+    }
+
+    /// Carries out what is queued, then closes the database. Every verb that changes something
+    /// answers an error afterwards.
+    pub async fn close(&self) {
+        let lead = self.lead.lock().ok().and_then(|mut lead| lead.take());
+        // The writer is the last to close, so that SQLite folds its log into the file.
+        self.readers.close().await;
+        let Some(Lead { writer, task, _lock: lock, .. }) = lead else { return };
+        drop(writer);
+        if let Err(error) = task.await {
+            tracing::error!(error = %error, "the store's writer ended badly");
+        }
+        drop(lock);
+    }
+
+    async fn write<C: Command>(&self, command: C) -> Result<C::Answer, StoreError> {
+        let writer =
+            self.lead.lock().ok().and_then(|lead| lead.as_ref().map(|lead| lead.writer.clone()));
+        match writer {
+            Some(writer) => writer.run(command).await,
+            None if self.is_read_only => Err(StoreError::ReadOnly),
+            None => Err(StoreError::NotLeading),
+        }
+    }
+}
+
+/// The connection that writes, and SQLite's lock; none when another coordinator leads.
+async fn connect_to_lead(
+    location: &Location,
+) -> Result<Option<(Connection, Option<File>)>, StoreError> {
+    match location {
+        Location::Sqlite(path) => {
+            let (connection, lock) = sqlite::open_to_write(path).await?;
+            Ok(Some((Connection::Sqlite(Box::new(connection)), Some(lock))))
+        }
+        Location::Postgres(url) => {
+            let connection = postgres::lead(url).await?;
+            Ok(connection.map(|connection| (Connection::Postgres(Box::new(connection)), None)))
+        }
+    }
+}
+
+async fn connect_to_read(location: &Location) -> Result<Pool, StoreError> {
+    match location {
+        Location::Sqlite(path) => sqlite::open_to_read(path).await,
+        Location::Postgres(url) => postgres::open_to_read(url).await,
+    }
+}
+
+/// A coordinator that only reads migrates nothing, so the schema must be that of its build.
+async fn check_schema(location: &Location, readers: &Pool) -> Result<(), StoreError> {
+    let found: i64 = query_scalar("SELECT COALESCE(MAX(version), 0) FROM _sqlx_migrations")
+        .fetch_one(readers)
+        .await
+        .map_err(|error| match location {
+            Location::Sqlite(path) => sqlite::not_a_database(path, error),
+            Location::Postgres(_) => error::from_driver(error),
+        })?;
+    let known = newest_migration(match location {
+        Location::Sqlite(_) => &sqlite::MIGRATIONS,
+        Location::Postgres(_) => &postgres::MIGRATIONS,
+    });
+    let store = location.to_string();
+    match found.cmp(&known) {
+        std::cmp::Ordering::Greater => Err(StoreError::NewerSchema { store, found, known }),
+        std::cmp::Ordering::Less => Err(StoreError::OlderSchema { store, found, known }),
+        std::cmp::Ordering::Equal => Ok(()),
+    }
+}
+
+fn newest_migration(migrations: &Migrator) -> i64 {
+    migrations.iter().map(|migration| migration.version).max().unwrap_or_default()
+}
+
+/// What it means that the schema was not brought up to date.
+fn migrate_error(store: String, error: MigrateError) -> StoreError {
+    match error {
+        MigrateError::VersionMissing(found) => {
+            let known = newest_migration(&sqlite::MIGRATIONS);
+            StoreError::NewerSchema { store, found, known }
+        }
+        error => StoreError::Migrate { store, source: error.into() },
+    }
+}
+
+#[async_trait]
+impl Store for SqlStore {
+    async fn apply_study(&self, study: StudyToApply) -> Result<ApplyOutcome, StoreError> {
+        self.write(apply::ApplyStudy(Box::new(study))).await
+    }
+
+    async fn cancel_study(&self, study: &StudyId, reason: &str) -> Result<Changed, StoreError> {
+        let study = study.clone();
+        self.write(change::CancelStudy { study, reason: reason.to_owned() }).await
+    }
+
+    async fn cancel_run(&self, run: &RunId, reason: &str) -> Result<Changed, StoreError> {
+        self.write(change::CancelRun { run: run.clone(), reason: reason.to_owned() }).await
+    }
+
+    async fn retry_study(&self, study: &StudyId, which: Retry) -> Result<Changed, StoreError> {
+        self.write(change::RetryStudy { study: study.clone(), which }).await
+    }
+
+    async fn retry_run(&self, run: &RunId, which: Retry) -> Result<Changed, StoreError> {
+        self.write(change::RetryRun { run: run.clone(), which }).await
+    }
+
+    async fn pause_study(&self, study: &StudyId, reason: &str) -> Result<Changed, StoreError> {
+        let (study, reason) = (study.clone(), reason.to_owned());
+        self.write(pause::PauseStudy { study, reason }).await
+    }
+
+    async fn resume_study(&self, study: &StudyId) -> Result<Changed, StoreError> {
+        self.write(pause::ResumeStudy(study.clone())).await
+    }
+
+    async fn set_priority(&self, study: &StudyId, priority: i32) -> Result<Changed, StoreError> {
+        self.write(pause::SetPriority { study: study.clone(), priority }).await
+    }
+
+    async fn record_source(&self, source: &Artifact) -> Result<(), StoreError> {
+        self.write(workers::RecordSource(source.clone())).await
+    }
+
+    async fn register_worker(&self, worker: WorkerToRegister) -> Result<Registered, StoreError> {
+        self.write(workers::RegisterWorker(Box::new(worker))).await
+    }
+
+    async fn confirm_worker(&self, worker: &WorkerId) -> Result<bool, StoreError> {
+        let (worker, to) = (worker.clone(), WorkerState::Active);
+        self.write(workers::MoveWorker { worker, to }).await
+    }
+
+    async fn drain_worker(&self, worker: &WorkerId) -> Result<bool, StoreError> {
+        let (worker, to) = (worker.clone(), WorkerState::Draining);
+        self.write(workers::MoveWorker { worker, to }).await
+    }
+
+    async fn deregister_worker(&self, worker: &WorkerId) -> Result<Changed, StoreError> {
+        self.write(workers::DeregisterWorker(worker.clone())).await
+    }
+
+    async fn close_lost_workers(&self, workers: &[WorkerId]) -> Result<Changed, StoreError> {
+        self.write(workers::CloseLostWorkers(workers.to_vec())).await
+    }
+
+    async fn record_seen(&self, seen: &[(WorkerId, i64)]) -> Result<(), StoreError> {
+        self.write(workers::RecordSeen(seen.to_vec())).await
+    }
+
+    async fn live_workers(&self) -> Result<Vec<WorkerRecord>, StoreError> {
+        workers::live(&self.readers).await
+    }
+
+    async fn live_leases(&self) -> Result<Vec<LiveLease>, StoreError> {
+        grant::live_leases(&self.readers).await
+    }
+
+    async fn held_leases(&self) -> Result<Vec<(LeaseToken, WorkerId)>, StoreError> {
+        pause::held_leases(&self.readers).await
+    }
+
+    async fn queue_head(&self, limit: u32) -> Result<Vec<QueuedWork>, StoreError> {
+        grant::queue_head(&self.readers, limit).await
+    }
+
+    async fn grant(&self, placements: &[Placement]) -> Result<Vec<Granted>, StoreError> {
+        self.write(grant::Grant(placements.to_vec())).await
+    }
+
+    async fn assignment(&self, token: LeaseToken) -> Result<Option<Assignment>, StoreError> {
+        assignment::assignment(&self.readers, token).await
+    }
+
+    async fn report(
+        &self,
+        token: LeaseToken,
+        events: Vec<ReportEvent>,
+    ) -> Result<Reported, StoreError> {
+        self.write(report::Report { token, events }).await
+    }
+
+    async fn finish_attempt(
+        &self,
+        token: LeaseToken,
+        end: AttemptEnd,
+        message: &str,
+    ) -> Result<Finished, StoreError> {
+        self.write(finish::FinishAttempt { token, end, message: message.to_owned() }).await
+    }
+
+    async fn expire_leases(&self, tokens: &[LeaseToken]) -> Result<Changed, StoreError> {
+        self.write(finish::ExpireLeases(tokens.to_vec())).await
+    }
+
+    async fn has_due_backoffs(&self) -> Result<bool, StoreError> {
+        finish::has_due_backoffs(&self.readers, self.clock.wall_ms()).await
+    }
+
+    async fn requeue_due_backoffs(&self) -> Result<Vec<WorkId>, StoreError> {
+        self.write(finish::RequeueDueBackoffs).await
+    }
+
+    async fn save_fit(&self, fit: FitToSave) -> Result<(), StoreError> {
+        self.write(fits::SaveFit(fit)).await
+    }
+}

@@ -1,0 +1,124 @@
+//! Pausing and resuming studies, and their priority.
+//!
+//! What that means for a run that several studies have is `wanted`'s; telling the workers is the
+//! leader's.
+
+use domain::ids::{LeaseToken, StudyId, WorkerId};
+use serde_json::json;
+
+use super::change::runs_of;
+use super::convert::{parse_id, unsigned};
+use super::database::{Place, query, query_as};
+use super::error::from_driver;
+use super::wanted;
+use super::writer::{Command, Tx};
+use crate::store::{Changed, StoreError};
+
+pub(super) struct PauseStudy {
+    pub(super) study: StudyId,
+    pub(super) reason: String,
+}
+
+impl Command for PauseStudy {
+    type Answer = Changed;
+
+    async fn run(self, tx: &mut Tx) -> Result<Changed, StoreError> {
+        runs_of(tx, &self.study).await?;
+        let paused = query(
+            "UPDATE studies
+SET is_paused = 1, pause_reason = ?, updated_at_ms = ?
+WHERE id = ? AND is_paused = 0",
+        )
+        .bind(&self.reason)
+        .bind(tx.now_ms)
+        .bind(self.study.as_str())
+        .execute(&mut tx.conn)
+        .await
+        .map_err(from_driver)?;
+        let mut changed = Changed::default();
+        if paused.rows_affected() > 0 {
+            changed.settled = wanted::settle_study(tx, &self.study).await?;
+            let detail = json!({ "reason": self.reason });
+            tx.record(self.study.as_str(), "study_paused", &detail);
+        }
+        changed.preempted = held_leases(&mut tx.conn).await?;
+        Ok(changed)
+    }
+}
+
+/// The attempts of runs that are held. Evaluations and preparations are short: they end by
+/// themselves.
+pub(super) async fn held_leases(
+    place: impl Into<Place<'_>>,
+) -> Result<Vec<(LeaseToken, WorkerId)>, StoreError> {
+    let rows: Vec<(i64, String)> = query_as(
+        "SELECT lease_token, lease_worker_id
+FROM work
+WHERE state = 'leased' AND is_held = 1 AND kind = 'run'
+ORDER BY lease_token",
+    )
+    .fetch_all(place)
+    .await
+    .map_err(from_driver)?;
+    rows.into_iter()
+        .map(|(token, worker)| Ok((LeaseToken(unsigned(token)), parse_id(&worker)?)))
+        .collect()
+}
+
+pub(super) struct ResumeStudy(pub(super) StudyId);
+
+impl Command for ResumeStudy {
+    type Answer = Changed;
+
+    async fn run(self, tx: &mut Tx) -> Result<Changed, StoreError> {
+        runs_of(tx, &self.0).await?;
+        let resumed = query(
+            "UPDATE studies
+SET is_paused = 0, pause_reason = '', updated_at_ms = ?
+WHERE id = ? AND is_paused = 1",
+        )
+        .bind(tx.now_ms)
+        .bind(self.0.as_str())
+        .execute(&mut tx.conn)
+        .await
+        .map_err(from_driver)?;
+        let mut changed = Changed::default();
+        if resumed.rows_affected() > 0 {
+            changed.settled = wanted::settle_study(tx, &self.0).await?;
+            tx.record(self.0.as_str(), "study_resumed", &json!({}));
+        }
+        Ok(changed)
+    }
+}
+
+pub(super) struct SetPriority {
+    pub(super) study: StudyId,
+    pub(super) priority: i32,
+}
+
+impl Command for SetPriority {
+    type Answer = Changed;
+
+    async fn run(self, tx: &mut Tx) -> Result<Changed, StoreError> {
+        runs_of(tx, &self.study).await?;
+        let set = query(
+            "UPDATE studies
+SET priority = ?, updated_at_ms = ?
+WHERE id = ? AND priority <> ?",
+        )
+        .bind(self.priority)
+        .bind(tx.now_ms)
+        .bind(self.study.as_str())
+        .bind(self.priority)
+        .execute(&mut tx.conn)
+        .await
+        .map_err(from_driver)?;
+        let mut changed = Changed::default();
+        if set.rows_affected() > 0 {
+            changed.settled = wanted::settle_study(tx, &self.study).await?;
+            let detail = json!({ "priority": self.priority });
+            tx.record(self.study.as_str(), "study_prioritised", &detail);
+        }
+        Ok(changed)
+    }
+}

@@ -1,0 +1,188 @@
+//! What the fits of a study are made from, and the fits that are stored.
+//! It fits nothing.
+
+use std::collections::BTreeMap;
+
+use domain::attempt::AttemptEnd;
+use domain::ids::{ContentHash, RunId, StudyId};
+use domain::recipe::EvaluationConfig;
+use domain::run::TERMINAL;
+use domain::spec::EvaluateSpec;
+
+use super::{corrupt, count, failed, from_json};
+use crate::store::read::{FitEvaluation, FitInputs, FitRun, FitUnmeasured, ReadError};
+use crate::store::sql::database::{Pool, query_as, query_scalar};
+
+#[derive(sqlx::FromRow)]
+struct StudyRow {
+    name: String,
+    fit_spec_json: String,
+    evaluate_json: String,
+}
+
+#[derive(sqlx::FromRow)]
+struct RunRow {
+    run_id: String,
+    name: String,
+    axis_values_json: String,
+    state: String,
+    parameters_non_embedding: i64,
+    parameters_total: i64,
+    batch_tokens: i64,
+    steps: i64,
+    flops_exact: f64,
+    flops_published: f64,
+    budget_flops: Option<f64>,
+    data_point_steps_json: String,
+    ended_as: Option<String>,
+    message: String,
+}
+
+#[derive(sqlx::FromRow)]
+struct EvaluationRow {
+    run_id: String,
+    step: i64,
+    task: String,
+    config_json: String,
+    value: Option<f64>,
+    state: String,
+}
+
+pub(super) async fn inputs(pool: &Pool, study: &StudyId) -> Result<Option<FitInputs>, ReadError> {
+    let Some(row) = query_as::<StudyRow>(
+        "SELECT name, fit_spec_json, evaluate_json
+FROM studies
+WHERE id = ?1",
+    )
+    .bind(study.as_str())
+    .fetch_optional(pool)
+    .await
+    .map_err(failed("a study's fit"))?
+    else {
+        return Ok(None);
+    };
+    let asked: Vec<EvaluateSpec> = from_json(&row.evaluate_json, "evaluations", study.as_str())?;
+    let runs = runs(pool, study).await?;
+    let measured = evaluations(pool, study, &asked, &runs).await?;
+    Ok(Some(FitInputs {
+        study: row.name,
+        fit_spec_json: row.fit_spec_json,
+        runs,
+        evaluations: measured.values,
+        unmeasured: measured.unmeasured,
+        n_open_evaluations: measured.n_open,
+    }))
+}
+
+async fn runs(pool: &Pool, study: &StudyId) -> Result<Vec<FitRun>, ReadError> {
+    let rows: Vec<RunRow> = query_as(include_str!("fit_runs.sql"))
+        .bind(study.as_str())
+        .fetch_all(pool)
+        .await
+        .map_err(failed("the runs of a fit"))?;
+    let mut seen = std::collections::HashSet::new();
+    rows.into_iter().filter(|row| seen.insert(row.run_id.clone())).map(RunRow::into_run).collect()
+}
+
+/// What the evaluations of a study came to.
+struct Measured {
+    values: Vec<FitEvaluation>,
+    unmeasured: Vec<FitUnmeasured>,
+    n_open: u64,
+}
+
+async fn evaluations(
+    pool: &Pool,
+    study: &StudyId,
+    asked: &[EvaluateSpec],
+    runs: &[FitRun],
+) -> Result<Measured, ReadError> {
+    let rows: Vec<EvaluationRow> = query_as(
+        "SELECT e.run_id, e.step, e.task, e.config_json, e.value, w.state
+FROM evaluations e
+JOIN work w ON w.id = e.id
+WHERE e.run_id IN (SELECT run_id FROM cells WHERE study_id = ?1)
+ORDER BY e.run_id, e.step, e.task, e.attempt, e.id",
+    )
+    .bind(study.as_str())
+    .fetch_all(pool)
+    .await
+    .map_err(failed("the evaluations of a fit"))?;
+    let positions: BTreeMap<&RunId, usize> =
+        runs.iter().enumerate().map(|(position, run)| (&run.run_id, position)).collect();
+    // Where a restart measured a step again, the highest attempt comes last and stays.
+    let mut values = BTreeMap::new();
+    let mut unmeasured = BTreeMap::new();
+    let mut n_open = 0;
+    for row in rows {
+        let config: EvaluationConfig =
+            from_json(&row.config_json, "evaluation's configuration", &row.run_id)?;
+        let run_id: RunId = row.run_id.parse().map_err(corrupt("identifier", &row.run_id))?;
+        let Some(position) = positions.get(&run_id).copied() else { continue };
+        let step = count(row.step);
+        if !is_asked(&config, asked) || !runs[position].data_point_steps.contains(&step) {
+            continue;
+        }
+        let (task, state) = (row.task, row.state);
+        let place = (position, step, task.clone());
+        if let Some(value) = row.value {
+            values.insert(place, FitEvaluation { run_id, step, task, value });
+        } else {
+            n_open += u64::from(!TERMINAL.contains(&state.as_str()));
+            unmeasured.insert(place, FitUnmeasured { run_id, step, task, state });
+        }
+    }
+    unmeasured.retain(|place, _| !values.contains_key(place));
+    Ok(Measured {
+        values: values.into_values().collect(),
+        unmeasured: unmeasured.into_values().collect(),
+        n_open,
+    })
+}
+
+/// A run may be in two studies that measure it differently; each fits its own measurements.
+fn is_asked(config: &EvaluationConfig, asked: &[EvaluateSpec]) -> bool {
+    asked.iter().any(|spec| spec.task.label() == config.task && spec.sequences == config.sequences)
+}
+
+pub(super) async fn stored(
+    pool: &Pool,
+    study: &StudyId,
+    inputs_hash: &ContentHash,
+) -> Result<Option<String>, ReadError> {
+    query_scalar(
+        "SELECT report_json
+FROM fits
+WHERE study_id = ?1 AND inputs_hash = ?2",
+    )
+    .bind(study.as_str())
+    .bind(inputs_hash.as_str())
+    .fetch_optional(pool)
+    .await
+    .map_err(failed("a stored fit"))
+}
+
+impl RunRow {
+    fn into_run(self) -> Result<FitRun, ReadError> {
+        Ok(FitRun {
+            axis_values: from_json(&self.axis_values_json, "axis values", &self.run_id)?,
+            data_point_steps: from_json(
+                &self.data_point_steps_json,
+                "data point steps",
+                &self.run_id,
+            )?,
+            run_id: self.run_id.parse().map_err(corrupt("identifier", &self.run_id))?,
+            name: self.name,
+            state: self.state,
+            parameters_non_embedding: count(self.parameters_non_embedding),
+            parameters_total: count(self.parameters_total),
+            batch_tokens: count(self.batch_tokens),
+            steps: count(self.steps),
+            flops_exact: self.flops_exact,
+            flops_published: self.flops_published,
+            budget_flops: self.budget_flops,
+            end: self.ended_as.as_deref().and_then(AttemptEnd::from_label),
+            message: self.message,
+        })
+    }
+}

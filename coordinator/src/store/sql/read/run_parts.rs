@@ -1,0 +1,240 @@
+//! One run with all it has: configuration, cells, attempts, checkpoints, evaluations, log lines.
+//! The run in a line is `super::runs`; its curves are `super::curves`.
+
+use api::{AttemptView, CellRef, CheckpointView, EvaluationView, LogLineView, LogList, RunView};
+use domain::ids::RunId;
+
+use super::{count, failed, from_json, small_count};
+use crate::store::read::ReadError;
+use crate::store::sql::database::{Pool, query_as, query_scalar};
+
+#[derive(sqlx::FromRow)]
+struct DetailRow {
+    identity_hash: String,
+    config_json: String,
+    numerics_json: Option<String>,
+}
+
+pub(super) async fn view(pool: &Pool, run: &RunId) -> Result<Option<RunView>, ReadError> {
+    let id = run.as_str();
+    let Some(summary) = super::runs::summary(pool, run).await? else {
+        return Ok(None);
+    };
+    let detail: DetailRow = query_as(
+        "SELECT identity_hash, config_json, numerics_json
+FROM runs
+WHERE id = ?1",
+    )
+    .bind(id)
+    .fetch_one(pool)
+    .await
+    .map_err(failed("a run's configuration"))?;
+    let numerics = detail.numerics_json.map(|json| from_json(&json, "numerics", id)).transpose()?;
+    Ok(Some(RunView {
+        summary,
+        identity_hash: detail.identity_hash,
+        config: from_json(&detail.config_json, "configuration", id)?,
+        numerics,
+        cells: cells(pool, id).await?,
+        attempts: attempts(pool, id).await?,
+        checkpoints: checkpoints(pool, id).await?,
+        evaluations: evaluations(pool, id).await?,
+        series: series(pool, id).await?,
+    }))
+}
+
+#[derive(sqlx::FromRow)]
+struct CellRow {
+    study: String,
+    cell: String,
+}
+
+async fn cells(pool: &Pool, id: &str) -> Result<Vec<CellRef>, ReadError> {
+    let rows: Vec<CellRow> = query_as(
+        "SELECT s.name AS study, c.name AS cell
+FROM cells c
+JOIN studies s ON s.id = c.study_id
+WHERE c.run_id = ?1
+ORDER BY s.created_at_ms, s.id, c.position",
+    )
+    .bind(id)
+    .fetch_all(pool)
+    .await
+    .map_err(failed("a run's cells"))?;
+    Ok(rows.into_iter().map(|row| CellRef { study: row.study, cell: row.cell }).collect())
+}
+
+#[derive(sqlx::FromRow)]
+struct AttemptRow {
+    attempt: i64,
+    state: String,
+    ended_as: Option<String>,
+    message: String,
+    worker_id: String,
+    worker: String,
+    resumed_from_step: Option<i64>,
+    granted_at_ms: i64,
+    started_at_ms: Option<i64>,
+    ended_at_ms: Option<i64>,
+}
+
+async fn attempts(pool: &Pool, id: &str) -> Result<Vec<AttemptView>, ReadError> {
+    let rows: Vec<AttemptRow> = query_as(
+        "SELECT a.attempt, a.state, a.ended_as, a.message, a.worker_id, k.name AS worker,
+    a.resumed_from_step, a.granted_at_ms, a.started_at_ms, a.ended_at_ms
+FROM attempts a
+JOIN workers k ON k.id = a.worker_id
+WHERE a.work_id = ?1
+ORDER BY a.attempt",
+    )
+    .bind(id)
+    .fetch_all(pool)
+    .await
+    .map_err(failed("a run's attempts"))?;
+    let into_view = |row: AttemptRow| AttemptView {
+        attempt: small_count(row.attempt),
+        state: row.state,
+        ended_as: row.ended_as,
+        message: row.message,
+        worker_id: row.worker_id,
+        worker: row.worker,
+        resumed_from_step: row.resumed_from_step.map(count),
+        granted_at_ms: row.granted_at_ms,
+        started_at_ms: row.started_at_ms,
+        ended_at_ms: row.ended_at_ms,
+    };
+    Ok(rows.into_iter().map(into_view).collect())
+}
+
+#[derive(sqlx::FromRow)]
+struct CheckpointRow {
+    step: i64,
+    attempt: i64,
+    is_data_point: i64,
+    n_bytes: i64,
+    manifest_key: String,
+    weights_hash: String,
+    refused_reason: Option<String>,
+    created_at_ms: i64,
+}
+
+async fn checkpoints(pool: &Pool, id: &str) -> Result<Vec<CheckpointView>, ReadError> {
+    let rows: Vec<CheckpointRow> = query_as(
+        "SELECT step, attempt, is_data_point, n_bytes, manifest_key, weights_hash, refused_reason,
+    created_at_ms
+FROM checkpoints
+WHERE run_id = ?1
+ORDER BY step, attempt",
+    )
+    .bind(id)
+    .fetch_all(pool)
+    .await
+    .map_err(failed("a run's checkpoints"))?;
+    let into_view = |row: CheckpointRow| CheckpointView {
+        step: count(row.step),
+        attempt: small_count(row.attempt),
+        is_data_point: row.is_data_point != 0,
+        n_bytes: count(row.n_bytes),
+        manifest_key: row.manifest_key,
+        weights_hash: row.weights_hash,
+        refused_reason: row.refused_reason,
+        created_at_ms: row.created_at_ms,
+    };
+    Ok(rows.into_iter().map(into_view).collect())
+}
+
+#[derive(sqlx::FromRow)]
+struct EvaluationRow {
+    id: String,
+    step: i64,
+    tokens: i64,
+    flops_exact: f64,
+    task: String,
+    state: String,
+    value: Option<f64>,
+    standard_error: Option<f64>,
+}
+
+async fn evaluations(pool: &Pool, id: &str) -> Result<Vec<EvaluationView>, ReadError> {
+    let rows: Vec<EvaluationRow> = query_as(
+        "SELECT e.id, e.step, e.step * r.batch_tokens AS tokens,
+    r.flops_exact * e.step / GREATEST(r.steps, 1) AS flops_exact,
+    e.task, w.state, e.value, e.standard_error
+FROM evaluations e
+JOIN runs r ON r.id = e.run_id
+JOIN work w ON w.id = e.id
+WHERE e.run_id = ?1
+ORDER BY e.step, e.task, e.attempt",
+    )
+    .bind(id)
+    .fetch_all(pool)
+    .await
+    .map_err(failed("a run's evaluations"))?;
+    let into_view = |row: EvaluationRow| EvaluationView {
+        id: row.id,
+        step: count(row.step),
+        tokens: count(row.tokens),
+        flops_exact: row.flops_exact,
+        task: row.task,
+        state: row.state,
+        value: row.value,
+        standard_error: row.standard_error,
+    };
+    Ok(rows.into_iter().map(into_view).collect())
+}
+
+/// Hops from name to name on the key, because `SELECT DISTINCT` would read every point.
+async fn series(pool: &Pool, id: &str) -> Result<Vec<String>, ReadError> {
+    query_scalar(
+        "WITH RECURSIVE names (name) AS (
+    SELECT MIN(name) FROM points WHERE run_id = ?1
+    UNION ALL
+    SELECT (SELECT MIN(p.name) FROM points p WHERE p.run_id = ?1 AND p.name > names.name)
+    FROM names
+    WHERE names.name IS NOT NULL
+)
+SELECT name FROM names WHERE name IS NOT NULL",
+    )
+    .bind(id)
+    .fetch_all(pool)
+    .await
+    .map_err(failed("the names of a run's series"))
+}
+
+#[derive(sqlx::FromRow)]
+struct LogRow {
+    id: i64,
+    attempt: i64,
+    at_ms: i64,
+    level: String,
+    text: String,
+}
+
+pub(super) async fn logs(
+    pool: &Pool,
+    run: &RunId,
+    after: i64,
+    limit: u32,
+) -> Result<LogList, ReadError> {
+    let rows: Vec<LogRow> = query_as(
+        "SELECT id, attempt, at_ms, level, text
+FROM log_lines
+WHERE work_id = ?1 AND id > ?2
+ORDER BY id
+LIMIT ?3",
+    )
+    .bind(run.as_str())
+    .bind(after)
+    .bind(limit)
+    .fetch_all(pool)
+    .await
+    .map_err(failed("a run's log lines"))?;
+    let into_view = |row: LogRow| LogLineView {
+        id: row.id,
+        attempt: small_count(row.attempt),
+        at_ms: row.at_ms,
+        level: row.level,
+        text: row.text,
+    };
+    Ok(LogList { lines: rows.into_iter().map(into_view).collect() })
+}

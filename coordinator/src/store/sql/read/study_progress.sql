@@ -1,0 +1,41 @@
+-- How much of each study is in which state: one row for each study, kind of work and state.
+WITH study_runs AS (
+    SELECT DISTINCT study_id, run_id
+    FROM cells
+    WHERE ?1 IS NULL OR study_id = ?1
+),
+progress AS (
+    SELECT
+        sr.study_id,
+        r.id,
+        r.preparation_id,
+        w.state,
+        r.flops_exact,
+        CASE
+            WHEN w.state = 'succeeded' THEN 1.0
+            ELSE LEAST(1.0, 1.0 * r.latest_step / GREATEST(r.steps, 1))
+        END AS share_done,
+        CASE WHEN w.state = 'leased' THEN
+            r.latest_tokens_per_second * r.flops_exact / GREATEST(1, r.steps * r.batch_tokens)
+        END AS flops_per_second
+    FROM study_runs sr
+    JOIN runs r ON r.id = sr.run_id
+    JOIN work w ON w.id = r.id
+)
+SELECT study_id, 'run' AS kind, state, COUNT(*) AS n,
+    COALESCE(SUM(flops_exact), 0.0) AS flops_total,
+    COALESCE(SUM(flops_exact * share_done), 0.0) AS flops_done,
+    SUM(flops_per_second) AS flops_per_second
+FROM progress
+GROUP BY study_id, state
+UNION ALL
+SELECT p.study_id, 'evaluation', w.state, COUNT(*), 0.0, 0.0, NULL
+FROM progress p
+JOIN evaluations e ON e.run_id = p.id
+JOIN work w ON w.id = e.id
+GROUP BY p.study_id, w.state
+UNION ALL
+SELECT p.study_id, 'preparation', w.state, COUNT(DISTINCT w.id), 0.0, 0.0, NULL
+FROM progress p
+JOIN work w ON w.id = p.preparation_id
+GROUP BY p.study_id, w.state

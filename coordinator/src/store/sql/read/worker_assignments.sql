@@ -1,0 +1,23 @@
+SELECT
+    w.lease_worker_id AS worker_id,
+    w.id AS work_id,
+    w.kind,
+    COALESCE((
+        SELECT c.name
+        FROM cells c
+        JOIN studies s ON s.id = c.study_id
+        WHERE c.run_id = COALESCE(r.id, e.run_id)
+        ORDER BY s.created_at_ms, s.id, c.position
+        LIMIT 1
+    ), '') AS name,
+    w.lease_attempt AS attempt,
+    r.latest_step AS step,
+    r.steps,
+    r.batch_tokens,
+    r.latest_train_loss_nats AS train_loss_nats,
+    r.latest_tokens_per_second AS tokens_per_second
+FROM work w
+LEFT JOIN runs r ON r.id = w.id
+LEFT JOIN evaluations e ON e.id = w.id
+WHERE w.state = 'leased'
+ORDER BY w.lease_token

@@ -1,0 +1,309 @@
+//! `report`: what an attempt has to say, stored under its live token.
+//!
+//! How an attempt ends is `finish`'s.
+
+use std::collections::BTreeMap;
+
+use domain::ids::{LeaseToken, RunId, WorkId};
+use serde_json::json;
+
+use super::convert::{parse_id, signed, to_json};
+use super::database::{query, query_as};
+use super::error::from_driver;
+use super::evaluations;
+use super::points;
+use super::writer::{Command, Tx};
+use crate::store::{Artifact, LogLevel, Numerics, ReportEvent, Reported, StoreError};
+
+pub(super) struct Report {
+    pub(super) token: LeaseToken,
+    pub(super) events: Vec<ReportEvent>,
+}
+
+/// The attempt that a live token belongs to.
+struct Holder {
+    token: LeaseToken,
+    work: WorkId,
+    attempt: i64,
+    has_started: bool,
+}
+
+impl Command for Report {
+    type Answer = Reported;
+
+    async fn run(self, tx: &mut Tx) -> Result<Reported, StoreError> {
+        let Some(mut holder) = holder(tx, self.token).await? else {
+            return Ok(Reported::Stale);
+        };
+        let mut has_new_work = false;
+        let mut steps: Vec<(u64, BTreeMap<String, f64>)> = Vec::new();
+        for event in self.events {
+            match event {
+                ReportEvent::Point { step, values } => steps.push((step, values)),
+                // A resumed run counts from its checkpoint again, so the order to points matters.
+                other => {
+                    write_points(tx, &holder, &mut steps).await?;
+                    has_new_work |= store(tx, &mut holder, other).await?;
+                }
+            }
+        }
+        write_points(tx, &holder, &mut steps).await?;
+        Ok(Reported::Stored { work: holder.work, has_new_work })
+    }
+}
+
+async fn holder(tx: &mut Tx, token: LeaseToken) -> Result<Option<Holder>, StoreError> {
+    let row: Option<(String, i64, String)> = query_as(
+        "SELECT work_id, attempt, state
+FROM attempts
+WHERE lease_token = ? AND state IN ('granted', 'running')",
+    )
+    .bind(signed(token.0))
+    .fetch_optional(&mut tx.conn)
+    .await
+    .map_err(from_driver)?;
+    row.map(|(work, attempt, state)| {
+        Ok(Holder { token, work: parse_id(&work)?, attempt, has_started: state == "running" })
+    })
+    .transpose()
+}
+
+async fn write_points(
+    tx: &mut Tx,
+    holder: &Holder,
+    steps: &mut Vec<(u64, BTreeMap<String, f64>)>,
+) -> Result<(), StoreError> {
+    match &holder.work {
+        WorkId::Run(run) if !steps.is_empty() => {
+            points::write(tx, run, holder.attempt, steps).await?;
+        }
+        // Only runs have series; what else sends points is not harmed by that.
+        _ => {}
+    }
+    steps.clear();
+    Ok(())
+}
+
+/// Stores one event; whether it made new work.
+async fn store(tx: &mut Tx, holder: &mut Holder, event: ReportEvent) -> Result<bool, StoreError> {
+    match (event, &holder.work) {
+        (ReportEvent::Started { numerics, resumed_from_step }, _) => {
+            if !holder.has_started {
+                mark_running(tx, holder, &numerics, signed(resumed_from_step)).await?;
+                holder.has_started = true;
+            }
+        }
+        (ReportEvent::Log { at_ms, level, text }, _) => {
+            store_log(tx, holder, at_ms, level, &text).await?;
+        }
+        (
+            ReportEvent::Checkpoint { step, manifest, weights, is_data_point, n_bytes },
+            WorkId::Run(run),
+        ) => {
+            let run = run.clone();
+            let row = CheckpointToStore { step, manifest, weights, is_data_point, n_bytes };
+            return store_checkpoint(tx, holder, &run, &row).await;
+        }
+        (ReportEvent::CheckpointRefused { manifest_key, reason }, WorkId::Run(run)) => {
+            refuse_checkpoint(tx, run, &manifest_key, &reason).await?;
+        }
+        (
+            ReportEvent::Evaluation { name, value, standard_error, n_tokens },
+            WorkId::Evaluation(_),
+        ) => {
+            query(
+                "UPDATE evaluations
+SET result_name = ?, value = ?, standard_error = ?, n_tokens = ?
+WHERE id = ?",
+            )
+            .bind(name)
+            .bind(value)
+            .bind(standard_error)
+            .bind(signed(n_tokens))
+            .bind(holder.work.as_str())
+            .execute(&mut tx.conn)
+            .await
+            .map_err(from_driver)?;
+        }
+        (
+            ReportEvent::Preparation {
+                manifest,
+                n_training_tokens,
+                n_validation_tokens,
+                vocab_size,
+            },
+            WorkId::Preparation(_),
+        ) => {
+            let n_tokens = (n_training_tokens, n_validation_tokens);
+            store_preparation(tx, holder, &manifest, n_tokens, vocab_size).await?;
+        }
+        (ReportEvent::Point { .. }, _) => {}
+        (event, work) => {
+            tracing::warn!(work.id = %work, ?event, "an attempt reported what its work cannot have");
+        }
+    }
+    Ok(false)
+}
+
+async fn store_log(
+    tx: &mut Tx,
+    holder: &Holder,
+    at_ms: i64,
+    level: LogLevel,
+    text: &str,
+) -> Result<(), StoreError> {
+    query(
+        "INSERT INTO log_lines (work_id, attempt, at_ms, level, text)
+VALUES (?, ?, ?, ?, ?)
+ON CONFLICT DO NOTHING",
+    )
+    .bind(holder.work.as_str())
+    .bind(holder.attempt)
+    .bind(at_ms)
+    .bind(level.label())
+    .bind(text)
+    .execute(&mut tx.conn)
+    .await
+    .map_err(from_driver)?;
+    Ok(())
+}
+
+/// The attempt works; its numerics are the run's when it is the first.
+async fn mark_running(
+    tx: &mut Tx,
+    holder: &Holder,
+    numerics: &Numerics,
+    step: i64,
+) -> Result<(), StoreError> {
+    let numerics = to_json(numerics, "numerics_json")?;
+    query(
+        "UPDATE attempts
+SET state = 'running', started_at_ms = COALESCE(started_at_ms, ?), resumed_from_step = ?,
+    numerics_json = ?
+WHERE lease_token = ?",
+    )
+    .bind(tx.now_ms)
+    .bind(step)
+    .bind(&numerics)
+    .bind(signed(holder.token.0))
+    .execute(&mut tx.conn)
+    .await
+    .map_err(from_driver)?;
+    if let WorkId::Run(run) = &holder.work {
+        query(
+            "UPDATE runs
+SET latest_step = ?,
+    has_changed_numerics = CASE WHEN numerics_json <> ? THEN 1 ELSE has_changed_numerics END,
+    numerics_json = COALESCE(numerics_json, ?)
+WHERE id = ?",
+        )
+        .bind(step)
+        .bind(&numerics)
+        .bind(&numerics)
+        .bind(run.as_str())
+        .execute(&mut tx.conn)
+        .await
+        .map_err(from_driver)?;
+    }
+    let kind = format!("{}_started", holder.work.kind());
+    tx.record(holder.work.as_str(), &kind, &json!({ "resumed_from_step": step }));
+    Ok(())
+}
+
+struct CheckpointToStore {
+    step: u64,
+    manifest: Artifact,
+    weights: Artifact,
+    is_data_point: bool,
+    n_bytes: u64,
+}
+
+async fn store_checkpoint(
+    tx: &mut Tx,
+    holder: &Holder,
+    run: &RunId,
+    row: &CheckpointToStore,
+) -> Result<bool, StoreError> {
+    let inserted = query(
+        "INSERT INTO checkpoints (run_id, attempt, step, manifest_key, manifest_hash,
+    manifest_bytes, weights_key, weights_hash, weights_bytes, n_bytes, is_data_point,
+    created_at_ms)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (run_id, attempt, step) DO NOTHING",
+    )
+    .bind(run.as_str())
+    .bind(holder.attempt)
+    .bind(signed(row.step))
+    .bind(&row.manifest.key)
+    .bind(row.manifest.hash.as_str())
+    .bind(signed(row.manifest.n_bytes))
+    .bind(&row.weights.key)
+    .bind(row.weights.hash.as_str())
+    .bind(signed(row.weights.n_bytes))
+    .bind(signed(row.n_bytes))
+    .bind(row.is_data_point)
+    .bind(tx.now_ms)
+    .execute(&mut tx.conn)
+    .await
+    .map_err(from_driver)?;
+    if inserted.rows_affected() == 0 {
+        return Ok(false);
+    }
+    let detail = json!({ "step": row.step, "is_data_point": row.is_data_point });
+    tx.record(run.as_str(), "checkpoint_published", &detail);
+    if !row.is_data_point {
+        return Ok(false);
+    }
+    let checkpoint = evaluations::checkpoint_at(holder.attempt, row.step, &row.weights.hash);
+    Ok(evaluations::ensure(tx, run, &[checkpoint]).await? > 0)
+}
+
+async fn refuse_checkpoint(
+    tx: &mut Tx,
+    run: &RunId,
+    manifest_key: &str,
+    reason: &str,
+) -> Result<(), StoreError> {
+    let refused = query(
+        "UPDATE checkpoints
+SET refused_reason = ?
+WHERE run_id = ? AND manifest_key = ? AND refused_reason IS NULL",
+    )
+    .bind(reason)
+    .bind(run.as_str())
+    .bind(manifest_key)
+    .execute(&mut tx.conn)
+    .await
+    .map_err(from_driver)?;
+    if refused.rows_affected() > 0 {
+        let detail = json!({ "manifest_key": manifest_key, "reason": reason });
+        tx.record(run.as_str(), "checkpoint_refused", &detail);
+    }
+    Ok(())
+}
+
+async fn store_preparation(
+    tx: &mut Tx,
+    holder: &Holder,
+    manifest: &Artifact,
+    (n_training_tokens, n_validation_tokens): (u64, u64),
+    vocab_size: u32,
+) -> Result<(), StoreError> {
+    query(
+        "UPDATE preparations
+SET manifest_key = ?, manifest_hash = ?, manifest_bytes = ?, n_training_tokens = ?,
+    n_validation_tokens = ?, vocab_size = ?
+WHERE id = ?",
+    )
+    .bind(&manifest.key)
+    .bind(manifest.hash.as_str())
+    .bind(signed(manifest.n_bytes))
+    .bind(signed(n_training_tokens))
+    .bind(signed(n_validation_tokens))
+    .bind(vocab_size)
+    .bind(holder.work.as_str())
+    .execute(&mut tx.conn)
+    .await
+    .map_err(from_driver)?;
+    Ok(())
+}

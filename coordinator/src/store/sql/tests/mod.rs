@@ -1,0 +1,4 @@
+//! The suite on both databases, and what only one of them has.
+
+mod postgres;
+mod sqlite;

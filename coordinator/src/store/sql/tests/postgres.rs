@@ -1,0 +1,167 @@
+//! The suite on PostgreSQL, and what only a server has: standbys, restarts, a schema that must be
+//! the same as SQLite's.
+
+use std::any::Any;
+use std::collections::{BTreeMap, BTreeSet};
+
+use sqlx::postgres::PgConnection;
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{Connection as _, Row as _};
+use test_postgres::{Disk, Server};
+
+use super::super::{postgres, sqlite};
+use crate::changes_channel;
+use crate::clock::Clock;
+use crate::store::conformance::conformance;
+use crate::store::conformance::fixture::{Fixture, placement, registration, source};
+use crate::store::{Location, SqlStore, Store as _, StoreError};
+
+async fn open(server: &Server) -> SqlStore {
+    let location = Location::Postgres(server.url());
+    SqlStore::open(&location, Clock::system(), changes_channel()).await.unwrap()
+}
+
+async fn made() -> Option<(SqlStore, Box<dyn Any + Send + Sync>)> {
+    let server = Server::start(Disk::Unsynced)?;
+    Some((open(&server).await, Box::new(server)))
+}
+
+conformance!(made);
+
+async fn connect(server: &Server) -> PgConnection {
+    PgConnection::connect(&server.url()).await.unwrap()
+}
+
+/// By table, its columns with whether they may be absent.
+type Schema = BTreeMap<String, BTreeSet<(String, bool)>>;
+
+async fn schema(conn: &mut PgConnection) -> Schema {
+    let rows = sqlx::query(
+        "SELECT table_name::text, column_name::text, is_nullable = 'YES'
+FROM information_schema.columns
+WHERE table_schema = 'public' AND table_name <> '_sqlx_migrations'",
+    )
+    .fetch_all(conn)
+    .await
+    .unwrap();
+    let mut schema = Schema::new();
+    for row in rows {
+        schema.entry(row.get(0)).or_default().insert((row.get(1), row.get(2)));
+    }
+    schema
+}
+
+async fn schema_of_sqlite() -> Schema {
+    let mut conn = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+    sqlite::MIGRATIONS.run_direct(None, &mut conn, false).await.unwrap();
+    let rows = sqlx::query(
+        "SELECT tables.name, columns.name, columns.\"notnull\" = 0 AND columns.pk = 0
+FROM sqlite_schema AS tables
+JOIN pragma_table_info(tables.name) AS columns
+WHERE tables.type = 'table' AND tables.name NOT LIKE '_sqlx%' AND tables.name NOT LIKE 'sqlite_%'",
+    )
+    .fetch_all(&mut conn)
+    .await
+    .unwrap();
+    let mut schema = Schema::new();
+    for row in rows {
+        schema.entry(row.get(0)).or_default().insert((row.get(1), row.get(2)));
+    }
+    schema
+}
+
+#[tokio::test]
+async fn migrations_go_up_down_and_up_again_and_make_the_tables_of_sqlite() {
+    let Some(server) = Server::start(Disk::Unsynced) else { return };
+    let mut conn = connect(&server).await;
+    postgres::MIGRATIONS.run_direct(None, &mut conn, false).await.unwrap();
+    let first = schema(&mut conn).await;
+    assert_eq!(first, schema_of_sqlite().await);
+    postgres::MIGRATIONS.undo(&mut conn, 0).await.unwrap();
+    assert_eq!(schema(&mut conn).await, Schema::new());
+    postgres::MIGRATIONS.run_direct(None, &mut conn, false).await.unwrap();
+    assert_eq!(schema(&mut conn).await, first);
+}
+
+#[test]
+fn both_databases_have_the_same_migrations() {
+    let numbers = |migrations: &sqlx::migrate::Migrator| -> Vec<(i64, String)> {
+        migrations.iter().map(|m| (m.version, m.description.to_string())).collect()
+    };
+    assert_eq!(numbers(&sqlite::MIGRATIONS), numbers(&postgres::MIGRATIONS));
+}
+
+/// Aim: of two coordinators one leads, and the other takes over what it left. Method: both open one
+/// database; the first leaves in order, and the second finds its leases.
+#[tokio::test]
+async fn a_standby_takes_over_when_the_leader_leaves() {
+    let Some(server) = Server::start(Disk::Unsynced) else { return };
+    let first = Fixture::new((open(&server).await, Box::new(())));
+    let second = open(&server).await;
+    assert!(first.store.is_leading());
+    assert!(!second.is_leading());
+    let refused = second.record_source(&source()).await.unwrap_err();
+    assert!(matches!(refused, StoreError::NotLeading), "{refused:?}");
+    assert!(!second.try_to_lead().await.unwrap());
+    let worker = first.prepared().await;
+    let granted = first.grant_first(&worker).await;
+    assert_eq!(second.live_leases().await.unwrap().len(), 1, "a standby sees what the leader did");
+
+    let (_, ()) = tokio::join!(first.store.close(), second.wait_to_lead());
+    assert!(second.try_to_lead().await.unwrap());
+    assert_eq!(second.live_leases().await.unwrap()[0].token, granted.token);
+    assert!(second.assignment(granted.token).await.unwrap().is_some());
+}
+
+/// Aim: a deposed leader's writes are refused. Method: the server ends the leader's session, as it
+/// does when the network between them is cut for long; a standby leads; the first one writes.
+#[tokio::test]
+async fn a_deposed_leader_writes_nothing() {
+    let Some(server) = Server::start(Disk::Unsynced) else { return };
+    let first = Fixture::new((open(&server).await, Box::new(())));
+    let worker = first.prepared().await;
+    let second = open(&server).await;
+    let mut conn = connect(&server).await;
+    sqlx::query(
+        "SELECT pg_terminate_backend(pid)
+FROM pg_locks
+WHERE locktype = 'advisory' AND granted",
+    )
+    .execute(&mut conn)
+    .await
+    .unwrap();
+    while !second.try_to_lead().await.unwrap() {
+        tokio::task::yield_now().await;
+    }
+    let work = second.queue_head(1).await.unwrap().remove(0).work;
+    let by_second = second.grant(&[placement(&work, &worker)]).await.unwrap();
+    assert_eq!(by_second.len(), 1);
+    // The first one does not know yet that it was deposed.
+    let by_first = first.store.grant(&[placement(&work, &worker)]).await;
+    assert!(by_first.is_err(), "{by_first:?}");
+    first.store.lead_is_over().await;
+    assert!(!first.store.is_leading());
+    assert!(!first.store.try_to_lead().await.unwrap());
+    assert_eq!(second.live_leases().await.unwrap().len(), 1);
+}
+
+/// Aim: what was acknowledged outlives a crash of the server, and the coordinator leads again.
+#[tokio::test]
+async fn a_crash_of_the_server_loses_nothing_that_was_acknowledged() {
+    let Some(mut server) = Server::start(Disk::Synced) else { return };
+    let fixture = Fixture::new((open(&server).await, Box::new(())));
+    let worker = fixture.prepared().await;
+    let granted = fixture.grant_first(&worker).await;
+    server.crash();
+    let lost = fixture.store.register_worker(registration("w_9", "machine", 9)).await;
+    assert!(lost.is_err(), "{lost:?}");
+    fixture.store.lead_is_over().await;
+    server.start_again();
+    while !matches!(fixture.store.try_to_lead().await, Ok(true)) {
+        tokio::task::yield_now().await;
+    }
+    let leases = fixture.store.live_leases().await.unwrap();
+    assert_eq!(leases.iter().map(|lease| lease.token).collect::<Vec<_>>(), [granted.token]);
+    let next = fixture.grant_first(&worker).await;
+    assert!(next.token > granted.token);
+}

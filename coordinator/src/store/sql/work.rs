@@ -1,0 +1,425 @@
+//! One piece of work moves on: the domain's transition, carried out with its effects.
+//!
+//! Which event comes is the verbs' decision, what it does the domain's.
+
+use std::collections::BTreeMap;
+
+use domain::attempt::{AttemptEnd, Charge};
+use domain::ids::{AttemptNumber, ContentHash, LeaseToken, WorkId, WorkerId};
+use domain::run::{Effect, RunEvent, RunState, Transition, Tries};
+use domain::spec::{RetriesSpec, RetryRules};
+use serde_json::{Value, json};
+
+use super::convert::{from_json, parse_id, signed, small, to_json, unsigned};
+use super::database::{query, query_as, query_scalar};
+use super::error::from_driver;
+use super::writer::Tx;
+use crate::store::{Changed, Retry, StoreError};
+
+/// The part of `work` that a transition needs.
+#[derive(Debug, sqlx::FromRow)]
+pub(super) struct WorkRow {
+    pub(super) state: String,
+    lease_token: Option<i64>,
+    lease_attempt: Option<i64>,
+    lease_worker_id: Option<String>,
+    backoff_until_ms: Option<i64>,
+    failed_end: Option<String>,
+    depends_on: Option<String>,
+    pub(super) n_attempts: i64,
+    n_failures: i64,
+    n_losses: i64,
+    max_failures: i64,
+    is_held: i64,
+    failures_json: String,
+    retries_json: Option<String>,
+}
+
+impl WorkRow {
+    /// The row of a piece of work, if there is one.
+    pub(super) async fn load(tx: &mut Tx, work: &WorkId) -> Result<Option<Self>, StoreError> {
+        query_as(
+            "SELECT state, lease_token, lease_attempt, lease_worker_id, backoff_until_ms,
+    failed_end, depends_on, n_attempts, n_failures, n_losses, max_failures, is_held,
+    failures_json, retries_json
+FROM work
+WHERE id = ?",
+        )
+        .bind(work.as_str())
+        .fetch_optional(&mut tx.conn)
+        .await
+        .map_err(from_driver)
+    }
+
+    /// Whether it is queued and not held.
+    pub(super) fn may_be_granted(&self) -> bool {
+        self.state == "queued" && self.is_held == 0
+    }
+
+    /// Whether a retry means this work.
+    pub(super) fn is_meant_by(&self, which: Retry) -> bool {
+        which.means(&self.state, self.failed_end.as_deref())
+    }
+
+    /// The state that the columns spell.
+    pub(super) fn state(&self) -> Result<RunState, StoreError> {
+        let state = match self.state.as_str() {
+            "waiting" => Some(RunState::Waiting),
+            "queued" => Some(RunState::Queued),
+            "leased" => self.leased()?,
+            "backoff" => self
+                .backoff_until_ms
+                .map(|until_ms| RunState::Backoff { until_ms: unsigned(until_ms) }),
+            "succeeded" => Some(RunState::Succeeded),
+            "failed" => self
+                .failed_end
+                .as_deref()
+                .and_then(AttemptEnd::from_label)
+                .map(|end| RunState::Failed { end }),
+            "cancelled" => Some(RunState::Cancelled),
+            "diverged" => Some(RunState::Diverged),
+            _ => None,
+        };
+        state.ok_or_else(|| StoreError::Bug(format!("a row of work spells no state: {self:?}")))
+    }
+
+    fn leased(&self) -> Result<Option<RunState>, StoreError> {
+        let (Some(token), Some(attempt), Some(worker)) =
+            (self.lease_token, self.lease_attempt, &self.lease_worker_id)
+        else {
+            return Ok(None);
+        };
+        Ok(Some(RunState::Leased {
+            token: LeaseToken(unsigned(token)),
+            attempt: AttemptNumber(small(attempt)),
+            worker: parse_id(worker)?,
+        }))
+    }
+
+    /// What the transition must know of how often this went wrong.
+    fn tries(&self, work: &WorkId, event: &RunEvent, now_ms: i64) -> Result<Tries, StoreError> {
+        let now_ms = unsigned(now_ms);
+        let RunEvent::AttemptEnded { end, .. } = event else { return Ok(Tries::none(now_ms)) };
+        let rules = match &self.retries_json {
+            Some(text) => from_json(text, "retries_json")?,
+            // It was stored by a build that knew one number.
+            None => RetryRules::of(small(self.max_failures), RetriesSpec::default()),
+        };
+        let Some(rule) = rules.rule(*end) else { return Ok(Tries::none(now_ms)) };
+        let n_alike = match end.charge() {
+            Charge::Loss => small(self.n_losses),
+            Charge::Failure | Charge::Nothing => {
+                self.failures()?.get(end.label()).copied().unwrap_or_default()
+            }
+        };
+        let jitter_permille = jitter_permille(work, self.n_attempts);
+        Ok(Tries { n_alike, rule, jitter_permille, now_ms })
+    }
+
+    /// How often it failed in which way.
+    fn failures(&self) -> Result<BTreeMap<String, u32>, StoreError> {
+        from_json(&self.failures_json, "failures_json")
+    }
+}
+
+/// Spreads what failed together, and is the same each time it is asked.
+fn jitter_permille(work: &WorkId, n_attempts: i64) -> u32 {
+    let hash = ContentHash::of(format!("{work} {n_attempts}").as_bytes());
+    u32::from_str_radix(&hash.as_str()[..6], 16).unwrap_or_default() % 1001
+}
+
+/// Moves a piece of work on by one event, with everything that follows from it. False when the
+/// event is late or repeated and changes nothing. What changed is added to `changed`.
+pub(super) async fn advance(
+    tx: &mut Tx,
+    work: &WorkId,
+    event: RunEvent,
+    changed: &mut Changed,
+) -> Result<bool, StoreError> {
+    let row = WorkRow::load(tx, work)
+        .await?
+        .ok_or_else(|| StoreError::NotFound { kind: work.kind(), id: work.to_string() })?;
+    let from = row.state()?;
+    let transition = from
+        .on(event.clone(), row.tries(work, &event, tx.now_ms)?)
+        .map_err(|source| StoreError::Transition { work: work.to_string(), source })?;
+    let Transition::To { state, effects, charge } = transition else {
+        return Ok(false);
+    };
+    let state = wait_for_data(tx, &row, state).await?;
+    let counts = Counts::after(&row, &event, charge)?;
+    write(tx, work, &row, &state, &counts).await?;
+    tx.record(work.as_str(), &kind_of(work, &state), &detail_of(&event));
+    changed.work.push((work.clone(), state));
+    for effect in effects {
+        carry_out(tx, work, &from, effect, changed).await?;
+    }
+    Ok(true)
+}
+
+/// Work is queued only when the data it needs is there: a retry may come before that.
+async fn wait_for_data(
+    tx: &mut Tx,
+    row: &WorkRow,
+    state: RunState,
+) -> Result<RunState, StoreError> {
+    let (RunState::Queued, Some(needed)) = (&state, &row.depends_on) else {
+        return Ok(state);
+    };
+    let needed: String = query_scalar("SELECT state FROM work WHERE id = ?")
+        .bind(needed)
+        .fetch_one(&mut tx.conn)
+        .await
+        .map_err(from_driver)?;
+    Ok(if needed == RunState::Succeeded.label() { state } else { RunState::Waiting })
+}
+
+/// The counters of a row.
+#[derive(Debug, Clone)]
+struct Counts {
+    n_attempts: i64,
+    n_failures: i64,
+    n_losses: i64,
+    failures: BTreeMap<String, u32>,
+}
+
+impl Counts {
+    fn after(row: &WorkRow, event: &RunEvent, charge: Charge) -> Result<Self, StoreError> {
+        let mut counts = Self {
+            n_attempts: row.n_attempts,
+            n_failures: row.n_failures,
+            n_losses: row.n_losses,
+            failures: row.failures()?,
+        };
+        match (charge, event) {
+            (Charge::Loss, _) => counts.n_losses += 1,
+            // Losses count in a row: an attempt that failed by itself shows that a worker lived.
+            (Charge::Failure, RunEvent::AttemptEnded { end, .. }) => {
+                counts.n_failures += 1;
+                counts.n_losses = 0;
+                *counts.failures.entry(end.label().to_owned()).or_default() += 1;
+            }
+            (_, RunEvent::Granted { attempt, .. }) => counts.n_attempts = i64::from(attempt.0),
+            // Whoever asks for a retry gives a new budget.
+            (_, RunEvent::RetryRequested) => {
+                (counts.n_failures, counts.n_losses) = (0, 0);
+                counts.failures.clear();
+            }
+            _ => {}
+        }
+        Ok(counts)
+    }
+}
+
+async fn write(
+    tx: &mut Tx,
+    work: &WorkId,
+    row: &WorkRow,
+    state: &RunState,
+    counts: &Counts,
+) -> Result<(), StoreError> {
+    let (token, attempt, worker) = match state {
+        RunState::Leased { token, attempt, worker } => {
+            (Some(signed(token.0)), Some(attempt.0), Some(worker.as_str()))
+        }
+        _ => (None, None, None),
+    };
+    let until_ms = match state {
+        RunState::Backoff { until_ms } => Some(signed(*until_ms)),
+        _ => None,
+    };
+    let failed_end = match state {
+        RunState::Failed { end } => Some(end.label()),
+        _ => None,
+    };
+    let written = query(
+        "UPDATE work
+SET state = ?, lease_token = ?, lease_attempt = ?, lease_worker_id = ?, backoff_until_ms = ?,
+    failed_end = ?, n_attempts = ?, n_failures = ?, n_losses = ?, failures_json = ?,
+    updated_at_ms = ?
+WHERE id = ? AND state = ? AND lease_token IS NOT DISTINCT FROM ?",
+    )
+    .bind(state.label())
+    .bind(token)
+    .bind(attempt)
+    .bind(worker)
+    .bind(until_ms)
+    .bind(failed_end)
+    .bind(counts.n_attempts)
+    .bind(counts.n_failures)
+    .bind(counts.n_losses)
+    .bind(to_json(&counts.failures, "failures_json")?)
+    .bind(tx.now_ms)
+    .bind(work.as_str())
+    .bind(&row.state)
+    .bind(row.lease_token)
+    .execute(&mut tx.conn)
+    .await
+    .map_err(from_driver)?;
+    if written.rows_affected() == 1 {
+        Ok(())
+    } else {
+        Err(StoreError::Bug(format!("`{work}` changed inside a transaction of the one writer")))
+    }
+}
+
+async fn carry_out(
+    tx: &mut Tx,
+    work: &WorkId,
+    from: &RunState,
+    effect: Effect,
+    changed: &mut Changed,
+) -> Result<(), StoreError> {
+    match effect {
+        Effect::RevokeLease { token } => {
+            close_attempt(tx, token, AttemptEnd::Cancelled, "").await?;
+            if let RunState::Leased { worker, .. } = from {
+                changed.revoked.push((token, worker.clone()));
+            }
+            Ok(())
+        }
+        Effect::ReleaseDependents => {
+            advance_dependents(tx, work, RunEvent::DependencySucceeded, changed).await
+        }
+        Effect::FailDependents => {
+            advance_dependents(tx, work, RunEvent::DependencyFailed, changed).await
+        }
+    }
+}
+
+/// Everything that waits is in one state and sees one event, so the transition is asked for once
+/// and written for all. Dependents have none of their own: only preparations are depended on.
+async fn advance_dependents(
+    tx: &mut Tx,
+    work: &WorkId,
+    event: RunEvent,
+    changed: &mut Changed,
+) -> Result<(), StoreError> {
+    let transition = RunState::Waiting
+        .on(event, Tries::none(unsigned(tx.now_ms)))
+        .map_err(|source| StoreError::Transition { work: work.to_string(), source })?;
+    let Transition::To { state, .. } = transition else {
+        return Ok(());
+    };
+    let failed_end = match state {
+        RunState::Failed { end } => Some(end.label()),
+        _ => None,
+    };
+    let moved: Vec<String> = query_scalar(
+        "UPDATE work
+SET state = ?, failed_end = ?, updated_at_ms = ?
+WHERE depends_on = ? AND state = 'waiting'
+RETURNING id",
+    )
+    .bind(state.label())
+    .bind(failed_end)
+    .bind(tx.now_ms)
+    .bind(work.as_str())
+    .fetch_all(&mut tx.conn)
+    .await
+    .map_err(from_driver)?;
+    for id in moved {
+        let dependent: WorkId = parse_id(&id)?;
+        let detail = json!({ "after": work.as_str() });
+        tx.record(&id, &kind_of(&dependent, &state), &detail);
+        changed.work.push((dependent, state.clone()));
+    }
+    Ok(())
+}
+
+/// Ends the row of an attempt; whether it was open.
+pub(super) async fn close_attempt(
+    tx: &mut Tx,
+    token: LeaseToken,
+    end: AttemptEnd,
+    message: &str,
+) -> Result<bool, StoreError> {
+    let closed = query(
+        "UPDATE attempts
+SET state = 'ended', ended_as = ?, message = ?, ended_at_ms = ?
+WHERE lease_token = ? AND state IN ('granted', 'running')",
+    )
+    .bind(end.label())
+    .bind(message)
+    .bind(tx.now_ms)
+    .bind(signed(token.0))
+    .execute(&mut tx.conn)
+    .await
+    .map_err(from_driver)?;
+    Ok(closed.rows_affected() == 1)
+}
+
+/// Ends a live attempt and moves its work on.
+pub(super) async fn end_attempt(
+    tx: &mut Tx,
+    token: LeaseToken,
+    work: &WorkId,
+    end: AttemptEnd,
+    message: &str,
+    changed: &mut Changed,
+) -> Result<(), StoreError> {
+    let was_open = close_attempt(tx, token, end, message).await?;
+    let has_moved = advance(tx, work, RunEvent::AttemptEnded { token, end }, changed).await?;
+    if was_open && has_moved {
+        Ok(())
+    } else {
+        Err(StoreError::Bug(format!(
+            "the lease {token} of `{work}` is not that of an open attempt"
+        )))
+    }
+}
+
+/// Every token that a worker holds, ended in one way.
+pub(super) async fn end_attempts_of(
+    tx: &mut Tx,
+    worker: &WorkerId,
+    end: AttemptEnd,
+    message: &str,
+    changed: &mut Changed,
+) -> Result<(), StoreError> {
+    let held: Vec<(i64, String)> = query_as(
+        "SELECT lease_token, id
+FROM work
+WHERE state = 'leased' AND lease_worker_id = ?
+ORDER BY lease_token",
+    )
+    .bind(worker.as_str())
+    .fetch_all(&mut tx.conn)
+    .await
+    .map_err(from_driver)?;
+    for (token, work) in held {
+        let token = LeaseToken(unsigned(token));
+        end_attempt(tx, token, &parse_id(&work)?, end, message, changed).await?;
+        changed.revoked.push((token, worker.clone()));
+    }
+    Ok(())
+}
+
+/// What the event row says beside the new state.
+fn detail_of(event: &RunEvent) -> Value {
+    match event {
+        RunEvent::Granted { token, attempt, worker } => {
+            json!({ "lease_token": token.0, "attempt": attempt.0, "worker": worker.as_str() })
+        }
+        RunEvent::AttemptEnded { token, end } => {
+            json!({ "lease_token": token.0, "ended_as": end.label() })
+        }
+        RunEvent::RetryRequested => json!({ "why": "retry_requested" }),
+        _ => json!({}),
+    }
+}
+
+/// The event's kind: what happened to which kind of work.
+pub(super) fn kind_of(work: &WorkId, state: &RunState) -> String {
+    let happened = match state {
+        RunState::Waiting => "held_back",
+        RunState::Queued => "queued",
+        RunState::Leased { .. } => "granted",
+        RunState::Backoff { .. } => "backed_off",
+        RunState::Succeeded => "succeeded",
+        RunState::Failed { .. } => "failed",
+        RunState::Cancelled => "cancelled",
+        RunState::Diverged => "diverged",
+    };
+    format!("{}_{happened}", work.kind())
+}

@@ -1,0 +1,281 @@
+//! The one writer: it takes what is queued, runs it in one transaction, commits, answers all.
+//!
+//! What a command does is the command's.
+
+use std::future::Future;
+
+use api::EventView;
+use futures::future::BoxFuture;
+use serde_json::Value;
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::database::{Connection, query, query_scalar, query_with_rows};
+use super::error::from_driver;
+use crate::clock::Clock;
+use crate::store::StoreError;
+
+/// Commands in one transaction at most: bounds how long the first of them waits for the last.
+const MAX_BATCH: usize = 256;
+
+/// Commands that may wait; senders beyond it are held back.
+const MAX_QUEUED: usize = 4096;
+
+/// Events in one statement: four values each stay far below the databases' limits.
+const EVENTS_PER_STATEMENT: usize = 256;
+
+/// The transaction at hand.
+pub(super) struct Tx {
+    /// The writer's connection.
+    pub(super) conn: Connection,
+    /// The time of the whole batch, milliseconds since the Unix epoch.
+    pub(super) now_ms: i64,
+    events: Vec<Recorded>,
+    last_event_id: i64,
+}
+
+/// An event that is written with the others of its batch.
+struct Recorded {
+    view: EventView,
+    detail_json: String,
+}
+
+impl Tx {
+    /// Notes an event. All of a batch are written at its end and announced after the commit.
+    pub(super) fn record(&mut self, subject: &str, kind: &str, detail: &Value) {
+        let view = EventView {
+            id: 0,
+            at_ms: self.now_ms,
+            subject: subject.to_owned(),
+            kind: kind.to_owned(),
+        };
+        self.events.push(Recorded { view, detail_json: detail.to_string() });
+    }
+
+    /// Writes the events. Only this writer adds any, so their numbers are counted here.
+    async fn write_events(&mut self) -> Result<(), StoreError> {
+        for (id, event) in (self.last_event_id + 1..).zip(&mut self.events) {
+            event.view.id = id;
+        }
+        for events in self.events.chunks(EVENTS_PER_STATEMENT) {
+            let head = "INSERT INTO events (id, at_ms, subject, kind, detail_json) VALUES";
+            let mut insert = query_with_rows(head, (events.len(), 5), "");
+            for Recorded { view, detail_json } in events {
+                insert = insert
+                    .bind(view.id)
+                    .bind(view.at_ms)
+                    .bind(&view.subject)
+                    .bind(&view.kind)
+                    .bind(detail_json);
+            }
+            insert.execute(&mut self.conn).await.map_err(from_driver)?;
+        }
+        Ok(())
+    }
+
+    /// Takes out what was committed.
+    fn take_events(&mut self) -> Vec<EventView> {
+        let events: Vec<EventView> = self.events.drain(..).map(|event| event.view).collect();
+        if let Some(last) = events.last() {
+            self.last_event_id = last.id;
+        }
+        events
+    }
+
+    async fn execute(&mut self, sql: &'static str) -> Result<(), StoreError> {
+        query(sql).execute(&mut self.conn).await.map_err(from_driver)?;
+        Ok(())
+    }
+}
+
+/// One verb with its arguments. It runs inside a transaction that others may share; when it fails
+/// its own writes alone are undone.
+pub(super) trait Command: Send + 'static {
+    /// What it answers.
+    type Answer: Send + 'static;
+
+    /// Carries it out.
+    fn run(self, tx: &mut Tx) -> impl Future<Output = Result<Self::Answer, StoreError>> + Send;
+}
+
+/// Answers the caller, after the commit or with the reason why there was none.
+type Settle = Box<dyn FnOnce(Result<(), String>) + Send>;
+
+trait Job: Send {
+    fn run(self: Box<Self>, tx: &mut Tx) -> BoxFuture<'_, (bool, Settle)>;
+    fn refuse(self: Box<Self>, reason: String);
+}
+
+struct Pending<C: Command> {
+    command: C,
+    reply: oneshot::Sender<Result<C::Answer, StoreError>>,
+}
+
+impl<C: Command> Job for Pending<C> {
+    fn run(self: Box<Self>, tx: &mut Tx) -> BoxFuture<'_, (bool, Settle)> {
+        Box::pin(async move {
+            let Self { command, reply } = *self;
+            let result = command.run(tx).await;
+            let is_ok = result.is_ok();
+            let settle: Settle = Box::new(move |committed| {
+                let answer = match (result, committed) {
+                    (Ok(_), Err(reason)) => Err(StoreError::Commit { reason }),
+                    (result, _) => result,
+                };
+                answer_caller(reply, answer);
+            });
+            (is_ok, settle)
+        })
+    }
+
+    fn refuse(self: Box<Self>, reason: String) {
+        answer_caller(self.reply, Err(StoreError::Commit { reason }));
+    }
+}
+
+fn answer_caller<T>(reply: oneshot::Sender<Result<T, StoreError>>, answer: Result<T, StoreError>) {
+    if reply.send(answer).is_err() {
+        tracing::debug!("the caller of a store command no longer waits");
+    }
+}
+
+/// The sending end: cheap to clone.
+#[derive(Clone)]
+pub(super) struct Writer {
+    jobs: mpsc::Sender<Box<dyn Job>>,
+}
+
+impl Writer {
+    /// Starts the writer on a connection. It ends when every sender is gone and the queue is empty,
+    /// or when the database is; `is_over` is cancelled then.
+    pub(super) async fn start(
+        mut conn: Connection,
+        clock: Clock,
+        changes: broadcast::Sender<EventView>,
+        is_over: CancellationToken,
+    ) -> Result<(Self, tokio::task::JoinHandle<()>), StoreError> {
+        let last_event_id = query_scalar("SELECT COALESCE(MAX(id), 0) FROM events")
+            .fetch_one(&mut conn)
+            .await
+            .map_err(from_driver)?;
+        let (jobs, queue) = mpsc::channel(MAX_QUEUED);
+        let tx = Tx { conn, now_ms: clock.wall_ms(), events: Vec::new(), last_event_id };
+        let task = tokio::spawn(async move {
+            let _ends = is_over.drop_guard();
+            write(tx, queue, clock, changes).await;
+        });
+        Ok((Self { jobs }, task))
+    }
+
+    /// Carries out a command, durably, or says why not.
+    pub(super) async fn run<C: Command>(&self, command: C) -> Result<C::Answer, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let job: Box<dyn Job> = Box::new(Pending { command, reply });
+        self.jobs.send(job).await.map_err(|_| StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+}
+
+async fn write(
+    mut tx: Tx,
+    mut queue: mpsc::Receiver<Box<dyn Job>>,
+    clock: Clock,
+    changes: broadcast::Sender<EventView>,
+) {
+    let mut batch = Vec::with_capacity(MAX_BATCH);
+    while queue.recv_many(&mut batch, MAX_BATCH).await > 0 {
+        tx.now_ms = clock.wall_ms();
+        let committed = commit(&mut tx, &mut batch).await;
+        for event in tx.take_events() {
+            // Without a listener there is nobody to tell.
+            drop(changes.send(event));
+        }
+        if let Err(StoreError::ConnectionLost(error)) = committed {
+            tracing::error!(error = %error, "the database is gone, and with it the right to lead");
+            return;
+        }
+    }
+    if let Err(error) = tx.conn.close().await {
+        tracing::warn!(error = %error, "could not close the store cleanly");
+    }
+}
+
+/// Runs a batch in one transaction. Afterwards `tx.events` holds what was committed.
+async fn commit(tx: &mut Tx, batch: &mut Vec<Box<dyn Job>>) -> Result<(), StoreError> {
+    if let Err(error) = tx.conn.begin().await.map_err(from_driver) {
+        let reason = describe(&error);
+        tracing::error!(error = reason, "could not begin a transaction");
+        batch.drain(..).for_each(|job| job.refuse(reason.clone()));
+        return Err(error);
+    }
+    let mut settles = Vec::with_capacity(batch.len());
+    let mut outcome = Ok(());
+    for job in batch.drain(..) {
+        if outcome.is_err() {
+            job.refuse("the transaction was broken by an earlier command".to_owned());
+            continue;
+        }
+        match run_one(tx, job).await {
+            (settle, Ok(())) => settles.push(settle),
+            (settle, Err(error)) => {
+                settles.push(settle);
+                outcome = Err(error);
+            }
+        }
+    }
+    if outcome.is_ok() {
+        outcome = tx.write_events().await;
+    }
+    if outcome.is_ok() {
+        outcome = tx.execute("COMMIT").await;
+    }
+    let committed = match &outcome {
+        Ok(()) => Ok(()),
+        Err(error) => {
+            tracing::error!(error = describe(error), "could not commit");
+            roll_back(tx).await;
+            Err(describe(error))
+        }
+    };
+    for settle in settles {
+        settle(committed.clone());
+    }
+    outcome
+}
+
+/// Runs one command between savepoints. The error is that of the savepoints, after which the
+/// transaction cannot be trusted.
+async fn run_one(tx: &mut Tx, job: Box<dyn Job>) -> (Settle, Result<(), StoreError>) {
+    let n_events = tx.events.len();
+    let begun = tx.execute("SAVEPOINT command").await;
+    let (is_ok, settle) = job.run(tx).await;
+    let mut ended = begun;
+    if !is_ok {
+        tx.events.truncate(n_events);
+        if ended.is_ok() {
+            ended = tx.execute("ROLLBACK TO command").await;
+        }
+    }
+    if ended.is_ok() {
+        ended = tx.execute("RELEASE command").await;
+    }
+    (settle, ended)
+}
+
+async fn roll_back(tx: &mut Tx) {
+    tx.events.clear();
+    // SQLite may have rolled back by itself, and then there is no transaction to roll back.
+    if let Err(error) = tx.execute("ROLLBACK").await {
+        tracing::debug!(error = describe(&error), "nothing to roll back");
+    }
+}
+
+fn describe(error: &StoreError) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        text = format!("{text}: {inner}");
+        source = inner.source();
+    }
+    text
+}

@@ -1,0 +1,16 @@
+DROP TABLE fits;
+DROP TABLE events;
+DROP TABLE log_lines;
+DROP TABLE points;
+DROP TABLE evaluations;
+DROP TABLE checkpoints;
+DROP TABLE attempts;
+DROP TABLE workers;
+DROP TABLE dropped_cells;
+DROP TABLE cells;
+DROP TABLE runs;
+DROP TABLE preparations;
+DROP TABLE sources;
+DROP TABLE work;
+DROP TABLE studies;
+DROP TABLE lease_tokens;
