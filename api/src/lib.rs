@@ -7,6 +7,7 @@
 //! parameters without embeddings unless the name says `total`.
 
 mod apply;
+mod check;
 mod error;
 mod event;
 mod explain;
@@ -17,6 +18,7 @@ mod study;
 mod worker;
 
 pub use apply::*;
+pub use check::*;
 pub use error::*;
 pub use event::*;
 pub use explain::*;

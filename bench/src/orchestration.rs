@@ -79,7 +79,12 @@ struct Pair {
 fn pair(args: &OrchestrationArgs, size: Size, steps: u32) -> Result<Pair> {
     let threads = args.common.threads;
     let parent = args.common.folder()?;
-    let options = ClusterOptions { lease_term_ms: LEASE_TERM_MS, worker_threads: threads, parent };
+    let options = ClusterOptions {
+        lease_term_ms: LEASE_TERM_MS,
+        worker_threads: threads,
+        parent,
+        ..ClusterOptions::default()
+    };
     let mut cluster = Cluster::start(options)?;
     cluster.start_worker();
     let study = cluster.path().join("study.yaml");

@@ -76,7 +76,7 @@ pub enum Command {
     #[command(subcommand)]
     Weights(WeightsCommand),
     /// Check the store, the binaries, libtorch and the disk
-    Doctor(JsonArgs),
+    Doctor(DoctorArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
     /// Print the JSON Schema of the study file
@@ -292,6 +292,17 @@ pub struct FitArgs {
 /// Commands without an argument of their own.
 #[derive(Debug, Clone, ClapArgs)]
 pub struct JsonArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `gradus doctor`.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct DoctorArgs {
+    /// Check every invariant of the store too, which reads all of its work
+    #[arg(long)]
+    pub deep: bool,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

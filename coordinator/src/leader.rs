@@ -182,7 +182,7 @@ impl Leader {
                 continue;
             }
             live.push(post.capabilities().clone());
-            let n_held = u32::try_from(inner.leases.held_by(worker).len()).unwrap_or(u32::MAX);
+            let n_held = u32::try_from(inner.leases.n_held_by(worker)).unwrap_or(u32::MAX);
             let n_free_slots = post.n_free_slots(n_held);
             if n_free_slots > 0 {
                 let capabilities = post.capabilities().clone();
@@ -196,7 +196,7 @@ impl Leader {
     pub fn all_seats(&self) -> Vec<Seat> {
         let inner = self.lock();
         let seat = |(worker, post): (&WorkerId, &Post)| {
-            let n_held = u32::try_from(inner.leases.held_by(worker).len()).unwrap_or(u32::MAX);
+            let n_held = u32::try_from(inner.leases.n_held_by(worker)).unwrap_or(u32::MAX);
             Seat {
                 worker: worker.clone(),
                 state: post.state(),

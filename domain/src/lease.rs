@@ -2,13 +2,9 @@
 //!
 //! It does not know who renews it, and it never sees a wall clock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ids::{LeaseToken, WorkId, WorkerId};
-
-/// A worker stops its attempt this share of the term before the lease would expire, so that two
-/// workers never hold one run at the same time even when a heartbeat was slow.
-pub const WORKER_STOP_MARGIN: f64 = 0.25;
 
 /// The exclusive, expiring right of an attempt to a piece of work.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +22,7 @@ pub struct Lease {
 pub struct LeaseTable {
     term_ms: u64,
     leases: BTreeMap<LeaseToken, Lease>,
+    by_worker: BTreeMap<WorkerId, BTreeSet<LeaseToken>>,
 }
 
 /// What a renewal was answered.
@@ -40,13 +37,14 @@ pub enum Renewal {
 impl LeaseTable {
     /// An empty table whose leases last `term_ms` milliseconds.
     pub fn new(term_ms: u64) -> Self {
-        Self { term_ms, leases: BTreeMap::new() }
+        Self { term_ms, ..Self::default() }
     }
 
     /// Enters a lease that was granted, or found in the store by a starting leader: it gets one
     /// full term from now.
     pub fn insert(&mut self, token: LeaseToken, work: WorkId, worker: WorkerId, now_ms: u64) {
         let expires_at_ms = now_ms + self.term_ms;
+        self.by_worker.entry(worker.clone()).or_default().insert(token);
         self.leases.insert(token, Lease { work, worker, expires_at_ms });
     }
 
@@ -64,7 +62,14 @@ impl LeaseTable {
 
     /// Takes out a lease that ended.
     pub fn remove(&mut self, token: LeaseToken) -> Option<Lease> {
-        self.leases.remove(&token)
+        let lease = self.leases.remove(&token)?;
+        if let Some(held) = self.by_worker.get_mut(&lease.worker) {
+            held.remove(&token);
+            if held.is_empty() {
+                self.by_worker.remove(&lease.worker);
+            }
+        }
+        Some(lease)
     }
 
     /// The leases that have expired by now; they stay until [`Self::remove`], after the store has
@@ -77,9 +82,9 @@ impl LeaseTable {
             .collect()
     }
 
-    /// The tokens a worker holds.
-    pub fn held_by(&self, worker: &WorkerId) -> Vec<LeaseToken> {
-        self.leases.iter().filter(|(_, l)| l.worker == *worker).map(|(token, _)| *token).collect()
+    /// How many leases a worker holds.
+    pub fn n_held_by(&self, worker: &WorkerId) -> usize {
+        self.by_worker.get(worker).map_or(0, BTreeSet::len)
     }
 
     /// The lease of a token.
@@ -128,7 +133,9 @@ mod tests {
     #[test]
     fn a_removed_lease_is_stale() {
         let (mut table, worker) = table();
+        assert_eq!(table.n_held_by(&worker), 1);
         table.remove(LeaseToken(7));
+        assert_eq!(table.n_held_by(&worker), 0);
         assert_eq!(table.renew(LeaseToken(7), &worker, 1_000), Renewal::Stale);
     }
 }

@@ -7,6 +7,7 @@
 pub mod attempt;
 pub mod cell;
 pub mod ids;
+pub mod invariant;
 pub mod lease;
 pub mod memory;
 pub mod model;

@@ -1,5 +1,7 @@
 DROP INDEX work_by_state;
 CREATE INDEX work_by_state ON work (state, priority DESC, cost_flops DESC);
+DROP INDEX work_by_dependency;
+CREATE INDEX work_by_dependency ON work (depends_on) WHERE depends_on IS NOT NULL;
 
 ALTER TABLE studies DROP COLUMN is_paused;
 ALTER TABLE studies DROP COLUMN pause_reason;

@@ -9,3 +9,7 @@ ALTER TABLE work ADD COLUMN retries_json TEXT;
 
 DROP INDEX work_by_state;
 CREATE INDEX work_by_state ON work (state, is_held, priority DESC, cost_flops DESC);
+
+-- What waits for data is found among the many that have it.
+DROP INDEX work_by_dependency;
+CREATE INDEX work_by_dependency ON work (depends_on, state) WHERE depends_on IS NOT NULL;

@@ -11,7 +11,7 @@ use serde::Serialize;
 use tokio::process::Command;
 
 use super::doctor_store;
-use crate::args::{Global, JsonArgs};
+use crate::args::{DoctorArgs, Global};
 use crate::failure::Failure;
 use crate::output::{Form, View, format};
 use crate::processes::sibling;
@@ -93,12 +93,12 @@ impl View for Checkup {
     }
 }
 
-pub(super) async fn run(global: &Global, args: &JsonArgs) -> Result<(), Failure> {
+pub(super) async fn run(global: &Global, args: &DoctorArgs) -> Result<(), Failure> {
     let mut checks: Vec<Check> =
         ["gradus-coordinator", "gradus-worker"].iter().map(|name| program(name)).collect();
     checks.push(libtorch().await);
     checks.push(disk());
-    checks.extend(doctor_store::checks(global).await);
+    checks.extend(doctor_store::checks(global, args.deep).await);
     let checkup = Checkup { checks };
     Form::of(args.json, global.quiet).print(&checkup)?;
     let n_failed = checkup.checks.iter().filter(|check| check.status == Status::Fail).count();

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use api::{HealthView, RunList, RunView, StudyList};
+use api::{CheckView, HealthView, RunList, RunView, StudyList};
 
 use super::doctor::Check;
 use crate::args::Global;
@@ -17,13 +17,13 @@ use crate::locate;
 const MOST_RUNS: usize = 200;
 
 /// The checks of the store; a store that cannot be reached is one check.
-pub(super) async fn checks(global: &Global) -> Vec<Check> {
+pub(super) async fn checks(global: &Global, is_deep: bool) -> Vec<Check> {
     if global.coordinator.is_none() && !Path::new(FOLDER).join("store.db").is_file() {
         let hint = "`gradus up` makes one";
         return vec![Check::warn("store", "there is no store in this folder", hint)];
     }
     let is_local = global.coordinator.is_none();
-    let asked = locate::reading(global, async |client| ask(client, is_local).await).await;
+    let asked = locate::reading(global, async |client| ask(client, is_local, is_deep).await).await;
     asked.unwrap_or_else(|failure| {
         let text = failure.report();
         let line = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
@@ -31,7 +31,7 @@ pub(super) async fn checks(global: &Global) -> Vec<Check> {
     })
 }
 
-async fn ask(client: &Client, is_local: bool) -> Result<Vec<Check>, Failure> {
+async fn ask(client: &Client, is_local: bool, is_deep: bool) -> Result<Vec<Check>, Failure> {
     let health: HealthView = client.get(&["health"]).await?;
     let studies: StudyList = client.get(&["studies"]).await?;
     let runs: RunList = client.get(&["runs"]).await?;
@@ -44,7 +44,36 @@ async fn ask(client: &Client, is_local: bool) -> Result<Vec<Check>, Failure> {
     if is_local {
         checks.push(artifacts(client, &runs).await?);
     }
+    if is_deep {
+        checks.push(invariants(client).await?);
+    }
     Ok(checks)
+}
+
+/// Whether the store keeps its invariants.
+async fn invariants(client: &Client) -> Result<Check, Failure> {
+    let view: CheckView = client.get(&["check"]).await?;
+    Ok(match view.violations.first() {
+        None => {
+            let (n_work, n_attempts) = (view.n_work, view.n_attempts);
+            Check::ok(
+                "invariants",
+                format!("hold for {n_work} pieces of work and {n_attempts} attempts"),
+            )
+        }
+        Some(first) => Check::fail(
+            "invariants",
+            format!(
+                "{} are broken; the first: {} {} (`{}`: {})",
+                view.violations.len(),
+                first.invariant,
+                first.rule,
+                first.subject,
+                first.found
+            ),
+            "this is a defect of ours; keep the store as it is and report it",
+        ),
+    })
 }
 
 fn work(studies: &StudyList) -> Check {

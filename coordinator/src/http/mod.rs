@@ -45,6 +45,7 @@ static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
 fn documented() -> OpenApiRouter<Arc<App>> {
     let api = OpenApiRouter::new()
         .routes(routes!(system::health))
+        .routes(routes!(system::check))
         .routes(routes!(system::openapi))
         .routes(routes!(session::sign_in))
         .routes(routes!(system::workers))

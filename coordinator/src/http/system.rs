@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use api::{ErrorBody, HealthView, WorkerList, WorkerView};
+use api::{CheckView, ErrorBody, HealthView, ViolationView, WorkerList, WorkerView};
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::header;
 use axum::response::IntoResponse;
 
 use domain::ids::{IdError, WorkerId};
+use domain::invariant::{self, Violation};
 use domain::suggest::nearest;
 
 use super::error::ApiError;
@@ -32,6 +33,23 @@ pub(super) async fn health(State(app): State<Arc<App>>) -> Result<Json<HealthVie
         is_read_only: app.is_read_only,
         pid: std::process::id(),
         n_live_workers: app.store.count_live_workers(since_ms).await?,
+    }))
+}
+
+/// Whether the store keeps its invariants. It reads all work, so it takes a while on a large store.
+#[utoipa::path(get, path = "/check", tag = "system", responses((status = 200, body = CheckView)))]
+pub(super) async fn check(State(app): State<Arc<App>>) -> Result<Json<CheckView>, ApiError> {
+    let snapshot = app.store.snapshot().await?;
+    let view = |violation: Violation| ViolationView {
+        invariant: format!("INV-{}", violation.invariant.number()),
+        rule: violation.invariant.rule().to_owned(),
+        subject: violation.subject,
+        found: violation.found,
+    };
+    Ok(Json(CheckView {
+        n_work: snapshot.work.len() as u64,
+        n_attempts: snapshot.attempts.len() as u64,
+        violations: invariant::check(&snapshot).into_iter().map(view).collect(),
     }))
 }
 

@@ -109,6 +109,12 @@ pub enum StoreError {
         /// The driver's words; the error itself goes to the first of the batch.
         reason: String,
     },
+    /// The transaction was rolled back for another's sake.
+    #[error("{why}")]
+    Undone {
+        /// Whose.
+        why: &'static str,
+    },
     /// The state machine has no such transition.
     #[error("could not move `{work}` on")]
     Transition {
@@ -164,6 +170,7 @@ impl StoreError {
             | Self::NotLeading
             | Self::ConnectionLost(_)
             | Self::Commit { .. }
+            | Self::Undone { .. }
             | Self::Database(_) => StoreErrorClass::RetryLater,
             Self::NewerSchema { .. }
             | Self::OlderSchema { .. }

@@ -7,6 +7,7 @@ use api::{CurveList, EventView, LogList, RunList, RunView, StudyList, StudyView,
 use async_trait::async_trait;
 use domain::attempt::AttemptEnd;
 use domain::ids::{ContentHash, RunId, StudyId};
+use domain::invariant::Snapshot;
 
 use super::{Numerics, StoreErrorClass};
 
@@ -265,6 +266,9 @@ pub trait ReadStore: Send + Sync {
 
     /// The cells of this name that plans left out, in the order of their studies.
     async fn dropped_cells(&self, name: &str) -> Result<Vec<DroppedCell>, ReadError>;
+
+    /// One consistent state of all work, for the checker of the invariants.
+    async fn snapshot(&self) -> Result<Snapshot, ReadError>;
 
     /// What the fits of a study are made from; `None` when the study is gone. Only evaluations
     /// that the study itself asks for, at the steps that it asks for, are given.

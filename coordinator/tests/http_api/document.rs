@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use crate::support::Served;
 
 const ROUTES: &[&str] = &[
+    "GET /api/v1/check",
     "GET /api/v1/events",
     "GET /api/v1/explain/{target}",
     "GET /api/v1/health",

@@ -4,9 +4,12 @@ use domain::attempt::AttemptEnd;
 use domain::run::RunState;
 
 use super::fixture::{Fixture, checkpoint, is_ended, run_ids, source, study};
+use crate::store::read::ReadStore;
 use crate::store::{ApplyOutcome, Retry, Store, StoreError};
 
-pub(in crate::store) async fn a_study_without_its_sources_leaves_nothing(f: &Fixture<impl Store>) {
+pub(in crate::store) async fn a_study_without_its_sources_leaves_nothing(
+    f: &Fixture<impl Store + ReadStore>,
+) {
     let outcome = f.store.apply_study(study(&[])).await.unwrap();
     assert_eq!(outcome, ApplyOutcome::MissingSources(vec![source().hash]));
     assert!(f.queue().await.is_empty());
@@ -14,7 +17,9 @@ pub(in crate::store) async fn a_study_without_its_sources_leaves_nothing(f: &Fix
     assert!(!applied.is_update);
 }
 
-pub(in crate::store) async fn applying_twice_makes_nothing_new(f: &Fixture<impl Store>) {
+pub(in crate::store) async fn applying_twice_makes_nothing_new(
+    f: &Fixture<impl Store + ReadStore>,
+) {
     let first = f.apply(&[]).await;
     assert_eq!((first.n_new_runs, first.n_reused_runs, first.is_update), (2, 0, false));
     let second = f.apply(&[]).await;
@@ -23,19 +28,21 @@ pub(in crate::store) async fn applying_twice_makes_nothing_new(f: &Fixture<impl 
     assert!(second.changed.work.is_empty());
 }
 
-pub(in crate::store) async fn runs_wait_for_their_data(f: &Fixture<impl Store>) {
+pub(in crate::store) async fn runs_wait_for_their_data(f: &Fixture<impl Store + ReadStore>) {
     f.apply(&[]).await;
     let queue = f.queued_ids().await;
     assert_eq!(queue.len(), 1);
     assert_eq!(queue[0].kind(), "preparation");
 }
 
-pub(in crate::store) async fn prepared_data_releases_the_runs(f: &Fixture<impl Store>) {
+pub(in crate::store) async fn prepared_data_releases_the_runs(f: &Fixture<impl Store + ReadStore>) {
     f.prepared().await;
     assert_eq!(f.queued_ids().await.iter().filter(|work| work.kind() == "run").count(), 2);
 }
 
-pub(in crate::store) async fn data_that_cannot_be_made_fails_the_runs(f: &Fixture<impl Store>) {
+pub(in crate::store) async fn data_that_cannot_be_made_fails_the_runs(
+    f: &Fixture<impl Store + ReadStore>,
+) {
     let applied = f.apply(&[]).await;
     let worker = f.worker().await;
     let granted = f.grant_first(&worker).await;
@@ -54,7 +61,9 @@ pub(in crate::store) async fn data_that_cannot_be_made_fails_the_runs(f: &Fixtur
     assert_eq!(f.queued_ids().await.len(), 1);
 }
 
-pub(in crate::store) async fn an_edited_study_cancels_what_it_dropped(f: &Fixture<impl Store>) {
+pub(in crate::store) async fn an_edited_study_cancels_what_it_dropped(
+    f: &Fixture<impl Store + ReadStore>,
+) {
     f.prepared().await;
     let edit = [("[1e-3, 2e-3]", "[2e-3, 3e-3]")];
     let applied = f.apply(&edit).await;
@@ -71,7 +80,7 @@ pub(in crate::store) async fn an_edited_study_cancels_what_it_dropped(f: &Fixtur
 }
 
 pub(in crate::store) async fn a_run_of_two_studies_survives_the_cancel_of_one(
-    f: &Fixture<impl Store>,
+    f: &Fixture<impl Store + ReadStore>,
 ) {
     f.prepared().await;
     let other = f.apply(&[("name: tiny", "name: other"), ("[1e-3, 2e-3]", "[1e-3]")]).await;
@@ -86,7 +95,9 @@ pub(in crate::store) async fn a_run_of_two_studies_survives_the_cancel_of_one(
     assert!(f.queue().await.is_empty());
 }
 
-pub(in crate::store) async fn a_cancelled_study_can_be_retried(f: &Fixture<impl Store>) {
+pub(in crate::store) async fn a_cancelled_study_can_be_retried(
+    f: &Fixture<impl Store + ReadStore>,
+) {
     f.prepared().await;
     let study = f.apply(&[]).await.study_id;
     f.store.cancel_study(&study, "enough").await.unwrap();
@@ -97,7 +108,7 @@ pub(in crate::store) async fn a_cancelled_study_can_be_retried(f: &Fixture<impl 
 }
 
 pub(in crate::store) async fn applying_a_cancelled_study_measures_its_checkpoints(
-    f: &Fixture<impl Store>,
+    f: &Fixture<impl Store + ReadStore>,
 ) {
     let worker = f.prepared().await;
     let granted = f.grant_first(&worker).await;
@@ -110,7 +121,7 @@ pub(in crate::store) async fn applying_a_cancelled_study_measures_its_checkpoint
 }
 
 pub(in crate::store) async fn the_priority_is_the_largest_over_the_studies(
-    f: &Fixture<impl Store>,
+    f: &Fixture<impl Store + ReadStore>,
 ) {
     f.prepared().await;
     let urgent = "runtime: {priority: 7}\nname: urgent";
@@ -123,7 +134,7 @@ pub(in crate::store) async fn the_priority_is_the_largest_over_the_studies(
     assert_eq!((priority(0), priority(1)), (7, 0));
 }
 
-pub(in crate::store) async fn what_is_not_there_is_not_found(f: &Fixture<impl Store>) {
+pub(in crate::store) async fn what_is_not_there_is_not_found(f: &Fixture<impl Store + ReadStore>) {
     let run = f.store.cancel_run(&"r_none".parse().unwrap(), "x").await;
     assert!(matches!(run, Err(StoreError::NotFound { kind: "run", .. })), "{run:?}");
     let study = f.store.cancel_study(&"s_none".parse().unwrap(), "x").await;

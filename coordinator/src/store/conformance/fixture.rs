@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use domain::attempt::AttemptEnd;
 use domain::ids::{ContentHash, LeaseToken, RunId, WorkId, WorkerId};
+use domain::invariant;
 use domain::spec::parse;
 use planner::CorpusHashes;
 
 use crate::scheduler::policy::{Placement, QueuedWork};
+use crate::store::read::ReadStore;
 use crate::store::{
     Applied, ApplyOutcome, Artifact, Capabilities, Finished, Granted, ReportEvent, Reported, Store,
     StudyToApply, WorkerToRegister,
@@ -44,14 +46,22 @@ pub(in crate::store) struct Fixture<S> {
     n_workers: AtomicU32,
 }
 
-impl<S: Store> Fixture<S> {
+impl<S: Store + ReadStore> Fixture<S> {
+    /// Every invariant holds, whatever has been done.
+    pub(in crate::store) async fn check(&self) {
+        let violations = invariant::check(&self.store.snapshot().await.unwrap());
+        assert!(violations.is_empty(), "{violations:#?}");
+    }
+
     pub(in crate::store) fn new((store, keeps): (S, Box<dyn std::any::Any + Send + Sync>)) -> Self {
         Self { store, _keeps: keeps, n_workers: AtomicU32::new(0) }
     }
 
     pub(in crate::store) async fn apply(&self, changes: &[(&str, &str)]) -> Applied {
         self.store.record_source(&source()).await.unwrap();
-        match self.store.apply_study(study(changes)).await.unwrap() {
+        let outcome = self.store.apply_study(study(changes)).await.unwrap();
+        self.check().await;
+        match outcome {
             ApplyOutcome::Applied(applied) => applied,
             ApplyOutcome::MissingSources(hashes) => panic!("{hashes:?} are missing"),
         }
@@ -77,15 +87,21 @@ impl<S: Store> Fixture<S> {
     pub(in crate::store) async fn grant_first(&self, worker: &WorkerId) -> Granted {
         let queue = self.queue().await;
         let placements = [placement(&queue[0].work, worker)];
-        self.store.grant(&placements).await.unwrap().remove(0)
+        let granted = self.store.grant(&placements).await.unwrap().remove(0);
+        self.check().await;
+        granted
     }
 
     pub(in crate::store) async fn report(&self, token: LeaseToken, event: ReportEvent) -> Reported {
-        self.store.report(token, vec![event]).await.unwrap()
+        let reported = self.store.report(token, vec![event]).await.unwrap();
+        self.check().await;
+        reported
     }
 
     pub(in crate::store) async fn finish(&self, token: LeaseToken, end: AttemptEnd) -> Finished {
-        self.store.finish_attempt(token, end, "").await.unwrap()
+        let finished = self.store.finish_attempt(token, end, "").await.unwrap();
+        self.check().await;
+        finished
     }
 
     /// Applies the study and carries out its data preparation, so that its runs are queued.

@@ -4,6 +4,7 @@ use domain::attempt::AttemptEnd;
 use domain::ids::{RunId, StudyId, WorkId};
 
 use super::fixture::{Fixture, checkpoint, placement, run_ids};
+use crate::store::read::ReadStore;
 use crate::store::{Retry, Store, StoreError};
 
 fn study_named(name: &str) -> StudyId {
@@ -16,7 +17,7 @@ fn run_of(work: &WorkId) -> RunId {
 }
 
 pub(in crate::store) async fn a_paused_study_is_granted_nothing_and_gives_its_slots_back(
-    f: &Fixture<impl Store>,
+    f: &Fixture<impl Store + ReadStore>,
 ) {
     let worker = f.prepared().await;
     let study = study_named("tiny");
@@ -51,7 +52,7 @@ pub(in crate::store) async fn a_paused_study_is_granted_nothing_and_gives_its_sl
 }
 
 pub(in crate::store) async fn a_run_of_two_studies_is_held_only_when_both_are_paused(
-    f: &Fixture<impl Store>,
+    f: &Fixture<impl Store + ReadStore>,
 ) {
     f.prepared().await;
     f.apply(&[("name: tiny", "name: other")]).await;
@@ -65,7 +66,9 @@ pub(in crate::store) async fn a_run_of_two_studies_is_held_only_when_both_are_pa
     assert_eq!(f.queued_ids().await.len(), 2);
 }
 
-pub(in crate::store) async fn data_for_a_paused_study_is_not_prepared(f: &Fixture<impl Store>) {
+pub(in crate::store) async fn data_for_a_paused_study_is_not_prepared(
+    f: &Fixture<impl Store + ReadStore>,
+) {
     f.apply(&[]).await;
     assert_eq!(f.queued_ids().await.len(), 1);
     f.store.pause_study(&study_named("tiny"), "").await.unwrap();
@@ -75,7 +78,9 @@ pub(in crate::store) async fn data_for_a_paused_study_is_not_prepared(f: &Fixtur
     assert_eq!(f.queued_ids().await.len(), 1);
 }
 
-pub(in crate::store) async fn another_priority_moves_the_queue(f: &Fixture<impl Store>) {
+pub(in crate::store) async fn another_priority_moves_the_queue(
+    f: &Fixture<impl Store + ReadStore>,
+) {
     f.prepared().await;
     f.apply(&[("name: tiny", "name: longer"), ("tokens: 1e5", "tokens: 2e5")]).await;
     let first = |queue: Vec<WorkId>| run_of(&queue[0]);
@@ -91,7 +96,9 @@ pub(in crate::store) async fn another_priority_moves_the_queue(f: &Fixture<impl 
     assert!(matches!(unknown, Err(StoreError::NotFound { .. })), "{unknown:?}");
 }
 
-pub(in crate::store) async fn a_retry_of_one_class_leaves_the_others(f: &Fixture<impl Store>) {
+pub(in crate::store) async fn a_retry_of_one_class_leaves_the_others(
+    f: &Fixture<impl Store + ReadStore>,
+) {
     let one_failure = "version: 1\nruntime: {max_failures: 1}";
     let worker = f.prepared_with(&[("version: 1", one_failure)]).await;
     let first = f.grant_first(&worker).await;
@@ -110,7 +117,7 @@ pub(in crate::store) async fn a_retry_of_one_class_leaves_the_others(f: &Fixture
 }
 
 /// Grants a run and ends it, as often as it is queued directly again; how often.
-async fn times(f: &Fixture<impl Store>, work: &WorkId, end: AttemptEnd) -> usize {
+async fn times(f: &Fixture<impl Store + ReadStore>, work: &WorkId, end: AttemptEnd) -> usize {
     let worker = f.worker().await;
     for n in 0..100 {
         let granted = f.store.grant(&[placement(work, &worker)]).await.unwrap();
@@ -120,7 +127,9 @@ async fn times(f: &Fixture<impl Store>, work: &WorkId, end: AttemptEnd) -> usize
     panic!("it never ends")
 }
 
-pub(in crate::store) async fn each_way_to_fail_has_its_own_budget(f: &Fixture<impl Store>) {
+pub(in crate::store) async fn each_way_to_fail_has_its_own_budget(
+    f: &Fixture<impl Store + ReadStore>,
+) {
     let at_once = "version: 1
 runtime:
   retries:

@@ -4,9 +4,12 @@ use domain::attempt::AttemptEnd;
 use domain::ids::LeaseToken;
 
 use super::fixture::{Fixture, checkpoint, is_ended, last_step, placement, registration};
+use crate::store::read::ReadStore;
 use crate::store::{AssignmentDetails, Changed, Finished, Retry, Store};
 
-pub(in crate::store) async fn work_is_granted_once_and_tokens_grow(f: &Fixture<impl Store>) {
+pub(in crate::store) async fn work_is_granted_once_and_tokens_grow(
+    f: &Fixture<impl Store + ReadStore>,
+) {
     let worker = f.prepared().await;
     let works = f.queued_ids().await;
     let placements: Vec<_> = works.iter().map(|work| placement(work, &worker)).collect();
@@ -17,7 +20,9 @@ pub(in crate::store) async fn work_is_granted_once_and_tokens_grow(f: &Fixture<i
     assert_eq!(f.store.live_leases().await.unwrap().len(), 2);
 }
 
-pub(in crate::store) async fn only_an_active_worker_is_granted_work(f: &Fixture<impl Store>) {
+pub(in crate::store) async fn only_an_active_worker_is_granted_work(
+    f: &Fixture<impl Store + ReadStore>,
+) {
     f.apply(&[]).await;
     let work = f.queued_ids().await.remove(0);
     let joining = registration("w_joining", "machine", 9);
@@ -30,7 +35,9 @@ pub(in crate::store) async fn only_an_active_worker_is_granted_work(f: &Fixture<
     assert!(f.store.grant(&[placement(&work, &unknown)]).await.unwrap().is_empty());
 }
 
-pub(in crate::store) async fn an_assignment_says_all_that_is_needed(f: &Fixture<impl Store>) {
+pub(in crate::store) async fn an_assignment_says_all_that_is_needed(
+    f: &Fixture<impl Store + ReadStore>,
+) {
     let worker = f.prepared().await;
     let granted = f.grant_first(&worker).await;
     f.report(granted.token, checkpoint(20, true)).await;
@@ -47,7 +54,9 @@ pub(in crate::store) async fn an_assignment_says_all_that_is_needed(f: &Fixture<
     assert_eq!(f.store.assignment(LeaseToken(999)).await.unwrap(), None);
 }
 
-pub(in crate::store) async fn an_expired_lease_is_given_to_another_worker(f: &Fixture<impl Store>) {
+pub(in crate::store) async fn an_expired_lease_is_given_to_another_worker(
+    f: &Fixture<impl Store + ReadStore>,
+) {
     let first = f.prepared().await;
     let lost = f.grant_first(&first).await;
     let changed = f.store.expire_leases(&[lost.token]).await.unwrap();
@@ -64,7 +73,7 @@ pub(in crate::store) async fn an_expired_lease_is_given_to_another_worker(f: &Fi
 }
 
 pub(in crate::store) async fn a_failure_backs_off_until_its_budget_is_spent(
-    f: &Fixture<impl Store>,
+    f: &Fixture<impl Store + ReadStore>,
 ) {
     let worker = f.prepared().await;
     let granted = f.grant_first(&worker).await;
@@ -78,7 +87,9 @@ pub(in crate::store) async fn a_failure_backs_off_until_its_budget_is_spent(
     assert!(f.queued_ids().await.contains(&granted.work));
 }
 
-pub(in crate::store) async fn a_worker_that_leaves_gives_its_work_back(f: &Fixture<impl Store>) {
+pub(in crate::store) async fn a_worker_that_leaves_gives_its_work_back(
+    f: &Fixture<impl Store + ReadStore>,
+) {
     let worker = f.prepared().await;
     let granted = f.grant_first(&worker).await;
     let changed = f.store.deregister_worker(&worker).await.unwrap();
@@ -89,7 +100,7 @@ pub(in crate::store) async fn a_worker_that_leaves_gives_its_work_back(f: &Fixtu
 }
 
 pub(in crate::store) async fn a_lost_worker_loses_its_leases_and_may_come_back(
-    f: &Fixture<impl Store>,
+    f: &Fixture<impl Store + ReadStore>,
 ) {
     let worker = f.prepared().await;
     let granted = f.grant_first(&worker).await;
@@ -103,7 +114,7 @@ pub(in crate::store) async fn a_lost_worker_loses_its_leases_and_may_come_back(
 }
 
 pub(in crate::store) async fn an_agent_started_again_ends_its_older_registration(
-    f: &Fixture<impl Store>,
+    f: &Fixture<impl Store + ReadStore>,
 ) {
     f.apply(&[]).await;
     let older = f.worker().await;
@@ -120,7 +131,7 @@ pub(in crate::store) async fn an_agent_started_again_ends_its_older_registration
 }
 
 pub(in crate::store) async fn a_cancelled_run_takes_its_right_from_the_holder(
-    f: &Fixture<impl Store>,
+    f: &Fixture<impl Store + ReadStore>,
 ) {
     let worker = f.prepared().await;
     let granted = f.grant_first(&worker).await;

@@ -87,6 +87,7 @@ macro_rules! tests {
                 let Some(made) = $factory().await else { return };
                 let fixture = crate::store::conformance::fixture::Fixture::new(made);
                 crate::store::conformance::$module::$name(&fixture).await;
+                fixture.check().await;
             }
         )*)*
     };

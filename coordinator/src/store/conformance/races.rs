@@ -4,12 +4,15 @@ use domain::attempt::AttemptEnd;
 use domain::ids::WorkId;
 
 use super::fixture::{Fixture, checkpoint, placement, point};
+use crate::store::read::ReadStore;
 use crate::store::{Finished, Granted, Reported, Retry, Store};
 
 /// How often each race is run.
 const ROUNDS: usize = 8;
 
-pub(in crate::store) async fn two_grants_at_once_give_each_run_once(f: &Fixture<impl Store>) {
+pub(in crate::store) async fn two_grants_at_once_give_each_run_once(
+    f: &Fixture<impl Store + ReadStore>,
+) {
     let first = f.prepared().await;
     let second = f.worker().await;
     for _ in 0..ROUNDS {
@@ -27,7 +30,9 @@ pub(in crate::store) async fn two_grants_at_once_give_each_run_once(f: &Fixture<
     }
 }
 
-pub(in crate::store) async fn an_expiry_and_an_end_agree_on_who_was_first(f: &Fixture<impl Store>) {
+pub(in crate::store) async fn an_expiry_and_an_end_agree_on_who_was_first(
+    f: &Fixture<impl Store + ReadStore>,
+) {
     let worker = f.prepared().await;
     for round in 0..ROUNDS {
         let lease = f.grant_first(&worker).await;
@@ -46,7 +51,9 @@ pub(in crate::store) async fn an_expiry_and_an_end_agree_on_who_was_first(f: &Fi
     }
 }
 
-pub(in crate::store) async fn a_cancel_and_an_end_agree_on_who_was_first(f: &Fixture<impl Store>) {
+pub(in crate::store) async fn a_cancel_and_an_end_agree_on_who_was_first(
+    f: &Fixture<impl Store + ReadStore>,
+) {
     let worker = f.prepared().await;
     for round in 0..ROUNDS {
         let lease = f.grant_first(&worker).await;
@@ -68,7 +75,7 @@ pub(in crate::store) async fn a_cancel_and_an_end_agree_on_who_was_first(f: &Fix
 }
 
 pub(in crate::store) async fn the_same_report_twice_at_once_is_stored_once(
-    f: &Fixture<impl Store>,
+    f: &Fixture<impl Store + ReadStore>,
 ) {
     let worker = f.prepared().await;
     let lease = f.grant_first(&worker).await;
@@ -86,7 +93,9 @@ pub(in crate::store) async fn the_same_report_twice_at_once_is_stored_once(
     }
 }
 
-pub(in crate::store) async fn many_commands_at_once_are_all_answered(f: &Fixture<impl Store>) {
+pub(in crate::store) async fn many_commands_at_once_are_all_answered(
+    f: &Fixture<impl Store + ReadStore>,
+) {
     let worker = f.prepared().await;
     let lease = f.grant_first(&worker).await;
     let reports = (1..=200_u64).map(|step| f.store.report(lease.token, vec![point(step, 1.0)]));

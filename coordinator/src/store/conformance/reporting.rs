@@ -4,13 +4,16 @@ use domain::attempt::AttemptEnd;
 use domain::ids::{LeaseToken, WorkId};
 
 use super::fixture::{Fixture, checkpoint, is_ended, last_step, placement, point};
+use crate::store::read::ReadStore;
 use crate::store::{Finished, LogLevel, Numerics, ReportEvent, Reported, Store};
 
 fn stored(reported: &Reported) -> bool {
     matches!(reported, Reported::Stored { .. })
 }
 
-pub(in crate::store) async fn a_data_point_queues_its_evaluation_once(f: &Fixture<impl Store>) {
+pub(in crate::store) async fn a_data_point_queues_its_evaluation_once(
+    f: &Fixture<impl Store + ReadStore>,
+) {
     let worker = f.prepared().await;
     let granted = f.grant_first(&worker).await;
     let first = f.report(granted.token, checkpoint(20, true)).await;
@@ -25,7 +28,7 @@ pub(in crate::store) async fn a_data_point_queues_its_evaluation_once(f: &Fixtur
 }
 
 pub(in crate::store) async fn runs_with_the_same_weights_have_an_evaluation_each(
-    f: &Fixture<impl Store>,
+    f: &Fixture<impl Store + ReadStore>,
 ) {
     let worker = f.prepared().await;
     for _ in 0..2 {
@@ -38,7 +41,7 @@ pub(in crate::store) async fn runs_with_the_same_weights_have_an_evaluation_each
 }
 
 pub(in crate::store) async fn a_new_study_of_an_old_run_gets_its_evaluations(
-    f: &Fixture<impl Store>,
+    f: &Fixture<impl Store + ReadStore>,
 ) {
     let worker = f.prepared().await;
     let granted = f.grant_first(&worker).await;
@@ -52,7 +55,7 @@ pub(in crate::store) async fn a_new_study_of_an_old_run_gets_its_evaluations(
 
 /// Aim: damaged weights of one attempt do not fail a data point that the next attempt writes again.
 pub(in crate::store) async fn an_evaluation_that_failed_is_queued_when_its_weights_come_again(
-    f: &Fixture<impl Store>,
+    f: &Fixture<impl Store + ReadStore>,
 ) {
     let one_failure = "version: 1\nruntime: {max_failures: 1}";
     let worker = f.prepared_with(&[("version: 1", one_failure)]).await;
@@ -69,7 +72,7 @@ pub(in crate::store) async fn an_evaluation_that_failed_is_queued_when_its_weigh
     assert!(f.queued_ids().await.iter().any(is_evaluation));
 }
 
-pub(in crate::store) async fn a_stale_token_changes_nothing(f: &Fixture<impl Store>) {
+pub(in crate::store) async fn a_stale_token_changes_nothing(f: &Fixture<impl Store + ReadStore>) {
     let worker = f.prepared().await;
     let granted = f.grant_first(&worker).await;
     f.store.expire_leases(&[granted.token]).await.unwrap();
@@ -82,7 +85,9 @@ pub(in crate::store) async fn a_stale_token_changes_nothing(f: &Fixture<impl Sto
     assert_eq!(f.queued_ids().await, before);
 }
 
-pub(in crate::store) async fn the_same_end_twice_is_answered_alike(f: &Fixture<impl Store>) {
+pub(in crate::store) async fn the_same_end_twice_is_answered_alike(
+    f: &Fixture<impl Store + ReadStore>,
+) {
     let worker = f.prepared().await;
     let granted = f.grant_first(&worker).await;
     assert!(is_ended(&f.succeed(granted.token, last_step()).await));
@@ -93,7 +98,9 @@ pub(in crate::store) async fn the_same_end_twice_is_answered_alike(f: &Fixture<i
     assert_eq!(f.finish(granted.token, AttemptEnd::Bug).await, Finished::Stale);
 }
 
-pub(in crate::store) async fn a_success_without_a_result_is_a_bug(f: &Fixture<impl Store>) {
+pub(in crate::store) async fn a_success_without_a_result_is_a_bug(
+    f: &Fixture<impl Store + ReadStore>,
+) {
     f.apply(&[]).await;
     let worker = f.worker().await;
     let preparation = f.grant_first(&worker).await;
@@ -102,7 +109,7 @@ pub(in crate::store) async fn a_success_without_a_result_is_a_bug(f: &Fixture<im
     assert_eq!(end, AttemptEnd::Bug);
 }
 
-pub(in crate::store) async fn a_diverged_run_is_over(f: &Fixture<impl Store>) {
+pub(in crate::store) async fn a_diverged_run_is_over(f: &Fixture<impl Store + ReadStore>) {
     let worker = f.prepared().await;
     let granted = f.grant_first(&worker).await;
     f.report(granted.token, point(3, f64::NAN)).await;
@@ -110,7 +117,9 @@ pub(in crate::store) async fn a_diverged_run_is_over(f: &Fixture<impl Store>) {
     assert!(!f.queued_ids().await.contains(&granted.work));
 }
 
-pub(in crate::store) async fn a_refused_checkpoint_is_not_offered_again(f: &Fixture<impl Store>) {
+pub(in crate::store) async fn a_refused_checkpoint_is_not_offered_again(
+    f: &Fixture<impl Store + ReadStore>,
+) {
     let worker = f.prepared().await;
     let first = f.grant_first(&worker).await;
     f.report(first.token, checkpoint(20, false)).await;
@@ -128,7 +137,9 @@ pub(in crate::store) async fn a_refused_checkpoint_is_not_offered_again(f: &Fixt
     assert_eq!(steps, [20]);
 }
 
-pub(in crate::store) async fn the_first_attempt_fixes_the_numerics(f: &Fixture<impl Store>) {
+pub(in crate::store) async fn the_first_attempt_fixes_the_numerics(
+    f: &Fixture<impl Store + ReadStore>,
+) {
     let worker = f.prepared().await;
     let started = |threads, resumed_from_step| ReportEvent::Started {
         numerics: Numerics::of_a_cpu(threads),
@@ -150,7 +161,7 @@ pub(in crate::store) async fn the_first_attempt_fixes_the_numerics(f: &Fixture<i
 }
 
 pub(in crate::store) async fn a_report_is_stored_whole_and_may_be_repeated(
-    f: &Fixture<impl Store>,
+    f: &Fixture<impl Store + ReadStore>,
 ) {
     let worker = f.prepared().await;
     let granted = f.grant_first(&worker).await;
@@ -162,7 +173,9 @@ pub(in crate::store) async fn a_report_is_stored_whole_and_may_be_repeated(
     }
 }
 
-pub(in crate::store) async fn an_evaluation_ends_with_its_value(f: &Fixture<impl Store>) {
+pub(in crate::store) async fn an_evaluation_ends_with_its_value(
+    f: &Fixture<impl Store + ReadStore>,
+) {
     let worker = f.prepared().await;
     let run = f.grant_first(&worker).await;
     f.report(run.token, checkpoint(20, true)).await;

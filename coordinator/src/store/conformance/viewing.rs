@@ -176,7 +176,7 @@ pub(in crate::store) async fn what_a_fit_is_made_from_is_complete(
 }
 
 /// Grants the first evaluation.
-async fn evaluate(f: &Fixture<impl Store>) -> LeaseToken {
+async fn evaluate(f: &Fixture<impl Store + ReadStore>) -> LeaseToken {
     let work = f.queued_ids().await.into_iter().find(|work| work.kind() == "evaluation").unwrap();
     let worker = f.worker().await;
     let placements = [super::fixture::placement(&work, &worker)];

@@ -12,13 +12,16 @@ use serde_json::json;
 
 use super::change::{cancel_unwanted, evaluations_of, retry_if_over};
 use super::convert::{from_json, parse_id, signed, to_json};
-use super::database::{query, query_scalar};
+use super::database::{query, query_scalar, query_with_list, query_with_rows};
 use super::error::from_driver;
 use super::evaluations;
 use super::wanted;
 use super::work::WorkRow;
 use super::writer::{Command, Tx};
 use crate::store::{Applied, ApplyOutcome, Changed, StoreError, StudyToApply};
+
+/// Rows in one statement: some fourteen values each stay far below the databases' limits.
+const ROWS_PER_STATEMENT: usize = 128;
 
 pub(super) struct ApplyStudy(pub(super) Box<StudyToApply>);
 
@@ -44,23 +47,19 @@ impl Command for ApplyStudy {
         };
         let preparation = upsert_preparation(tx, &study, &mut applied.changed).await?;
         let old_runs = take_out_cells(tx, &applied.study_id).await?;
-        let mut runs = BTreeSet::new();
-        for (position, cell) in study.plan.cells.iter().enumerate() {
-            if runs.insert(cell.run_id.clone()) {
-                upsert_run(tx, &study, cell, &preparation, &mut applied).await?;
-            }
-            insert_cell(tx, &applied.study_id, &study.plan.stage, position, cell).await?;
-        }
+        let runs = upsert_runs(tx, &study, &preparation, &mut applied).await?;
+        insert_cells(tx, &applied.study_id, &study.plan).await?;
         insert_dropped(tx, &applied.study_id, &study.plan).await?;
         for (run, n_cells) in old_runs {
-            if !runs.contains(&run) {
+            if !runs.all.contains(&run) {
                 applied.n_removed_cells += n_cells;
                 cancel_unwanted(tx, &run, &mut applied.changed).await?;
                 wanted::settle_run(tx, &run).await?;
             }
         }
         wanted::settle_study(tx, &applied.study_id).await?;
-        for run in &runs {
+        // A new run has no checkpoint to measure yet.
+        for run in &runs.reused {
             evaluations::ensure_for_run(tx, run).await?;
         }
         let detail = json!({ "name": study.spec.name, "n_new_runs": applied.n_new_runs });
@@ -138,8 +137,7 @@ async fn upsert_preparation(
 ) -> Result<WorkId, StoreError> {
     let planned = &study.plan.preparation;
     let work = WorkId::Preparation(planned.id.clone());
-    let cost_flops = 0.0;
-    if insert_work(tx, &work, "queued", None, cost_flops, study).await? {
+    if insert_preparation_work(tx, &work, study).await? {
         query("INSERT INTO preparations (id, hash, config_json) VALUES (?, ?, ?)")
             .bind(work.as_str())
             .bind(planned.identity.hash.as_str())
@@ -154,27 +152,20 @@ async fn upsert_preparation(
     Ok(work)
 }
 
-/// Enters work that is not there; whether it was not.
-async fn insert_work(
+/// Enters a preparation that is not there; whether it was not.
+async fn insert_preparation_work(
     tx: &mut Tx,
     work: &WorkId,
-    state: &str,
-    depends_on: Option<&WorkId>,
-    cost_flops: f64,
     study: &StudyToApply,
 ) -> Result<bool, StoreError> {
     let inserted = query(
-        "INSERT INTO work (id, kind, state, depends_on, priority, cost_flops, max_failures,
-    retries_json, created_at_ms, updated_at_ms)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        "INSERT INTO work (id, kind, state, priority, cost_flops, max_failures, retries_json,
+    created_at_ms, updated_at_ms)
+VALUES (?, 'preparation', 'queued', ?, 0, ?, ?, ?, ?)
 ON CONFLICT (id) DO NOTHING",
     )
     .bind(work.as_str())
-    .bind(work.kind())
-    .bind(state)
-    .bind(depends_on.map(WorkId::as_str))
     .bind(study.spec.runtime.priority)
-    .bind(cost_flops)
     .bind(study.spec.runtime.max_failures)
     .bind(to_json(&study.spec.runtime.retry_rules(), "retries_json")?)
     .bind(tx.now_ms)
@@ -205,26 +196,64 @@ async fn take_out_cells(tx: &mut Tx, study: &StudyId) -> Result<BTreeMap<RunId, 
     Ok(runs)
 }
 
-async fn upsert_run(
+/// The runs of a study.
+struct Runs {
+    all: BTreeSet<RunId>,
+    /// Those that were there before.
+    reused: Vec<RunId>,
+}
+
+/// Enters the runs that are not there, many at a time, and joins those that are.
+async fn upsert_runs(
+    tx: &mut Tx,
+    study: &StudyToApply,
+    preparation: &WorkId,
+    applied: &mut Applied,
+) -> Result<Runs, StoreError> {
+    let is_prepared = is_succeeded(tx, preparation).await?;
+    let mut runs = Runs { all: BTreeSet::new(), reused: Vec::new() };
+    let first_of_each: Vec<&PlannedCell> =
+        study.plan.cells.iter().filter(|cell| runs.all.insert(cell.run_id.clone())).collect();
+    for cells in first_of_each.chunks(ROWS_PER_STATEMENT) {
+        let known = known_states(tx, cells).await?;
+        let (old, new): (Vec<&PlannedCell>, Vec<&PlannedCell>) =
+            cells.iter().partition(|cell| known.contains_key(cell.run_id.as_str()));
+        if !new.is_empty() {
+            insert_runs(tx, study, &new, preparation, is_prepared).await?;
+            applied.n_new_runs += new.len() as u64;
+        }
+        for cell in old {
+            applied.n_reused_runs += 1;
+            let state = known.get(cell.run_id.as_str());
+            applied.n_reused_succeeded += u64::from(state.is_some_and(|s| s == "succeeded"));
+            join_run(tx, study, cell, applied).await?;
+            runs.reused.push(cell.run_id.clone());
+        }
+    }
+    Ok(runs)
+}
+
+/// The states of those runs that are there.
+async fn known_states(
+    tx: &mut Tx,
+    cells: &[&PlannedCell],
+) -> Result<BTreeMap<String, String>, StoreError> {
+    let head = "SELECT id, state FROM work WHERE id IN";
+    let mut query = query_with_list::<(String, String)>(head, cells.len());
+    for cell in cells {
+        query = query.bind(cell.run_id.as_str());
+    }
+    Ok(query.fetch_all(&mut tx.conn).await.map_err(from_driver)?.into_iter().collect())
+}
+
+/// What a run that was there goes through when another study has it, or the same one again.
+async fn join_run(
     tx: &mut Tx,
     study: &StudyToApply,
     cell: &PlannedCell,
-    preparation: &WorkId,
     applied: &mut Applied,
 ) -> Result<(), StoreError> {
     let work = WorkId::Run(cell.run_id.clone());
-    let CellConfig::Pretrain(config) = &cell.config;
-    let cost_flops = config.flops_at(config.steps, FlopKind::Exact);
-    let state = if is_succeeded(tx, preparation).await? { "queued" } else { "waiting" };
-    if insert_work(tx, &work, state, Some(preparation), cost_flops, study).await? {
-        insert_run(tx, study, cell, preparation).await?;
-        let kind = if state == "queued" { "run_queued" } else { "run_planned" };
-        tx.record(work.as_str(), kind, &json!({ "name": cell.name }));
-        applied.n_new_runs += 1;
-        return Ok(());
-    }
-    applied.n_reused_runs += 1;
-    applied.n_reused_succeeded += u64::from(is_succeeded(tx, &work).await?);
     retry_if_over(tx, &work, &["cancelled"], &mut applied.changed).await?;
     for evaluation in evaluations_of(tx, &cell.run_id).await? {
         retry_if_over(tx, &evaluation, &["cancelled"], &mut applied.changed).await?;
@@ -236,37 +265,59 @@ async fn is_succeeded(tx: &mut Tx, work: &WorkId) -> Result<bool, StoreError> {
     Ok(WorkRow::load(tx, work).await?.is_some_and(|row| row.state == "succeeded"))
 }
 
-async fn insert_run(
+async fn insert_runs(
     tx: &mut Tx,
     study: &StudyToApply,
-    cell: &PlannedCell,
+    cells: &[&PlannedCell],
     preparation: &WorkId,
+    is_prepared: bool,
 ) -> Result<(), StoreError> {
-    let CellConfig::Pretrain(config) = &cell.config;
     let runtime = &study.spec.runtime;
-    query(
-        "INSERT INTO runs (id, identity_hash, config_json, recipe, preparation_id, steps,
+    let retries_json = to_json(&runtime.retry_rules(), "retries_json")?;
+    let (state, kind) =
+        if is_prepared { ("queued", "run_queued") } else { ("waiting", "run_planned") };
+    let head = "INSERT INTO work (id, kind, state, depends_on, priority, cost_flops, max_failures,
+    retries_json, created_at_ms, updated_at_ms)
+VALUES";
+    let mut work = query_with_rows(head, (cells.len(), 10), "");
+    let head = "INSERT INTO runs (id, identity_hash, config_json, recipe, preparation_id, steps,
     batch_tokens, parameters_non_embedding, parameters_total, flops_exact, flops_published,
     micro_batch_sequences, rolling_checkpoint_seconds, data_point_steps_json)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    )
-    .bind(cell.run_id.as_str())
-    .bind(cell.identity.hash.as_str())
-    .bind(&cell.identity.canonical_json)
-    .bind(cell.config.recipe())
-    .bind(preparation.as_str())
-    .bind(signed(config.steps))
-    .bind(signed(config.batch_tokens()))
-    .bind(signed(config.parameters(ParameterKind::NonEmbedding)))
-    .bind(signed(config.parameters(ParameterKind::Total)))
-    .bind(config.flops_at(config.steps, FlopKind::Exact))
-    .bind(config.flops_at(config.steps, FlopKind::Published))
-    .bind(runtime.micro_batch_sequences.unwrap_or(0))
-    .bind(runtime.rolling_checkpoint_seconds)
-    .bind(to_json(&cell.data_point_steps, "data_point_steps_json")?)
-    .execute(&mut tx.conn)
-    .await
-    .map_err(from_driver)?;
+VALUES";
+    let mut runs = query_with_rows(head, (cells.len(), 14), "");
+    for cell in cells {
+        let CellConfig::Pretrain(config) = &cell.config;
+        let flops_exact = config.flops_at(config.steps, FlopKind::Exact);
+        work = work
+            .bind(cell.run_id.as_str())
+            .bind("run")
+            .bind(state)
+            .bind(preparation.as_str())
+            .bind(runtime.priority)
+            .bind(flops_exact)
+            .bind(runtime.max_failures)
+            .bind(&retries_json)
+            .bind(tx.now_ms)
+            .bind(tx.now_ms);
+        runs = runs
+            .bind(cell.run_id.as_str())
+            .bind(cell.identity.hash.as_str())
+            .bind(&cell.identity.canonical_json)
+            .bind(cell.config.recipe())
+            .bind(preparation.as_str())
+            .bind(signed(config.steps))
+            .bind(signed(config.batch_tokens()))
+            .bind(signed(config.parameters(ParameterKind::NonEmbedding)))
+            .bind(signed(config.parameters(ParameterKind::Total)))
+            .bind(flops_exact)
+            .bind(config.flops_at(config.steps, FlopKind::Published))
+            .bind(runtime.micro_batch_sequences.unwrap_or(0))
+            .bind(runtime.rolling_checkpoint_seconds)
+            .bind(to_json(&cell.data_point_steps, "data_point_steps_json")?);
+        tx.record(cell.run_id.as_str(), kind, &json!({ "name": cell.name }));
+    }
+    work.execute(&mut tx.conn).await.map_err(from_driver)?;
+    runs.execute(&mut tx.conn).await.map_err(from_driver)?;
     Ok(())
 }
 
@@ -328,29 +379,31 @@ WHERE id = ?",
     Ok(())
 }
 
-async fn insert_cell(
+async fn insert_cells(
     tx: &mut Tx,
     study: &StudyId,
-    stage: &str,
-    position: usize,
-    cell: &PlannedCell,
+    plan: &planner::Plan,
 ) -> Result<(), StoreError> {
-    query(
-        "INSERT INTO cells (study_id, stage, name, position, run_id, axis_values_json,
+    let head = "INSERT INTO cells (study_id, stage, name, position, run_id, axis_values_json,
     budget_flops, data_point_steps_json)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-    )
-    .bind(study.as_str())
-    .bind(stage)
-    .bind(&cell.name)
-    .bind(signed(position as u64))
-    .bind(cell.run_id.as_str())
-    .bind(to_json(&cell.axis_values, "axis_values_json")?)
-    .bind(cell.budget_flops)
-    .bind(to_json(&cell.data_point_steps, "data_point_steps_json")?)
-    .execute(&mut tx.conn)
-    .await
-    .map_err(from_driver)?;
+VALUES";
+    let mut position = 0;
+    for cells in plan.cells.chunks(ROWS_PER_STATEMENT) {
+        let mut insert = query_with_rows(head, (cells.len(), 8), "");
+        for cell in cells {
+            insert = insert
+                .bind(study.as_str())
+                .bind(&plan.stage)
+                .bind(&cell.name)
+                .bind(position)
+                .bind(cell.run_id.as_str())
+                .bind(to_json(&cell.axis_values, "axis_values_json")?)
+                .bind(cell.budget_flops)
+                .bind(to_json(&cell.data_point_steps, "data_point_steps_json")?);
+            position += 1_i64;
+        }
+        insert.execute(&mut tx.conn).await.map_err(from_driver)?;
+    }
     Ok(())
 }
 

@@ -57,6 +57,8 @@ impl ArtifactRow {
 #[derive(Debug, sqlx::FromRow)]
 struct TrainRow {
     config_json: String,
+    #[sqlx(flatten)]
+    data: ArtifactRow,
     micro_batch_sequences: i64,
     rolling_checkpoint_seconds: i64,
     data_point_steps_json: String,
@@ -83,17 +85,32 @@ impl CheckpointRow {
 }
 
 async fn train(pool: &Pool, work: &WorkId) -> Result<AssignmentDetails, StoreError> {
-    let row: TrainRow = query_as(
-        "SELECT config_json, micro_batch_sequences, rolling_checkpoint_seconds,
-    data_point_steps_json, numerics_json
+    let row: Option<TrainRow> = query_as(
+        "SELECT runs.config_json, micro_batch_sequences, rolling_checkpoint_seconds,
+    data_point_steps_json, numerics_json, preparations.manifest_key AS key,
+    preparations.manifest_hash AS hash, preparations.manifest_bytes AS n_bytes
 FROM runs
-WHERE id = ?",
+JOIN preparations ON preparations.id = runs.preparation_id
+WHERE runs.id = ? AND preparations.manifest_key IS NOT NULL",
     )
     .bind(work.as_str())
-    .fetch_one(pool)
+    .fetch_optional(pool)
     .await
     .map_err(from_driver)?;
-    let checkpoints: Vec<CheckpointRow> = query_as(
+    let row = row.ok_or_else(|| without_data(work.as_str()))?;
+    Ok(AssignmentDetails::Train(Box::new(TrainDetails {
+        config_json: row.config_json,
+        data_manifest: row.data.into_artifact()?,
+        micro_batch_sequences: small(row.micro_batch_sequences),
+        data_point_steps: from_json(&row.data_point_steps_json, "data_point_steps_json")?,
+        rolling_checkpoint_seconds: small(row.rolling_checkpoint_seconds),
+        checkpoints: checkpoints(pool, work).await?,
+        numerics: row.numerics_json.map(|text| from_json(&text, "numerics_json")).transpose()?,
+    })))
+}
+
+async fn checkpoints(pool: &Pool, work: &WorkId) -> Result<Vec<(u64, Artifact)>, StoreError> {
+    let rows: Vec<CheckpointRow> = query_as(
         "SELECT step, manifest_key, manifest_hash, manifest_bytes
 FROM checkpoints
 WHERE run_id = ? AND refused_reason IS NULL
@@ -105,18 +122,11 @@ LIMIT ?",
     .fetch_all(pool)
     .await
     .map_err(from_driver)?;
-    Ok(AssignmentDetails::Train(Box::new(TrainDetails {
-        config_json: row.config_json,
-        data_manifest: data_of(pool, work.as_str()).await?,
-        micro_batch_sequences: small(row.micro_batch_sequences),
-        data_point_steps: from_json(&row.data_point_steps_json, "data_point_steps_json")?,
-        rolling_checkpoint_seconds: small(row.rolling_checkpoint_seconds),
-        checkpoints: checkpoints
-            .into_iter()
-            .map(CheckpointRow::into_checkpoint)
-            .collect::<Result<_, _>>()?,
-        numerics: row.numerics_json.map(|text| from_json(&text, "numerics_json")).transpose()?,
-    })))
+    rows.into_iter().map(CheckpointRow::into_checkpoint).collect()
+}
+
+fn without_data(run: &str) -> StoreError {
+    StoreError::Bug(format!("`{run}` was granted before its data was there"))
 }
 
 /// The prepared data of a run.
@@ -132,8 +142,7 @@ WHERE runs.id = ? AND preparations.manifest_key IS NOT NULL",
     .fetch_optional(pool)
     .await
     .map_err(from_driver)?;
-    row.ok_or_else(|| StoreError::Bug(format!("`{run}` was granted before its data was there")))?
-        .into_artifact()
+    row.ok_or_else(|| without_data(run))?.into_artifact()
 }
 
 #[derive(Debug, sqlx::FromRow)]

@@ -43,6 +43,8 @@ WHERE id = ? AND is_cancelled = 0",
         for run in &runs {
             cancel_unwanted(tx, run, &mut changed).await?;
         }
+        // What only a paused study wants now is held, and less urgent.
+        wanted::settle_study(tx, &self.study).await?;
         let detail = json!({ "reason": self.reason });
         tx.record(self.study.as_str(), "study_cancelled", &detail);
         Ok(changed)

@@ -9,6 +9,7 @@ use std::marker::PhantomData;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use futures::stream::BoxStream;
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnection, PgPool, PgRow, Postgres};
 use sqlx::sqlite::{Sqlite, SqliteConnection, SqlitePool, SqliteRow};
 use sqlx::{AssertSqlSafe, Connection as _, FromRow, SqlSafeStr as _, SqlStr, Transaction};
@@ -39,8 +40,44 @@ pub(super) enum Reading {
 pub(super) enum Place<'a> {
     Sqlite(&'a mut SqliteConnection),
     Postgres(&'a mut PgConnection),
-    SqlitePool(&'a SqlitePool),
-    PostgresPool(&'a PgPool),
+    Pool(&'a Pool),
+}
+
+/// A connection for one statement: lent, or taken from a pool. What the drivers' generic code is
+/// made for is thus one type for each database, which halves the time to compile this crate.
+enum Held<'a> {
+    Sqlite(&'a mut SqliteConnection),
+    SqlitePooled(PoolConnection<Sqlite>),
+    Postgres(&'a mut PgConnection),
+    PostgresPooled(PoolConnection<Postgres>),
+}
+
+/// The connection itself.
+enum Bare<'a> {
+    Sqlite(&'a mut SqliteConnection),
+    Postgres(&'a mut PgConnection),
+}
+
+impl<'a> Place<'a> {
+    async fn hold(self) -> Result<Held<'a>, sqlx::Error> {
+        Ok(match self {
+            Self::Sqlite(connection) => Held::Sqlite(connection),
+            Self::Postgres(connection) => Held::Postgres(connection),
+            Self::Pool(Pool::Sqlite(pool)) => Held::SqlitePooled(pool.acquire().await?),
+            Self::Pool(Pool::Postgres(pool)) => Held::PostgresPooled(pool.acquire().await?),
+        })
+    }
+}
+
+impl Held<'_> {
+    fn bare(&mut self) -> Bare<'_> {
+        match self {
+            Self::Sqlite(connection) => Bare::Sqlite(connection),
+            Self::SqlitePooled(connection) => Bare::Sqlite(connection),
+            Self::Postgres(connection) => Bare::Postgres(connection),
+            Self::PostgresPooled(connection) => Bare::Postgres(connection),
+        }
+    }
 }
 
 impl<'a> From<&'a mut Connection> for Place<'a> {
@@ -54,10 +91,7 @@ impl<'a> From<&'a mut Connection> for Place<'a> {
 
 impl<'a> From<&'a Pool> for Place<'a> {
     fn from(pool: &'a Pool) -> Self {
-        match pool {
-            Pool::Sqlite(pool) => Self::SqlitePool(pool),
-            Pool::Postgres(pool) => Self::PostgresPool(pool),
-        }
+        Self::Pool(pool)
     }
 }
 
@@ -230,29 +264,21 @@ pub(super) fn query_with_rows(
 }
 
 /// A statement with a list of `n` arguments after its head, such as `SELECT … WHERE id IN (?, ?)`.
-pub(super) fn query_with_list<T>(head: &'static str, n: usize) -> QueryScalar<T> {
-    QueryScalar { query: query_with_rows(head, (1, n), ""), column: PhantomData }
+pub(super) fn query_with_list<T>(head: &'static str, n: usize) -> QueryAs<T> {
+    QueryAs { query: query_with_rows(head, (1, n), ""), row: PhantomData }
 }
 
-/// A statement with its arguments at each of the places: `make` with the database first and the
+/// A statement with its arguments on the database at hand: `make` with the database first and the
 /// type of a row after it, and what to do with it there.
 macro_rules! on_each {
-    ($query:expr, $place:expr, $make:ident($($row:ty)?), |$bound:ident, $on:ident| $run:expr) => {{
+    ($query:expr, $bare:expr, $make:ident($($row:ty)?), |$bound:ident, $on:ident| $run:expr) => {{
         let Query { sql, values } = $query;
-        match $place.into() {
-            Place::Sqlite($on) => {
+        match $bare {
+            Bare::Sqlite($on) => {
                 let $bound = bound!(sqlx::$make::<Sqlite $(, $row)?>(sql.for_sqlite()), values);
                 $run
             }
-            Place::SqlitePool($on) => {
-                let $bound = bound!(sqlx::$make::<Sqlite $(, $row)?>(sql.for_sqlite()), values);
-                $run
-            }
-            Place::Postgres($on) => {
-                let $bound = bound!(sqlx::$make::<Postgres $(, $row)?>(sql.for_postgres()), values);
-                $run
-            }
-            Place::PostgresPool($on) => {
+            Bare::Postgres($on) => {
                 let $bound = bound!(sqlx::$make::<Postgres $(, $row)?>(sql.for_postgres()), values);
                 $run
             }
@@ -285,7 +311,8 @@ impl Query {
         self,
         place: impl Into<Place<'a>>,
     ) -> Result<Executed, sqlx::Error> {
-        let n_rows = on_each!(self, place, query(), |query, on| {
+        let mut held = place.into().hold().await?;
+        let n_rows = on_each!(self, held.bare(), query(), |query, on| {
             query.execute(on).await?.rows_affected()
         });
         Ok(Executed { n_rows })
@@ -303,12 +330,14 @@ impl<T: Record> QueryAs<T> {
         self,
         place: impl Into<Place<'a>>,
     ) -> Result<Vec<T>, sqlx::Error> {
-        on_each!(self.query, place, query_as(T), |query, on| query.fetch_all(on).await)
+        let mut held = place.into().hold().await?;
+        on_each!(self.query, held.bare(), query_as(T), |query, on| query.fetch_all(on).await)
     }
 
     /// The one row.
     pub(super) async fn fetch_one<'a>(self, place: impl Into<Place<'a>>) -> Result<T, sqlx::Error> {
-        on_each!(self.query, place, query_as(T), |query, on| query.fetch_one(on).await)
+        let mut held = place.into().hold().await?;
+        on_each!(self.query, held.bare(), query_as(T), |query, on| query.fetch_one(on).await)
     }
 
     /// The row, if there is one.
@@ -316,18 +345,20 @@ impl<T: Record> QueryAs<T> {
         self,
         place: impl Into<Place<'a>>,
     ) -> Result<Option<T>, sqlx::Error> {
-        on_each!(self.query, place, query_as(T), |query, on| query.fetch_optional(on).await)
+        let mut held = place.into().hold().await?;
+        on_each!(self.query, held.bare(), query_as(T), |query, on| query.fetch_optional(on).await)
     }
 
     /// The rows one after the other.
-    pub(super) fn fetch<'a>(
-        self,
-        place: impl Into<Place<'a>>,
-    ) -> BoxStream<'a, Result<T, sqlx::Error>>
+    pub(super) fn fetch<'a>(self, reading: &'a mut Reading) -> BoxStream<'a, Result<T, sqlx::Error>>
     where
         T: 'a,
     {
-        on_each!(self.query, place, query_as(T), |query, on| query.fetch(on))
+        let bare = match reading {
+            Reading::Sqlite(transaction) => Bare::Sqlite(transaction),
+            Reading::Postgres(transaction) => Bare::Postgres(transaction),
+        };
+        on_each!(self.query, bare, query_as(T), |query, on| query.fetch(on))
     }
 }
 

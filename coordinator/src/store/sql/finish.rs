@@ -9,7 +9,7 @@ use domain::run::RunEvent;
 use super::convert::{parse_id, signed};
 use super::database::{Pool, query_as, query_scalar};
 use super::error::from_driver;
-use super::work::{advance, end_attempt};
+use super::work::{WorkRow, advance, advance_row, close_attempt};
 use super::writer::{Command, Tx};
 use crate::store::{Changed, Finished, StoreError};
 
@@ -21,10 +21,15 @@ struct AttemptRow {
     work_id: String,
     worker_id: String,
     ended_as: Option<String>,
+    n_results: i64,
+    #[sqlx(flatten)]
+    work: WorkRow,
 }
 
+/// An attempt with its work, and how many results that work has: of a run the last checkpoint, which
+/// is a data point of the last step.
 async fn attempt_of(tx: &mut Tx, token: LeaseToken) -> Result<Option<AttemptRow>, StoreError> {
-    query_as("SELECT work_id, worker_id, ended_as FROM attempts WHERE lease_token = ?")
+    query_as(include_str!("attempt.sql"))
         .bind(signed(token.0))
         .fetch_optional(&mut tx.conn)
         .await
@@ -39,58 +44,58 @@ pub(super) struct FinishAttempt {
 
 impl Command for FinishAttempt {
     type Answer = Finished;
+    const IS_KEPT_APART: bool = false;
 
     async fn run(self, tx: &mut Tx) -> Result<Finished, StoreError> {
         let Some(row) = attempt_of(tx, self.token).await? else {
             return Ok(Finished::Stale);
         };
         let mut changed = Changed::default();
-        match row.ended_as {
+        match &row.ended_as {
             Some(end) if end == self.end.label() => Ok(Finished::Ended { end: self.end, changed }),
             Some(_) => Ok(Finished::Stale),
             None => {
-                let work = parse_id(&row.work_id)?;
-                let (end, message) = if has_result(tx, &work, self.end).await? {
-                    (self.end, self.message)
+                // A success has something to show, which was reported before it.
+                let is_empty = self.end == AttemptEnd::Succeeded && row.n_results == 0;
+                let (end, message) = if is_empty {
+                    (AttemptEnd::Bug, "it ended as succeeded without a result")
                 } else {
-                    (AttemptEnd::Bug, "it ended as succeeded without a result".to_owned())
+                    (self.end, self.message.as_str())
                 };
-                end_attempt(tx, self.token, &work, end, &message, &mut changed).await?;
+                end_row(tx, self.token, &row, end, message, &mut changed).await?;
                 Ok(Finished::Ended { end, changed })
             }
         }
     }
 }
 
-/// A success has something to show, which was reported before it.
-async fn has_result(tx: &mut Tx, work: &WorkId, end: AttemptEnd) -> Result<bool, StoreError> {
-    if end != AttemptEnd::Succeeded {
-        return Ok(true);
+/// Ends a live attempt whose row was read in this transaction.
+async fn end_row(
+    tx: &mut Tx,
+    token: LeaseToken,
+    row: &AttemptRow,
+    end: AttemptEnd,
+    message: &str,
+    changed: &mut Changed,
+) -> Result<(), StoreError> {
+    let work = parse_id(&row.work_id)?;
+    let was_open = close_attempt(tx, token, end, message).await?;
+    let event = RunEvent::AttemptEnded { token, end };
+    let has_moved = advance_row(tx, &work, &row.work, event, changed).await?;
+    if was_open && has_moved {
+        Ok(())
+    } else {
+        Err(StoreError::Bug(format!(
+            "the lease {token} of `{work}` is not that of an open attempt"
+        )))
     }
-    let sql = match work {
-        // Its last checkpoint is a data point of the last step.
-        WorkId::Run(_) => {
-            "SELECT COUNT(*)
-FROM runs
-JOIN checkpoints ON checkpoints.run_id = runs.id AND checkpoints.step = runs.steps
-WHERE runs.id = ?"
-        }
-        WorkId::Evaluation(_) => {
-            "SELECT COUNT(*) FROM evaluations WHERE id = ? AND result_name IS NOT NULL"
-        }
-        WorkId::Preparation(_) => {
-            "SELECT COUNT(*) FROM preparations WHERE id = ? AND manifest_key IS NOT NULL"
-        }
-    };
-    let n_results: i64 =
-        query_scalar(sql).bind(work.as_str()).fetch_one(&mut tx.conn).await.map_err(from_driver)?;
-    Ok(n_results > 0)
 }
 
 pub(super) struct ExpireLeases(pub(super) Vec<LeaseToken>);
 
 impl Command for ExpireLeases {
     type Answer = Changed;
+    const IS_KEPT_APART: bool = false;
 
     async fn run(self, tx: &mut Tx) -> Result<Changed, StoreError> {
         let mut changed = Changed::default();
@@ -99,9 +104,8 @@ impl Command for ExpireLeases {
             else {
                 continue;
             };
-            let work = parse_id(&row.work_id)?;
             let why = "its lease ran out";
-            end_attempt(tx, token, &work, AttemptEnd::WorkerLost, why, &mut changed).await?;
+            end_row(tx, token, &row, AttemptEnd::WorkerLost, why, &mut changed).await?;
             changed.revoked.push((token, parse_id(&row.worker_id)?));
         }
         Ok(changed)
@@ -112,6 +116,7 @@ pub(super) struct RequeueDueBackoffs;
 
 impl Command for RequeueDueBackoffs {
     type Answer = Vec<WorkId>;
+    const IS_KEPT_APART: bool = false;
 
     async fn run(self, tx: &mut Tx) -> Result<Vec<WorkId>, StoreError> {
         let due: Vec<String> = query_scalar(

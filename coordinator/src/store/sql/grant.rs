@@ -2,92 +2,142 @@
 //!
 //! Which placement is wise is `scheduler::policy`'s.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
-use domain::ids::{AttemptNumber, LeaseToken, WorkerId};
-use domain::run::RunEvent;
+use domain::ids::{AttemptNumber, LeaseToken, WorkId, WorkerId};
 
 use super::convert::{from_json, parse_id, signed, unsigned};
-use super::database::{Pool, query, query_as, query_scalar};
+use super::database::{Pool, query_as, query_scalar, query_with_list, query_with_rows};
 use super::error::from_driver;
-use super::work::{WorkRow, advance};
-use super::workers::state_of;
+use super::work::{WorkRow, record_grant};
 use super::writer::{Command, Tx};
 use crate::scheduler::policy::{Placement, QueuedWork};
-use crate::store::{Changed, Granted, LiveLease, Numerics, StoreError, WorkerState};
+use crate::store::{Granted, LiveLease, Numerics, StoreError};
+
+/// Rows in one statement.
+const ROWS_PER_STATEMENT: usize = 128;
 
 pub(super) struct Grant(pub(super) Vec<Placement>);
 
 impl Command for Grant {
     type Answer = Vec<Granted>;
+    const IS_KEPT_APART: bool = false;
 
     async fn run(self, tx: &mut Tx) -> Result<Vec<Granted>, StoreError> {
-        let mut active = BTreeMap::new();
         let mut granted = Vec::with_capacity(self.0.len());
-        for placement in self.0 {
-            let is_active = if let Some(is_active) = active.get(&placement.worker) {
-                *is_active
-            } else {
-                let state = state_of(tx, &placement.worker).await?;
-                let is_active = state == Some(WorkerState::Active);
-                active.insert(placement.worker.clone(), is_active);
-                is_active
-            };
-            if is_active {
-                granted.extend(grant_one(tx, placement).await?);
-            }
+        for placements in self.0.chunks(ROWS_PER_STATEMENT) {
+            granted.extend(grant_some(tx, placements).await?);
         }
         Ok(granted)
     }
 }
 
-async fn grant_one(tx: &mut Tx, placement: Placement) -> Result<Option<Granted>, StoreError> {
-    let row = WorkRow::load(tx, &placement.work).await?;
-    let Some(row) = row.filter(WorkRow::may_be_granted) else {
-        return Ok(None);
-    };
+async fn grant_some(tx: &mut Tx, placements: &[Placement]) -> Result<Vec<Granted>, StoreError> {
+    let active = active_workers(tx, placements).await?;
+    let works: Vec<&WorkId> = placements.iter().map(|placement| &placement.work).collect();
+    let mut rows = WorkRow::load_many(tx, &works).await?;
+    let mut chosen = Vec::new();
+    for placement in placements.iter().filter(|p| active.contains(p.worker.as_str())) {
+        // Taken out, so that work which is placed twice is granted once.
+        if let Some(row) = rows.remove(placement.work.as_str()).filter(WorkRow::may_be_granted) {
+            chosen.push((placement, row));
+        }
+    }
+    if chosen.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut last = last_token_after(tx, chosen.len()).await?.0 - chosen.len() as u64;
+    let mut granted = Vec::with_capacity(chosen.len());
+    for (placement, row) in chosen {
+        last += 1;
+        let attempt = u32::try_from(row.n_attempts + 1)
+            .map_err(|_| StoreError::Bug(format!("`{}` has too many attempts", placement.work)))?;
+        let lease = Granted {
+            token: LeaseToken(last),
+            work: placement.work.clone(),
+            attempt: AttemptNumber(attempt),
+            worker: placement.worker.clone(),
+        };
+        row.check_grant(&lease, tx.now_ms)?;
+        granted.push(lease);
+    }
+    write_leases(tx, &granted).await?;
+    insert_attempts(tx, &granted).await?;
+    for lease in &granted {
+        record_grant(tx, lease);
+    }
+    Ok(granted)
+}
+
+async fn active_workers(
+    tx: &mut Tx,
+    placements: &[Placement],
+) -> Result<BTreeSet<String>, StoreError> {
+    let asked: BTreeSet<&str> = placements.iter().map(|p| p.worker.as_str()).collect();
+    let head = "SELECT id FROM workers WHERE state = 'active' AND id IN";
+    let mut query = query_with_list::<(String,)>(head, asked.len());
+    for worker in asked {
+        query = query.bind(worker);
+    }
+    let rows = query.fetch_all(&mut tx.conn).await.map_err(from_driver)?;
+    Ok(rows.into_iter().map(|(id,)| id).collect())
+}
+
+/// Takes so many tokens; the last of them.
+async fn last_token_after(tx: &mut Tx, n: usize) -> Result<LeaseToken, StoreError> {
     let token: i64 = query_scalar(
         "UPDATE lease_tokens
-SET last_token = last_token + 1
+SET last_token = last_token + ?
 WHERE only_row = 1
 RETURNING last_token",
     )
+    .bind(signed(n as u64))
     .fetch_one(&mut tx.conn)
     .await
     .map_err(from_driver)?;
-    let attempt = u32::try_from(row.n_attempts + 1)
-        .map_err(|_| StoreError::Bug(format!("`{}` has too many attempts", placement.work)))?;
-    let granted = Granted {
-        token: LeaseToken(unsigned(token)),
-        work: placement.work,
-        attempt: AttemptNumber(attempt),
-        worker: placement.worker,
-    };
-    let event = RunEvent::Granted {
-        token: granted.token,
-        attempt: granted.attempt,
-        worker: granted.worker.clone(),
-    };
-    if !advance(tx, &granted.work, event, &mut Changed::default()).await? {
-        return Ok(None);
-    }
-    insert_attempt(tx, &granted).await?;
-    Ok(Some(granted))
+    Ok(LeaseToken(unsigned(token)))
 }
 
-async fn insert_attempt(tx: &mut Tx, granted: &Granted) -> Result<(), StoreError> {
-    query(
-        "INSERT INTO attempts (work_id, attempt, lease_token, worker_id, state, granted_at_ms)
-VALUES (?, ?, ?, ?, 'granted', ?)",
-    )
-    .bind(granted.work.as_str())
-    .bind(granted.attempt.0)
-    .bind(signed(granted.token.0))
-    .bind(granted.worker.as_str())
-    .bind(tx.now_ms)
-    .execute(&mut tx.conn)
-    .await
-    .map_err(from_driver)?;
+async fn write_leases(tx: &mut Tx, granted: &[Granted]) -> Result<(), StoreError> {
+    let head = "UPDATE work
+SET state = 'leased', lease_token = lease.column2, lease_attempt = lease.column3,
+    n_attempts = lease.column3, lease_worker_id = lease.column4, backoff_until_ms = NULL,
+    failed_end = NULL, updated_at_ms = lease.column5
+FROM (VALUES";
+    let tail = ") AS lease
+WHERE work.id = lease.column1 AND work.state = 'queued' AND work.is_held = 0";
+    let mut update = query_with_rows(head, (granted.len(), 5), tail);
+    for lease in granted {
+        update = update
+            .bind(lease.work.as_str())
+            .bind(signed(lease.token.0))
+            .bind(i64::from(lease.attempt.0))
+            .bind(lease.worker.as_str())
+            .bind(tx.now_ms);
+    }
+    let written = update.execute(&mut tx.conn).await.map_err(from_driver)?;
+    if written.rows_affected() == granted.len() as u64 {
+        Ok(())
+    } else {
+        Err(StoreError::Bug("work changed inside a transaction of the one writer".to_owned()))
+    }
+}
+
+async fn insert_attempts(tx: &mut Tx, granted: &[Granted]) -> Result<(), StoreError> {
+    let head = "INSERT INTO attempts (work_id, attempt, lease_token, worker_id, state,
+    granted_at_ms)
+VALUES";
+    let mut insert = query_with_rows(head, (granted.len(), 6), "");
+    for lease in granted {
+        insert = insert
+            .bind(lease.work.as_str())
+            .bind(i64::from(lease.attempt.0))
+            .bind(signed(lease.token.0))
+            .bind(lease.worker.as_str())
+            .bind("granted")
+            .bind(tx.now_ms);
+    }
+    insert.execute(&mut tx.conn).await.map_err(from_driver)?;
     Ok(())
 }
 

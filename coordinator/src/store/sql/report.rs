@@ -30,6 +30,7 @@ struct Holder {
 
 impl Command for Report {
     type Answer = Reported;
+    const IS_KEPT_APART: bool = false;
 
     async fn run(self, tx: &mut Tx) -> Result<Reported, StoreError> {
         let Some(mut holder) = holder(tx, self.token).await? else {

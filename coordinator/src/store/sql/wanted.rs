@@ -62,10 +62,11 @@ FROM (
     FROM work AS dependent
     WHERE dependent.state IN ('waiting', 'queued', 'leased', 'backoff')
         AND dependent.depends_on IN (
-            SELECT runs.preparation_id
+            SELECT prepared.id
             FROM cells
             JOIN runs ON runs.id = cells.run_id
-            WHERE cells.study_id = ?
+            JOIN work AS prepared ON prepared.id = runs.preparation_id
+            WHERE cells.study_id = ? AND prepared.state <> 'succeeded'
         )
     GROUP BY dependent.depends_on
 ) AS needed

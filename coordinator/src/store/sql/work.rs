@@ -2,7 +2,7 @@
 //!
 //! Which event comes is the verbs' decision, what it does the domain's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use domain::attempt::{AttemptEnd, Charge};
 use domain::ids::{AttemptNumber, ContentHash, LeaseToken, WorkId, WorkerId};
@@ -11,10 +11,10 @@ use domain::spec::{RetriesSpec, RetryRules};
 use serde_json::{Value, json};
 
 use super::convert::{from_json, parse_id, signed, small, to_json, unsigned};
-use super::database::{query, query_as, query_scalar};
+use super::database::{query, query_as, query_scalar, query_with_list};
 use super::error::from_driver;
 use super::writer::Tx;
-use crate::store::{Changed, Retry, StoreError};
+use crate::store::{Changed, Granted, Retry, StoreError};
 
 /// The part of `work` that a transition needs.
 #[derive(Debug, sqlx::FromRow)]
@@ -35,6 +35,13 @@ pub(super) struct WorkRow {
     retries_json: Option<String>,
 }
 
+#[derive(Debug, sqlx::FromRow)]
+struct NamedRow {
+    id: String,
+    #[sqlx(flatten)]
+    row: WorkRow,
+}
+
 impl WorkRow {
     /// The row of a piece of work, if there is one.
     pub(super) async fn load(tx: &mut Tx, work: &WorkId) -> Result<Option<Self>, StoreError> {
@@ -49,6 +56,46 @@ WHERE id = ?",
         .fetch_optional(&mut tx.conn)
         .await
         .map_err(from_driver)
+    }
+
+    /// The rows of several pieces of work, by identifier.
+    pub(super) async fn load_many(
+        tx: &mut Tx,
+        works: &[&WorkId],
+    ) -> Result<HashMap<String, Self>, StoreError> {
+        let head =
+            "SELECT id, state, lease_token, lease_attempt, lease_worker_id, backoff_until_ms,
+    failed_end, depends_on, n_attempts, n_failures, n_losses, max_failures, is_held,
+    failures_json, retries_json
+FROM work
+WHERE id IN";
+        let mut query = query_with_list::<NamedRow>(head, works.len());
+        for work in works {
+            query = query.bind(work.as_str());
+        }
+        let rows = query.fetch_all(&mut tx.conn).await.map_err(from_driver)?;
+        Ok(rows.into_iter().map(|named| (named.id, named.row)).collect())
+    }
+
+    /// Asks the state machine about a grant, whose state `grant` then writes for many at once.
+    pub(super) fn check_grant(&self, lease: &Granted, now_ms: i64) -> Result<(), StoreError> {
+        let event = RunEvent::Granted {
+            token: lease.token,
+            attempt: lease.attempt,
+            worker: lease.worker.clone(),
+        };
+        let transition = self
+            .state()?
+            .on(event, Tries::none(unsigned(now_ms)))
+            .map_err(|source| StoreError::Transition { work: lease.work.to_string(), source })?;
+        match transition {
+            Transition::To { state: RunState::Leased { .. }, effects, charge: Charge::Nothing }
+                if effects.is_empty() =>
+            {
+                Ok(())
+            }
+            other => Err(StoreError::Bug(format!("a grant of `{}` became {other:?}", lease.work))),
+        }
     }
 
     /// Whether it is queued and not held.
@@ -139,6 +186,17 @@ pub(super) async fn advance(
     let row = WorkRow::load(tx, work)
         .await?
         .ok_or_else(|| StoreError::NotFound { kind: work.kind(), id: work.to_string() })?;
+    advance_row(tx, work, &row, event, changed).await
+}
+
+/// The same for work whose row was read in this transaction.
+pub(super) async fn advance_row(
+    tx: &mut Tx,
+    work: &WorkId,
+    row: &WorkRow,
+    event: RunEvent,
+    changed: &mut Changed,
+) -> Result<bool, StoreError> {
     let from = row.state()?;
     let transition = from
         .on(event.clone(), row.tries(work, &event, tx.now_ms)?)
@@ -146,9 +204,9 @@ pub(super) async fn advance(
     let Transition::To { state, effects, charge } = transition else {
         return Ok(false);
     };
-    let state = wait_for_data(tx, &row, state).await?;
-    let counts = Counts::after(&row, &event, charge)?;
-    write(tx, work, &row, &state, &counts).await?;
+    let state = wait_for_data(tx, row, state).await?;
+    let counts = Counts::after(row, &event, charge)?;
+    write(tx, work, row, &state, &counts).await?;
     tx.record(work.as_str(), &kind_of(work, &state), &detail_of(&event));
     changed.work.push((work.clone(), state));
     for effect in effects {
@@ -270,7 +328,10 @@ async fn carry_out(
     effect: Effect,
     changed: &mut Changed,
 ) -> Result<(), StoreError> {
+    // Only preparations are depended on.
+    let has_dependents = matches!(work, WorkId::Preparation(_));
     match effect {
+        Effect::ReleaseDependents | Effect::FailDependents if !has_dependents => Ok(()),
         Effect::RevokeLease { token } => {
             close_attempt(tx, token, AttemptEnd::Cancelled, "").await?;
             if let RunState::Leased { worker, .. } = from {
@@ -393,6 +454,14 @@ ORDER BY lease_token",
         changed.revoked.push((token, worker.clone()));
     }
     Ok(())
+}
+
+/// Notes a grant.
+pub(super) fn record_grant(tx: &mut Tx, lease: &Granted) {
+    let (token, attempt, worker) = (lease.token, lease.attempt, lease.worker.clone());
+    let detail = detail_of(&RunEvent::Granted { token, attempt, worker: worker.clone() });
+    let state = RunState::Leased { token, attempt, worker };
+    tx.record(lease.work.as_str(), &kind_of(&lease.work, &state), &detail);
 }
 
 /// What the event row says beside the new state.

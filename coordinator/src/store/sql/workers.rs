@@ -197,6 +197,7 @@ pub(super) struct RecordSeen(pub(super) Vec<(WorkerId, i64)>);
 
 impl Command for RecordSeen {
     type Answer = ();
+    const IS_KEPT_APART: bool = false;
 
     async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
         for (worker, at_ms) in &self.0 {

@@ -18,6 +18,10 @@ use crate::store::StoreError;
 /// Commands in one transaction at most: bounds how long the first of them waits for the last.
 const MAX_BATCH: usize = 256;
 
+/// After a failure that undid a batch, so many batches are run with every command kept apart: what
+/// fails is tried again, and then fails alone.
+const CAREFUL_BATCHES: u32 = 1000;
+
 /// Commands that may wait; senders beyond it are held back.
 const MAX_QUEUED: usize = 4096;
 
@@ -32,6 +36,8 @@ pub(super) struct Tx {
     pub(super) now_ms: i64,
     events: Vec<Recorded>,
     last_event_id: i64,
+    /// So many batches more are run with every command kept apart.
+    n_careful: u32,
 }
 
 /// An event that is written with the others of its batch.
@@ -94,6 +100,11 @@ pub(super) trait Command: Send + 'static {
     /// What it answers.
     type Answer: Send + 'static;
 
+    /// Whether its failure is usual, such as a name that is not there, so that its writes are undone
+    /// alone. The failure of another one undoes the batch: everybody in it is told to try again, and
+    /// for a while every command is kept apart. Keeping apart costs two statements.
+    const IS_KEPT_APART: bool = true;
+
     /// Carries it out.
     fn run(self, tx: &mut Tx) -> impl Future<Output = Result<Self::Answer, StoreError>> + Send;
 }
@@ -104,6 +115,7 @@ type Settle = Box<dyn FnOnce(Result<(), String>) + Send>;
 trait Job: Send {
     fn run(self: Box<Self>, tx: &mut Tx) -> BoxFuture<'_, (bool, Settle)>;
     fn refuse(self: Box<Self>, reason: String);
+    fn is_kept_apart(&self) -> bool;
 }
 
 struct Pending<C: Command> {
@@ -130,6 +142,10 @@ impl<C: Command> Job for Pending<C> {
 
     fn refuse(self: Box<Self>, reason: String) {
         answer_caller(self.reply, Err(StoreError::Commit { reason }));
+    }
+
+    fn is_kept_apart(&self) -> bool {
+        C::IS_KEPT_APART
     }
 }
 
@@ -159,7 +175,8 @@ impl Writer {
             .await
             .map_err(from_driver)?;
         let (jobs, queue) = mpsc::channel(MAX_QUEUED);
-        let tx = Tx { conn, now_ms: clock.wall_ms(), events: Vec::new(), last_event_id };
+        let tx =
+            Tx { conn, now_ms: clock.wall_ms(), events: Vec::new(), last_event_id, n_careful: 0 };
         let task = tokio::spawn(async move {
             let _ends = is_over.drop_guard();
             write(tx, queue, clock, changes).await;
@@ -210,12 +227,14 @@ async fn commit(tx: &mut Tx, batch: &mut Vec<Box<dyn Job>>) -> Result<(), StoreE
     }
     let mut settles = Vec::with_capacity(batch.len());
     let mut outcome = Ok(());
+    let is_alone = batch.len() == 1;
+    tx.n_careful = tx.n_careful.saturating_sub(1);
     for job in batch.drain(..) {
         if outcome.is_err() {
             job.refuse("the transaction was broken by an earlier command".to_owned());
             continue;
         }
-        match run_one(tx, job).await {
+        match run_one(tx, job, is_alone).await {
             (settle, Ok(())) => settles.push(settle),
             (settle, Err(error)) => {
                 settles.push(settle);
@@ -232,7 +251,10 @@ async fn commit(tx: &mut Tx, batch: &mut Vec<Box<dyn Job>>) -> Result<(), StoreE
     let committed = match &outcome {
         Ok(()) => Ok(()),
         Err(error) => {
-            tracing::error!(error = describe(error), "could not commit");
+            // A command that was alone and failed has its own answer.
+            if !(is_alone && matches!(error, StoreError::Undone { .. })) {
+                tracing::error!(error = describe(error), "could not commit");
+            }
             roll_back(tx).await;
             Err(describe(error))
         }
@@ -243,9 +265,21 @@ async fn commit(tx: &mut Tx, batch: &mut Vec<Box<dyn Job>>) -> Result<(), StoreE
     outcome
 }
 
-/// Runs one command between savepoints. The error is that of the savepoints, after which the
-/// transaction cannot be trusted.
-async fn run_one(tx: &mut Tx, job: Box<dyn Job>) -> (Settle, Result<(), StoreError>) {
+/// Runs one command, between savepoints if its failure is to undo its own writes alone. The error
+/// means that the transaction cannot be trusted.
+async fn run_one(
+    tx: &mut Tx,
+    job: Box<dyn Job>,
+    is_alone: bool,
+) -> (Settle, Result<(), StoreError>) {
+    if is_alone || !(job.is_kept_apart() || tx.n_careful > 0) {
+        let (is_ok, settle) = job.run(tx).await;
+        if !is_ok && !is_alone {
+            tx.n_careful = CAREFUL_BATCHES;
+        }
+        let why = "a command failed, and what shared its transaction is undone with it";
+        return (settle, if is_ok { Ok(()) } else { Err(StoreError::Undone { why }) });
+    }
     let n_events = tx.events.len();
     let begun = tx.execute("SAVEPOINT command").await;
     let (is_ok, settle) = job.run(tx).await;

@@ -4,6 +4,23 @@
  */
 
 export interface paths {
+    "/api/v1/check": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Whether the store keeps its invariants. It reads all work, so it takes a while on a large store. */
+        get: operations["check"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/events": {
         parameters: {
             query?: never;
@@ -601,6 +618,21 @@ export interface components {
              *     held no longer.
              */
             run_ids: string[];
+        };
+        /** @description What the checker of the invariants found. `gradus doctor --deep` asks for it. */
+        CheckView: {
+            /**
+             * Format: int64
+             * @description How many attempts were.
+             */
+            n_attempts: number;
+            /**
+             * Format: int64
+             * @description How many pieces of work were looked at.
+             */
+            n_work: number;
+            /** @description The broken invariants; empty in a sound store. */
+            violations: components["schemas"]["ViolationView"][];
         };
         /** @description One checkpoint. */
         CheckpointView: {
@@ -1386,6 +1418,17 @@ export interface components {
             /** @description The workers that are there. */
             workers: components["schemas"]["WorkerView"][];
         };
+        /** @description A broken invariant. */
+        ViolationView: {
+            /** @description What was found. */
+            found: string;
+            /** @description Its number, such as `INV-1`. */
+            invariant: string;
+            /** @description The rule in a sentence. */
+            rule: string;
+            /** @description Whose. */
+            subject: string;
+        };
         /** @description The workers. `gradus workers --json` prints this. */
         WorkerList: {
             /** @description Those that are there first. */
@@ -1446,6 +1489,25 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
+    check: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CheckView"];
+                };
+            };
+        };
+    };
     events: {
         parameters: {
             query?: never;

@@ -7,6 +7,7 @@ mod events;
 mod fits;
 mod run_parts;
 mod runs;
+mod snapshot;
 mod status;
 mod studies;
 mod thin;
@@ -15,6 +16,7 @@ mod workers;
 use api::{CurveList, EventView, LogList, RunList, RunView, StudyList, StudyView, WorkerView};
 use async_trait::async_trait;
 use domain::ids::{ContentHash, RunId, StudyId};
+use domain::invariant::Snapshot;
 use serde::de::DeserializeOwned;
 
 use crate::store::read::{
@@ -94,6 +96,10 @@ impl ReadStore for SqlStore {
 
     async fn dropped_cells(&self, name: &str) -> Result<Vec<DroppedCell>, ReadError> {
         status::dropped_cells(self.read_pool(), name).await
+    }
+
+    async fn snapshot(&self) -> Result<Snapshot, ReadError> {
+        snapshot::snapshot(self.read_pool()).await
     }
 
     async fn fit_inputs(&self, study: &StudyId) -> Result<Option<FitInputs>, ReadError> {

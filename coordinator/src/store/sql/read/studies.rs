@@ -240,7 +240,7 @@ pub(super) async fn missing_sources(
     pool: &Pool,
     hashes: &[ContentHash],
 ) -> Result<Vec<ContentHash>, ReadError> {
-    let mut known: Vec<String> = Vec::new();
+    let mut known: Vec<(String,)> = Vec::new();
     for asked in hashes.chunks(HASHES_PER_QUERY) {
         let mut query = query_with_list("SELECT hash FROM sources WHERE hash IN", asked.len());
         for hash in asked {
@@ -248,6 +248,7 @@ pub(super) async fn missing_sources(
         }
         known.extend(query.fetch_all(pool).await.map_err(failed("the known sources"))?);
     }
-    let known: std::collections::HashSet<&str> = known.iter().map(String::as_str).collect();
+    let known: std::collections::HashSet<&str> =
+        known.iter().map(|(hash,)| hash.as_str()).collect();
     Ok(hashes.iter().filter(|hash| !known.contains(hash.as_str())).cloned().collect())
 }

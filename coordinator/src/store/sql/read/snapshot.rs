@@ -1,0 +1,100 @@
+//! One consistent state of work, attempts, workers and events, for the checker of the invariants.
+//! What must hold is `domain::invariant`'s.
+
+use domain::invariant::{Attempt, Snapshot, Work};
+
+use super::{count, failed, small_count};
+use crate::store::read::ReadError;
+use crate::store::sql::database::{Pool, query_as, query_scalar};
+
+#[derive(sqlx::FromRow)]
+struct WorkRow {
+    id: String,
+    state: String,
+    lease_token: Option<i64>,
+    lease_attempt: Option<i64>,
+    lease_worker_id: Option<String>,
+    n_attempts: i64,
+    depends_on: Option<String>,
+    is_held: i64,
+    should_be_held: Option<i64>,
+    n_results: i64,
+}
+
+#[derive(sqlx::FromRow)]
+struct AttemptRow {
+    work_id: String,
+    attempt: i64,
+    lease_token: i64,
+    worker_id: String,
+    state: String,
+}
+
+pub(super) async fn snapshot(pool: &Pool) -> Result<Snapshot, ReadError> {
+    let mut reading = pool.begin().await.map_err(failed("a snapshot"))?;
+    let work: Vec<WorkRow> = query_as(include_str!("snapshot_work.sql"))
+        .fetch_all(&mut reading)
+        .await
+        .map_err(failed("all work"))?;
+    let attempts: Vec<AttemptRow> = query_as(
+        "SELECT work_id, attempt, lease_token, worker_id, state
+FROM attempts
+ORDER BY work_id, attempt",
+    )
+    .fetch_all(&mut reading)
+    .await
+    .map_err(failed("all attempts"))?;
+    let workers: Vec<String> =
+        query_scalar("SELECT id FROM workers WHERE state IN ('joining', 'active', 'draining')")
+            .fetch_all(&mut reading)
+            .await
+            .map_err(failed("the workers"))?;
+    let last_token: i64 = query_scalar("SELECT last_token FROM lease_tokens")
+        .fetch_one(&mut reading)
+        .await
+        .map_err(failed("the last token"))?;
+    let events: (i64, i64) = query_as("SELECT COUNT(*), COALESCE(MAX(id), 0) FROM events")
+        .fetch_one(&mut reading)
+        .await
+        .map_err(failed("the events' numbers"))?;
+    Ok(Snapshot {
+        work: work.into_iter().map(WorkRow::into_work).collect(),
+        attempts: attempts.into_iter().map(AttemptRow::into_attempt).collect(),
+        workers: workers.into_iter().collect(),
+        last_token: count(last_token),
+        events: (count(events.0), count(events.1)),
+    })
+}
+
+impl WorkRow {
+    fn into_work(self) -> Work {
+        let lease = match (self.lease_token, self.lease_attempt, self.lease_worker_id) {
+            (Some(token), Some(attempt), Some(worker)) => {
+                Some((count(token), small_count(attempt), worker))
+            }
+            _ => None,
+        };
+        Work {
+            id: self.id,
+            state: self.state,
+            lease,
+            n_attempts: small_count(self.n_attempts),
+            depends_on: self.depends_on,
+            is_held: self.is_held != 0,
+            should_be_held: self.should_be_held.map(|held| held != 0),
+            has_result: self.n_results > 0,
+        }
+    }
+}
+
+impl AttemptRow {
+    fn into_attempt(self) -> Attempt {
+        Attempt {
+            work: self.work_id,
+            attempt: small_count(self.attempt),
+            token: count(self.lease_token),
+            worker: self.worker_id,
+            state: self.state,
+        }
+    }
+}

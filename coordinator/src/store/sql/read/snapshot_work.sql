@@ -1,0 +1,33 @@
+SELECT
+    w.id,
+    w.state,
+    w.lease_token,
+    w.lease_attempt,
+    w.lease_worker_id,
+    w.n_attempts,
+    w.depends_on,
+    w.is_held,
+    -- What the live studies want of a run holds for its evaluations too; of data see `wanted`.
+    (
+        SELECT MIN(s.is_paused)
+        FROM cells c
+        JOIN studies s ON s.id = c.study_id
+        WHERE c.run_id = COALESCE(e.run_id, w.id) AND s.is_cancelled = 0
+    ) AS should_be_held,
+    CASE w.kind
+        WHEN 'run' THEN (
+            SELECT COUNT(*)
+            FROM runs r
+            JOIN checkpoints k ON k.run_id = r.id AND k.step = r.steps
+            WHERE r.id = w.id
+        )
+        WHEN 'evaluation' THEN CASE WHEN e.result_name IS NOT NULL THEN 1 ELSE 0 END
+        ELSE (
+            SELECT COUNT(*)
+            FROM preparations p
+            WHERE p.id = w.id AND p.manifest_key IS NOT NULL
+        )
+    END AS n_results
+FROM work w
+LEFT JOIN evaluations e ON e.id = w.id
+ORDER BY w.id

@@ -1,0 +1,322 @@
+//! What is true of every store at every moment, numbered, and a checker over a snapshot.
+//!
+//! It reads nothing: the snapshot is given to it, from one consistent state.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use crate::attempt::HOLDS_LEASE;
+
+/// The invariants. A number is never used for another rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Invariant {
+    /// Work is leased exactly when it has an open attempt, with the same token, number and worker;
+    /// and it has at most one.
+    OneLiveLease,
+    /// No two attempts have one token, none is larger than the last that was given out, and of one
+    /// piece of work they grow with the attempts.
+    TokensGrow,
+    /// The attempts of a piece of work are numbered from 1 without a gap, up to its count.
+    AttemptsAreCounted,
+    /// What has succeeded has its result: a run the checkpoint of its last step, an evaluation its
+    /// value, a preparation its manifest.
+    SuccessHasAResult,
+    /// What is queued, leased or succeeded has the data that it needs.
+    DataComesFirst,
+    /// Who has a lease is there.
+    HoldersAreThere,
+    /// Work is held exactly when every live study that wants its run is paused.
+    HeldByPauses,
+    /// Events are numbered from 1 without a gap.
+    EventsAreWhole,
+}
+
+impl Invariant {
+    /// Every invariant, in the order of its number.
+    pub const ALL: [Self; 8] = [
+        Self::OneLiveLease,
+        Self::TokensGrow,
+        Self::AttemptsAreCounted,
+        Self::SuccessHasAResult,
+        Self::DataComesFirst,
+        Self::HoldersAreThere,
+        Self::HeldByPauses,
+        Self::EventsAreWhole,
+    ];
+
+    /// Its number, from 1.
+    pub fn number(self) -> usize {
+        Self::ALL.iter().position(|other| *other == self).map_or(0, |index| index + 1)
+    }
+
+    /// The rule in a sentence.
+    pub fn rule(self) -> &'static str {
+        match self {
+            Self::OneLiveLease => "work is leased exactly when it has one open attempt, its own",
+            Self::TokensGrow => "every attempt has a token of its own, and tokens only grow",
+            Self::AttemptsAreCounted => "attempts are numbered from 1 without a gap",
+            Self::SuccessHasAResult => "what has succeeded has its result",
+            Self::DataComesFirst => "what is queued, leased or succeeded has its data",
+            Self::HoldersAreThere => "who has a lease is there",
+            Self::HeldByPauses => "work is held exactly when all that want it are paused",
+            Self::EventsAreWhole => "events are numbered from 1 without a gap",
+        }
+    }
+}
+
+impl fmt::Display for Invariant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "INV-{}: {}", self.number(), self.rule())
+    }
+}
+
+/// A broken invariant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Which.
+    pub invariant: Invariant,
+    /// Whose.
+    pub subject: String,
+    /// What was found.
+    pub found: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (`{}`: {})", self.invariant, self.subject, self.found)
+    }
+}
+
+/// A piece of work as a snapshot has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Work {
+    /// Its identifier.
+    pub id: String,
+    /// The label of its state.
+    pub state: String,
+    /// Token, attempt and worker of its lease.
+    pub lease: Option<(u64, u32, String)>,
+    /// How many attempts it counts.
+    pub n_attempts: u32,
+    /// What it waits for.
+    pub depends_on: Option<String>,
+    /// Whether nothing of it is granted.
+    pub is_held: bool,
+    /// Whether it should be held; none when nobody wants it, and then it may be either.
+    pub should_be_held: Option<bool>,
+    /// Whether it has what a success must have.
+    pub has_result: bool,
+}
+
+/// An attempt as a snapshot has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// Its work.
+    pub work: String,
+    /// Its number.
+    pub attempt: u32,
+    /// Its token.
+    pub token: u64,
+    /// Its worker.
+    pub worker: String,
+    /// The label of its state.
+    pub state: String,
+}
+
+/// One consistent state of a store.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// All work.
+    pub work: Vec<Work>,
+    /// All attempts, by work and number.
+    pub attempts: Vec<Attempt>,
+    /// The workers that are there.
+    pub workers: BTreeSet<String>,
+    /// The last token that was given out.
+    pub last_token: u64,
+    /// How many events there are, and the number of the newest.
+    pub events: (u64, u64),
+}
+
+/// Every violation, by work and then by number.
+pub fn check(snapshot: &Snapshot) -> Vec<Violation> {
+    let mut attempts: BTreeMap<&str, Vec<&Attempt>> = BTreeMap::new();
+    for attempt in &snapshot.attempts {
+        attempts.entry(&attempt.work).or_default().push(attempt);
+    }
+    let states: BTreeMap<&str, &str> =
+        snapshot.work.iter().map(|work| (work.id.as_str(), work.state.as_str())).collect();
+    let mut violations = Vec::new();
+    for work in &snapshot.work {
+        let own = attempts.get(work.id.as_str()).map_or(&[][..], Vec::as_slice);
+        let mut broken = |invariant, found: String| {
+            violations.push(Violation { invariant, subject: work.id.clone(), found });
+        };
+        one_live_lease(work, own, &mut broken);
+        attempts_are_counted(work, own, &mut broken);
+        of_one_state(work, &states, &snapshot.workers, &mut broken);
+    }
+    tokens(snapshot, &mut violations);
+    let (n_events, newest) = snapshot.events;
+    if n_events != newest {
+        violations.push(Violation {
+            invariant: Invariant::EventsAreWhole,
+            subject: "events".to_owned(),
+            found: format!("{n_events} of them, the newest is number {newest}"),
+        });
+    }
+    violations
+}
+
+fn one_live_lease(work: &Work, own: &[&Attempt], broken: &mut impl FnMut(Invariant, String)) {
+    let open: Vec<(u64, u32, String)> = own
+        .iter()
+        .filter(|attempt| HOLDS_LEASE.contains(&attempt.state.as_str()))
+        .map(|attempt| (attempt.token, attempt.attempt, attempt.worker.clone()))
+        .collect();
+    let expected: Vec<(u64, u32, String)> = work.lease.clone().into_iter().collect();
+    if open != expected || (work.state == "leased") != work.lease.is_some() {
+        let found = format!("it is {}, its lease {expected:?}, open attempts {open:?}", work.state);
+        broken(Invariant::OneLiveLease, found);
+    }
+}
+
+fn attempts_are_counted(work: &Work, own: &[&Attempt], broken: &mut impl FnMut(Invariant, String)) {
+    let numbers: Vec<u32> = own.iter().map(|attempt| attempt.attempt).collect();
+    if !numbers.iter().copied().eq(1..=work.n_attempts) {
+        let found = format!("it counts {} and has {numbers:?}", work.n_attempts);
+        broken(Invariant::AttemptsAreCounted, found);
+    }
+    if !own.is_sorted_by(|a, b| a.token < b.token) {
+        let tokens: Vec<u64> = own.iter().map(|attempt| attempt.token).collect();
+        broken(Invariant::TokensGrow, format!("its attempts have the tokens {tokens:?}"));
+    }
+}
+
+fn of_one_state(
+    work: &Work,
+    states: &BTreeMap<&str, &str>,
+    workers: &BTreeSet<String>,
+    broken: &mut impl FnMut(Invariant, String),
+) {
+    if work.state == "succeeded" && !work.has_result {
+        broken(Invariant::SuccessHasAResult, "it has none".to_owned());
+    }
+    if let Some(needed) = &work.depends_on
+        && matches!(work.state.as_str(), "queued" | "leased" | "succeeded")
+        && states.get(needed.as_str()) != Some(&"succeeded")
+    {
+        let state = states.get(needed.as_str()).unwrap_or(&"missing");
+        broken(Invariant::DataComesFirst, format!("it is {}, `{needed}` is {state}", work.state));
+    }
+    if let Some((_, _, worker)) = &work.lease
+        && !workers.contains(worker)
+    {
+        broken(Invariant::HoldersAreThere, format!("`{worker}` is not"));
+    }
+    if let Some(should_be_held) = work.should_be_held
+        && should_be_held != work.is_held
+    {
+        let found = format!("is held: {}, should be: {should_be_held}", work.is_held);
+        broken(Invariant::HeldByPauses, found);
+    }
+}
+
+fn tokens(snapshot: &Snapshot, violations: &mut Vec<Violation>) {
+    let mut seen = BTreeSet::new();
+    for attempt in &snapshot.attempts {
+        let found = if !seen.insert(attempt.token) {
+            format!("token {} was given out twice", attempt.token)
+        } else if attempt.token > snapshot.last_token {
+            format!("token {} is above the last, {}", attempt.token, snapshot.last_token)
+        } else {
+            continue;
+        };
+        let (invariant, subject) = (Invariant::TokensGrow, attempt.work.clone());
+        violations.push(Violation { invariant, subject, found });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attempt(attempt: u32, token: u64, state: &str) -> Attempt {
+        let (work, worker) = ("r_1".to_owned(), "w_1".to_owned());
+        Attempt { work, attempt, token, worker, state: state.to_owned() }
+    }
+
+    /// A run that was lost once and is leased again, after its data.
+    fn sound() -> Snapshot {
+        let data = Work {
+            id: "p_1".to_owned(),
+            state: "succeeded".to_owned(),
+            lease: None,
+            n_attempts: 1,
+            depends_on: None,
+            is_held: false,
+            should_be_held: None,
+            has_result: true,
+        };
+        let run = Work {
+            id: "r_1".to_owned(),
+            state: "leased".to_owned(),
+            lease: Some((7, 2, "w_1".to_owned())),
+            n_attempts: 2,
+            depends_on: Some("p_1".to_owned()),
+            is_held: false,
+            should_be_held: Some(false),
+            has_result: false,
+        };
+        let of_data = Attempt { work: "p_1".to_owned(), ..attempt(1, 3, "ended") };
+        Snapshot {
+            work: vec![data, run],
+            attempts: vec![of_data, attempt(1, 5, "ended"), attempt(2, 7, "running")],
+            workers: BTreeSet::from(["w_1".to_owned()]),
+            last_token: 7,
+            events: (9, 9),
+        }
+    }
+
+    #[track_caller]
+    fn check_broken(invariant: Invariant, damage: impl FnOnce(&mut Snapshot)) {
+        let mut snapshot = sound();
+        damage(&mut snapshot);
+        let found: Vec<Invariant> = check(&snapshot).iter().map(|v| v.invariant).collect();
+        assert!(found.contains(&invariant), "{invariant}: {found:?}");
+    }
+
+    #[test]
+    fn a_sound_store_breaks_nothing() {
+        assert_eq!(check(&sound()), []);
+    }
+
+    #[test]
+    fn every_damage_is_named() {
+        use Invariant as I;
+        check_broken(I::OneLiveLease, |s| s.work[1].lease = None);
+        check_broken(I::OneLiveLease, |s| s.attempts[1].state = "granted".to_owned());
+        check_broken(I::OneLiveLease, |s| s.work[1].state = "queued".to_owned());
+        check_broken(I::OneLiveLease, |s| s.attempts[2].worker = "w_2".to_owned());
+        check_broken(I::TokensGrow, |s| s.last_token = 6);
+        check_broken(I::TokensGrow, |s| s.attempts[0].token = 5);
+        check_broken(I::TokensGrow, |s| s.attempts[1].token = 8);
+        check_broken(I::AttemptsAreCounted, |s| s.work[0].n_attempts = 2);
+        check_broken(I::AttemptsAreCounted, |s| {
+            s.attempts.remove(1);
+        });
+        check_broken(I::SuccessHasAResult, |s| s.work[0].has_result = false);
+        check_broken(I::DataComesFirst, |s| s.work[0].state = "failed".to_owned());
+        check_broken(I::HoldersAreThere, |s| s.workers.clear());
+        check_broken(I::HeldByPauses, |s| s.work[1].is_held = true);
+        check_broken(I::EventsAreWhole, |s| s.events = (8, 9));
+    }
+
+    #[test]
+    fn a_violation_says_which_rule_whose_and_what() {
+        let mut snapshot = sound();
+        snapshot.work[0].has_result = false;
+        let text = check(&snapshot)[0].to_string();
+        assert_eq!(text, "INV-4: what has succeeded has its result (`p_1`: it has none)");
+    }
+}
