@@ -123,15 +123,14 @@ async fn round(
         waits.push(wait_once(server, &first, number).await?);
     }
     waits.sort();
-    let at = |share: f64| {
-        let index = (share * (waits.len() - 1) as f64).round();
-        waits.get(index as usize).map_or(0.0, |wait| wait.as_secs_f64() * 1000.0)
+    let at_percent = |percent: usize| {
+        waits.get((waits.len() - 1) * percent / 100).map_or(0.0, |wait| wait.as_secs_f64() * 1000.0)
     };
     Ok(Round {
         submitted_per_second: f64::from(n_runs) / submitted.as_secs_f64(),
         runs_per_second: f64::from(n_runs) / elapsed.as_secs_f64(),
-        p50_ms: at(0.5),
-        p99_ms: at(0.99),
+        p50_ms: at_percent(50),
+        p99_ms: at_percent(99),
     })
 }
 

@@ -57,17 +57,23 @@ pub struct Renewals {
     pub stale: Vec<LeaseToken>,
 }
 
-impl Leader {
-    /// An empty memory. An assignment that its worker never mentions is sent again after
-    /// `redeliver_after_ms`.
-    pub fn new(clock: Clock, term_ms: u64, redeliver_after_ms: u64) -> Self {
-        let inner = Inner {
+impl Inner {
+    fn empty(term_ms: u64) -> Self {
+        Self {
             has_taken_over: false,
             leases: LeaseTable::new(term_ms),
             posts: BTreeMap::new(),
             announced: HashMap::new(),
-        };
-        Self { clock, term_ms, redeliver_after_ms, inner: Mutex::new(inner) }
+        }
+    }
+}
+
+impl Leader {
+    /// An empty memory. An assignment that its worker never mentions is sent again after
+    /// `redeliver_after_ms`.
+    pub fn new(clock: Clock, term_ms: u64, redeliver_after_ms: u64) -> Self {
+        let inner = Mutex::new(Inner::empty(term_ms));
+        Self { clock, term_ms, redeliver_after_ms, inner }
     }
 
     /// Takes over what an earlier leader left: each lease gets one full term, and counts as
@@ -75,6 +81,7 @@ impl Leader {
     pub fn take_over(&self, workers: Vec<WorkerRecord>, leases: Vec<LiveLease>) {
         let now_ms = self.clock.monotonic_ms();
         let mut inner = self.lock();
+        *inner = Inner::empty(self.term_ms);
         for record in workers {
             let post = Post::new(record.n_slots, record.capabilities, record.state, now_ms);
             inner.posts.insert(record.worker, post);
@@ -98,12 +105,7 @@ impl Leader {
     pub fn step_down(&self) {
         let mut inner = self.lock();
         inner.posts.values().for_each(Post::wake);
-        *inner = Inner {
-            has_taken_over: false,
-            leases: LeaseTable::new(self.term_ms),
-            posts: BTreeMap::new(),
-            announced: HashMap::new(),
-        };
+        *inner = Inner::empty(self.term_ms);
     }
 
     /// Enters a worker that registered, or refreshes what is known of it.
@@ -130,7 +132,7 @@ impl Leader {
     pub fn drain(&self, worker: &WorkerId) -> bool {
         self.with_post(worker, |post, _| {
             post.set_state(WorkerState::Draining);
-            post.direct(Directive::Drain);
+            post.wake();
         })
     }
 

@@ -27,6 +27,9 @@ use crate::{App, changes_channel, grpc, http, reconcile};
 /// keep the coordinator.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
+/// The pause before a take-over that failed is tried again.
+const TAKE_OVER_PAUSE: Duration = Duration::from_secs(1);
+
 /// An assignment that its worker did not mention in so many heartbeats was lost on its way.
 const HEARTBEATS_UNTIL_REDELIVERY: u32 = 2;
 
@@ -121,7 +124,19 @@ pub async fn start(config: Config) -> Result<Running, ServeError> {
 async fn lead(app: Arc<App>) {
     while !app.shutdown.is_cancelled() {
         if !app.store.is_leading() {
+            // A standby answers nobody from what it remembers of an earlier lead.
+            app.leader.step_down();
             stand_by(&app).await;
+            continue;
+        }
+        if !app.leader.has_taken_over()
+            && let Err(error) = reconcile::take_over(&app).await
+        {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "could not take over; again soon"
+            );
+            tokio::time::sleep(TAKE_OVER_PAUSE).await;
             continue;
         }
         let term = app.shutdown.child_token();
@@ -131,7 +146,10 @@ async fn lead(app: Arc<App>) {
             () = app.shutdown.cancelled() => {}
             () = app.store.lead_is_over() => {
                 tracing::warn!("this coordinator leads no longer");
-                app.leader.step_down();
+                if !app.store.may_lead_again() {
+                    tracing::error!("the store's file can be written no longer; stopping");
+                    app.shutdown.cancel();
+                }
             }
         }
         term.cancel();
@@ -143,18 +161,13 @@ async fn lead(app: Arc<App>) {
     }
 }
 
-/// Waits for its turn, once, and takes over if it has come.
+/// Waits for its turn, once, and leads if it has come.
 async fn stand_by(app: &App) {
     tokio::select! {
         () = app.shutdown.cancelled() => return,
         () = app.store.wait_to_lead() => {}
     }
-    let led = match app.store.try_to_lead().await {
-        Ok(true) => reconcile::take_over(app).await,
-        Ok(false) => return,
-        Err(error) => Err(error),
-    };
-    if let Err(error) = led {
+    if let Err(error) = app.store.try_to_lead().await {
         tracing::error!(error = &error as &dyn std::error::Error, "could not take the lead");
     }
 }

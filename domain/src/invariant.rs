@@ -102,7 +102,7 @@ pub struct Work {
     pub depends_on: Option<String>,
     /// Whether nothing of it is granted.
     pub is_held: bool,
-    /// Whether it should be held; none when nobody wants it, and then it may be either.
+    /// Whether it should be held; none for data, which may be either.
     pub should_be_held: Option<bool>,
     /// Whether it has what a success must have.
     pub has_result: bool,

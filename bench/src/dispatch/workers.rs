@@ -148,9 +148,9 @@ fn started() -> v1::Event {
     event(Kind::Started(v1::Started { numerics: Some(numerics), resumed_from_step: 0 }))
 }
 
-fn artifact(key: &str) -> Option<v1::ArtifactRef> {
+fn artifact(key: &str) -> v1::ArtifactRef {
     let hash = ContentHash::of(key.as_bytes()).to_string();
-    Some(v1::ArtifactRef { key: key.to_owned(), hash, n_bytes: 1 })
+    v1::ArtifactRef { key: key.to_owned(), hash, n_bytes: 1 }
 }
 
 /// It is no data point, so that no evaluation follows: the runs alone are counted.
@@ -159,8 +159,8 @@ fn last_checkpoint(train: &v1::Train) -> Result<v1::Event> {
     let CellConfig::Pretrain(cell) = config;
     Ok(event(Kind::Checkpoint(v1::Checkpoint {
         step: cell.steps,
-        manifest: artifact("manifest.json"),
-        weights: artifact("model.safetensors"),
+        manifest: Some(artifact("manifest.json")),
+        weights: Some(artifact("model.safetensors")),
         is_data_point: false,
         n_bytes: 1,
     })))
@@ -168,7 +168,7 @@ fn last_checkpoint(train: &v1::Train) -> Result<v1::Event> {
 
 fn prepared() -> v1::Event {
     event(Kind::Preparation(v1::PreparationResult {
-        manifest: artifact("data/manifest.json"),
+        manifest: Some(artifact("data/manifest.json")),
         n_training_tokens: 100_000,
         n_validation_tokens: 1000,
         vocab_size: 257,

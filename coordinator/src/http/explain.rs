@@ -44,10 +44,8 @@ pub(super) async fn explain(
         }
         Lookup::Missing { nearest } => nearest,
     };
-    let workers = app.store.workers(false).await?;
-    if let Some(worker) = workers.iter().find(|worker| worker.id == target || worker.name == target)
-    {
-        return Ok(Json(of_worker(&app, worker).await?));
+    if let Some(worker) = app.store.worker_named(&target).await? {
+        return Ok(Json(of_worker(&app, &worker).await?));
     }
     let dropped = app.store.dropped_cells(&target).await?;
     if !dropped.is_empty() {
@@ -57,6 +55,7 @@ pub(super) async fn explain(
         });
         return Ok(Json(view("cell", &target, &target, "dropped", reasons.collect())));
     }
+    let workers = app.store.workers(false).await?;
     let names = workers.iter().map(|worker| worker.name.as_str());
     let suggested = suggested.or_else(|| nearest(&target, names).map(str::to_owned));
     Err(ApiError::NotFound { kind: "run, worker or cell", name: target, nearest: suggested })
@@ -200,7 +199,7 @@ fn first_line(text: &str) -> &str {
 async fn of_worker(app: &App, worker: &WorkerView) -> Result<ExplainView, ApiError> {
     let seats = app.leader.all_seats();
     let reasons = match seats.iter().find(|seat| seat.worker.as_str() == worker.id) {
-        Some(seat) => why_idle(seat, &app.store.queue_head(HEAD).await?),
+        Some(seat) => why_idle(seat, &app.store.queue_head(HEAD).await?, &seats),
         None if !app.leader.has_taken_over() => {
             let message = "this coordinator does not lead: the worker is the leader's";
             vec![Reason::new("not_leading", message, "ask the coordinator that leads")]

@@ -78,8 +78,8 @@ pub(super) async fn drain(
     Path(name): Path<String>,
     Body(EmptyRequest {}): Body<EmptyRequest>,
 ) -> Result<Json<WorkerView>, ApiError> {
-    let workers = app.store.workers(true).await?;
-    let Some(found) = workers.iter().find(|worker| worker.id == name || worker.name == name) else {
+    let Some(found) = app.store.worker_named(&name).await? else {
+        let workers = app.store.workers(true).await?;
         let names = workers.iter().map(|worker| worker.name.as_str());
         let nearest = nearest(&name, names).map(str::to_owned);
         return Err(ApiError::NotFound { kind: "worker", name, nearest });
@@ -91,8 +91,7 @@ pub(super) async fn drain(
         return Err(missing());
     }
     app.leader.drain(&id);
-    let workers = app.store.workers(true).await?;
-    workers.into_iter().find(|worker| worker.id == id.as_str()).map(Json).ok_or_else(missing)
+    app.store.worker_named(id.as_str()).await?.map(Json).ok_or_else(missing)
 }
 
 /// The workers with what they do, those that are there first.

@@ -87,6 +87,8 @@ pub(super) struct Post {
     directives: Vec<Directive>,
     /// The rights that are wanted back, and when their holder was last told.
     preempted: BTreeMap<LeaseToken, u64>,
+    /// When it was last told to drain.
+    drained_ms: Option<u64>,
 }
 
 impl Post {
@@ -107,6 +109,7 @@ impl Post {
             deliveries: BTreeMap::new(),
             directives: Vec::new(),
             preempted: BTreeMap::new(),
+            drained_ms: None,
         }
     }
 
@@ -240,6 +243,12 @@ impl Post {
         }
         let mut mail =
             Mail { directives: std::mem::take(&mut self.directives), tokens: Vec::new() };
+        let is_due = |told_ms: u64| now_ms >= told_ms + redeliver_after_ms;
+        if self.state == WorkerState::Draining && self.drained_ms.is_none_or(is_due) {
+            // Told again until it has left: an answer may be lost, and a leader may change.
+            self.drained_ms = Some(now_ms);
+            mail.directives.push(Directive::Drain);
+        }
         for (token, delivery) in &mut self.deliveries {
             let is_due = match *delivery {
                 Delivery::Ready => true,

@@ -135,8 +135,8 @@ fn describe(numerics: &Numerics) -> String {
     )
 }
 
-/// Why a worker has free slots, or none.
-pub fn why_idle(seat: &Seat, queue: &[QueuedWork]) -> Vec<Reason> {
+/// Why a worker has free slots, or none, among all that are there.
+pub fn why_idle(seat: &Seat, queue: &[QueuedWork], seats: &[Seat]) -> Vec<Reason> {
     match seat.state {
         WorkerState::Joining => {
             return vec![Reason::new(
@@ -176,7 +176,13 @@ pub fn why_idle(seat: &Seat, queue: &[QueuedWork]) -> Vec<Reason> {
         let message = format!("it knows the recipe of none of the {} queued", queue.len());
         return vec![Reason::new("no_recipe", message, "start a worker of a newer build")];
     }
-    if queue.iter().all(|work| !can(seat, work, Match::Numerics)) {
+    // As the policy has it: only while some machine rounds alike does a run wait for one.
+    let is_bound_elsewhere = |work: &QueuedWork| {
+        let active = |other: &&Seat| other.state == WorkerState::Active;
+        !can(seat, work, Match::Numerics)
+            && seats.iter().filter(active).any(|other| can(other, work, Match::Numerics))
+    };
+    if queue.iter().all(is_bound_elsewhere) {
         return vec![Reason::waits(
             "numerics",
             "all that is queued waits for machines that round as its first attempts did",
@@ -240,7 +246,7 @@ mod tests {
 
     #[track_caller]
     fn check_worker(seat: &Seat, queue: &[QueuedWork], code: &str) {
-        assert_eq!(why_idle(seat, queue)[0].code, code);
+        assert_eq!(why_idle(seat, queue, std::slice::from_ref(seat))[0].code, code);
     }
 
     #[test]
@@ -255,7 +261,12 @@ mod tests {
         let other = QueuedWork { recipe: Some("quantize".into()), ..work() };
         check_worker(&seat(WorkerState::Active, 1), &[other], "no_recipe");
         let bound = QueuedWork { numerics: Some(Numerics::of_a_cpu(4)), ..work() };
-        check_worker(&seat(WorkerState::Active, 1), &[bound], "numerics");
+        let free = seat(WorkerState::Active, 1);
+        let alike =
+            Seat { capabilities: Capabilities::of_a_cpu(4), ..seat(WorkerState::Active, 0) };
+        let reasons = why_idle(&free, std::slice::from_ref(&bound), &[free.clone(), alike]);
+        assert_eq!(reasons[0].code, "numerics");
+        check_worker(&free, &[bound], "about_to_run");
         check_worker(&seat(WorkerState::Active, 1), &[work()], "about_to_run");
     }
 }

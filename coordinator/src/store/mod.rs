@@ -46,7 +46,8 @@ pub trait Store: Send + Sync + 'static {
     /// Queues the failed and cancelled runs, evaluations and data preparations of a study again,
     /// with a new budget of failures, and lifts its cancellation. Repeating it changes nothing.
     ///
-    /// Only a retry of everything lifts the cancellation.
+    /// Only a retry of everything lifts the cancellation; any other does nothing to a study that is
+    /// cancelled.
     async fn retry_study(&self, study: &StudyId, which: Retry) -> Result<Changed, StoreError>;
 
     /// The same for one run, its evaluations and the data it waits for.

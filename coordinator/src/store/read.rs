@@ -255,6 +255,10 @@ pub trait ReadStore: Send + Sync {
     /// left or were lost are left out.
     async fn workers(&self, is_there_only: bool) -> Result<Vec<WorkerView>, ReadError>;
 
+    /// The worker with this identifier or name; of several with one name one that is there, and then
+    /// the newest.
+    async fn worker_named(&self, name_or_id: &str) -> Result<Option<WorkerView>, ReadError>;
+
     /// Stored events with a number above `after`, the oldest first, at most `limit`.
     async fn events_after(&self, after: i64, limit: u32) -> Result<Vec<EventView>, ReadError>;
 

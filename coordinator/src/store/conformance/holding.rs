@@ -5,7 +5,7 @@ use domain::ids::{RunId, StudyId, WorkId};
 
 use super::fixture::{Fixture, checkpoint, placement, run_ids};
 use crate::store::read::ReadStore;
-use crate::store::{Retry, Store, StoreError};
+use crate::store::{AssignmentDetails, Numerics, ReportEvent, Retry, Store, StoreError};
 
 fn study_named(name: &str) -> StudyId {
     StudyId::from_hash(&domain::ids::ContentHash::of(name.as_bytes()))
@@ -78,6 +78,32 @@ pub(in crate::store) async fn data_for_a_paused_study_is_not_prepared(
     assert_eq!(f.queued_ids().await.len(), 1);
 }
 
+/// Aim: a hold is lifted when nobody holds any more, in whatever order studies were cancelled, paused
+/// and retried.
+pub(in crate::store) async fn no_hold_outlives_what_it_came_from(
+    f: &Fixture<impl Store + ReadStore>,
+) {
+    f.apply(&[]).await;
+    f.apply(&[("name: tiny", "name: other"), ("tokens: 1e5", "tokens: 2e5")]).await;
+    let (tiny, other) = (study_named("tiny"), study_named("other"));
+    // Only a paused study needs the data for a while; then a retried one does again.
+    f.store.cancel_study(&other, "enough").await.unwrap();
+    f.store.pause_study(&tiny, "").await.unwrap();
+    assert!(f.queued_ids().await.is_empty());
+    f.store.retry_study(&other, Retry::All).await.unwrap();
+    assert_eq!(f.queued_ids().await.len(), 1, "the data of both");
+    // Nobody pauses what nobody has.
+    let run = run_ids(&[]).remove(0);
+    f.store.cancel_study(&tiny, "enough").await.unwrap();
+    f.store.retry_run(&run, Retry::All).await.unwrap();
+    f.check().await;
+    f.store.cancel_study(&other, "enough").await.unwrap();
+    f.store.retry_run(&run, Retry::All).await.unwrap();
+    assert_eq!(f.queued_ids().await.len(), 1, "the data of the one run");
+    let failed = f.store.retry_study(&tiny, Retry::Failed).await.unwrap();
+    assert!(failed.work.is_empty());
+}
+
 pub(in crate::store) async fn another_priority_moves_the_queue(
     f: &Fixture<impl Store + ReadStore>,
 ) {
@@ -114,6 +140,33 @@ pub(in crate::store) async fn a_retry_of_one_class_leaves_the_others(
     f.store.cancel_run(&run_of(&second.work), "enough").await.unwrap();
     let changed = f.store.retry_study(&study, Retry::Failed).await.unwrap();
     assert_eq!(changed.run_ids(), [&run_of(&first.work)], "what was cancelled stays");
+}
+
+pub(in crate::store) async fn a_run_that_did_not_fit_takes_half_as_much_at_a_time(
+    f: &Fixture<impl Store + ReadStore>,
+) {
+    let worker = f.prepared().await;
+    let works = f.queued_ids().await;
+    let run = run_of(&works[0]);
+    // The batch has 8 sequences. The first attempt does not even begin.
+    for (n, before, expected) in [(1, 8, 4), (2, 4, 2), (3, 2, 1), (4, 1, 1)] {
+        let granted = f.store.grant(&[placement(&works[0], &worker)]).await.unwrap().remove(0);
+        if n > 1 {
+            let numerics = Numerics { micro_batch_sequences: before, ..Numerics::of_a_cpu(1) };
+            f.report(granted.token, ReportEvent::Started { numerics, resumed_from_step: 0 }).await;
+        }
+        f.finish(granted.token, AttemptEnd::OutOfMemory).await;
+        f.store.retry_run(&run, Retry::All).await.unwrap();
+        let view = f.store.run_view(&run).await.unwrap().unwrap();
+        assert_eq!(view.summary.has_changed_numerics, n > 1, "after attempt {n}");
+        let granted = f.store.grant(&[placement(&works[0], &worker)]).await.unwrap().remove(0);
+        let assignment = f.store.assignment(granted.token).await.unwrap().unwrap();
+        let AssignmentDetails::Train(details) = assignment.details else { panic!("a run") };
+        assert_eq!(details.micro_batch_sequences, expected, "after attempt {n}");
+        let fixed = details.numerics.map(|numerics| numerics.micro_batch_sequences);
+        assert_eq!(fixed, (n > 1).then_some(expected), "after attempt {n}");
+        f.finish(granted.token, AttemptEnd::Preempted).await;
+    }
 }
 
 /// Grants a run and ends it, as often as it is queued directly again; how often.

@@ -44,9 +44,11 @@ macro_rules! conformance {
                 a_paused_study_is_granted_nothing_and_gives_its_slots_back,
                 a_run_of_two_studies_is_held_only_when_both_are_paused,
                 data_for_a_paused_study_is_not_prepared,
+                no_hold_outlives_what_it_came_from,
                 another_priority_moves_the_queue,
                 a_retry_of_one_class_leaves_the_others,
                 each_way_to_fail_has_its_own_budget,
+                a_run_that_did_not_fit_takes_half_as_much_at_a_time,
             }
             reporting {
                 a_data_point_queues_its_evaluation_once,

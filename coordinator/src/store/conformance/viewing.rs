@@ -25,7 +25,7 @@ async fn in_the_middle(f: &Fixture<impl Store + ReadStore>) -> Granted {
     let worker = f.prepared().await;
     let granted = f.grant_first(&worker).await;
     let values = BTreeMap::from([(LOSS.to_owned(), 2.5), ("tokens_per_second".to_owned(), 1000.0)]);
-    let log = ReportEvent::Log { at_ms: 7, level: LogLevel::Warn, text: "x".repeat(20_000) };
+    let log = ReportEvent::Log { at_ms: 7, level: LogLevel::Warn, text: "\0x".repeat(10_000) };
     let events = vec![
         started(0),
         point(1, 3.0),
@@ -76,14 +76,15 @@ pub(in crate::store) async fn every_view_shows_a_study_in_the_middle_of_its_work
     assert_eq!(view.series, ["tokens_per_second", LOSS]);
 
     let lines = f.store.logs(&run, 0, 10).await.unwrap().lines;
-    assert_eq!((lines.len(), lines[0].text.len()), (1, 20_000), "a line said twice is kept once");
+    assert_eq!((lines.len(), lines[0].text.chars().count()), (1, 20_000), "kept once");
+    assert!(lines[0].text.starts_with("\u{fffd}x"), "PostgreSQL's text has no NUL");
     assert!(f.store.logs(&run, lines[0].id, 10).await.unwrap().lines.is_empty());
     let workers = f.store.workers(true).await.unwrap();
     assert_eq!(workers, f.store.workers(false).await.unwrap());
     assert_eq!(workers[0].assignments[0].tokens_per_second, Some(1000.0));
     let events = f.store.events_after(0, 1000).await.unwrap();
     assert_eq!(events.last().unwrap().id, f.store.last_event_id().await.unwrap());
-    assert!(events.iter().map(|event| event.id).eq(1..=events.len() as i64));
+    assert!(events.iter().zip(1_i64..).all(|(event, number)| event.id == number));
 }
 
 /// What a curve of the run shows: steps and values.

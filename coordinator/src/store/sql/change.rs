@@ -62,6 +62,7 @@ impl Command for CancelRun {
     async fn run(self, tx: &mut Tx) -> Result<Changed, StoreError> {
         let mut changed = Changed::default();
         cancel_with_evaluations(tx, &self.run, &mut changed).await?;
+        wanted::settle_run(tx, &self.run).await?;
         if !changed.work.is_empty() {
             let detail = json!({ "reason": self.reason });
             tx.record(self.run.as_str(), "cancel_requested", &detail);
@@ -92,13 +93,17 @@ WHERE id = ?",
             .execute(&mut tx.conn)
             .await
             .map_err(from_driver)?;
-            wanted::settle_study(tx, &self.study).await?;
+        } else if is_cancelled(tx, &self.study).await? {
+            // Nobody would measure what is trained for a study that is cancelled.
+            return Ok(changed);
         }
         for run in &runs {
             retry_with_needs(tx, run, self.which, &mut changed).await?;
             // While the study was cancelled, its runs' data points got no evaluation of its own.
             evaluations::ensure_for_run(tx, run).await?;
         }
+        // Only now: what the data is wanted for depends on what was queued again.
+        wanted::settle_study(tx, &self.study).await?;
         tx.record(self.study.as_str(), "study_retried", &json!({}));
         Ok(changed)
     }
@@ -115,8 +120,18 @@ impl Command for RetryRun {
     async fn run(self, tx: &mut Tx) -> Result<Changed, StoreError> {
         let mut changed = Changed::default();
         retry_with_needs(tx, &self.run, self.which, &mut changed).await?;
+        wanted::settle_run(tx, &self.run).await?;
         Ok(changed)
     }
+}
+
+async fn is_cancelled(tx: &mut Tx, study: &StudyId) -> Result<bool, StoreError> {
+    let is_cancelled: i64 = query_scalar("SELECT is_cancelled FROM studies WHERE id = ?")
+        .bind(study.as_str())
+        .fetch_one(&mut tx.conn)
+        .await
+        .map_err(from_driver)?;
+    Ok(is_cancelled != 0)
 }
 
 /// The runs of a study that exists.

@@ -192,9 +192,15 @@ into_value! {
     // A flag is 0 or 1 in both databases.
     bool => Integer(i64::from),
     f64 => Real(std::convert::identity),
-    String => Text(std::convert::identity),
-    &str => Text(str::to_owned),
-    &String => Text(String::clone),
+    String => Text(without_nul),
+    &str => Text(|text: &str| without_nul(text.to_owned())),
+    &String => Text(|text: &String| without_nul(text.clone())),
+}
+
+/// PostgreSQL's text cannot hold the character NUL, which a crashed trainer may have written into its
+/// log; both databases keep the sign for a character that cannot be shown.
+fn without_nul(text: String) -> String {
+    if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text }
 }
 
 /// A statement with its arguments.

@@ -40,7 +40,10 @@ pub(crate) fn from_driver(error: sqlx::Error) -> StoreError {
 /// Whether the server is gone, so that nothing more comes of this connection.
 fn is_connection_lost(error: &sqlx::Error) -> bool {
     match error {
-        sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::PoolTimedOut => true,
+        sqlx::Error::Io(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::WorkerCrashed => true,
         error => postgres_code(error).is_some_and(|code| {
             code.starts_with(CONNECTION_EXCEPTION) || code.starts_with(OPERATOR_INTERVENTION)
         }),

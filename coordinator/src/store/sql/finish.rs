@@ -9,6 +9,7 @@ use domain::run::RunEvent;
 use super::convert::{parse_id, signed};
 use super::database::{Pool, query_as, query_scalar};
 use super::error::from_driver;
+use super::micro_batch;
 use super::work::{WorkRow, advance, advance_row, close_attempt};
 use super::writer::{Command, Tx};
 use crate::store::{Changed, Finished, StoreError};
@@ -82,6 +83,9 @@ async fn end_row(
     let was_open = close_attempt(tx, token, end, message).await?;
     let event = RunEvent::AttemptEnded { token, end };
     let has_moved = advance_row(tx, &work, &row.work, event, changed).await?;
+    if let (AttemptEnd::OutOfMemory, WorkId::Run(run)) = (end, &work) {
+        micro_batch::halve(tx, run).await?;
+    }
     if was_open && has_moved {
         Ok(())
     } else {

@@ -13,6 +13,7 @@ mod evaluations;
 mod finish;
 mod fits;
 mod grant;
+mod micro_batch;
 mod pause;
 mod points;
 mod postgres;
@@ -96,8 +97,10 @@ impl SqlStore {
             clock,
             changes,
         };
-        if let Some((connection, lock)) = connection {
-            store.begin_to_lead(connection, lock).await?;
+        match connection {
+            Some((connection, lock)) => store.begin_to_lead(connection, lock).await?,
+            // What another build's leader has made cannot be shown by this one.
+            None => check_schema(location, &store.readers).await?,
         }
         Ok(store)
     }
@@ -152,6 +155,12 @@ impl SqlStore {
         self.lead.lock().is_ok_and(|lead| lead.as_ref().is_some_and(|l| !l.is_over.is_cancelled()))
     }
 
+    /// Whether a lost lead may come back. That of a file is lost only when it can be written no
+    /// longer, and this process still holds its lock.
+    pub fn may_lead_again(&self) -> bool {
+        matches!(self.location, Location::Postgres(_))
+    }
+
     /// Waits until this coordinator no longer leads: its connection broke, or it was closed.
     pub async fn lead_is_over(&self) {
         let is_over =
@@ -195,8 +204,8 @@ impl SqlStore {
     }
 
     async fn write<C: Command>(&self, command: C) -> Result<C::Answer, StoreError> {
-        let writer =
-            self.lead.lock().ok().and_then(|lead| lead.as_ref().map(|lead| lead.writer.clone()));
+        let live = |lead: &Lead| (!lead.is_over.is_cancelled()).then(|| lead.writer.clone());
+        let writer = self.lead.lock().ok().and_then(|lead| lead.as_ref().and_then(live));
         match writer {
             Some(writer) => writer.run(command).await,
             None if self.is_read_only => Err(StoreError::ReadOnly),

@@ -18,12 +18,22 @@ pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/postgres"
 /// How many views are read at a time.
 const READ_CONNECTIONS: u32 = 4;
 
-/// Statements kept prepared on each connection: more than there are in this crate.
+/// Statements kept prepared on each connection. Those with a number of rows come in many lengths; the
+/// ones that are not used for long make room.
 const STATEMENTS_KEPT: usize = 400;
 
 /// The advisory lock of the leader: "gradus" as a number. Locks are a database's own, so that two
 /// stores on one server have two leaders.
 const LEADER_LOCK: i64 = 0x0067_7261_6475_7300;
+
+/// So that the server lets go of the lock within some ten seconds when the leader's machine is cut
+/// off without a word. On a socket of the same machine they mean nothing.
+const SESSION_OPTIONS: [(&str, &str); 4] = [
+    ("tcp_keepalives_idle", "4"),
+    ("tcp_keepalives_interval", "2"),
+    ("tcp_keepalives_count", "3"),
+    ("tcp_user_timeout", "10000"),
+];
 
 /// Where a leader that leaves says so, that a standby need not wait for its next look.
 const LEADER_CHANNEL: &str = "gradus_leader";
@@ -35,7 +45,8 @@ const LEADER_CHANNEL: &str = "gradus_leader";
 /// server has given the lock to another coordinator, this one's session is gone, and with it
 /// whatever it had not committed. There is nothing that a deposed leader could still write with.
 pub(super) async fn lead(url: &str) -> Result<Option<PgConnection>, StoreError> {
-    let mut connection = options(url)?.connect().await.map_err(from_driver)?;
+    let options = options(url)?.options(SESSION_OPTIONS);
+    let mut connection = options.connect().await.map_err(from_driver)?;
     let is_leader: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock($1)")
         .bind(LEADER_LOCK)
         .fetch_one(&mut connection)

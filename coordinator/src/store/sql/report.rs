@@ -118,8 +118,9 @@ SET result_name = ?, value = ?, standard_error = ?, n_tokens = ?
 WHERE id = ?",
             )
             .bind(name)
-            .bind(value)
-            .bind(standard_error)
+            // A value that is not finite is none.
+            .bind(value.is_finite().then_some(value))
+            .bind(standard_error.filter(|error| error.is_finite()))
             .bind(signed(n_tokens))
             .bind(holder.work.as_str())
             .execute(&mut tx.conn)

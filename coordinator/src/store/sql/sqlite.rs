@@ -25,7 +25,8 @@ const READ_CONNECTIONS: u32 = 4;
 /// How long a statement waits for another program's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Statements kept compiled on each connection: more than there are in this crate.
+/// Statements kept compiled on each connection. Those with a number of rows come in many lengths; the
+/// ones that are not used for long make room.
 const STATEMENTS_KEPT: usize = 400;
 
 /// SQLite's result code for a file that is something else.

@@ -1,9 +1,10 @@
 //! What the live studies want of a run: its priority, and whether it is held.
 //!
-//! A run is as urgent as the most urgent study that has it and is not paused, and held while all of
-//! them are. Its evaluations follow it; its data is as urgent as the most urgent run that waits.
+//! A run is as urgent as the most urgent live study that has it and is not paused, and held while all
+//! of them are; one that no live study has is not held. Its evaluations follow it. Data that is not
+//! prepared is as urgent as the most urgent run that needs it, and held while all of those are.
 
-use domain::ids::{RunId, StudyId, WorkId};
+use domain::ids::{RunId, StudyId};
 
 use super::convert::parse_id;
 use super::database::{query, query_scalar};
@@ -11,92 +12,117 @@ use super::error::from_driver;
 use super::writer::Tx;
 use crate::store::StoreError;
 
-/// What the studies want of runs: a query with the runs' condition at its end.
+/// The runs of one study.
+macro_rules! of_study {
+    () => {
+        "(SELECT DISTINCT run_id FROM cells WHERE study_id = ?)"
+    };
+}
+
+/// One run.
+macro_rules! of_run {
+    () => {
+        "(SELECT id AS run_id FROM runs WHERE id = ?)"
+    };
+}
+
+/// What the studies want of some runs. These come first, so that a database without statistics goes
+/// from them to all their cells, and not over all cells.
 macro_rules! wanted {
-    ($runs:literal) => {
+    ($runs:expr) => {
         concat!(
             "UPDATE work
-SET priority = wanted.priority, is_held = wanted.is_held
+SET priority = COALESCE(wanted.priority, work.priority), is_held = wanted.is_held
 FROM (
-    SELECT cells.run_id,
+    SELECT own.run_id,
         COALESCE(
             MAX(CASE WHEN studies.is_paused = 0 THEN studies.priority END),
             MAX(studies.priority)
         ) AS priority,
-        MIN(studies.is_paused) AS is_held
-    FROM cells
-    JOIN studies ON studies.id = cells.study_id
-    WHERE studies.is_cancelled = 0 AND cells.run_id ",
+        COALESCE(MIN(studies.is_paused), 0) AS is_held
+    FROM ",
             $runs,
-            "
-    GROUP BY cells.run_id
+            " AS own
+    LEFT JOIN cells ON cells.run_id = own.run_id
+    LEFT JOIN studies ON studies.id = cells.study_id AND studies.is_cancelled = 0
+    GROUP BY own.run_id
 ) AS wanted
-WHERE work.id = wanted.run_id
-    AND (work.priority <> wanted.priority OR work.is_held <> wanted.is_held)
+WHERE work.id = wanted.run_id AND (
+    work.priority <> COALESCE(wanted.priority, work.priority)
+    OR work.is_held <> wanted.is_held
+)
 RETURNING work.id"
         )
     };
 }
 
 macro_rules! evaluations {
-    ($runs:literal) => {
+    ($runs:expr) => {
         concat!(
             "UPDATE work
 SET priority = run.priority, is_held = run.is_held
-FROM evaluations
-JOIN work AS run ON run.id = evaluations.run_id
+FROM ",
+            $runs,
+            " AS own
+JOIN evaluations ON evaluations.run_id = own.run_id
+JOIN work AS run ON run.id = own.run_id
 WHERE work.id = evaluations.id
-    AND (work.priority <> run.priority OR work.is_held <> run.is_held)
-    AND evaluations.run_id ",
-            $runs
+    AND (work.priority <> run.priority OR work.is_held <> run.is_held)"
         )
     };
 }
 
-/// What is prepared for runs that are not over. One that nobody waits for is not held.
-const PREPARATIONS: &str = "UPDATE work
-SET priority = GREATEST(work.priority, needed.priority), is_held = needed.is_held
+/// What is prepared for runs that are not over. What nobody waits for is not held.
+macro_rules! preparations {
+    ($runs:expr) => {
+        concat!(
+            "UPDATE work
+SET priority = COALESCE(needed.priority, work.priority), is_held = needed.is_held
 FROM (
-    SELECT dependent.depends_on, MAX(dependent.priority) AS priority,
-        MIN(dependent.is_held) AS is_held
-    FROM work AS dependent
-    WHERE dependent.state IN ('waiting', 'queued', 'leased', 'backoff')
-        AND dependent.depends_on IN (
-            SELECT prepared.id
-            FROM cells
-            JOIN runs ON runs.id = cells.run_id
-            JOIN work AS prepared ON prepared.id = runs.preparation_id
-            WHERE cells.study_id = ? AND prepared.state <> 'succeeded'
-        )
-    GROUP BY dependent.depends_on
+    SELECT prepared.id, MAX(dependent.priority) AS priority,
+        COALESCE(MIN(dependent.is_held), 0) AS is_held
+    FROM (
+        SELECT DISTINCT runs.preparation_id
+        FROM ",
+            $runs,
+            " AS own
+        JOIN runs ON runs.id = own.run_id
+    ) AS needing
+    JOIN work AS prepared ON prepared.id = needing.preparation_id
+        AND prepared.state <> 'succeeded'
+    LEFT JOIN work AS dependent ON dependent.depends_on = prepared.id
+        AND dependent.state IN ('waiting', 'queued', 'leased', 'backoff')
+    GROUP BY prepared.id
 ) AS needed
-WHERE work.id = needed.depends_on";
+WHERE work.id = needed.id"
+        )
+    };
+}
 
 /// Settles every run of a study; those that changed.
 pub(super) async fn settle_study(tx: &mut Tx, study: &StudyId) -> Result<Vec<RunId>, StoreError> {
-    let changed: Vec<String> =
-        query_scalar(wanted!("IN (SELECT run_id FROM cells WHERE study_id = ?)"))
-            .bind(study.as_str())
-            .fetch_all(&mut tx.conn)
-            .await
-            .map_err(from_driver)?;
-    query(evaluations!("IN (SELECT run_id FROM cells WHERE study_id = ?)"))
+    let changed: Vec<String> = query_scalar(wanted!(of_study!()))
+        .bind(study.as_str())
+        .fetch_all(&mut tx.conn)
+        .await
+        .map_err(from_driver)?;
+    query(evaluations!(of_study!()))
         .bind(study.as_str())
         .execute(&mut tx.conn)
         .await
         .map_err(from_driver)?;
-    query(PREPARATIONS).bind(study.as_str()).execute(&mut tx.conn).await.map_err(from_driver)?;
-    changed.iter().map(|id| parse_id(id)).collect()
-}
-
-/// Settles one run, such as one that its study has no longer.
-pub(super) async fn settle_run(tx: &mut Tx, run: &RunId) -> Result<(), StoreError> {
-    let work = WorkId::Run(run.clone());
-    query(wanted!("= ?")).bind(work.as_str()).execute(&mut tx.conn).await.map_err(from_driver)?;
-    query(evaluations!("= ?"))
-        .bind(work.as_str())
+    query(preparations!(of_study!()))
+        .bind(study.as_str())
         .execute(&mut tx.conn)
         .await
         .map_err(from_driver)?;
+    changed.iter().map(|id| parse_id(id)).collect()
+}
+
+/// Settles one run with its data, such as one that its study has no longer.
+pub(super) async fn settle_run(tx: &mut Tx, run: &RunId) -> Result<(), StoreError> {
+    for statement in [wanted!(of_run!()), evaluations!(of_run!()), preparations!(of_run!())] {
+        query(statement).bind(run.as_str()).execute(&mut tx.conn).await.map_err(from_driver)?;
+    }
     Ok(())
 }

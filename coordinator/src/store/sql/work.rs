@@ -251,12 +251,13 @@ impl Counts {
         };
         match (charge, event) {
             (Charge::Loss, _) => counts.n_losses += 1,
-            // Losses count in a row: an attempt that failed by itself shows that a worker lived.
             (Charge::Failure, RunEvent::AttemptEnded { end, .. }) => {
                 counts.n_failures += 1;
                 counts.n_losses = 0;
                 *counts.failures.entry(end.label().to_owned()).or_default() += 1;
             }
+            // Losses count in a row: an attempt that ended otherwise shows that a worker lived.
+            (Charge::Nothing, RunEvent::AttemptEnded { .. }) => counts.n_losses = 0,
             (_, RunEvent::Granted { attempt, .. }) => counts.n_attempts = i64::from(attempt.0),
             // Whoever asks for a retry gives a new budget.
             (_, RunEvent::RetryRequested) => {

@@ -3,6 +3,7 @@
 //! What a command does is the command's.
 
 use std::future::Future;
+use std::time::Duration;
 
 use api::EventView;
 use futures::future::BoxFuture;
@@ -22,10 +23,14 @@ const MAX_BATCH: usize = 256;
 /// fails is tried again, and then fails alone.
 const CAREFUL_BATCHES: u32 = 1000;
 
+/// A batch that takes longer waits for a server that is gone without a word; the callers in it are
+/// told that the store is closed.
+const BATCH_DEADLINE: Duration = Duration::from_mins(10);
+
 /// Commands that may wait; senders beyond it are held back.
 const MAX_QUEUED: usize = 4096;
 
-/// Events in one statement: four values each stay far below the databases' limits.
+/// Events in one statement: five values each stay far below the databases' limits.
 const EVENTS_PER_STATEMENT: usize = 256;
 
 /// The transaction at hand.
@@ -112,8 +117,17 @@ pub(super) trait Command: Send + 'static {
 /// Answers the caller, after the commit or with the reason why there was none.
 type Settle = Box<dyn FnOnce(Result<(), String>) + Send>;
 
+/// How a command went, as far as the writer cares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Went {
+    Well,
+    Wrong,
+    /// The database is gone.
+    Nowhere,
+}
+
 trait Job: Send {
-    fn run(self: Box<Self>, tx: &mut Tx) -> BoxFuture<'_, (bool, Settle)>;
+    fn run(self: Box<Self>, tx: &mut Tx) -> BoxFuture<'_, (Went, Settle)>;
     fn refuse(self: Box<Self>, reason: String);
     fn is_kept_apart(&self) -> bool;
 }
@@ -124,11 +138,15 @@ struct Pending<C: Command> {
 }
 
 impl<C: Command> Job for Pending<C> {
-    fn run(self: Box<Self>, tx: &mut Tx) -> BoxFuture<'_, (bool, Settle)> {
+    fn run(self: Box<Self>, tx: &mut Tx) -> BoxFuture<'_, (Went, Settle)> {
         Box::pin(async move {
             let Self { command, reply } = *self;
             let result = command.run(tx).await;
-            let is_ok = result.is_ok();
+            let went = match &result {
+                Ok(_) => Went::Well,
+                Err(StoreError::ConnectionLost(_)) => Went::Nowhere,
+                Err(_) => Went::Wrong,
+            };
             let settle: Settle = Box::new(move |committed| {
                 let answer = match (result, committed) {
                     (Ok(_), Err(reason)) => Err(StoreError::Commit { reason }),
@@ -136,7 +154,7 @@ impl<C: Command> Job for Pending<C> {
                 };
                 answer_caller(reply, answer);
             });
-            (is_ok, settle)
+            (went, settle)
         })
     }
 
@@ -202,7 +220,11 @@ async fn write(
     let mut batch = Vec::with_capacity(MAX_BATCH);
     while queue.recv_many(&mut batch, MAX_BATCH).await > 0 {
         tx.now_ms = clock.wall_ms();
-        let committed = commit(&mut tx, &mut batch).await;
+        let committed =
+            match tokio::time::timeout(BATCH_DEADLINE, commit(&mut tx, &mut batch)).await {
+                Ok(committed) => committed,
+                Err(_) => Err(lost()),
+            };
         for event in tx.take_events() {
             // Without a listener there is nobody to tell.
             drop(changes.send(event));
@@ -273,18 +295,23 @@ async fn run_one(
     is_alone: bool,
 ) -> (Settle, Result<(), StoreError>) {
     if is_alone || !(job.is_kept_apart() || tx.n_careful > 0) {
-        let (is_ok, settle) = job.run(tx).await;
-        if !is_ok && !is_alone {
+        let (went, settle) = job.run(tx).await;
+        if went == Went::Wrong && !is_alone {
             tx.n_careful = CAREFUL_BATCHES;
         }
         let why = "a command failed, and what shared its transaction is undone with it";
-        return (settle, if is_ok { Ok(()) } else { Err(StoreError::Undone { why }) });
+        let outcome = match went {
+            Went::Well => Ok(()),
+            Went::Wrong => Err(StoreError::Undone { why }),
+            Went::Nowhere => Err(lost()),
+        };
+        return (settle, outcome);
     }
     let n_events = tx.events.len();
     let begun = tx.execute("SAVEPOINT command").await;
-    let (is_ok, settle) = job.run(tx).await;
-    let mut ended = begun;
-    if !is_ok {
+    let (went, settle) = job.run(tx).await;
+    let mut ended = if went == Went::Nowhere { Err(lost()) } else { begun };
+    if went != Went::Well {
         tx.events.truncate(n_events);
         if ended.is_ok() {
             ended = tx.execute("ROLLBACK TO command").await;
@@ -294,6 +321,10 @@ async fn run_one(
         ended = tx.execute("RELEASE command").await;
     }
     (settle, ended)
+}
+
+fn lost() -> StoreError {
+    StoreError::ConnectionLost("a statement found that it is".into())
 }
 
 async fn roll_back(tx: &mut Tx) {

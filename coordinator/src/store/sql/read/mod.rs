@@ -1,4 +1,4 @@
-//! The queries behind the views, on SQLite. One query for each part of a page, whatever the
+//! The queries behind the views. One query for each part of a page, whatever the
 //! number of runs.
 //! It writes nothing: every query runs on the pool of read-only connections.
 
@@ -80,6 +80,10 @@ impl ReadStore for SqlStore {
 
     async fn workers(&self, is_there_only: bool) -> Result<Vec<WorkerView>, ReadError> {
         workers::list(self.read_pool(), is_there_only).await
+    }
+
+    async fn worker_named(&self, name_or_id: &str) -> Result<Option<WorkerView>, ReadError> {
+        workers::named(self.read_pool(), name_or_id).await
     }
 
     async fn events_after(&self, after: i64, limit: u32) -> Result<Vec<EventView>, ReadError> {

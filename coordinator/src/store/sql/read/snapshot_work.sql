@@ -7,13 +7,14 @@ SELECT
     w.n_attempts,
     w.depends_on,
     w.is_held,
-    -- What the live studies want of a run holds for its evaluations too; of data see `wanted`.
-    (
+    -- What the live studies want of a run holds for its evaluations too. Whether data is held is
+    -- settled with the verbs that people give, and not with each end of a run that needs it.
+    CASE WHEN w.kind <> 'preparation' THEN COALESCE((
         SELECT MIN(s.is_paused)
         FROM cells c
         JOIN studies s ON s.id = c.study_id
         WHERE c.run_id = COALESCE(e.run_id, w.id) AND s.is_cancelled = 0
-    ) AS should_be_held,
+    ), 0) END AS should_be_held,
     CASE w.kind
         WHEN 'run' THEN (
             SELECT COUNT(*)

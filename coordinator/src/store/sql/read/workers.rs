@@ -80,6 +80,24 @@ LIMIT ?2",
     Ok(rows.into_iter().map(into_view).collect())
 }
 
+pub(super) async fn named(pool: &Pool, name_or_id: &str) -> Result<Option<WorkerView>, ReadError> {
+    let row: Option<WorkerRow> = query_as(
+        "SELECT id, name, hostname, state, n_slots, device_kind, device_name, threads_per_slot,
+    cpu_capability, libtorch_version, memory_bytes, registered_at_ms, last_seen_at_ms
+FROM workers
+WHERE id = ?1 OR name = ?1
+ORDER BY state IN ('gone', 'lost'), registered_at_ms DESC, id
+LIMIT 1",
+    )
+    .bind(name_or_id)
+    .fetch_optional(pool)
+    .await
+    .map_err(failed("a worker by its name"))?;
+    let Some(row) = row else { return Ok(None) };
+    let assignments = assignments(pool).await?.remove(&row.id).unwrap_or_default();
+    Ok(Some(row.into_view(assignments)))
+}
+
 /// By worker, what is leased to it. An evaluation goes by the name of its run's cell.
 async fn assignments(pool: &Pool) -> Result<HashMap<String, Vec<AssignmentView>>, ReadError> {
     let rows: Vec<AssignmentRow> = query_as(include_str!("worker_assignments.sql"))

@@ -107,7 +107,7 @@ async fn a_standby_takes_over_when_the_leader_leaves() {
     let granted = first.grant_first(&worker).await;
     assert_eq!(second.live_leases().await.unwrap().len(), 1, "a standby sees what the leader did");
 
-    let (_, ()) = tokio::join!(first.store.close(), second.wait_to_lead());
+    let ((), ()) = tokio::join!(first.store.close(), second.wait_to_lead());
     assert!(second.try_to_lead().await.unwrap());
     assert_eq!(second.live_leases().await.unwrap()[0].token, granted.token);
     assert!(second.assignment(granted.token).await.unwrap().is_some());
