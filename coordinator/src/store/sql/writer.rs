@@ -220,11 +220,12 @@ async fn write(
     let mut batch = Vec::with_capacity(MAX_BATCH);
     while queue.recv_many(&mut batch, MAX_BATCH).await > 0 {
         tx.now_ms = clock.wall_ms();
-        let committed =
-            match tokio::time::timeout(BATCH_DEADLINE, commit(&mut tx, &mut batch)).await {
-                Ok(committed) => committed,
-                Err(_) => Err(lost()),
-            };
+        let in_time = tokio::time::timeout(BATCH_DEADLINE, commit(&mut tx, &mut batch)).await;
+        let committed = in_time.unwrap_or_else(|_| Err(lost()));
+        if committed.is_err() {
+            // Nothing of it is known to be stored, so nothing of it is announced.
+            tx.events.clear();
+        }
         for event in tx.take_events() {
             // Without a listener there is nobody to tell.
             drop(changes.send(event));
