@@ -13,11 +13,14 @@ pub(super) async fn run(global: &Global, args: &RetryArgs) -> Result<(), Failure
     let client = locate::for_change(global).await?;
     let target = Target::find(&client, &args.target).await?;
     if args.dry_run {
-        let which = match &args.class {
-            Some(class) => format!(", those that failed as `{class}`"),
-            None => String::new(),
-        };
-        note(&format!("dry run: of these runs would be queued again{which}"));
+        note(&match &args.class {
+            Some(class) => {
+                format!(
+                    "dry run: of these runs those that failed as `{class}` would be queued again"
+                )
+            }
+            None => "dry run: these runs would be queued again".to_owned(),
+        });
         let only_failed = args.failed || args.class.is_some();
         let is_concerned = |state: &str| {
             state == "failed" || (!only_failed && matches!(state, "cancelled" | "backoff"))

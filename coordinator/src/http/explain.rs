@@ -6,7 +6,7 @@ use std::sync::Arc;
 use api::{ErrorBody, ExplainView, ReasonView, WorkerView};
 use axum::Json;
 use axum::extract::{Path, State};
-use domain::ids::{RunId, WorkId};
+use domain::ids::{PreparationId, RunId, WorkId};
 use domain::suggest::nearest;
 
 use super::error::ApiError;
@@ -83,7 +83,7 @@ async fn of_run(app: &App, run: &RunId) -> Result<Option<ExplainView>, ApiError>
         return Ok(None);
     };
     let reasons = match status.state.as_str() {
-        "waiting" => waits_for_data(&status),
+        "waiting" => waits_for_data(app, &status),
         "queued" => queued(app, run, &status),
         "leased" => leased(&status, page.summary.worker.as_deref()),
         "backoff" => vec![backs_off(&status)],
@@ -126,7 +126,8 @@ fn queued(app: &App, run: &RunId, status: &RunStatus) -> Vec<Reason> {
     why_not_placed(&work, status.n_ahead, &app.leader.all_seats())
 }
 
-fn waits_for_data(status: &RunStatus) -> Vec<Reason> {
+/// The data is work too: when it is queued, what keeps it is what keeps the run.
+fn waits_for_data(app: &App, status: &RunStatus) -> Vec<Reason> {
     let preparation = &status.preparation;
     let message =
         format!("its data is not prepared: `{}` is {}", preparation.id, preparation.state);
@@ -135,7 +136,23 @@ fn waits_for_data(status: &RunStatus) -> Vec<Reason> {
         let message = format!("the last attempt to prepare it said: {}", preparation.message);
         reasons.push(Reason::waits("preparation_failed", message));
     }
-    reasons.extend(held(status));
+    let held = held(status);
+    if let (None, "queued", true, Ok(id)) = (
+        &held,
+        preparation.state.as_str(),
+        app.leader.has_taken_over(),
+        preparation.id.parse::<PreparationId>(),
+    ) {
+        let work = QueuedWork {
+            work: WorkId::Preparation(id),
+            priority: status.priority,
+            cost_flops: 0.0,
+            recipe: None,
+            numerics: None,
+        };
+        reasons.extend(why_not_placed(&work, 0, &app.leader.all_seats()));
+    }
+    reasons.extend(held);
     reasons
 }
 

@@ -95,6 +95,8 @@ async fn a_run_waits_for_its_data_and_says_so() {
     let runs = served.get("/api/v1/runs").await.ok();
     let run = runs["runs"][0]["id"].as_str().unwrap();
     assert_eq!(codes(&served, run).await, ["data_not_ready"]);
+    reconcile::take_over(&served.app).await.unwrap();
+    assert_eq!(codes(&served, run).await, ["data_not_ready", "no_worker"]);
     let worker = served.worker("one").await;
     let preparation = served.app.store.queue_head(1).await.unwrap().remove(0).work;
     let token = served.grant(&preparation, &worker).await;
