@@ -65,6 +65,28 @@ fn in_the_middle(study: &TinyStudy) -> Result<Cluster> {
     Ok(cluster)
 }
 
+/// The same on a PostgreSQL server.
+fn in_the_middle_on(server: &test_postgres::Server, has_standby: bool) -> Result<Cluster> {
+    let database = Some(server.url());
+    let mut cluster = Cluster::start(ClusterOptions { database, ..ClusterOptions::default() })?;
+    if has_standby {
+        cluster.start_standby();
+    }
+    cluster.start_worker();
+    cluster.apply(&tiny_study(cluster.path(), &LONG));
+    wait_until_in_the_middle(&cluster, &LONG);
+    Ok(cluster)
+}
+
+/// The one attempt goes on under its lease to the end, and to the same results.
+fn check_one_attempt(cluster: &Cluster, expected: &BTreeMap<String, String>) {
+    wait_until_complete(cluster, &LONG);
+    let run = the_run(cluster, LONG.name);
+    let attempts = run["attempts"].as_array().expect("a list");
+    assert_eq!(attempts.len(), 1, "the worker should have kept its lease: {attempts:?}");
+    assert_eq!(results(cluster, LONG.name), *expected);
+}
+
 fn wait_until_in_the_middle(cluster: &Cluster, study: &TinyStudy) {
     wait_for("a checkpoint in mid-run", 60, || {
         let run = the_run(cluster, study.name);
@@ -103,11 +125,7 @@ fn a_killed_coordinator_loses_and_doubles_no_run() -> Result<()> {
     let mut cluster = in_the_middle(&LONG)?;
     cluster.kill_coordinator();
     cluster.start_coordinator()?;
-    wait_until_complete(&cluster, &LONG);
-    let run = the_run(&cluster, LONG.name);
-    let attempts = run["attempts"].as_array().expect("a list");
-    assert_eq!(attempts.len(), 1, "the worker should have kept its lease: {attempts:?}");
-    assert_eq!(results(&cluster, LONG.name), expected);
+    check_one_attempt(&cluster, &expected);
     Ok(())
 }
 
@@ -153,18 +171,9 @@ fn a_standby_takes_over_from_a_killed_leader() -> Result<()> {
         return Ok(());
     };
     let expected = undisturbed(&LONG)?;
-    let database = Some(server.url());
-    let mut cluster = Cluster::start(ClusterOptions { database, ..ClusterOptions::default() })?;
-    cluster.start_standby();
-    cluster.start_worker();
-    cluster.apply(&tiny_study(cluster.path(), &LONG));
-    wait_until_in_the_middle(&cluster, &LONG);
+    let mut cluster = in_the_middle_on(&server, true)?;
     cluster.kill_coordinator_before_standby();
-    wait_until_complete(&cluster, &LONG);
-    let run = the_run(&cluster, LONG.name);
-    let attempts = run["attempts"].as_array().expect("a list");
-    assert_eq!(attempts.len(), 1, "the worker should have kept its lease: {attempts:?}");
-    assert_eq!(results(&cluster, LONG.name), expected);
+    check_one_attempt(&cluster, &expected);
     cluster.stop();
     Ok(())
 }
@@ -179,18 +188,10 @@ fn a_restart_of_the_database_disturbs_no_run() -> Result<()> {
         return Ok(());
     };
     let expected = undisturbed(&LONG)?;
-    let database = Some(server.url());
-    let mut cluster = Cluster::start(ClusterOptions { database, ..ClusterOptions::default() })?;
-    cluster.start_worker();
-    cluster.apply(&tiny_study(cluster.path(), &LONG));
-    wait_until_in_the_middle(&cluster, &LONG);
+    let mut cluster = in_the_middle_on(&server, false)?;
     server.crash();
     server.start_again();
-    wait_until_complete(&cluster, &LONG);
-    let run = the_run(&cluster, LONG.name);
-    let attempts = run["attempts"].as_array().expect("a list");
-    assert_eq!(attempts.len(), 1, "the worker should have kept its lease: {attempts:?}");
-    assert_eq!(results(&cluster, LONG.name), expected);
+    check_one_attempt(&cluster, &expected);
     cluster.stop();
     Ok(())
 }
