@@ -1,37 +1,28 @@
 //! The agent: registers with the coordinator, renews leases, asks for work, gives it to its
 //! slots' trainers, and leaves in order.
 //!
-//! It makes no libtorch call and knows nothing of training; an attempt's life is `attempt`'s.
-
-use std::num::NonZeroU32;
-use std::sync::Arc;
-use std::time::Duration;
+//! What it does when is `core`'s, a state machine without I/O; `shell` carries that out. It makes no
+//! libtorch call and knows nothing of training; an attempt's life is `attempt`'s.
 
 use proto::v1;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 
 use crate::artifacts::uri::UriError;
 use crate::child::{ChildError, Trainer, TrainerCommand};
-use crate::client::{Client, ClientError};
+use crate::client::{Client, ClientError, ErrorClass};
 use crate::config::Config;
 use crate::device::Machine;
 
 mod board;
-mod heartbeat;
-mod polling;
+pub mod core;
 mod registration;
-mod shared;
-mod slot;
+mod shell;
 mod stop;
+mod trainers;
 
-use registration::register;
-use shared::Shared;
-use slot::Slot;
+pub use registration::Registration;
+use shell::Shell;
 pub use stop::StopReason;
-
-/// How long leaving may take when the coordinator does not answer.
-const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why an agent ended that should not have.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +65,21 @@ pub enum AgentError {
     Signals(#[source] std::io::Error),
 }
 
+impl AgentError {
+    /// What to do about it.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::Coordinator(error) => error.class(),
+            Self::NoTrainer(_)
+            | Self::ArtifactStoreUri(_)
+            | Self::ArtifactStore { .. }
+            | Self::OtherArtifactStore { .. }
+            | Self::ArtifactStoreMoved { .. }
+            | Self::Signals(_) => ErrorClass::GiveUp,
+        }
+    }
+}
+
 /// Serves the coordinator until a signal, the parent's end or a drain; a second signal ends it at
 /// once.
 pub async fn run(config: Config) -> Result<(), AgentError> {
@@ -87,58 +93,11 @@ pub async fn run_until(
     mut stop: mpsc::Receiver<StopReason>,
 ) -> Result<(), AgentError> {
     let client = Client::new(&config.coordinators, config.token.as_deref())?;
-    let started = async {
-        let capabilities = probe(&config).await?;
-        let registration = register(&client, &config, &capabilities).await?;
-        Ok::<_, AgentError>(Shared::new(config, client, capabilities, registration))
-    };
-    let (shared, commands) = tokio::select! {
-        started = started => started?,
+    let capabilities = tokio::select! {
+        probed = probe(&config) => probed?,
         _ = next_stop(&mut stop) => return Ok(()),
     };
-    let mut slots = JoinSet::new();
-    for (index, commands) in commands.into_iter().enumerate() {
-        slots.spawn(Slot::new(index, Arc::clone(&shared), commands).run());
-    }
-    let outcome = serve(&shared, stop).await;
-    // The trainers die with their handles.
-    slots.abort_all();
-    while slots.join_next().await.is_some() {}
-    outcome
-}
-
-/// Serves until told to stop, then lets the attempts checkpoint and leaves.
-async fn serve(
-    shared: &Arc<Shared>,
-    mut stop: mpsc::Receiver<StopReason>,
-) -> Result<(), AgentError> {
-    let loops = async {
-        tokio::select! {
-            error = heartbeat::run(shared) => error,
-            error = polling::run(shared) => error,
-        }
-    };
-    tokio::pin!(loops);
-    tokio::select! {
-        error = &mut loops => return Err(error),
-        reason = next_stop(&mut stop) => tracing::info!(%reason, "stopping"),
-        () = shared.drained() => tracing::info!("drained"),
-    }
-    shared.preempt_all().await;
-    let limit = shared.config.preempt_deadline + shared.config.stop_grace;
-    tokio::select! {
-        error = &mut loops => return Err(error),
-        _ = next_stop(&mut stop) => {
-            tracing::warn!("stopping at once");
-            return Ok(());
-        }
-        () = shared.idle() => {}
-        () = tokio::time::sleep(limit) => tracing::warn!("some attempts did not end in time"),
-    }
-    if let Err(error) = shared.client.deregister(shared.worker_id(), LEAVE_TIMEOUT).await {
-        tracing::debug!(%error, "left without a word");
-    }
-    Ok(())
+    Shell::new(config, client, capabilities).run(stop).await
 }
 
 /// The next reason to stop; a closed channel is none.
@@ -178,9 +137,4 @@ fn trainer_command(config: &Config, artifact_store: Option<String>, slot: usize)
         slot,
         is_oversubscribed: n_threads > crate::device::n_cores(),
     }
-}
-
-/// How many slots a configuration has, as an index.
-fn n_slots(n_slots: NonZeroU32) -> usize {
-    usize::try_from(n_slots.get()).unwrap_or(usize::MAX)
 }

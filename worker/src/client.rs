@@ -1,7 +1,7 @@
-//! Typed calls to the coordinator: one method a call, with the token, a time limit and a bounded
-//! pace of retries.
+//! Typed calls to the coordinator: one method a call, tried once, with the token and a time limit;
+//! and the bounded pace of those that are tried again.
 //!
-//! It does not know what the answers mean for an attempt.
+//! It does not know what the answers mean, nor what is worth another try.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -88,7 +88,8 @@ impl ClientError {
         }
     }
 
-    fn from_status(call: &'static str, status: Status) -> Self {
+    /// The error that a status of the call means.
+    pub fn from_status(call: &'static str, status: Status) -> Self {
         let status = Box::new(status);
         match status.code() {
             Code::Unavailable
@@ -122,12 +123,6 @@ impl Backoff {
         let pause = self.pause;
         self.pause = (pause * 2).min(LONGEST_PAUSE);
         pause
-    }
-
-    /// Waits before the next try.
-    pub async fn wait(&mut self) {
-        let pause = self.next_pause();
-        tokio::time::sleep(pause).await;
     }
 }
 
@@ -263,29 +258,14 @@ impl Client {
         call!(self, heartbeat, request, limit)
     }
 
-    /// Sends events until they are answered; whether the lease is stale. Drop it to give up.
+    /// Sends events; whether the lease is stale. Tries once.
     pub async fn report(&self, request: v1::ReportRequest) -> Result<bool, ClientError> {
-        let mut backoff = Backoff::default();
-        loop {
-            match call!(self, report, request.clone(), CALL_TIMEOUT) {
-                Ok(response) => return Ok(response.stale),
-                Err(error) if error.class() == ErrorClass::RetryLater => backoff.wait().await,
-                Err(error) => return Err(error),
-            }
-        }
+        call!(self, report, request, CALL_TIMEOUT).map(|response| response.stale)
     }
 
-    /// Ends an attempt, trying until it is answered; whether the lease is stale. Drop it to give
-    /// up.
+    /// Ends an attempt; whether the lease is stale. Tries once.
     pub async fn finish(&self, request: v1::FinishRequest) -> Result<bool, ClientError> {
-        let mut backoff = Backoff::default();
-        loop {
-            match call!(self, finish, request.clone(), CALL_TIMEOUT) {
-                Ok(response) => return Ok(response.stale),
-                Err(error) if error.class() == ErrorClass::RetryLater => backoff.wait().await,
-                Err(error) => return Err(error),
-            }
-        }
+        call!(self, finish, request, CALL_TIMEOUT).map(|response| response.stale)
     }
 
     /// Leaves. Tries once: a coordinator that is away finds out by itself.

@@ -1,8 +1,6 @@
 //! Registering: announcing the worker, and showing that it sees the artifact store.
 //!
-//! It does not decide when to register again.
-
-use std::time::Duration;
+//! It does not decide when to register, nor how often to try.
 
 use object_store::ObjectStoreExt as _;
 use object_store::path::Path;
@@ -10,78 +8,73 @@ use proto::v1;
 
 use super::AgentError;
 use crate::artifacts::uri;
-use crate::client::{Backoff, Client, ClientError, ErrorClass};
+use crate::client::{Client, ClientError};
 use crate::config::Config;
 use crate::device;
 
 /// A heartbeat more often than this is a mistake of the coordinator's configuration.
-const SHORTEST_HEARTBEAT: Duration = Duration::from_millis(10);
+const SHORTEST_HEARTBEAT_MS: u64 = 10;
 
 /// What the coordinator said when it took this worker.
-#[derive(Debug, Clone)]
-pub(super) struct Registration {
-    pub(super) worker_id: String,
-    pub(super) lease_term: Duration,
-    pub(super) heartbeat_interval: Duration,
-    pub(super) artifact_store_uri: String,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registration {
+    /// The worker's identifier.
+    pub worker_id: String,
+    /// How long a lease lives without a renewal.
+    pub lease_term_ms: u64,
+    /// How often heartbeats are to come.
+    pub heartbeat_interval_ms: u64,
+    /// The one artifact store.
+    pub artifact_store_uri: String,
 }
 
-/// Registers and confirms the artifact store. Waits for a coordinator that is away.
+impl Registration {
+    /// What a coordinator's answer says.
+    pub fn from_response(response: v1::RegisterResponse) -> Self {
+        Self {
+            worker_id: response.worker_id,
+            lease_term_ms: response.lease_term_ms,
+            heartbeat_interval_ms: response.heartbeat_interval_ms.max(SHORTEST_HEARTBEAT_MS),
+            artifact_store_uri: response.artifact_store_uri,
+        }
+    }
+}
+
+/// How this worker announces itself.
+#[derive(Debug, Clone)]
+pub(super) struct Announcement(v1::RegisterRequest);
+
+impl Announcement {
+    pub(super) fn new(config: &Config, capabilities: v1::Capabilities) -> Self {
+        Self(v1::RegisterRequest {
+            name: config.name.clone(),
+            hostname: device::hostname(),
+            pid: std::process::id(),
+            n_slots: config.n_slots.get(),
+            capabilities: Some(capabilities),
+            protocol_version: proto::PROTOCOL_VERSION,
+        })
+    }
+}
+
+/// Registers and confirms the artifact store.
 pub(super) async fn register(
     client: &Client,
-    config: &Config,
-    capabilities: &v1::Capabilities,
+    announcement: Announcement,
 ) -> Result<Registration, AgentError> {
-    let request = v1::RegisterRequest {
-        name: config.name.clone(),
-        hostname: device::hostname(),
-        pid: std::process::id(),
-        n_slots: config.n_slots.get(),
-        capabilities: Some(capabilities.clone()),
-        protocol_version: proto::PROTOCOL_VERSION,
-    };
-    let mut backoff = Backoff::default();
-    loop {
-        let error = match try_register(client, request.clone()).await {
-            Ok(registration) => {
-                tracing::info!(worker.id = registration.worker_id, "registered");
-                return Ok(registration);
-            }
-            Err(error) => error,
-        };
-        match &error {
-            // A coordinator that restarts between the two calls has forgotten the first.
-            AgentError::Coordinator(cause) if cause.class() != ErrorClass::GiveUp => {
-                backoff.wait().await;
-            }
-            _ => return Err(error),
-        }
-    }
-}
-
-async fn try_register(
-    client: &Client,
-    request: v1::RegisterRequest,
-) -> Result<Registration, AgentError> {
-    let response = client.register(request).await?;
-    let uri = response.artifact_store_uri;
-    let nonce = read_nonce(&uri, &response.nonce_key).await?;
-    let worker_id = response.worker_id;
-    let confirm = v1::ConfirmArtifactStoreRequest { worker_id: worker_id.clone(), nonce };
+    let response = client.register(announcement.0).await?;
+    let nonce = read_nonce(&response.artifact_store_uri, &response.nonce_key).await?;
+    let registration = Registration::from_response(response);
+    let worker_id = registration.worker_id.clone();
+    let confirm = v1::ConfirmArtifactStoreRequest { worker_id, nonce };
     match client.confirm_artifact_store(confirm).await {
-        Ok(()) => {}
+        Ok(()) => Ok(registration),
         Err(source @ ClientError::Refused { .. }) => {
-            return Err(AgentError::OtherArtifactStore { uri, source });
+            let uri = registration.artifact_store_uri;
+            Err(AgentError::OtherArtifactStore { uri, source })
         }
-        Err(error) => return Err(error.into()),
+        Err(error) => Err(error.into()),
     }
-    Ok(Registration {
-        worker_id,
-        lease_term: Duration::from_millis(response.lease_term_ms),
-        heartbeat_interval: Duration::from_millis(response.heartbeat_interval_ms)
-            .max(SHORTEST_HEARTBEAT),
-        artifact_store_uri: uri,
-    })
 }
 
 async fn read_nonce(uri: &str, key: &str) -> Result<Vec<u8>, AgentError> {

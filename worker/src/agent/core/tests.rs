@@ -1,0 +1,312 @@
+//! The agent's rules, without a coordinator and without trainers.
+
+use proto::v1::{self, event, to_trainer};
+use tonic::{Code, Status};
+
+use super::*;
+use crate::client::ClientError;
+
+const SETTINGS: Settings = Settings {
+    n_slots: 2,
+    preempt_deadline_ms: 5_000,
+    stop_grace_ms: 1_000,
+    leave_timeout_ms: 2_000,
+};
+
+/// An agent, what it has asked and not been answered, and what it has told its trainers.
+struct Agent {
+    core: Core,
+    now_ms: u64,
+    open: Vec<(CallId, Request)>,
+    told: Vec<(usize, to_trainer::Kind)>,
+    n_started: usize,
+    exit: Option<Result<(), AgentError>>,
+}
+
+impl Agent {
+    fn new() -> Self {
+        let core = Core::new(SETTINGS, 0);
+        let (open, told) = (Vec::new(), Vec::new());
+        let mut agent = Self { core, now_ms: 0, open, told, n_started: 0, exit: None };
+        agent.feed(Input::Tick);
+        agent
+    }
+
+    /// One that is registered, with both trainers warm and a poll and a heartbeat open.
+    fn serving() -> Self {
+        let mut agent = Self::new();
+        agent.answer("register", Ok(registered("w_1")));
+        agent.feed(Input::TrainerReady { slot: 0 });
+        agent.feed(Input::TrainerReady { slot: 1 });
+        agent
+    }
+
+    fn feed(&mut self, input: Input) {
+        for effect in self.core.handle(input, self.now_ms) {
+            match effect {
+                Effect::Call { call, request } => self.open.push((call, request)),
+                Effect::GiveUp { call } => self.open.retain(|(open, _)| *open != call),
+                Effect::Tell { slot, kind } => self.told.push((slot, kind)),
+                Effect::StartTrainer { .. } => self.n_started += 1,
+                Effect::KillTrainer { .. } => {}
+                Effect::Exit(outcome) => self.exit = Some(outcome),
+            }
+        }
+    }
+
+    fn at(&mut self, now_ms: u64) {
+        self.now_ms = now_ms;
+        self.feed(Input::Tick);
+    }
+
+    fn asked(&self, what: &str) -> Option<&Request> {
+        self.open.iter().find(|(_, request)| name(request) == what).map(|(_, request)| request)
+    }
+
+    fn answer(&mut self, what: &str, answer: Result<Answer, AgentError>) {
+        let index = self.open.iter().position(|(_, request)| name(request) == what);
+        let index = index.unwrap_or_else(|| panic!("no `{what}` in {:?}", self.open));
+        let (call, _) = self.open.remove(index);
+        self.feed(Input::Answered { call, answer });
+    }
+
+    fn assign(&mut self, tokens: &[u64]) {
+        let assignment =
+            |token: &u64| v1::Assignment { lease_token: *token, ..v1::Assignment::default() };
+        let assignments = tokens.iter().map(assignment).collect();
+        let response = v1::NextResponse { assignments, directives: Vec::new() };
+        self.answer("next", Ok(Answer::Next(response)));
+    }
+
+    fn direct(&mut self, kind: directive::Kind) {
+        let directives = vec![v1::Directive { kind: Some(kind) }];
+        let response = v1::NextResponse { directives, assignments: Vec::new() };
+        self.answer("next", Ok(Answer::Next(response)));
+    }
+
+    fn finish(&mut self, slot: usize, token: u64) {
+        let end = to_wire::finish(LeaseToken(token), AttemptEnd::Succeeded, "");
+        self.feed(Input::TrainerFinished { slot, end });
+    }
+}
+
+fn name(request: &Request) -> &'static str {
+    match request {
+        Request::Register => "register",
+        Request::Heartbeat { .. } => "heartbeat",
+        Request::Next(_) => "next",
+        Request::Report(_) => "report",
+        Request::Finish(_) => "finish",
+        Request::Deregister { .. } => "deregister",
+    }
+}
+
+fn registered(worker_id: &str) -> Answer {
+    Answer::Registered(Registration {
+        worker_id: worker_id.to_owned(),
+        lease_term_ms: 4_000,
+        heartbeat_interval_ms: 1_000,
+        artifact_store_uri: "memory:".to_owned(),
+    })
+}
+
+fn failed(code: Code) -> Result<Answer, AgentError> {
+    Err(ClientError::from_status("test", Status::new(code, "why")).into())
+}
+
+fn heard(stale: &[u64]) -> Answer {
+    let stale_lease_tokens = stale.to_vec();
+    Answer::Heartbeat(v1::HeartbeatResponse { stale_lease_tokens, is_unknown_worker: false })
+}
+
+fn checkpoint() -> v1::Event {
+    to_wire::event(event::Kind::Checkpoint(v1::Checkpoint::default()))
+}
+
+#[test]
+fn it_registers_until_it_is_taken_and_then_asks_with_its_warm_slots() {
+    let mut agent = Agent::new();
+    agent.answer("register", failed(Code::Unavailable));
+    assert!(agent.asked("register").is_none(), "after a pause");
+    agent.at(50);
+    agent.answer("register", Ok(registered("w_1")));
+    assert_eq!(agent.n_started, 2);
+    let Some(Request::Next(next)) = agent.asked("next") else { panic!("{:?}", agent.open) };
+    assert_eq!((next.worker_id.as_str(), next.n_free_slots), ("w_1", 0));
+    agent.feed(Input::TrainerReady { slot: 1 });
+    let Some(Request::Next(next)) = agent.asked("next") else { panic!("{:?}", agent.open) };
+    assert_eq!(next.n_free_slots, 1, "the poll for nothing is given up");
+    assert_eq!(agent.open.iter().filter(|(_, request)| name(request) == "next").count(), 1);
+}
+
+#[test]
+fn a_refusal_ends_it() {
+    let mut agent = Agent::new();
+    agent.answer("register", failed(Code::Unauthenticated));
+    assert!(matches!(agent.exit, Some(Err(AgentError::Coordinator(_)))), "{:?}", agent.exit);
+}
+
+#[test]
+fn an_assignment_goes_to_a_warm_slot_once_and_what_does_not_fit_goes_back() {
+    let mut agent = Agent::serving();
+    agent.assign(&[1, 2]);
+    agent.assign(&[1, 3]);
+    assert_eq!(agent.core.tokens(), [1, 2]);
+    assert_eq!(agent.told.len(), 2);
+    let Some(Request::Finish(finish)) = agent.asked("finish") else { panic!("{:?}", agent.open) };
+    assert_eq!((finish.lease_token, finish.end.as_str()), (3, "preempted"));
+    agent.answer("finish", failed(Code::Unavailable));
+    agent.at(50);
+    agent.answer("finish", Ok(Answer::Finished));
+    assert!(agent.asked("finish").is_none());
+}
+
+#[test]
+fn a_heartbeat_names_what_is_held_and_stops_what_is_stale() {
+    let mut agent = Agent::serving();
+    agent.answer("heartbeat", Ok(heard(&[])));
+    agent.assign(&[1, 2]);
+    agent.at(1_000);
+    let Some(Request::Heartbeat { request, .. }) = agent.asked("heartbeat") else { panic!() };
+    assert_eq!(request.lease_tokens, [1, 2]);
+    agent.answer("heartbeat", Ok(heard(&[2])));
+    let stops = agent.told.iter().filter(|(_, kind)| matches!(kind, to_trainer::Kind::Stop(_)));
+    assert_eq!(stops.map(|(slot, _)| *slot).collect::<Vec<_>>(), [1]);
+}
+
+#[test]
+fn a_coordinator_that_forgot_it_is_registered_with_once_and_the_leases_stay() {
+    let mut agent = Agent::serving();
+    agent.answer("heartbeat", Ok(heard(&[])));
+    agent.assign(&[1]);
+    agent.at(1_000);
+    agent.answer("next", failed(Code::NotFound));
+    agent.answer("register", Ok(registered("w_2")));
+    // Asked before the registration, under the old name.
+    agent.answer("heartbeat", failed(Code::NotFound));
+    assert!(agent.asked("register").is_none());
+    agent.at(2_000);
+    let Some(Request::Heartbeat { request, .. }) = agent.asked("heartbeat") else { panic!() };
+    assert_eq!((request.worker_id.as_str(), &request.lease_tokens[..]), ("w_2", &[1][..]));
+}
+
+#[test]
+fn a_report_is_sent_until_it_is_stored_and_the_end_comes_after_it() {
+    let mut agent = Agent::serving();
+    agent.assign(&[1]);
+    agent.feed(Input::TrainerSaid { slot: 0, event: checkpoint() });
+    agent.finish(0, 1);
+    agent.answer("report", failed(Code::Unavailable));
+    assert!(agent.asked("report").is_none() && agent.asked("finish").is_none());
+    agent.at(50);
+    agent.answer("report", Ok(Answer::Reported { is_stale: false }));
+    agent.answer("finish", Ok(Answer::Finished));
+    assert_eq!(agent.core.tokens(), [0; 0]);
+    let Some(Request::Next(next)) = agent.asked("next") else { panic!("{:?}", agent.open) };
+    assert_eq!(next.n_free_slots, 1, "a further free slot does not end a poll for one");
+}
+
+#[test]
+fn a_trainer_that_died_before_it_saw_its_assignment_costs_the_attempt_nothing() {
+    let mut agent = Agent::serving();
+    agent.assign(&[7]);
+    let (end, message) = (AttemptEnd::Bug, "died".to_owned());
+    agent.feed(Input::TrainerGone { slot: 0, last_token: None, end, message });
+    assert_eq!(agent.core.tokens(), [7]);
+    assert_eq!(agent.n_started, 3);
+    agent.feed(Input::TrainerReady { slot: 0 });
+    let given = agent.told.iter().filter(|(_, k)| matches!(k, to_trainer::Kind::Assignment(_)));
+    assert_eq!(given.count(), 2);
+    assert!(agent.asked("finish").is_none());
+}
+
+#[test]
+fn a_trainer_that_dies_in_its_attempt_is_replaced_when_its_end_is_stored() {
+    let mut agent = Agent::serving();
+    agent.assign(&[7]);
+    let (end, message) = (AttemptEnd::Bug, "died".to_owned());
+    agent.feed(Input::TrainerGone { slot: 0, last_token: Some(7), end, message });
+    assert_eq!(agent.n_started, 2);
+    let Some(Request::Finish(finish)) = agent.asked("finish") else { panic!("{:?}", agent.open) };
+    assert_eq!((finish.lease_token, finish.end.as_str()), (7, "bug"));
+    agent.answer("finish", Ok(Answer::Finished));
+    assert_eq!((agent.n_started, agent.core.tokens().len()), (3, 0));
+}
+
+#[test]
+fn a_stop_while_no_trainer_has_the_assignment_ends_the_attempt_at_once() {
+    let mut agent = Agent::serving();
+    agent.answer("heartbeat", Ok(heard(&[])));
+    agent.assign(&[7]);
+    let (end, message) = (AttemptEnd::Bug, "died".to_owned());
+    agent.feed(Input::TrainerGone { slot: 0, last_token: None, end, message });
+    agent.at(1_000);
+    agent.answer("heartbeat", Ok(heard(&[7])));
+    assert_eq!(agent.core.tokens(), [0; 0]);
+    assert!(agent.asked("finish").is_none(), "without a lease nothing is reported");
+}
+
+#[test]
+fn an_attempt_whose_trainer_does_not_start_goes_back() {
+    let mut agent = Agent::serving();
+    agent.assign(&[7]);
+    let (end, message) = (AttemptEnd::Bug, "died".to_owned());
+    agent.feed(Input::TrainerGone { slot: 0, last_token: None, end, message });
+    agent.feed(Input::TrainerFailed { slot: 0, message: "no memory".to_owned() });
+    let Some(Request::Finish(finish)) = agent.asked("finish") else { panic!("{:?}", agent.open) };
+    assert_eq!(finish.end, "preempted");
+    agent.answer("finish", Ok(Answer::Finished));
+    assert_eq!(agent.core.tokens(), [0; 0]);
+    assert_eq!(agent.n_started, 3, "after a pause");
+    agent.at(1_000);
+    assert_eq!(agent.n_started, 4);
+}
+
+#[test]
+fn a_drained_worker_ends_what_it_has_and_leaves() {
+    let mut agent = Agent::serving();
+    agent.assign(&[1]);
+    agent.direct(directive::Kind::Drain(v1::Drain {}));
+    assert!(agent.asked("deregister").is_none());
+    agent.finish(0, 1);
+    agent.answer("finish", Ok(Answer::Finished));
+    agent.answer("deregister", failed(Code::Unavailable));
+    assert!(matches!(agent.exit, Some(Ok(()))), "{:?}", agent.exit);
+}
+
+#[test]
+fn told_to_stop_it_lets_its_attempts_write_checkpoints_and_told_twice_it_goes() {
+    let mut agent = Agent::serving();
+    agent.assign(&[1]);
+    agent.feed(Input::Stop);
+    assert!(matches!(agent.told.last(), Some((0, to_trainer::Kind::Preempt(_)))));
+    assert!(agent.exit.is_none() && agent.asked("deregister").is_none());
+    agent.feed(Input::Stop);
+    assert!(matches!(agent.exit, Some(Ok(()))), "{:?}", agent.exit);
+}
+
+#[test]
+fn it_leaves_when_an_attempt_does_not_end_in_time() {
+    let mut agent = Agent::serving();
+    agent.assign(&[1]);
+    agent.feed(Input::Stop);
+    agent.at(5_000);
+    assert!(agent.asked("deregister").is_none());
+    agent.at(6_000);
+    assert!(agent.asked("deregister").is_some());
+}
+
+#[test]
+fn it_is_never_due_at_a_time_that_has_passed() {
+    let mut agent = Agent::serving();
+    agent.assign(&[1, 2]);
+    for _ in 0..200 {
+        let Some(due_ms) = agent.core.deadline_ms() else { break };
+        assert!(due_ms > agent.now_ms, "due at {due_ms}, now {}", agent.now_ms);
+        agent.at(due_ms);
+        // A coordinator that is away for a while.
+        while let Some((call, _)) = agent.open.pop() {
+            agent.feed(Input::Answered { call, answer: failed(Code::Unavailable) });
+        }
+    }
+}
