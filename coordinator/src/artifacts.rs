@@ -11,16 +11,15 @@ use bytes::{Bytes, BytesMut};
 use domain::ids::{ContentHash, WorkerId};
 use futures::{Stream, StreamExt as _};
 use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
 use object_store::path::Path as Key;
-use object_store::{MultipartUpload, ObjectStoreExt as _, PutPayload};
+use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt as _, PutMode, PutPayload};
 
+use crate::random::Random;
 use crate::store::Artifact;
 
 /// Bytes in one part of an upload: what is held in memory at a time.
 const PART_BYTES: usize = 8 * 1024 * 1024;
-
-/// Bytes of a nonce object: too many to guess.
-const NONCE_BYTES: usize = 32;
 
 /// An operation on the artifact store that failed.
 #[derive(Debug, thiserror::Error)]
@@ -92,10 +91,10 @@ pub enum ArtifactError {
     Random(#[source] getrandom::Error),
 }
 
-/// The artifact store below one directory.
+/// The artifact store: a directory, or in a simulation memory.
 #[derive(Debug, Clone)]
 pub struct Artifacts {
-    store: Option<Arc<LocalFileSystem>>,
+    store: Option<Arc<dyn ObjectStore>>,
     uri: String,
 }
 
@@ -114,12 +113,17 @@ impl Artifacts {
         Ok(Self { store: Some(Arc::new(store)), uri: uri.into() })
     }
 
+    /// A store in memory, for simulations: all clones are one.
+    pub fn in_memory() -> Self {
+        Self { store: Some(Arc::new(InMemory::new())), uri: "memory:///".to_owned() }
+    }
+
     /// No store: every call is refused, nothing is made on disk.
     pub fn closed() -> Self {
         Self { store: None, uri: String::new() }
     }
 
-    fn store(&self) -> Result<&LocalFileSystem, ArtifactError> {
+    fn store(&self) -> Result<&dyn ObjectStore, ArtifactError> {
         self.store.as_deref().ok_or(ArtifactError::Closed)
     }
 
@@ -156,30 +160,42 @@ impl Artifacts {
         }
     }
 
-    /// Writes a new nonce for a worker and returns its key.
-    pub async fn write_nonce(&self, worker: &WorkerId) -> Result<String, ArtifactError> {
-        let mut nonce = [0_u8; NONCE_BYTES];
-        getrandom::fill(&mut nonce).map_err(ArtifactError::Random)?;
+    /// Writes a nonce for a worker, unless it has one, and returns its key. A worker that registers
+    /// again while its first answer is still on its way shows what the first one told it.
+    pub async fn ensure_nonce(
+        &self,
+        worker: &WorkerId,
+        random: &Random,
+    ) -> Result<String, ArtifactError> {
         let key = nonce_key(worker);
-        self.store()?
-            .put(&Key::from(key.as_str()), PutPayload::from(nonce.to_vec()))
+        let nonce = random.bytes().map_err(ArtifactError::Random)?;
+        let payload = PutPayload::from(nonce.to_vec());
+        match self
+            .store()?
+            .put_opts(&Key::from(key.as_str()), payload, PutMode::Create.into())
             .await
-            .map_err(|source| ArtifactError::Write { key: key.clone(), source })?;
-        Ok(key)
+        {
+            Ok(_) | Err(object_store::Error::AlreadyExists { .. }) => Ok(key),
+            Err(source) => Err(ArtifactError::Write { key, source }),
+        }
     }
 
     /// Whether a worker read its nonce. The object stays until the worker leaves, so that a
     /// confirmation may be repeated.
     pub async fn is_nonce(&self, worker: &WorkerId, nonce: &[u8]) -> Result<bool, ArtifactError> {
+        Ok(self.nonce(worker).await?.is_some_and(|kept| kept == nonce))
+    }
+
+    /// A worker's nonce object, as the worker reads it; none when there is none.
+    pub async fn nonce(&self, worker: &WorkerId) -> Result<Option<Bytes>, ArtifactError> {
         let key = nonce_key(worker);
         let read_error = |source| ArtifactError::Read { key: key.clone(), source };
         let object = match self.store()?.get(&Key::from(key.as_str())).await {
             Ok(object) => object,
-            Err(object_store::Error::NotFound { .. }) => return Ok(false),
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
             Err(source) => return Err(read_error(source)),
         };
-        let bytes = object.bytes().await.map_err(read_error)?;
-        Ok(bytes == nonce)
+        object.bytes().await.map_err(read_error).map(Some)
     }
 }
 
@@ -270,9 +286,19 @@ mod tests {
         let artifacts = Artifacts::open(directory.path()).unwrap();
         let worker: WorkerId = "w_1".parse().unwrap();
         assert!(!artifacts.is_nonce(&worker, b"").await.unwrap());
-        let key = artifacts.write_nonce(&worker).await.unwrap();
+        let key = artifacts.ensure_nonce(&worker, &Random::system()).await.unwrap();
         let nonce = std::fs::read(directory.path().join(key)).unwrap();
         assert!(artifacts.is_nonce(&worker, &nonce).await.unwrap());
         assert!(!artifacts.is_nonce(&worker, &nonce[1..]).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_registers_twice_may_show_what_it_was_told_first() {
+        let artifacts = Artifacts::in_memory();
+        let worker: WorkerId = "w_1".parse().unwrap();
+        artifacts.ensure_nonce(&worker, &Random::seeded(1)).await.unwrap();
+        let first = artifacts.nonce(&worker).await.unwrap().unwrap();
+        artifacts.ensure_nonce(&worker, &Random::seeded(2)).await.unwrap();
+        assert!(artifacts.is_nonce(&worker, &first).await.unwrap());
     }
 }

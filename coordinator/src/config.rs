@@ -138,7 +138,9 @@ impl Config {
             (None, Location::Sqlite(path)) => {
                 path.parent().unwrap_or(Path::new("")).join("artifacts")
             }
-            (None, Location::Postgres(_)) => return Err(ConfigError::NoArtifacts),
+            (None, Location::Postgres(_) | Location::Memory(_)) => {
+                return Err(ConfigError::NoArtifacts);
+            }
         };
         let token = args.token_file.as_deref().map(read_token).transpose()?;
         for address in [args.listen, args.grpc_listen] {

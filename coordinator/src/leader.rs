@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use domain::ids::{LeaseToken, RunId, WorkId, WorkerId};
 use domain::lease::{LeaseTable, Renewal};
+use domain::planted::{Mistake, is_planted};
 use tokio::sync::Notify;
 
 use self::post::Post;
@@ -87,6 +88,9 @@ impl Leader {
             inner.posts.insert(record.worker, post);
         }
         for lease in leases {
+            if is_planted(Mistake::LeasesForgottenByTakeOver) {
+                continue;
+            }
             if let Some(post) = inner.posts.get_mut(&lease.worker) {
                 post.expect_mention(lease.token, now_ms);
             }
@@ -232,6 +236,7 @@ impl Leader {
         for token in tokens {
             match inner.leases.renew(*token, worker, now_ms) {
                 Renewal::Renewed => {}
+                Renewal::Stale if is_planted(Mistake::DeadLeaseRenewed) => {}
                 Renewal::Stale => stale.push(*token),
             }
             if let Some(post) = inner.posts.get_mut(worker) {
@@ -257,6 +262,9 @@ impl Leader {
 
     /// An attempt is over: its lease is gone.
     pub fn ended(&self, token: LeaseToken) {
+        if is_planted(Mistake::SlotForgotten) {
+            return;
+        }
         let mut inner = self.lock();
         let Some(lease) = inner.leases.remove(token) else {
             return;

@@ -16,6 +16,7 @@ pub mod fits;
 pub mod grpc;
 pub mod http;
 pub mod leader;
+pub mod random;
 pub mod reconcile;
 pub mod scheduler;
 pub mod serve;
@@ -35,6 +36,10 @@ pub struct App {
     pub nudge: Arc<Notify>,
     /// Every stored event after its commit, and unsaved `points` (id 0).
     pub changes: broadcast::Sender<api::EventView>,
+    /// The machine's clocks, or a simulation's.
+    pub clock: clock::Clock,
+    /// Where identifiers and nonces come from.
+    pub random: random::Random,
     /// The one artifact store.
     pub artifacts: artifacts::Artifacts,
     /// How it was started.

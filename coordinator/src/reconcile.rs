@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::planted::{Mistake, is_planted};
 use tokio_util::sync::CancellationToken;
 
 use crate::App;
@@ -76,6 +77,10 @@ pub async fn take_over(app: &App) -> Result<(), StoreError> {
     let workers = app.store.live_workers().await?;
     let leases = app.store.live_leases().await?;
     tracing::info!(workers = workers.len(), leases = leases.len(), "took over");
+    if is_planted(Mistake::NoTermAfterTakeOver) {
+        let tokens: Vec<_> = leases.iter().map(|lease| lease.token).collect();
+        app.store.expire_leases(&tokens).await?;
+    }
     app.leader.take_over(workers, leases);
     app.nudge.notify_one();
     Ok(())

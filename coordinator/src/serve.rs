@@ -19,6 +19,7 @@ use crate::artifacts::{ArtifactError, Artifacts};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::leader::Leader;
+use crate::random::Random;
 use crate::scheduler::tick::dispatch;
 use crate::store::{SqlStore, StoreError};
 use crate::{App, changes_channel, grpc, http, reconcile};
@@ -123,72 +124,100 @@ pub async fn start(config: Config) -> Result<Running, ServeError> {
 /// dispatches and reconciles for as long as the store can be written.
 async fn lead(app: Arc<App>) {
     while !app.shutdown.is_cancelled() {
-        if !app.store.is_leading() {
-            // A standby answers nobody from what it remembers of an earlier lead.
-            app.leader.step_down();
-            stand_by(&app).await;
-            continue;
-        }
-        if !app.leader.has_taken_over()
-            && let Err(error) = reconcile::take_over(&app).await
-        {
-            tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "could not take over; again soon"
-            );
-            tokio::time::sleep(TAKE_OVER_PAUSE).await;
-            continue;
-        }
-        let term = app.shutdown.child_token();
-        let dispatching = tokio::spawn(dispatch(app.clone(), term.clone()));
-        let reconciling = tokio::spawn(reconcile::reconcile(app.clone(), term.clone()));
-        tokio::select! {
-            () = app.shutdown.cancelled() => {}
-            () = app.store.lead_is_over() => {
-                tracing::warn!("this coordinator leads no longer");
-                if !app.store.may_lead_again() {
-                    tracing::error!("the store's file can be written no longer; stopping");
-                    app.shutdown.cancel();
-                }
-            }
-        }
-        term.cancel();
-        for part in [dispatching, reconciling] {
-            if let Err(error) = part.await {
-                tracing::error!(error = %error, "a part of the leader ended badly");
+        match ensure_lead(&app).await {
+            Ok(true) => lead_on(&app).await,
+            Ok(false) => tokio::select! {
+                () = app.shutdown.cancelled() => return,
+                () = app.store.wait_to_lead() => {}
+            },
+            Err(error) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "could not take the lead; again soon"
+                );
+                tokio::time::sleep(TAKE_OVER_PAUSE).await;
             }
         }
     }
 }
 
-/// Waits for its turn, once, and leads if it has come.
-async fn stand_by(app: &App) {
+/// Takes the lead if no other coordinator has it, and what an earlier leader left; whether this
+/// coordinator leads now. May be repeated. Nothing of an earlier lead may still run beside it but
+/// handlers.
+pub async fn ensure_lead(app: &App) -> Result<bool, StoreError> {
+    if !app.store.is_leading() {
+        // A standby answers nobody from what it remembers of an earlier lead.
+        app.leader.step_down();
+        if !app.store.try_to_lead().await? {
+            return Ok(false);
+        }
+    }
+    if !app.leader.has_taken_over() {
+        reconcile::take_over(app).await?;
+    }
+    Ok(true)
+}
+
+/// Leads for as long as it may.
+async fn lead_on(app: &Arc<App>) {
+    let term = app.shutdown.child_token();
+    let dispatching = tokio::spawn(dispatch(app.clone(), term.clone()));
+    let reconciling = tokio::spawn(reconcile::reconcile(app.clone(), term.clone()));
     tokio::select! {
-        () = app.shutdown.cancelled() => return,
-        () = app.store.wait_to_lead() => {}
+        () = app.shutdown.cancelled() => {}
+        () = app.store.lead_is_over() => {
+            tracing::warn!("this coordinator leads no longer");
+            if !app.store.may_lead_again() {
+                tracing::error!("the store's file can be written no longer; stopping");
+                app.shutdown.cancel();
+            }
+        }
     }
-    if let Err(error) = app.store.try_to_lead().await {
-        tracing::error!(error = &error as &dyn std::error::Error, "could not take the lead");
+    term.cancel();
+    for part in [dispatching, reconciling] {
+        if let Err(error) = part.await {
+            tracing::error!(error = %error, "a part of the leader ended badly");
+        }
     }
+}
+
+/// What a coordinator is put into: the machine, or a simulation of one.
+#[derive(Debug, Clone)]
+pub struct Surroundings {
+    /// The clocks.
+    pub clock: Clock,
+    /// The source of identifiers and nonces.
+    pub random: Random,
+    /// The artifact store.
+    pub artifacts: Artifacts,
 }
 
 /// Opens what the parts of a coordinator share; nothing is served and nothing runs yet.
 pub async fn build(config: Config) -> Result<App, ServeError> {
-    let clock = Clock::system();
+    let artifacts =
+        if config.is_read_only { Artifacts::closed() } else { Artifacts::open(&config.artifacts)? };
+    let (clock, random) = (Clock::system(), Random::system());
+    build_in(config, Surroundings { clock, random, artifacts }).await
+}
+
+/// The same in given surroundings.
+pub async fn build_in(config: Config, surroundings: Surroundings) -> Result<App, ServeError> {
+    let Surroundings { clock, random, artifacts } = surroundings;
     let changes = changes_channel();
-    let (store, artifacts) = if config.is_read_only {
-        (SqlStore::open_read_only(&config.database).await?, Artifacts::closed())
+    let store = if config.is_read_only {
+        SqlStore::open_read_only(&config.database).await?
     } else {
-        let store = SqlStore::open(&config.database, clock.clone(), changes.clone()).await?;
-        (store, Artifacts::open(&config.artifacts)?)
+        SqlStore::open(&config.database, clock.clone(), changes.clone()).await?
     };
     let redeliver_after = config.heartbeat_interval() * HEARTBEATS_UNTIL_REDELIVERY;
     let redeliver_after_ms = u64::try_from(redeliver_after.as_millis()).unwrap_or(u64::MAX);
     Ok(App {
         store: Arc::new(store),
-        leader: Leader::new(clock, config.lease_term_ms, redeliver_after_ms),
+        leader: Leader::new(clock.clone(), config.lease_term_ms, redeliver_after_ms),
         nudge: Arc::new(Notify::new()),
         changes,
+        clock,
+        random,
         artifacts,
         is_read_only: config.is_read_only,
         config,

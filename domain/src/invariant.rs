@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::attempt::HOLDS_LEASE;
+use crate::attempt::{AttemptEnd, Charge, HOLDS_LEASE};
 
 /// The invariants. A number is never used for another rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,11 +29,13 @@ pub enum Invariant {
     HeldByPauses,
     /// Events are numbered from 1 without a gap.
     EventsAreWhole,
+    /// Work is charged with no more failures and losses than its attempts have ended with.
+    ChargesHaveHappened,
 }
 
 impl Invariant {
     /// Every invariant, in the order of its number.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::OneLiveLease,
         Self::TokensGrow,
         Self::AttemptsAreCounted,
@@ -42,6 +44,7 @@ impl Invariant {
         Self::HoldersAreThere,
         Self::HeldByPauses,
         Self::EventsAreWhole,
+        Self::ChargesHaveHappened,
     ];
 
     /// Its number, from 1.
@@ -60,6 +63,7 @@ impl Invariant {
             Self::HoldersAreThere => "who has a lease is there",
             Self::HeldByPauses => "work is held exactly when all that want it are paused",
             Self::EventsAreWhole => "events are numbered from 1 without a gap",
+            Self::ChargesHaveHappened => "work is charged with no more than what has happened",
         }
     }
 }
@@ -98,6 +102,10 @@ pub struct Work {
     pub lease: Option<(u64, u32, String)>,
     /// How many attempts it counts.
     pub n_attempts: u32,
+    /// With how many failures it is charged.
+    pub n_failures: u32,
+    /// With how many lost workers it is charged.
+    pub n_losses: u32,
     /// What it waits for.
     pub depends_on: Option<String>,
     /// Whether nothing of it is granted.
@@ -121,6 +129,8 @@ pub struct Attempt {
     pub worker: String,
     /// The label of its state.
     pub state: String,
+    /// The label of its end, when it is over.
+    pub ended_as: Option<String>,
 }
 
 /// One consistent state of a store.
@@ -154,6 +164,7 @@ pub fn check(snapshot: &Snapshot) -> Vec<Violation> {
         };
         one_live_lease(work, own, &mut broken);
         attempts_are_counted(work, own, &mut broken);
+        charges_have_happened(work, own, &mut broken);
         of_one_state(work, &states, &snapshot.workers, &mut broken);
     }
     tokens(snapshot, &mut violations);
@@ -190,6 +201,23 @@ fn attempts_are_counted(work: &Work, own: &[&Attempt], broken: &mut impl FnMut(I
     if !own.is_sorted_by(|a, b| a.token < b.token) {
         let tokens: Vec<u64> = own.iter().map(|attempt| attempt.token).collect();
         broken(Invariant::TokensGrow, format!("its attempts have the tokens {tokens:?}"));
+    }
+}
+
+fn charges_have_happened(
+    work: &Work,
+    own: &[&Attempt],
+    broken: &mut impl FnMut(Invariant, String),
+) {
+    let ends = own.iter().filter_map(|attempt| attempt.ended_as.as_deref());
+    let charges: Vec<Charge> =
+        ends.filter_map(AttemptEnd::from_label).map(AttemptEnd::charge).collect();
+    for (charge, n_charged) in [(Charge::Failure, work.n_failures), (Charge::Loss, work.n_losses)] {
+        let n_happened = charges.iter().filter(|happened| **happened == charge).count();
+        if n_happened < usize::try_from(n_charged).unwrap_or(usize::MAX) {
+            let found = format!("{charge:?}: charged {n_charged}, happened {n_happened}");
+            broken(Invariant::ChargesHaveHappened, found);
+        }
     }
 }
 
@@ -243,7 +271,8 @@ mod tests {
 
     fn attempt(attempt: u32, token: u64, state: &str) -> Attempt {
         let (work, worker) = ("r_1".to_owned(), "w_1".to_owned());
-        Attempt { work, attempt, token, worker, state: state.to_owned() }
+        let ended_as = (state == "ended").then(|| "worker_lost".to_owned());
+        Attempt { work, attempt, token, worker, state: state.to_owned(), ended_as }
     }
 
     /// A run that was lost once and is leased again, after its data.
@@ -253,6 +282,8 @@ mod tests {
             state: "succeeded".to_owned(),
             lease: None,
             n_attempts: 1,
+            n_failures: 0,
+            n_losses: 0,
             depends_on: None,
             is_held: false,
             should_be_held: None,
@@ -263,6 +294,8 @@ mod tests {
             state: "leased".to_owned(),
             lease: Some((7, 2, "w_1".to_owned())),
             n_attempts: 2,
+            n_failures: 0,
+            n_losses: 1,
             depends_on: Some("p_1".to_owned()),
             is_held: false,
             should_be_held: Some(false),
@@ -310,6 +343,8 @@ mod tests {
         check_broken(I::HoldersAreThere, |s| s.workers.clear());
         check_broken(I::HeldByPauses, |s| s.work[1].is_held = true);
         check_broken(I::EventsAreWhole, |s| s.events = (8, 9));
+        check_broken(I::ChargesHaveHappened, |s| s.work[1].n_losses = 2);
+        check_broken(I::ChargesHaveHappened, |s| s.work[1].n_failures = 1);
     }
 
     #[test]

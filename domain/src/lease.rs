@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ids::{LeaseToken, WorkId, WorkerId};
+use crate::planted::{Mistake, is_planted};
 
 /// The exclusive, expiring right of an attempt to a piece of work.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +52,10 @@ impl LeaseTable {
     /// Renews a lease for its holder. A renewal that comes after the expiry but before anyone
     /// acted on it is still good: the right was never given to another.
     pub fn renew(&mut self, token: LeaseToken, worker: &WorkerId, now_ms: u64) -> Renewal {
+        if is_planted(Mistake::RenewalIgnored) {
+            let known = self.leases.contains_key(&token);
+            return if known { Renewal::Renewed } else { Renewal::Stale };
+        }
         match self.leases.get_mut(&token) {
             Some(lease) if lease.worker == *worker => {
                 lease.expires_at_ms = lease.expires_at_ms.max(now_ms + self.term_ms);

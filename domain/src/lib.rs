@@ -11,6 +11,7 @@ pub mod invariant;
 pub mod lease;
 pub mod memory;
 pub mod model;
+pub mod planted;
 pub mod recipe;
 pub mod run;
 pub mod spec;

@@ -5,6 +5,7 @@
 
 use crate::attempt::{AttemptEnd, Charge};
 use crate::ids::{AttemptNumber, LeaseToken, WorkerId};
+use crate::planted::{Mistake, is_planted};
 use crate::spec::RetryRule;
 
 /// The state of a piece of work.
@@ -239,6 +240,9 @@ fn after_attempt(end: AttemptEnd, tries: Tries) -> Transition {
         AttemptEnd::Succeeded => to(RunState::Succeeded).with(Effect::ReleaseDependents),
         AttemptEnd::Diverged => to(RunState::Diverged).with(Effect::FailDependents),
         AttemptEnd::Cancelled => to(RunState::Cancelled).with(Effect::FailDependents),
+        AttemptEnd::Preempted if is_planted(Mistake::PreemptionFailsRun) => {
+            to(RunState::Failed { end: AttemptEnd::Bug })
+        }
         AttemptEnd::Preempted => to(RunState::Queued),
         AttemptEnd::WorkerLost
         | AttemptEnd::OutOfMemory

@@ -5,6 +5,7 @@
 
 use domain::attempt::AttemptEnd;
 use domain::ids::LeaseToken;
+use domain::planted::{Mistake, is_planted};
 use proto::to_wire;
 use proto::v1::{self, to_trainer};
 
@@ -334,7 +335,8 @@ impl Attempt {
         if let Some(events) = self.outbox.take(now_ms, is_last) {
             return Some(Effect::Report(events));
         }
-        if !is_last || !self.outbox.is_settled() {
+        let is_early = is_planted(Mistake::AgentEndsTooEarly);
+        if !is_last || !(self.outbox.is_settled() || is_early) {
             return None;
         }
         match std::mem::replace(&mut self.state, State::Over) {

@@ -17,7 +17,8 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Status};
 
-use self::worker_api::WorkerApi;
+pub use self::next::OpenPoll;
+pub use self::worker_api::WorkerApi;
 use crate::{App, auth};
 
 /// Why gRPC is not served.

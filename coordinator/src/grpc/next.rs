@@ -2,11 +2,13 @@
 //!
 //! What lies ready, and for how long, is the leader's.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use domain::ids::WorkerId;
-use proto::v1;
+use proto::{from_wire, v1};
 use tokio::time::Instant;
+use tonic::Status;
 
 use super::encode;
 use super::status::ApiError;
@@ -21,47 +23,81 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 const REDELIVERY_CHECK: Duration = Duration::from_secs(1);
 
 /// An open poll that closes itself, also when its caller goes away.
-struct OpenPoll<'a> {
-    app: &'a App,
-    worker: &'a WorkerId,
+#[derive(Debug)]
+pub struct OpenPoll {
+    app: Arc<App>,
+    worker: WorkerId,
     poll: Poll,
 }
 
-impl Drop for OpenPoll<'_> {
+impl Drop for OpenPoll {
     fn drop(&mut self) {
-        self.app.leader.close_poll(self.worker, &self.poll);
+        self.app.leader.close_poll(&self.worker, &self.poll);
     }
 }
 
-/// Waits for mail and makes the answer of it.
-pub(super) async fn next(
-    app: &App,
-    worker: &WorkerId,
-    n_free_slots: u32,
-    max_wait: Duration,
-) -> Result<v1::NextResponse, ApiError> {
-    let unknown = || ApiError::UnknownWorker { worker: worker.clone() };
-    let poll = app.leader.open_poll(worker, n_free_slots).ok_or_else(unknown)?;
-    let open = OpenPoll { app, worker, poll };
-    let deadline = Instant::now() + max_wait.min(LONGEST_WAIT);
-    app.nudge.notify_one();
-    loop {
-        let Some(mail) = app.leader.take_mail(worker, &open.poll) else {
-            return if app.leader.knows(worker) {
-                Ok(empty())
-            } else if app.leader.has_taken_over() {
-                Err(unknown())
+impl OpenPoll {
+    /// Opens a poll as a worker asks for it, which ends an older one of its own.
+    pub fn open(app: Arc<App>, worker: &str, n_free_slots: u32) -> Result<Self, Status> {
+        if !app.leader.has_taken_over() {
+            return Err(ApiError::NotLeading.into());
+        }
+        let worker = from_wire::worker_id(worker).map_err(ApiError::from)?;
+        Ok(Self::begin(app, worker, n_free_slots)?)
+    }
+
+    pub(super) fn begin(
+        app: Arc<App>,
+        worker: WorkerId,
+        n_free_slots: u32,
+    ) -> Result<Self, ApiError> {
+        let Some(poll) = app.leader.open_poll(&worker, n_free_slots) else {
+            return Err(ApiError::UnknownWorker { worker });
+        };
+        app.nudge.notify_one();
+        Ok(Self { app, worker, poll })
+    }
+
+    /// What lies ready now; none when nothing does and the poll may go on.
+    pub async fn look(&self) -> Result<Option<v1::NextResponse>, Status> {
+        Ok(self.look_inside().await?)
+    }
+
+    /// Waits until there may be something.
+    pub async fn woken(&self) {
+        self.poll.woken().await;
+    }
+
+    async fn look_inside(&self) -> Result<Option<v1::NextResponse>, ApiError> {
+        let leader = &self.app.leader;
+        let Some(mail) = leader.take_mail(&self.worker, &self.poll) else {
+            return if leader.knows(&self.worker) {
+                Ok(Some(empty()))
+            } else if leader.has_taken_over() {
+                Err(ApiError::UnknownWorker { worker: self.worker.clone() })
             } else {
                 Err(ApiError::NotLeading)
             };
         };
-        let answer = answer(app, mail).await?;
-        if !answer.directives.is_empty() || !answer.assignments.is_empty() {
+        let answer = answer(&self.app, mail).await?;
+        let is_empty = answer.directives.is_empty() && answer.assignments.is_empty();
+        Ok((!is_empty).then_some(answer))
+    }
+}
+
+/// Waits for mail and makes the answer of it.
+pub(super) async fn wait(
+    open: &OpenPoll,
+    max_wait: Duration,
+) -> Result<v1::NextResponse, ApiError> {
+    let deadline = Instant::now() + max_wait.min(LONGEST_WAIT);
+    loop {
+        if let Some(answer) = open.look_inside().await? {
             return Ok(answer);
         }
         tokio::select! {
-            () = open.poll.woken() => {}
-            () = app.shutdown.cancelled() => return Ok(empty()),
+            () = open.woken() => {}
+            () = open.app.shutdown.cancelled() => return Ok(empty()),
             // An assignment whose answer was lost falls due again without anyone knocking.
             () = tokio::time::sleep_until(deadline.min(Instant::now() + REDELIVERY_CHECK)) => {
                 if Instant::now() >= deadline {

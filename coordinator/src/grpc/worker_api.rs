@@ -13,20 +13,22 @@ use proto::v1::worker_service_server::WorkerService;
 use proto::{MAX_EVENTS_PER_REPORT, PROTOCOL_VERSION, from_wire, v1};
 use tonic::{Request, Response, Status};
 
+use super::decode;
+use super::next::{self, OpenPoll};
 use super::status::ApiError;
-use super::{decode, next};
 use crate::App;
 use crate::artifacts::ArtifactError;
-use crate::clock::Clock;
 use crate::store::{Changed, Finished, ReportEvent, Reported, Store as _};
 
 /// The service over the running coordinator.
-pub(super) struct WorkerApi {
+#[derive(Debug)]
+pub struct WorkerApi {
     app: Arc<App>,
 }
 
 impl WorkerApi {
-    pub(super) fn new(app: Arc<App>) -> Self {
+    /// The service over this coordinator.
+    pub fn new(app: Arc<App>) -> Self {
         Self { app }
     }
 
@@ -38,12 +40,13 @@ impl WorkerApi {
         if request.n_slots == 0 {
             return Err(ApiError::NoSlots);
         }
-        let worker = decode::registration(request, new_worker_id()?)?;
+        let worker = decode::registration(request, self.new_worker_id()?)?;
         let (n_slots, capabilities) = (worker.n_slots, worker.capabilities.clone());
         let registered = self.app.store.register_worker(worker).await?;
         self.carry_out(&registered.changed);
         registered.replaced.iter().for_each(|older| self.app.leader.leave(older));
-        let nonce_key = self.app.artifacts.write_nonce(&registered.worker).await?;
+        let nonce_key =
+            self.app.artifacts.ensure_nonce(&registered.worker, &self.app.random).await?;
         self.app.leader.enter(&registered.worker, n_slots, capabilities);
         tracing::info!(worker.id = %registered.worker, "a worker registered");
         let config = &self.app.config;
@@ -110,6 +113,12 @@ impl WorkerApi {
         }
     }
 
+    /// An identifier that no other worker has: 64 random bits.
+    fn new_worker_id(&self) -> Result<WorkerId, ApiError> {
+        let random = self.app.random.bytes().map_err(ArtifactError::Random)?;
+        Ok(WorkerId::from_hash(&ContentHash::of(&random)))
+    }
+
     /// Only a leader answers workers; elsewhere they must ask again.
     fn check_lead(&self) -> Result<(), ApiError> {
         if self.app.leader.has_taken_over() { Ok(()) } else { Err(ApiError::NotLeading) }
@@ -128,19 +137,12 @@ impl WorkerApi {
             // Without a listener there is nobody to tell.
             drop(self.app.changes.send(EventView {
                 id: 0,
-                at_ms: Clock::system().wall_ms(),
+                at_ms: self.app.clock.wall_ms(),
                 subject: run.to_string(),
                 kind: "points".to_owned(),
             }));
         }
     }
-}
-
-/// An identifier that no other worker has: 64 random bits.
-fn new_worker_id() -> Result<WorkerId, ApiError> {
-    let mut random = [0_u8; 32];
-    getrandom::fill(&mut random).map_err(ArtifactError::Random)?;
-    Ok(WorkerId::from_hash(&ContentHash::of(&random)))
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -179,7 +181,8 @@ impl WorkerService for WorkerApi {
             return Err(ApiError::Stopping.into());
         }
         let max_wait = Duration::from_millis(request.max_wait_ms);
-        Ok(Response::new(next::next(&self.app, &worker, request.n_free_slots, max_wait).await?))
+        let poll = OpenPoll::begin(self.app.clone(), worker, request.n_free_slots)?;
+        Ok(Response::new(next::wait(&poll, max_wait).await?))
     }
 
     async fn heartbeat(

@@ -1,10 +1,12 @@
-//! Where a store is: a file of SQLite, or a database of PostgreSQL.
+//! Where a store is: a file of SQLite, a database of PostgreSQL, or in a simulation memory.
 //!
 //! It opens nothing.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+
+use super::memory::Session;
 
 /// Where a store is.
 #[derive(Clone, PartialEq, Eq)]
@@ -13,6 +15,8 @@ pub enum Location {
     Sqlite(PathBuf),
     /// The URL of a PostgreSQL database, with what is needed to sign in.
     Postgres(String),
+    /// A database in memory. No text names one.
+    Memory(Session),
 }
 
 /// A text that names no store.
@@ -49,6 +53,7 @@ impl fmt::Display for Location {
         match self {
             Self::Sqlite(path) => write!(f, "{}", path.display()),
             Self::Postgres(url) => f.write_str(&without_password(url)),
+            Self::Memory(session) => write!(f, "{session}"),
         }
     }
 }

@@ -4,6 +4,7 @@
 
 mod error;
 mod location;
+pub mod memory;
 pub mod read;
 pub mod sql;
 mod types;

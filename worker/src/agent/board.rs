@@ -2,6 +2,8 @@
 //!
 //! It starts and stops nothing.
 
+use domain::planted::{Mistake, is_planted};
+
 /// What a slot does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SlotState {
@@ -76,7 +78,7 @@ impl Board {
 
     /// Gives an assignment to the first free slot.
     pub(super) fn place(&mut self, token: u64) -> Placement {
-        if self.slot_of(token).is_some() {
+        if self.slot_of(token).is_some() && !is_planted(Mistake::AgentRunsTwice) {
             return Placement::Duplicate;
         }
         let free = self.slots.iter().position(|slot| *slot == SlotState::Free);

@@ -6,6 +6,7 @@
 
 use domain::attempt::AttemptEnd;
 use domain::ids::LeaseToken;
+use domain::planted::{Mistake, is_planted};
 use proto::to_wire;
 use proto::v1::{self, directive, to_trainer};
 
@@ -279,7 +280,9 @@ impl Core {
             Leaving::Waiting { until_ms } => Some(until_ms),
             Leaving::No | Leaving::SayingGoodbye { .. } | Leaving::Over => None,
         };
-        let slots = self.slots.iter().filter_map(Slot::deadline_ms);
+        // Before it is registered no trainer is started, so that nothing of a slot is due.
+        let slots = self.slots.iter().filter(|_| self.registration.is_some());
+        let slots = slots.filter_map(Slot::deadline_ms);
         let returns = self.returns.iter().filter_map(|(_, persistent)| persistent.due_ms());
         [registering, beat, poll, leaving].into_iter().flatten().chain(slots).chain(returns).min()
     }
@@ -352,6 +355,9 @@ impl Core {
     ) {
         let is_over = self.slots[slot].tell_attempt(slot, input, now_ms, effects);
         if is_over {
+            if is_planted(Mistake::AgentForgetsSlot) && self.slots[slot].is_warm() {
+                return;
+            }
             self.board.over(slot);
             if self.slots[slot].is_warm() {
                 self.board.ready(slot);

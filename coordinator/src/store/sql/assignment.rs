@@ -4,6 +4,7 @@
 
 use domain::cell::Identity;
 use domain::ids::{AttemptNumber, LeaseToken, WorkId};
+use domain::planted::{Mistake, is_planted};
 use domain::recipe::PreparationConfig;
 
 use super::convert::{from_json, parse_id, signed, small, unsigned};
@@ -122,7 +123,12 @@ LIMIT ?",
     .fetch_all(pool)
     .await
     .map_err(from_driver)?;
-    rows.into_iter().map(CheckpointRow::into_checkpoint).collect()
+    let mut checkpoints: Vec<(u64, Artifact)> =
+        rows.into_iter().map(CheckpointRow::into_checkpoint).collect::<Result<_, _>>()?;
+    if is_planted(Mistake::OldestCheckpointFirst) {
+        checkpoints.reverse();
+    }
+    Ok(checkpoints)
 }
 
 fn without_data(run: &str) -> StoreError {

@@ -1,4 +1,5 @@
-//! The two databases behind one way to ask: statements, their arguments, and where they run.
+//! The two databases behind one way to ask: statements, their arguments, and where they run. A
+//! database in memory is SQLite, with a session that can break.
 //!
 //! A statement is written once, for both. What differs is translated here and nowhere else: the
 //! places of arguments (`?` and `?1`, in PostgreSQL `$1`) and the larger and smaller of two numbers
@@ -14,11 +15,14 @@ use sqlx::postgres::{PgConnection, PgPool, PgRow, Postgres};
 use sqlx::sqlite::{Sqlite, SqliteConnection, SqlitePool, SqliteRow};
 use sqlx::{AssertSqlSafe, Connection as _, FromRow, SqlSafeStr as _, SqlStr, Transaction};
 
+use crate::store::memory::{Fate, Line, Session, lost};
+
 /// One connection, for the one that writes.
 #[derive(Debug)]
 pub(super) enum Connection {
     Sqlite(Box<SqliteConnection>),
     Postgres(Box<PgConnection>),
+    Memory(Box<SqliteConnection>, Line),
 }
 
 /// Connections for those that read.
@@ -26,6 +30,7 @@ pub(super) enum Connection {
 pub(crate) enum Pool {
     Sqlite(SqlitePool),
     Postgres(PgPool),
+    Memory(SqlitePool, Session),
 }
 
 /// Several reads of one consistent state.
@@ -40,6 +45,7 @@ pub(super) enum Reading {
 pub(super) enum Place<'a> {
     Sqlite(&'a mut SqliteConnection),
     Postgres(&'a mut PgConnection),
+    Memory(&'a mut SqliteConnection, &'a Line),
     Pool(&'a Pool),
 }
 
@@ -50,6 +56,8 @@ enum Held<'a> {
     SqlitePooled(PoolConnection<Sqlite>),
     Postgres(&'a mut PgConnection),
     PostgresPooled(PoolConnection<Postgres>),
+    /// Of a database in memory whose power fails with this statement.
+    Unheard(&'a mut SqliteConnection),
 }
 
 /// The connection itself.
@@ -63,6 +71,18 @@ impl<'a> Place<'a> {
         Ok(match self {
             Self::Sqlite(connection) => Held::Sqlite(connection),
             Self::Postgres(connection) => Held::Postgres(connection),
+            Self::Memory(connection, line) => match line.fate() {
+                Fate::Runs => Held::Sqlite(connection),
+                Fate::RunsUnheard => Held::Unheard(connection),
+                Fate::Lost => return Err(lost()),
+            },
+            Self::Pool(Pool::Memory(pool, session)) => {
+                session.pause().await;
+                if !session.is_on() {
+                    return Err(lost());
+                }
+                Held::SqlitePooled(pool.acquire().await?)
+            }
             Self::Pool(Pool::Sqlite(pool)) => Held::SqlitePooled(pool.acquire().await?),
             Self::Pool(Pool::Postgres(pool)) => Held::PostgresPooled(pool.acquire().await?),
         })
@@ -70,9 +90,20 @@ impl<'a> Place<'a> {
 }
 
 impl Held<'_> {
+    /// What a statement did, if somebody hears of it.
+    fn answer<T>(&self, did: T) -> Result<T, sqlx::Error> {
+        match self {
+            Self::Unheard(_) => Err(lost()),
+            Self::Sqlite(_)
+            | Self::SqlitePooled(_)
+            | Self::Postgres(_)
+            | Self::PostgresPooled(_) => Ok(did),
+        }
+    }
+
     fn bare(&mut self) -> Bare<'_> {
         match self {
-            Self::Sqlite(connection) => Bare::Sqlite(connection),
+            Self::Sqlite(connection) | Self::Unheard(connection) => Bare::Sqlite(connection),
             Self::SqlitePooled(connection) => Bare::Sqlite(connection),
             Self::Postgres(connection) => Bare::Postgres(connection),
             Self::PostgresPooled(connection) => Bare::Postgres(connection),
@@ -85,6 +116,7 @@ impl<'a> From<&'a mut Connection> for Place<'a> {
         match connection {
             Connection::Sqlite(connection) => Self::Sqlite(connection),
             Connection::Postgres(connection) => Self::Postgres(connection),
+            Connection::Memory(connection, line) => Self::Memory(connection, line),
         }
     }
 }
@@ -109,7 +141,7 @@ impl Connection {
     /// command meets a conflict half-way; in PostgreSQL the one writer has no other beside it.
     pub(super) async fn begin(&mut self) -> Result<(), sqlx::Error> {
         let sql = match self {
-            Self::Sqlite(_) => "BEGIN IMMEDIATE",
+            Self::Sqlite(_) | Self::Memory(..) => "BEGIN IMMEDIATE",
             Self::Postgres(_) => "BEGIN",
         };
         query(sql).execute(self).await.map(|_| ())
@@ -122,7 +154,7 @@ impl Connection {
             query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut self).await?;
         }
         match self {
-            Self::Sqlite(connection) => connection.close().await,
+            Self::Sqlite(connection) | Self::Memory(connection, _) => connection.close().await,
             Self::Postgres(connection) => super::postgres::resign(*connection).await,
         }
     }
@@ -132,6 +164,13 @@ impl Pool {
     /// Begins reading from one consistent state.
     pub(super) async fn begin(&self) -> Result<Reading, sqlx::Error> {
         match self {
+            Self::Memory(pool, session) => {
+                session.pause().await;
+                if !session.is_on() {
+                    return Err(lost());
+                }
+                pool.begin().await.map(Reading::Sqlite)
+            }
             Self::Sqlite(pool) => pool.begin().await.map(Reading::Sqlite),
             Self::Postgres(pool) => {
                 let transaction = pool
@@ -144,7 +183,7 @@ impl Pool {
 
     pub(super) async fn close(&self) {
         match self {
-            Self::Sqlite(pool) => pool.close().await,
+            Self::Sqlite(pool) | Self::Memory(pool, _) => pool.close().await,
             Self::Postgres(pool) => pool.close().await,
         }
     }
@@ -321,7 +360,7 @@ impl Query {
         let n_rows = on_each!(self, held.bare(), query(), |query, on| {
             query.execute(on).await?.rows_affected()
         });
-        Ok(Executed { n_rows })
+        held.answer(Executed { n_rows })
     }
 }
 
@@ -337,13 +376,17 @@ impl<T: Record> QueryAs<T> {
         place: impl Into<Place<'a>>,
     ) -> Result<Vec<T>, sqlx::Error> {
         let mut held = place.into().hold().await?;
-        on_each!(self.query, held.bare(), query_as(T), |query, on| query.fetch_all(on).await)
+        let rows =
+            on_each!(self.query, held.bare(), query_as(T), |query, on| query.fetch_all(on).await)?;
+        held.answer(rows)
     }
 
     /// The one row.
     pub(super) async fn fetch_one<'a>(self, place: impl Into<Place<'a>>) -> Result<T, sqlx::Error> {
         let mut held = place.into().hold().await?;
-        on_each!(self.query, held.bare(), query_as(T), |query, on| query.fetch_one(on).await)
+        let row =
+            on_each!(self.query, held.bare(), query_as(T), |query, on| query.fetch_one(on).await)?;
+        held.answer(row)
     }
 
     /// The row, if there is one.
@@ -352,7 +395,10 @@ impl<T: Record> QueryAs<T> {
         place: impl Into<Place<'a>>,
     ) -> Result<Option<T>, sqlx::Error> {
         let mut held = place.into().hold().await?;
-        on_each!(self.query, held.bare(), query_as(T), |query, on| query.fetch_optional(on).await)
+        let row = on_each!(self.query, held.bare(), query_as(T), |query, on| {
+            query.fetch_optional(on).await
+        })?;
+        held.answer(row)
     }
 
     /// The rows one after the other.

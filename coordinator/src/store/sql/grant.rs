@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 
 use domain::ids::{AttemptNumber, LeaseToken, WorkId, WorkerId};
+use domain::planted::{Mistake, is_planted};
 
 use super::convert::{from_json, parse_id, signed, unsigned};
 use super::database::{Pool, query_as, query_scalar, query_with_list, query_with_rows};
@@ -47,6 +48,9 @@ async fn grant_some(tx: &mut Tx, placements: &[Placement]) -> Result<Vec<Granted
         return Ok(Vec::new());
     }
     let mut last = last_token_after(tx, chosen.len()).await?.0 - chosen.len() as u64;
+    if is_planted(Mistake::TokenReused) {
+        last = last.saturating_sub(1);
+    }
     let mut granted = Vec::with_capacity(chosen.len());
     for (placement, row) in chosen {
         last += 1;

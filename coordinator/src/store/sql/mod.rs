@@ -13,6 +13,7 @@ mod evaluations;
 mod finish;
 mod fits;
 mod grant;
+mod memory;
 mod micro_batch;
 mod pause;
 mod points;
@@ -70,8 +71,19 @@ struct Lead {
     task: JoinHandle<()>,
     /// Cancelled when the writer has ended, whatever the reason.
     is_over: CancellationToken,
-    // SQLite's: held for as long as this process may write.
-    _lock: Option<File>,
+    /// Held for as long as this process may write.
+    _right: Right,
+}
+
+/// What lets one coordinator write and no other.
+#[expect(dead_code, reason = "they are held, not read")]
+enum Right {
+    /// The lock of SQLite's file.
+    File(File),
+    /// PostgreSQL's belongs to the connection.
+    OfTheConnection,
+    /// That of a database in memory.
+    Memory(super::memory::Lead),
 }
 
 impl std::fmt::Debug for SqlStore {
@@ -98,7 +110,7 @@ impl SqlStore {
             changes,
         };
         match connection {
-            Some((connection, lock)) => store.begin_to_lead(connection, lock).await?,
+            Some((connection, right)) => store.begin_to_lead(connection, right).await?,
             // What another build's leader has made cannot be shown by this one.
             None => check_schema(location, &store.readers).await?,
         }
@@ -124,10 +136,10 @@ impl SqlStore {
         if self.is_leading() {
             return Ok(true);
         }
-        let Some((connection, lock)) = connect_to_lead(&self.location).await? else {
+        let Some((connection, right)) = connect_to_lead(&self.location).await? else {
             return Ok(false);
         };
-        self.begin_to_lead(connection, lock).await?;
+        self.begin_to_lead(connection, right).await?;
         Ok(true)
     }
 
@@ -158,7 +170,7 @@ impl SqlStore {
     /// Whether a lost lead may come back. That of a file is lost only when it can be written no
     /// longer, and this process still holds its lock.
     pub fn may_lead_again(&self) -> bool {
-        matches!(self.location, Location::Postgres(_))
+        matches!(self.location, Location::Postgres(_) | Location::Memory(_))
     }
 
     /// Waits until this coordinator no longer leads: its connection broke, or it was closed.
@@ -170,16 +182,12 @@ impl SqlStore {
         }
     }
 
-    async fn begin_to_lead(
-        &self,
-        connection: Connection,
-        lock: Option<File>,
-    ) -> Result<(), StoreError> {
+    async fn begin_to_lead(&self, connection: Connection, right: Right) -> Result<(), StoreError> {
         let is_over = CancellationToken::new();
         let (clock, changes) = (self.clock.clone(), self.changes.clone());
         let (writer, task) = Writer::start(connection, clock, changes, is_over.clone()).await?;
         if let Ok(mut lead) = self.lead.lock() {
-            *lead = Some(Lead { writer, task, is_over, _lock: lock });
+            *lead = Some(Lead { writer, task, is_over, _right: right });
         }
         Ok(())
     }
@@ -195,37 +203,51 @@ impl SqlStore {
         let lead = self.lead.lock().ok().and_then(|mut lead| lead.take());
         // The writer is the last to close, so that SQLite folds its log into the file.
         self.readers.close().await;
-        let Some(Lead { writer, task, _lock: lock, .. }) = lead else { return };
+        let Some(Lead { writer, task, _right: right, .. }) = lead else { return };
         drop(writer);
         if let Err(error) = task.await {
             tracing::error!(error = %error, "the store's writer ended badly");
         }
-        drop(lock);
+        drop(right);
     }
 
     async fn write<C: Command>(&self, command: C) -> Result<C::Answer, StoreError> {
         let live = |lead: &Lead| (!lead.is_over.is_cancelled()).then(|| lead.writer.clone());
+        self.pause().await;
         let writer = self.lead.lock().ok().and_then(|lead| lead.as_ref().and_then(live));
-        match writer {
+        let answer = match writer {
             Some(writer) => writer.run(command).await,
             None if self.is_read_only => Err(StoreError::ReadOnly),
             None => Err(StoreError::NotLeading),
+        };
+        self.pause().await;
+        answer
+    }
+
+    /// Where a simulation may let others go on.
+    async fn pause(&self) {
+        if let Location::Memory(session) = &self.location {
+            session.pause().await;
         }
     }
 }
 
-/// The connection that writes, and SQLite's lock; none when another coordinator leads.
-async fn connect_to_lead(
-    location: &Location,
-) -> Result<Option<(Connection, Option<File>)>, StoreError> {
+/// The connection that writes, and the right to; none when another coordinator leads.
+async fn connect_to_lead(location: &Location) -> Result<Option<(Connection, Right)>, StoreError> {
     match location {
         Location::Sqlite(path) => {
             let (connection, lock) = sqlite::open_to_write(path).await?;
-            Ok(Some((Connection::Sqlite(Box::new(connection)), Some(lock))))
+            Ok(Some((Connection::Sqlite(Box::new(connection)), Right::File(lock))))
         }
         Location::Postgres(url) => {
             let connection = postgres::lead(url).await?;
-            Ok(connection.map(|connection| (Connection::Postgres(Box::new(connection)), None)))
+            let of_it =
+                |connection| (Connection::Postgres(Box::new(connection)), Right::OfTheConnection);
+            Ok(connection.map(of_it))
+        }
+        Location::Memory(session) => {
+            let lead = memory::lead(session).await?;
+            Ok(lead.map(|(connection, lead)| (connection, Right::Memory(lead))))
         }
     }
 }
@@ -234,6 +256,7 @@ async fn connect_to_read(location: &Location) -> Result<Pool, StoreError> {
     match location {
         Location::Sqlite(path) => sqlite::open_to_read(path).await,
         Location::Postgres(url) => postgres::open_to_read(url).await,
+        Location::Memory(session) => memory::open_to_read(session).await,
     }
 }
 
@@ -244,10 +267,10 @@ async fn check_schema(location: &Location, readers: &Pool) -> Result<(), StoreEr
         .await
         .map_err(|error| match location {
             Location::Sqlite(path) => sqlite::not_a_database(path, error),
-            Location::Postgres(_) => error::from_driver(error),
+            Location::Postgres(_) | Location::Memory(_) => error::from_driver(error),
         })?;
     let known = newest_migration(match location {
-        Location::Sqlite(_) => &sqlite::MIGRATIONS,
+        Location::Sqlite(_) | Location::Memory(_) => &sqlite::MIGRATIONS,
         Location::Postgres(_) => &postgres::MIGRATIONS,
     });
     let store = location.to_string();

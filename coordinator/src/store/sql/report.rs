@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use domain::ids::{LeaseToken, RunId, WorkId};
+use domain::planted::{Mistake, is_planted};
 use serde_json::json;
 
 use super::convert::{parse_id, signed, to_json};
@@ -32,7 +33,10 @@ impl Command for Report {
     type Answer = Reported;
     const IS_KEPT_APART: bool = false;
 
-    async fn run(self, tx: &mut Tx) -> Result<Reported, StoreError> {
+    async fn run(mut self, tx: &mut Tx) -> Result<Reported, StoreError> {
+        if is_planted(Mistake::LastEventDropped) && self.events.len() > 2 {
+            self.events.pop();
+        }
         let Some(mut holder) = holder(tx, self.token).await? else {
             return Ok(Reported::Stale);
         };
@@ -54,15 +58,18 @@ impl Command for Report {
 }
 
 async fn holder(tx: &mut Tx, token: LeaseToken) -> Result<Option<Holder>, StoreError> {
-    let row: Option<(String, i64, String)> = query_as(
+    let sql = if is_planted(Mistake::ReportsAreNotFenced) {
+        "SELECT work_id, attempt, state FROM attempts WHERE lease_token = ?"
+    } else {
         "SELECT work_id, attempt, state
 FROM attempts
-WHERE lease_token = ? AND state IN ('granted', 'running')",
-    )
-    .bind(signed(token.0))
-    .fetch_optional(&mut tx.conn)
-    .await
-    .map_err(from_driver)?;
+WHERE lease_token = ? AND state IN ('granted', 'running')"
+    };
+    let row: Option<(String, i64, String)> = query_as(sql)
+        .bind(signed(token.0))
+        .fetch_optional(&mut tx.conn)
+        .await
+        .map_err(from_driver)?;
     row.map(|(work, attempt, state)| {
         Ok(Holder { token, work: parse_id(&work)?, attempt, has_started: state == "running" })
     })
@@ -105,6 +112,7 @@ async fn store(tx: &mut Tx, holder: &mut Holder, event: ReportEvent) -> Result<b
             let row = CheckpointToStore { step, manifest, weights, is_data_point, n_bytes };
             return store_checkpoint(tx, holder, &run, &row).await;
         }
+        (ReportEvent::CheckpointRefused { .. }, _) if is_planted(Mistake::RefusalLost) => {}
         (ReportEvent::CheckpointRefused { manifest_key, reason }, WorkId::Run(run)) => {
             refuse_checkpoint(tx, run, &manifest_key, &reason).await?;
         }
@@ -253,7 +261,8 @@ ON CONFLICT (run_id, attempt, step) DO NOTHING",
     }
     let detail = json!({ "step": row.step, "is_data_point": row.is_data_point });
     tx.record(run.as_str(), "checkpoint_published", &detail);
-    if !row.is_data_point {
+    let is_unmeasured = is_planted(Mistake::LaterCheckpointsUnmeasured) && holder.attempt > 1;
+    if !row.is_data_point || is_unmeasured {
         return Ok(false);
     }
     let checkpoint = evaluations::checkpoint_at(holder.attempt, row.step, &row.weights.hash);

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use domain::attempt::{AttemptEnd, Charge};
 use domain::ids::{AttemptNumber, ContentHash, LeaseToken, WorkId, WorkerId};
+use domain::planted::{Mistake, is_planted};
 use domain::run::{Effect, RunEvent, RunState, Transition, Tries};
 use domain::spec::{RetriesSpec, RetryRules};
 use serde_json::{Value, json};
@@ -252,7 +253,7 @@ impl Counts {
         match (charge, event) {
             (Charge::Loss, _) => counts.n_losses += 1,
             (Charge::Failure, RunEvent::AttemptEnded { end, .. }) => {
-                counts.n_failures += 1;
+                counts.n_failures += if is_planted(Mistake::FailureCountedTwice) { 2 } else { 1 };
                 counts.n_losses = 0;
                 *counts.failures.entry(end.label().to_owned()).or_default() += 1;
             }
@@ -334,12 +335,15 @@ async fn carry_out(
     match effect {
         Effect::ReleaseDependents | Effect::FailDependents if !has_dependents => Ok(()),
         Effect::RevokeLease { token } => {
-            close_attempt(tx, token, AttemptEnd::Cancelled, "").await?;
+            if !is_planted(Mistake::CancelKeepsAttempt) {
+                close_attempt(tx, token, AttemptEnd::Cancelled, "").await?;
+            }
             if let RunState::Leased { worker, .. } = from {
                 changed.revoked.push((token, worker.clone()));
             }
             Ok(())
         }
+        Effect::ReleaseDependents if is_planted(Mistake::DependentsForgotten) => Ok(()),
         Effect::ReleaseDependents => {
             advance_dependents(tx, work, RunEvent::DependencySucceeded, changed).await
         }

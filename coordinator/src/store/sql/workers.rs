@@ -4,6 +4,7 @@
 
 use domain::attempt::AttemptEnd;
 use domain::ids::WorkerId;
+use domain::planted::{Mistake, is_planted};
 use serde_json::json;
 
 use super::convert::{from_json, parse_id, signed, small, to_json, unsigned};
@@ -165,7 +166,9 @@ async fn lose(
     if !matches!(state, Some(WorkerState::Joining | WorkerState::Active | WorkerState::Draining)) {
         return Ok(false);
     }
-    end_attempts_of(tx, worker, AttemptEnd::WorkerLost, why, changed).await?;
+    if !is_planted(Mistake::LostWorkerKeepsLeases) {
+        end_attempts_of(tx, worker, AttemptEnd::WorkerLost, why, changed).await?;
+    }
     set_state(tx, worker, WorkerState::Lost).await?;
     tx.record(worker.as_str(), "worker_lost", &json!({ "why": why }));
     Ok(true)

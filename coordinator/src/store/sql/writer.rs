@@ -6,6 +6,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use api::EventView;
+use domain::planted::{Mistake, is_planted};
 use futures::future::BoxFuture;
 use serde_json::Value;
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -222,6 +223,9 @@ async fn write(
         tx.now_ms = clock.wall_ms();
         let in_time = tokio::time::timeout(BATCH_DEADLINE, commit(&mut tx, &mut batch)).await;
         let committed = in_time.unwrap_or_else(|_| Err(lost()));
+        if committed.is_err() && is_planted(Mistake::EventNumbersLost) {
+            tx.last_event_id += 1;
+        }
         if committed.is_err() {
             // Nothing of it is known to be stored, so nothing of it is announced.
             tx.events.clear();
@@ -242,7 +246,9 @@ async fn write(
 
 /// Runs a batch in one transaction. Afterwards `tx.events` holds what was committed.
 async fn commit(tx: &mut Tx, batch: &mut Vec<Box<dyn Job>>) -> Result<(), StoreError> {
-    if let Err(error) = tx.conn.begin().await.map_err(from_driver) {
+    if !is_planted(Mistake::BatchWithoutTransaction)
+        && let Err(error) = tx.conn.begin().await.map_err(from_driver)
+    {
         let reason = describe(&error);
         tracing::error!(error = reason, "could not begin a transaction");
         batch.drain(..).for_each(|job| job.refuse(reason.clone()));
@@ -268,7 +274,10 @@ async fn commit(tx: &mut Tx, batch: &mut Vec<Box<dyn Job>>) -> Result<(), StoreE
     if outcome.is_ok() {
         outcome = tx.write_events().await;
     }
-    if outcome.is_ok() {
+    if is_planted(Mistake::AnsweredBeforeCommit) && outcome.is_ok() {
+        settles.drain(..).for_each(|settle| settle(Ok(())));
+    }
+    if outcome.is_ok() && !is_planted(Mistake::BatchWithoutTransaction) {
         outcome = tx.execute("COMMIT").await;
     }
     let committed = match &outcome {

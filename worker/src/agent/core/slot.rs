@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use domain::attempt::AttemptEnd;
 use domain::ids::LeaseToken;
+use domain::planted::{Mistake, is_planted};
 use proto::to_wire;
 use proto::v1::{self, to_trainer};
 
@@ -229,6 +230,12 @@ impl Slot {
         let (request, mut sending) = held.sending.take()?;
         let token = held.assignment.lease_token;
         match (&request, answer) {
+            (Request::Report(_), Err(error))
+                if error.class() == ErrorClass::RetryLater
+                    && is_planted(Mistake::AgentForgetsReports) =>
+            {
+                Some(attempt::Input::Reported)
+            }
             (_, Err(error)) if error.class() == ErrorClass::RetryLater => {
                 sending.failed(now_ms);
                 held.sending = Some((request, sending));

@@ -296,17 +296,20 @@ fn it_leaves_when_an_attempt_does_not_end_in_time() {
     assert!(agent.asked("deregister").is_some());
 }
 
+/// Neither before it is registered nor afterwards, with a coordinator that is away all the time.
 #[test]
 fn it_is_never_due_at_a_time_that_has_passed() {
-    let mut agent = Agent::serving();
-    agent.assign(&[1, 2]);
-    for _ in 0..200 {
-        let Some(due_ms) = agent.core.deadline_ms() else { break };
-        assert!(due_ms > agent.now_ms, "due at {due_ms}, now {}", agent.now_ms);
-        agent.at(due_ms);
-        // A coordinator that is away for a while.
-        while let Some((call, _)) = agent.open.pop() {
-            agent.feed(Input::Answered { call, answer: failed(Code::Unavailable) });
+    let mut busy = Agent::serving();
+    busy.assign(&[1, 2]);
+    for mut agent in [Agent::new(), busy] {
+        for _ in 0..200 {
+            if let Some(due_ms) = agent.core.deadline_ms() {
+                assert!(due_ms > agent.now_ms, "due at {due_ms}, now {}", agent.now_ms);
+                agent.at(due_ms);
+            }
+            while let Some((call, _)) = agent.open.pop() {
+                agent.feed(Input::Answered { call, answer: failed(Code::Unavailable) });
+            }
         }
     }
 }

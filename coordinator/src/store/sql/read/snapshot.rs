@@ -15,6 +15,8 @@ struct WorkRow {
     lease_attempt: Option<i64>,
     lease_worker_id: Option<String>,
     n_attempts: i64,
+    n_failures: i64,
+    n_losses: i64,
     depends_on: Option<String>,
     is_held: i64,
     should_be_held: Option<i64>,
@@ -28,6 +30,7 @@ struct AttemptRow {
     lease_token: i64,
     worker_id: String,
     state: String,
+    ended_as: Option<String>,
 }
 
 pub(super) async fn snapshot(pool: &Pool) -> Result<Snapshot, ReadError> {
@@ -37,7 +40,7 @@ pub(super) async fn snapshot(pool: &Pool) -> Result<Snapshot, ReadError> {
         .await
         .map_err(failed("all work"))?;
     let attempts: Vec<AttemptRow> = query_as(
-        "SELECT work_id, attempt, lease_token, worker_id, state
+        "SELECT work_id, attempt, lease_token, worker_id, state, ended_as
 FROM attempts
 ORDER BY work_id, attempt",
     )
@@ -79,6 +82,8 @@ impl WorkRow {
             state: self.state,
             lease,
             n_attempts: small_count(self.n_attempts),
+            n_failures: small_count(self.n_failures),
+            n_losses: small_count(self.n_losses),
             depends_on: self.depends_on,
             is_held: self.is_held != 0,
             should_be_held: self.should_be_held.map(|held| held != 0),
@@ -95,6 +100,7 @@ impl AttemptRow {
             token: count(self.lease_token),
             worker: self.worker_id,
             state: self.state,
+            ended_as: self.ended_as,
         }
     }
 }

@@ -5,6 +5,8 @@ SELECT
     w.lease_attempt,
     w.lease_worker_id,
     w.n_attempts,
+    w.n_failures,
+    w.n_losses,
     w.depends_on,
     w.is_held,
     -- What the live studies want of a run holds for its evaluations too. Whether data is held is

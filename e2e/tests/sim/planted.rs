@@ -1,0 +1,51 @@
+//! The simulator's own test: it finds mistakes that were planted on purpose.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use domain::planted::{Mistake, plant};
+
+use crate::simulate;
+
+/// How many seeds may be needed to find a mistake.
+const MAX_SEEDS: u64 = 1_000;
+
+/// The first seed that finds each mistake, and the promise that it sees broken. The list stands in
+/// `docs/reference/simulation.md` too.
+const FOUND: [(Mistake, u64, &str); 0] = [];
+
+/// What a seed sees of a mistake: the promise that is broken, if one is.
+fn seen(mistake: Mistake, seed: u64) -> Option<&'static str> {
+    plant(Some(mistake));
+    let ending = catch_unwind(AssertUnwindSafe(|| simulate(seed)));
+    plant(None);
+    match ending {
+        Ok(ending) => ending.violations.first().map(|violation| violation.rule),
+        Err(_) => Some("a program does not panic"),
+    }
+}
+
+#[test]
+fn each_planted_mistake_is_found_again_by_its_seed() {
+    assert_eq!(FOUND.len(), Mistake::ALL.len(), "every mistake has its seed");
+    for (mistake, seed, rule) in FOUND {
+        assert_eq!(seen(mistake, seed), Some(rule), "{mistake:?} by seed {seed}");
+    }
+}
+
+/// Searches anew; prints the table.
+#[test]
+fn each_planted_mistake_is_found_within_a_thousand_seeds() {
+    if std::env::var_os("SLOW_TESTS").is_none() {
+        println!("skipped: set SLOW_TESTS=1 to search for every planted mistake");
+        return;
+    }
+    let mut missed = Vec::new();
+    for mistake in Mistake::ALL {
+        let first = (0..MAX_SEEDS).find_map(|seed| Some((seed, seen(mistake, seed)?)));
+        match first {
+            Some((seed, rule)) => println!("    (Mistake::{mistake:?}, {seed}, {rule:?}),"),
+            None => missed.push(mistake),
+        }
+    }
+    assert!(missed.is_empty(), "not found: {missed:?}");
+}
