@@ -18,7 +18,7 @@ pub use self::post::{Directive, Mail, Poll};
 use crate::clock::Clock;
 use crate::scheduler::explain::Seat;
 use crate::scheduler::policy::FreeWorker;
-use crate::store::{Capabilities, Granted, LiveLease, WorkerRecord, WorkerState};
+use crate::store::{Backoff, Capabilities, Granted, LiveLease, WorkerRecord, WorkerState};
 
 /// A worker that was silent for so many lease terms is lost: its leases are gone by then.
 const TERMS_UNTIL_LOST: u64 = 2;
@@ -49,6 +49,8 @@ struct Inner {
     leases: LeaseTable,
     posts: BTreeMap<WorkerId, Post>,
     announced: HashMap<RunId, u64>,
+    /// Of each back-off its end by the wall clock, which names it, and when it was first seen here.
+    backoffs: BTreeMap<WorkId, (i64, u64)>,
 }
 
 /// What the agent is told about its leases.
@@ -65,6 +67,7 @@ impl Inner {
             leases: LeaseTable::new(term_ms),
             posts: BTreeMap::new(),
             announced: HashMap::new(),
+            backoffs: BTreeMap::new(),
         }
     }
 }
@@ -306,6 +309,26 @@ impl Leader {
     pub fn expired(&self) -> Vec<LeaseToken> {
         let now_ms = self.clock.monotonic_ms();
         self.lock().leases.expired(now_ms).into_iter().map(|(token, _)| token).collect()
+    }
+
+    /// Of what is backing off, that whose pause is over. A pause runs from when this leader first saw
+    /// it: the wall clock may jump, and what an earlier leader saw is not known.
+    pub fn due_backoffs(&self, found: Vec<Backoff>) -> Vec<WorkId> {
+        let now_ms = self.clock.monotonic_ms();
+        let mut inner = self.lock();
+        let known = std::mem::take(&mut inner.backoffs);
+        let mut due = Vec::new();
+        for Backoff { work, pause_ms, until_ms } in found {
+            let seen_ms = match known.get(&work) {
+                Some((known_until_ms, seen_ms)) if *known_until_ms == until_ms => *seen_ms,
+                _ => now_ms,
+            };
+            if now_ms >= seen_ms.saturating_add(pause_ms) {
+                due.push(work.clone());
+            }
+            inner.backoffs.insert(work, (until_ms, seen_ms));
+        }
+        due
     }
 
     /// The workers that were silent for too long.

@@ -21,6 +21,9 @@ const LONGEST_PAUSE_MS: u64 = 500;
 /// The shortest pause between rounds.
 const SHORTEST_PAUSE_MS: u64 = 20;
 
+/// So many back-offs are watched at a time; what comes after them is seen when they are over.
+const MAX_BACKOFFS: u32 = 5_000;
+
 /// Does a round on each tick of a timer, as long as this coordinator leads.
 pub async fn reconcile(app: Arc<App>, lead: CancellationToken) {
     let pause_ms =
@@ -60,7 +63,9 @@ pub async fn round(app: &App) -> Result<(), StoreError> {
         }
         app.nudge.notify_one();
     }
-    if app.store.has_due_backoffs().await? && !app.store.requeue_due_backoffs().await?.is_empty() {
+    let due = app.leader.due_backoffs(app.store.backoffs(MAX_BACKOFFS).await?);
+    if !due.is_empty() {
+        app.store.requeue(&due).await?;
         app.nudge.notify_one();
     }
     // A directive whose answer was lost, or that an earlier leader gave, is given again.

@@ -83,7 +83,7 @@ pub enum RunEvent {
         /// How it ended.
         end: AttemptEnd,
     },
-    /// The time of a back-off has come.
+    /// The time of a back-off has come, by the leader's monotonic clock.
     BackoffElapsed,
     /// Somebody wants it stopped.
     CancelRequested,
@@ -178,7 +178,11 @@ impl RunState {
         use RunEvent as E;
         use RunState as S;
         match (self, event) {
-            (S::Waiting, E::DependencySucceeded) => Ok(to(S::Queued)),
+            (S::Waiting, E::DependencySucceeded)
+            | (S::Backoff { .. }, E::BackoffElapsed)
+            | (S::Failed { .. } | S::Cancelled | S::Backoff { .. }, E::RetryRequested) => {
+                Ok(to(S::Queued))
+            }
             (S::Waiting, E::DependencyFailed) => {
                 Ok(to(S::Failed { end: AttemptEnd::BadData }).with(Effect::FailDependents))
             }
@@ -188,21 +192,15 @@ impl RunState {
             (S::Leased { token: held, .. }, E::AttemptEnded { token, end }) if *held == token => {
                 Ok(after_attempt(end, tries))
             }
-            (S::Backoff { until_ms }, E::BackoffElapsed) if *until_ms <= tries.now_ms => {
-                Ok(to(S::Queued))
-            }
             (S::Waiting | S::Queued | S::Backoff { .. }, E::CancelRequested) => {
                 Ok(to(S::Cancelled).with(Effect::FailDependents))
             }
             (S::Leased { token, .. }, E::CancelRequested) => Ok(to(S::Cancelled)
                 .with(Effect::RevokeLease { token: *token })
                 .with(Effect::FailDependents)),
-            (S::Failed { .. } | S::Cancelled | S::Backoff { .. }, E::RetryRequested) => {
-                Ok(to(S::Queued))
-            }
             // The dependency was already seen to be there, or its news comes after a cancel; a holder
-            // that lost its lease reports late, or reports twice; the timer is early, or the run was
-            // retried by hand before it rang.
+            // that lost its lease reports late, or reports twice; the run was retried by hand before
+            // the timer rang.
             (
                 _,
                 E::DependencySucceeded

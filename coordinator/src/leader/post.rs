@@ -116,7 +116,11 @@ impl Post {
     pub(super) fn register_again(&mut self, n_slots: u32, capabilities: Capabilities, now_ms: u64) {
         self.n_slots = n_slots;
         self.capabilities = capabilities;
-        self.state = WorkerState::Joining;
+        // One that has shown that it sees the artifact store need not show it again: its request may
+        // have come twice, and it will not confirm the second answer.
+        if !matches!(self.state, WorkerState::Active | WorkerState::Draining) {
+            self.state = WorkerState::Joining;
+        }
         self.seen(now_ms);
     }
 

@@ -128,3 +128,18 @@ fn points_are_announced_twice_a_second() {
     advance(&leader, POINTS_INTERVAL_MS);
     assert!(leader.may_announce_points(&run));
 }
+
+#[test]
+fn a_back_off_is_over_when_its_pause_has_passed_since_it_was_seen() {
+    let (leader, _) = leader();
+    let work: WorkId = "r_1".parse().unwrap();
+    let backoff = |until_ms| vec![Backoff { work: work.clone(), pause_ms: MOMENT_MS, until_ms }];
+    assert!(leader.due_backoffs(backoff(7)).is_empty());
+    advance(&leader, MOMENT_MS);
+    assert_eq!(leader.due_backoffs(backoff(7)), std::slice::from_ref(&work));
+    // Another one of the same work.
+    assert!(leader.due_backoffs(backoff(8)).is_empty());
+    advance(&leader, MOMENT_MS);
+    assert_eq!(leader.due_backoffs(backoff(8)), std::slice::from_ref(&work));
+    assert!(leader.due_backoffs(Vec::new()).is_empty());
+}

@@ -69,7 +69,7 @@ pub trait Store: Send + Sync + 'static {
     async fn record_source(&self, source: &Artifact) -> Result<(), StoreError>;
 
     /// Enters a worker as `joining` under the proposed identifier. The same process registering
-    /// again keeps its identifier and its leases; another process of the same name on the same
+    /// again keeps its identifier, its leases, and its state if it has confirmed; another process of the same name on the same
     /// machine ends the older registration and its attempts.
     async fn register_worker(&self, worker: WorkerToRegister) -> Result<Registered, StoreError>;
 
@@ -131,11 +131,13 @@ pub trait Store: Send + Sync + 'static {
     /// so it may be repeated. Answers the tokens that it ended.
     async fn expire_leases(&self, tokens: &[LeaseToken]) -> Result<Changed, StoreError>;
 
-    /// Whether [`Self::requeue_due_backoffs`] would find something. Reads only.
-    async fn has_due_backoffs(&self) -> Result<bool, StoreError>;
+    /// The work that is backing off, at most `limit`, those first that began with the shortest time
+    /// left. Reads only.
+    async fn backoffs(&self, limit: u32) -> Result<Vec<Backoff>, StoreError>;
 
-    /// Queues the work whose back-off is over. May be repeated.
-    async fn requeue_due_backoffs(&self) -> Result<Vec<WorkId>, StoreError>;
+    /// Queues work whose back-off is over; what does not back off any more is passed over. May be
+    /// repeated.
+    async fn requeue(&self, works: &[WorkId]) -> Result<Changed, StoreError>;
 
     /// Keeps a fit. The same study with the same inputs' hash is kept once; repeating it changes
     /// nothing.

@@ -441,6 +441,17 @@ impl LogLevel {
     }
 }
 
+/// Work that waits for its next attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backoff {
+    /// What it is.
+    pub work: WorkId,
+    /// How long it is to wait, by the wall clock that read both ends.
+    pub pause_ms: u64,
+    /// When it ends by that clock, for display; it tells this back-off from the one before.
+    pub until_ms: i64,
+}
+
 /// A fit to keep.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FitToSave {

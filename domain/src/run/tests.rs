@@ -111,9 +111,9 @@ fn a_lost_worker_is_not_charged_to_the_run() {
 }
 
 #[test]
-fn an_early_timer_changes_nothing() {
-    let backoff = RunState::Backoff { until_ms: 2_000_000 };
-    assert_eq!(backoff.on(RunEvent::BackoffElapsed, Tries::none(NOW_MS)), Ok(Transition::Stale));
+fn a_timer_that_rings_after_a_retry_by_hand_changes_nothing() {
+    let queued = RunState::Queued;
+    assert_eq!(queued.on(RunEvent::BackoffElapsed, Tries::none(NOW_MS)), Ok(Transition::Stale));
 }
 
 #[test]

@@ -83,7 +83,6 @@ impl History {
                 }
             }
             None => {
-                self.renewed_ms.insert(token, now_ms);
                 let newest = self.newest.entry(right.work.clone()).or_default();
                 *newest = (*newest).max(token);
                 self.rights.insert(token, right);
@@ -131,20 +130,20 @@ impl History {
         }
     }
 
-    /// A report was answered. `was_superseded` when it arrived.
+    /// A report was answered that arrived at `arrived_ms`, when its right `was_superseded`.
     pub(crate) fn reported(
         &mut self,
         asked: &v1::ReportRequest,
         is_stale: bool,
         was_superseded: bool,
-        now_ms: u64,
+        arrived_ms: u64,
     ) {
         if is_stale {
             self.n_stale += 1;
             return;
         }
         self.n_accepted += 1;
-        self.renewed_ms.insert(asked.lease_token, now_ms);
+        self.renewed_ms.insert(asked.lease_token, arrived_ms);
         let Some(right) = self.rights.get(&asked.lease_token).cloned() else { return };
         if was_superseded {
             let found = format!("a report under {} of {}", asked.lease_token, right.work);

@@ -92,7 +92,8 @@ pub(crate) struct World {
     pub(crate) workers: Vec<Worker>,
     worker_due_ms: Vec<Option<u64>>,
     trainer_due_ms: BTreeMap<(usize, usize), u64>,
-    superseded: BTreeMap<(usize, u64, u64), bool>,
+    /// Of handlers of reports and ends: when they came, and whether under a right that was over.
+    arrived: BTreeMap<(usize, u64, u64), (u64, bool)>,
     reconciling: Vec<bool>,
     pub(crate) history: History,
     pub(crate) user: User,
@@ -131,7 +132,7 @@ impl World {
             worker_due_ms: vec![None; workers.len()],
             workers,
             trainer_due_ms: BTreeMap::new(),
-            superseded: BTreeMap::new(),
+            arrived: BTreeMap::new(),
             reconciling: vec![false; n_coordinators],
             history: History::default(),
             user: User::new(&scenario),
@@ -303,7 +304,7 @@ impl World {
             Some(task) => {
                 let life = self.coordinators[coordinator].life;
                 if token.is_some() {
-                    self.superseded.insert((coordinator, life, task), was_superseded);
+                    self.arrived.insert((coordinator, life, task), (self.now_ms, was_superseded));
                 }
                 self.resume(coordinator, task);
             }
@@ -346,8 +347,8 @@ impl World {
         match outcome {
             Outcome::Answered { to, asked, answer } => {
                 let key = (coordinator, life, task);
-                let was_superseded = self.superseded.remove(&key).unwrap_or_default();
-                self.remember(&asked, &answer, was_superseded);
+                let arrived = self.arrived.remove(&key).unwrap_or((self.now_ms, false));
+                self.remember(&asked, &answer, arrived);
                 self.reply(coordinator, to, answer);
             }
             Outcome::Looked { poll, answer } => self.looked(coordinator, poll, answer),
@@ -396,7 +397,12 @@ impl World {
         }
     }
 
-    fn remember(&mut self, asked: &Asked, answer: &Result<Answered, Status>, was_superseded: bool) {
+    fn remember(
+        &mut self,
+        asked: &Asked,
+        answer: &Result<Answered, Status>,
+        (arrived_ms, was_superseded): (u64, bool),
+    ) {
         match (asked, answer) {
             (Asked::Heartbeat(asked), Ok(Answered::Heartbeat(answer))) => {
                 if !answer.is_unknown_worker {
@@ -406,7 +412,7 @@ impl World {
             }
             (Asked::Report(asked), Ok(Answered::Reported(answer))) => {
                 self.note(asked.lease_token << 1 | u64::from(answer.stale));
-                self.history.reported(asked, answer.stale, was_superseded, self.now_ms);
+                self.history.reported(asked, answer.stale, was_superseded, arrived_ms);
             }
             (Asked::Finish(asked), Ok(Answered::Finished(answer))) => {
                 self.note(asked.lease_token << 2 | u64::from(answer.stale));
@@ -447,7 +453,7 @@ impl World {
             Err(status) => {
                 drop(poll);
                 drop(_guard);
-                self.remember(&Asked::Next(Default::default()), &Err(status.clone()), false);
+                self.remember(&Asked::Next(Default::default()), &Err(status.clone()), (0, false));
                 self.reply(coordinator, to, Err(status));
             }
         }

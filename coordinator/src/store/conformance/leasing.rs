@@ -2,10 +2,13 @@
 
 use domain::attempt::AttemptEnd;
 use domain::ids::LeaseToken;
+use domain::run::RunState;
 
 use super::fixture::{Fixture, checkpoint, is_ended, last_step, placement, registration};
 use crate::store::read::ReadStore;
-use crate::store::{AssignmentDetails, Changed, Finished, Retry, Store};
+use crate::store::{
+    AssignmentDetails, Changed, Finished, Retry, Store, WorkerState, WorkerToRegister,
+};
 
 pub(in crate::store) async fn work_is_granted_once_and_tokens_grow(
     f: &Fixture<impl Store + ReadStore>,
@@ -33,6 +36,20 @@ pub(in crate::store) async fn only_an_active_worker_is_granted_work(
     assert!(f.store.grant(&[placement(&work, &draining)]).await.unwrap().is_empty());
     let unknown = "w_unknown".parse().unwrap();
     assert!(f.store.grant(&[placement(&work, &unknown)]).await.unwrap().is_empty());
+}
+
+/// A request may come twice, the second time after its worker has confirmed the first answer, and
+/// nobody would confirm the second.
+pub(in crate::store) async fn a_worker_that_registers_twice_stays_confirmed(
+    f: &Fixture<impl Store + ReadStore>,
+) {
+    let first = registration("w_first", "machine", 10);
+    let again = WorkerToRegister { proposed_id: "w_again".parse().unwrap(), ..first.clone() };
+    let worker = f.store.register_worker(first).await.unwrap().worker;
+    assert!(f.store.confirm_worker(&worker).await.unwrap());
+    assert_eq!(f.store.register_worker(again).await.unwrap().worker, worker);
+    let live = f.store.live_workers().await.unwrap();
+    assert_eq!(live.iter().map(|w| w.state).collect::<Vec<_>>(), [WorkerState::Active]);
 }
 
 pub(in crate::store) async fn an_assignment_says_all_that_is_needed(
@@ -79,9 +96,17 @@ pub(in crate::store) async fn a_failure_backs_off_until_its_budget_is_spent(
     let granted = f.grant_first(&worker).await;
     assert!(is_ended(&f.finish(granted.token, AttemptEnd::Bug).await));
     assert!(!f.queued_ids().await.contains(&granted.work));
-    assert!(!f.store.has_due_backoffs().await.unwrap());
-    assert!(f.store.requeue_due_backoffs().await.unwrap().is_empty());
+    let backoffs = f.store.backoffs(10).await.unwrap();
+    assert_eq!(backoffs.iter().map(|b| &b.work).collect::<Vec<_>>(), [&granted.work]);
+    assert!((500..=1_000).contains(&backoffs[0].pause_ms), "{backoffs:?}");
+    let changed = f.store.requeue(std::slice::from_ref(&granted.work)).await.unwrap();
+    assert_eq!(changed.work, [(granted.work.clone(), RunState::Queued)]);
+    assert!(f.store.backoffs(10).await.unwrap().is_empty());
+    let changed = f.store.requeue(std::slice::from_ref(&granted.work)).await.unwrap();
+    assert_eq!(changed, Changed::default(), "it does not back off any more");
     // A retry by hand does not wait.
+    let granted = f.grant_first(&worker).await;
+    assert!(is_ended(&f.finish(granted.token, AttemptEnd::Bug).await));
     let domain::ids::WorkId::Run(run) = &granted.work else { panic!("a run was granted") };
     f.store.retry_run(run, Retry::All).await.unwrap();
     assert!(f.queued_ids().await.contains(&granted.work));

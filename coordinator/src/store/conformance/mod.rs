@@ -32,6 +32,7 @@ macro_rules! conformance {
             leasing {
                 work_is_granted_once_and_tokens_grow,
                 only_an_active_worker_is_granted_work,
+                a_worker_that_registers_twice_stays_confirmed,
                 an_assignment_says_all_that_is_needed,
                 an_expired_lease_is_given_to_another_worker,
                 a_failure_backs_off_until_its_budget_is_spent,

@@ -8,15 +8,12 @@ use domain::planted::{Mistake, is_planted};
 use domain::run::RunEvent;
 
 use super::convert::{parse_id, signed};
-use super::database::{Pool, query_as, query_scalar};
+use super::database::{Pool, query_as};
 use super::error::from_driver;
 use super::micro_batch;
 use super::work::{WorkRow, advance, advance_row, close_attempt};
 use super::writer::{Command, Tx};
-use crate::store::{Changed, Finished, StoreError};
-
-/// Back-offs that end in one transaction; the rest come with the next.
-const MAX_BACKOFFS: i64 = 1000;
+use crate::store::{Backoff, Changed, Finished, StoreError};
 
 #[derive(Debug, sqlx::FromRow)]
 struct AttemptRow {
@@ -118,47 +115,42 @@ impl Command for ExpireLeases {
     }
 }
 
-pub(super) struct RequeueDueBackoffs;
+pub(super) struct Requeue(pub(super) Vec<WorkId>);
 
-impl Command for RequeueDueBackoffs {
-    type Answer = Vec<WorkId>;
+impl Command for Requeue {
+    type Answer = Changed;
     const IS_KEPT_APART: bool = false;
 
-    async fn run(self, tx: &mut Tx) -> Result<Vec<WorkId>, StoreError> {
-        if is_planted(Mistake::BackoffForever) {
-            return Ok(Vec::new());
-        }
-        let due: Vec<String> = query_scalar(
-            "SELECT id
-FROM work
-WHERE state = 'backoff' AND backoff_until_ms <= ?
-ORDER BY backoff_until_ms
-LIMIT ?",
-        )
-        .bind(tx.now_ms)
-        .bind(MAX_BACKOFFS)
-        .fetch_all(&mut tx.conn)
-        .await
-        .map_err(from_driver)?;
+    async fn run(self, tx: &mut Tx) -> Result<Changed, StoreError> {
         let mut changed = Changed::default();
-        for work in due {
-            advance(tx, &parse_id(&work)?, RunEvent::BackoffElapsed, &mut changed).await?;
+        if is_planted(Mistake::BackoffForever) {
+            return Ok(changed);
         }
-        Ok(changed.work.into_iter().map(|(work, _)| work).collect())
+        for work in self.0 {
+            advance(tx, &work, RunEvent::BackoffElapsed, &mut changed).await?;
+        }
+        Ok(changed)
     }
 }
 
-/// Whether some back-off is over.
-pub(super) async fn has_due_backoffs(pool: &Pool, now_ms: i64) -> Result<bool, StoreError> {
-    let due: Option<i64> = query_scalar(
-        "SELECT backoff_until_ms
+/// The work that is backing off. Both ends of a pause were written by one reading of the clock, so
+/// that its length is right whatever the clock does.
+pub(super) async fn backoffs(pool: &Pool, limit: u32) -> Result<Vec<Backoff>, StoreError> {
+    let rows: Vec<(String, i64, i64)> = query_as(
+        "SELECT id, backoff_until_ms, backoff_until_ms - updated_at_ms AS pause_ms
 FROM work
-WHERE state = 'backoff' AND backoff_until_ms <= ?
-LIMIT 1",
+WHERE state = 'backoff'
+ORDER BY backoff_until_ms, id
+LIMIT ?",
     )
-    .bind(now_ms)
-    .fetch_optional(pool)
+    .bind(limit)
+    .fetch_all(pool)
     .await
     .map_err(from_driver)?;
-    Ok(due.is_some())
+    rows.into_iter()
+        .map(|(id, until_ms, pause_ms)| {
+            let pause_ms = u64::try_from(pause_ms).unwrap_or_default();
+            Ok(Backoff { work: parse_id(&id)?, pause_ms, until_ms })
+        })
+        .collect()
 }

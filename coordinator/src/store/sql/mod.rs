@@ -45,9 +45,9 @@ use tokio_util::sync::CancellationToken;
 use self::database::{Connection, Pool, query_scalar};
 use self::writer::{Command, Writer};
 use super::{
-    ApplyOutcome, Artifact, Assignment, Changed, Finished, FitToSave, Granted, LiveLease, Location,
-    Registered, ReportEvent, Reported, Retry, Store, StoreError, StudyToApply, WorkerRecord,
-    WorkerState, WorkerToRegister,
+    ApplyOutcome, Artifact, Assignment, Backoff, Changed, Finished, FitToSave, Granted, LiveLease,
+    Location, Registered, ReportEvent, Reported, Retry, Store, StoreError, StudyToApply,
+    WorkerRecord, WorkerState, WorkerToRegister,
 };
 use crate::clock::Clock;
 use crate::scheduler::policy::{Placement, QueuedWork};
@@ -407,12 +407,12 @@ impl Store for SqlStore {
         self.write(finish::ExpireLeases(tokens.to_vec())).await
     }
 
-    async fn has_due_backoffs(&self) -> Result<bool, StoreError> {
-        finish::has_due_backoffs(&self.readers, self.clock.wall_ms()).await
+    async fn backoffs(&self, limit: u32) -> Result<Vec<Backoff>, StoreError> {
+        finish::backoffs(&self.readers, limit).await
     }
 
-    async fn requeue_due_backoffs(&self) -> Result<Vec<WorkId>, StoreError> {
-        self.write(finish::RequeueDueBackoffs).await
+    async fn requeue(&self, works: &[WorkId]) -> Result<Changed, StoreError> {
+        self.write(finish::Requeue(works.to_vec())).await
     }
 
     async fn save_fit(&self, fit: FitToSave) -> Result<(), StoreError> {

@@ -71,7 +71,8 @@ SET n_slots = excluded.n_slots, device_kind = excluded.device_kind,
     device_name = excluded.device_name, threads_per_slot = excluded.threads_per_slot,
     cpu_capability = excluded.cpu_capability, libtorch_version = excluded.libtorch_version,
     memory_bytes = excluded.memory_bytes, recipes_json = excluded.recipes_json,
-    state = 'joining', last_seen_at_ms = excluded.last_seen_at_ms",
+    state = CASE WHEN workers.state IN ('active', 'draining') THEN workers.state ELSE 'joining' END,
+    last_seen_at_ms = excluded.last_seen_at_ms",
     )
     .bind(id.as_str())
     .bind(&worker.name)

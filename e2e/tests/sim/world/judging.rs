@@ -88,7 +88,7 @@ impl World {
         let n_slots: usize = self.workers.iter().map(crate::worker::Worker::n_slots).sum();
         let n_free: u32 = app.leader.all_seats().iter().map(|seat| seat.n_free_slots).sum();
         if u64::from(n_free) != n_slots as u64 {
-            let found = format!("{n_free} of {n_slots} slots are free");
+            let found = format!("{n_free} of {n_slots} slots: {}", self.describe_unfinished());
             self.history.violate("nothing leaks", found);
         }
         for worker in &self.workers {

@@ -1,4 +1,5 @@
-//! The suite on both databases, and what only one of them has.
+//! The suite on both databases and in memory, and what only one of them has.
 
+mod memory;
 mod postgres;
 mod sqlite;
