@@ -51,6 +51,10 @@ struct Inner {
     announced: HashMap<RunId, u64>,
     /// Of each back-off its end by the wall clock, which names it, and when it was first seen here.
     backoffs: BTreeMap<WorkId, (i64, u64)>,
+    /// When the holders of held work are told again.
+    repeat_at_ms: u64,
+    /// When the workers' last signs of life are written down again.
+    record_seen_at_ms: u64,
 }
 
 /// What the agent is told about its leases.
@@ -68,6 +72,8 @@ impl Inner {
             posts: BTreeMap::new(),
             announced: HashMap::new(),
             backoffs: BTreeMap::new(),
+            repeat_at_ms: 0,
+            record_seen_at_ms: 0,
         }
     }
 }
@@ -345,10 +351,27 @@ impl Leader {
             .collect()
     }
 
-    /// Who was heard of since this was last asked, with the wall clock's time.
+    /// Whether it is time to look for holders of held work: one whose answer was lost is told again
+    /// when an assignment would be, and a look costs a statement.
+    pub fn is_time_to_repeat(&self) -> bool {
+        let now_ms = self.clock.monotonic_ms();
+        let mut inner = self.lock();
+        let is_time = now_ms >= inner.repeat_at_ms;
+        if is_time {
+            inner.repeat_at_ms = now_ms + self.redeliver_after_ms / 2;
+        }
+        is_time
+    }
+
+    /// Who was heard of since this was last asked, with the wall clock's time; at most once in a
+    /// quarter of a lease term, because it is for display and costs a commit.
     pub fn take_seen(&self) -> Vec<(WorkerId, i64)> {
         let (now_ms, wall_ms) = (self.clock.monotonic_ms(), self.clock.wall_ms());
         let mut inner = self.lock();
+        if now_ms < inner.record_seen_at_ms {
+            return Vec::new();
+        }
+        inner.record_seen_at_ms = now_ms + self.term_ms / 4;
         let mut seen = Vec::new();
         for (worker, post) in &mut inner.posts {
             if let Some(at_ms) = post.take_seen() {

@@ -69,7 +69,9 @@ pub async fn round(app: &App) -> Result<(), StoreError> {
         app.nudge.notify_one();
     }
     // A directive whose answer was lost, or that an earlier leader gave, is given again.
-    app.leader.preempt(&app.store.held_leases().await?);
+    if app.leader.is_time_to_repeat() {
+        app.leader.preempt(&app.store.held_leases().await?);
+    }
     let seen = app.leader.take_seen();
     if !seen.is_empty() {
         app.store.record_seen(&seen).await?;

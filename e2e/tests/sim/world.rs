@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use coordinator::artifacts::Artifacts;
 use coordinator::config::Config;
-use coordinator::store::StoreError;
 use coordinator::store::memory::Memory;
+use coordinator::store::{Store as _, StoreError};
 use domain::attempt::AttemptEnd;
 use domain::ids::WorkerId;
 use tokio::runtime::Runtime;
@@ -299,18 +299,25 @@ impl World {
             Asked::Finish(finish) => Some(finish.lease_token),
             _ => None,
         };
-        let was_superseded = token.is_some_and(|token| self.history.is_superseded(token));
+        let was_over = token.is_some_and(|token| self.is_over_in_store(coordinator, token));
         match self.coordinators[coordinator].take(to, asked, self.now_ms) {
             Some(task) => {
                 let life = self.coordinators[coordinator].life;
                 if token.is_some() {
-                    self.arrived.insert((coordinator, life, task), (self.now_ms, was_superseded));
+                    self.arrived.insert((coordinator, life, task), (self.now_ms, was_over));
                 }
                 self.resume(coordinator, task);
             }
             // The connection is refused.
             None => self.reply(coordinator, to, Err(Status::unavailable("nobody is there"))),
         }
+    }
+
+    /// Whether the store has recorded that a right is over.
+    fn is_over_in_store(&self, coordinator: usize, token: u64) -> bool {
+        let Some(app) = &self.coordinators[coordinator].app else { return false };
+        let live = self.runtime.block_on(app.store.live_leases());
+        live.is_ok_and(|live| live.iter().all(|lease| lease.token.0 != token))
     }
 
     fn reply(&mut self, coordinator: usize, to: ReplyTo, answer: Result<Answered, Status>) {
@@ -401,7 +408,7 @@ impl World {
         &mut self,
         asked: &Asked,
         answer: &Result<Answered, Status>,
-        (arrived_ms, was_superseded): (u64, bool),
+        (arrived_ms, was_over): (u64, bool),
     ) {
         match (asked, answer) {
             (Asked::Heartbeat(asked), Ok(Answered::Heartbeat(answer))) => {
@@ -412,7 +419,7 @@ impl World {
             }
             (Asked::Report(asked), Ok(Answered::Reported(answer))) => {
                 self.note(asked.lease_token << 1 | u64::from(answer.stale));
-                self.history.reported(asked, answer.stale, was_superseded, arrived_ms);
+                self.history.reported(asked, answer.stale, was_over, arrived_ms);
             }
             (Asked::Finish(asked), Ok(Answered::Finished(answer))) => {
                 self.note(asked.lease_token << 2 | u64::from(answer.stale));
@@ -465,8 +472,9 @@ impl World {
         if !self.coordinators[coordinator].session.is_on()
             && let Some(away_ms) = self.dying[coordinator]
         {
-            self.kill_coordinator(coordinator, away_ms);
-            return;
+            // What it has in hand may still leave it.
+            let after_ms = self.chance.below(30);
+            self.after(after_ms, Happening::CoordinatorDies { coordinator, life, away_ms });
         }
         for waiting in self.coordinators[coordinator].woken() {
             let task = self.coordinators[coordinator].look(waiting);

@@ -110,6 +110,8 @@ impl World {
                 let found = format!("{} #{}", attempt.work, attempt.attempt);
                 self.history.violate("a token is one right", found);
             }
+            let ended_as = attempt.ended_as.as_deref();
+            self.history.check_end(&attempt.work, attempt.attempt, ended_as);
         }
         for work in snapshot.work.iter().filter(|work| work.id.starts_with("r_")) {
             let run: RunId = work.id.parse().expect("a run's identifier");
