@@ -48,8 +48,8 @@ pub enum Mistake {
     DependentsForgotten,
     /// Evaluations are queued for first attempts only.
     LaterCheckpointsUnmeasured,
-    /// The events of a batch that failed keep their numbers.
-    EventNumbersLost,
+    /// A new leader skips the number of an event.
+    EventNumberSkipped,
     /// The agent takes an assignment that it has already.
     AgentRunsTwice,
     /// The agent takes a report that was not answered for stored.
@@ -84,7 +84,7 @@ impl Mistake {
         Self::CancelKeepsAttempt,
         Self::DependentsForgotten,
         Self::LaterCheckpointsUnmeasured,
-        Self::EventNumbersLost,
+        Self::EventNumberSkipped,
         Self::AgentRunsTwice,
         Self::AgentForgetsReports,
         Self::AgentEndsTooEarly,

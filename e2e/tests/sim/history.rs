@@ -67,20 +67,17 @@ impl History {
             worker,
             handed_over_ms: now_ms,
         };
-        match self.rights.get(&token) {
-            Some(known) => {
-                let is_same = (&known.work, known.attempt, known.worker)
-                    == (&right.work, right.attempt, right.worker);
-                if !is_same {
-                    let found = format!("{token}: {known:?}, then {right:?}");
-                    self.violate("a token is one right", found);
-                }
+        if let Some(known) = self.rights.get(&token) {
+            let is_same = (&known.work, known.attempt, known.worker)
+                == (&right.work, right.attempt, right.worker);
+            if !is_same {
+                let found = format!("{token}: {known:?}, then {right:?}");
+                self.violate("a token is one right", found);
             }
-            None => {
-                let newest = self.newest.entry(right.work.clone()).or_default();
-                *newest = (*newest).max(token);
-                self.rights.insert(token, right);
-            }
+        } else {
+            let newest = self.newest.entry(right.work.clone()).or_default();
+            *newest = (*newest).max(token);
+            self.rights.insert(token, right);
         }
         if let Some(assignment::Work::Train(train)) = &given.work {
             self.configs.insert(given.work_id.clone(), train.config_json.clone());

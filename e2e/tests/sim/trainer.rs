@@ -193,7 +193,7 @@ impl Job {
                 disk.sync(&manifest_key);
                 self.synced(training, &manifest_key, is_data_point, out)
             }
-            Phase::Evaluate(evaluate) => evaluated(&evaluate, disk, out),
+            Phase::Evaluate(evaluate) => Some(evaluated(&evaluate, disk, out)),
             Phase::Prepare => {
                 let manifest = reference(&format!("data/{}", self.work_id), &self.work_id);
                 let result = v1::PreparationResult {
@@ -295,7 +295,11 @@ impl Job {
     }
 }
 
-fn evaluated(evaluate: &v1::Evaluate, disk: &Disk, out: &mut VecDeque<Said>) -> End {
+fn evaluated(
+    evaluate: &v1::Evaluate,
+    disk: &Disk,
+    out: &mut VecDeque<Said>,
+) -> (AttemptEnd, String) {
     let manifest = evaluate.checkpoint_manifest.as_ref().expect("an evaluation has a checkpoint");
     match disk.read(manifest) {
         Ok(chain) => {
@@ -306,9 +310,9 @@ fn evaluated(evaluate: &v1::Evaluate, disk: &Disk, out: &mut VecDeque<Said>) -> 
                 n_tokens: 64,
             };
             say(out, event::Kind::Evaluation(result));
-            Some((AttemptEnd::Succeeded, String::new()))
+            (AttemptEnd::Succeeded, String::new())
         }
-        Err(message) => Some((AttemptEnd::BadCheckpoint, message)),
+        Err(message) => (AttemptEnd::BadCheckpoint, message),
     }
 }
 

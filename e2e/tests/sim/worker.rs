@@ -30,7 +30,7 @@ pub(crate) struct Calling {
 #[derive(Debug)]
 pub(crate) enum Doing {
     /// It sends this; without an answer for so long it gives up.
-    Send { message: u64, coordinator: usize, asked: Asked, limit_ms: u64 },
+    Send { message: u64, coordinator: usize, asked: Box<Asked>, limit_ms: u64 },
     /// Nobody waits for the answer of this any more.
     Hang { message: u64, coordinator: usize },
     /// The trainer of a slot has something to do.
@@ -191,7 +191,7 @@ impl Worker {
         self.n_messages += 1;
         let (message, coordinator) = (self.n_messages, self.current);
         self.calls.insert(message, Calling { call, coordinator, what, registered });
-        Doing::Send { message, coordinator, asked, limit_ms }
+        Doing::Send { message, coordinator, asked: Box::new(asked), limit_ms }
     }
 
     /// An answer came, or will not come any more. `nonce` reads a nonce object.

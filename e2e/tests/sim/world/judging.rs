@@ -92,7 +92,7 @@ impl World {
             self.history.violate("nothing leaks", found);
         }
         for worker in &self.workers {
-            let held = worker.core.as_ref().map_or(Vec::new(), |core| core.tokens());
+            let held = worker.core.as_ref().map_or(Vec::new(), worker::agent::core::Core::tokens);
             if !held.is_empty() {
                 let found = format!("worker {} has {held:?}", worker.index);
                 self.history
@@ -179,7 +179,7 @@ impl World {
             .map(|seat| format!("{} {:?} free {}", seat.worker, seat.state, seat.n_free_slots))
             .collect();
         let held: Vec<Option<Vec<u64>>> = (self.workers.iter())
-            .map(|worker| worker.core.as_ref().map(|core| core.tokens()))
+            .map(|worker| worker.core.as_ref().map(worker::agent::core::Core::tokens))
             .collect();
         let user = self.user.describe();
         format!("{open:#?}; seats {seats:?}; workers hold {held:?}; the user {user}")
