@@ -6,11 +6,12 @@ use domain::attempt::AttemptEnd;
 use domain::ids::{LeaseToken, WorkId};
 use domain::run::RunEvent;
 
+use super::closing::close_attempt;
 use super::convert::{parse_id, signed};
 use super::database::{Pool, query_as, query_scalar};
 use super::error::from_driver;
 use super::micro_batch;
-use super::work::{WorkRow, advance, advance_row, close_attempt};
+use super::work::{WorkRow, advance, advance_row};
 use super::writer::{Command, Tx};
 use crate::store::{Changed, Finished, StoreError};
 

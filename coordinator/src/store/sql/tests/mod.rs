@@ -1,4 +1,5 @@
 //! The suite on both databases, and what only one of them has.
 
+mod old_points;
 mod postgres;
 mod sqlite;
