@@ -139,6 +139,18 @@ pub enum StoreError {
         #[source]
         source: serde_json::Error,
     },
+    /// Stored metric points cannot be read, or new ones cannot be packed.
+    #[error("the store holds metric points that this build cannot read")]
+    Points(#[source] DriverError),
+    /// A coordinator that only reads packs nothing.
+    #[error(
+        "the store `{store}` has metric points of an older build that are not packed yet; start it \
+         once without `--read-only`"
+    )]
+    OldPoints {
+        /// Where the store is.
+        store: String,
+    },
     /// Something that our own code promised does not hold.
     #[error("bug: {0}")]
     Bug(String),
@@ -174,6 +186,7 @@ impl StoreError {
             | Self::Database(_) => StoreErrorClass::RetryLater,
             Self::NewerSchema { .. }
             | Self::OlderSchema { .. }
+            | Self::OldPoints { .. }
             | Self::Absent { .. }
             | Self::InUse { .. }
             | Self::NotADatabase { .. }
@@ -185,6 +198,7 @@ impl StoreError {
             | Self::Id(_)
             | Self::Configuration(_)
             | Self::Json { .. }
+            | Self::Points(_)
             | Self::Bug(_) => StoreErrorClass::Bug,
         }
     }

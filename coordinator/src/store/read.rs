@@ -83,6 +83,17 @@ pub struct CurveQuery {
     pub max_points: usize,
 }
 
+/// One point of a series, whether the current truth shows it or not.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SeriesPoint {
+    /// The step.
+    pub step: u64,
+    /// The attempt that reported it.
+    pub attempt: u32,
+    /// The value, absent where it was not finite.
+    pub value: Option<f64>,
+}
+
 /// Where a run stands with the scheduler.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunStatus {
@@ -247,6 +258,9 @@ pub trait ReadStore: Send + Sync {
     /// has reported the series, points of older attempts beyond the step it resumed from are
     /// hidden: they were undone by the restart, and a curve never runs back on itself.
     async fn curves(&self, query: &CurveQuery) -> Result<CurveList, ReadError>;
+
+    /// Every point of one series of a run, of all attempts: by step, and then by attempt.
+    async fn points(&self, run: &RunId, series: &str) -> Result<Vec<SeriesPoint>, ReadError>;
 
     /// Log lines of a run with a number above `after`, the oldest first, at most `limit`.
     async fn logs(&self, run: &RunId, after: i64, limit: u32) -> Result<LogList, ReadError>;

@@ -4,6 +4,7 @@
 //! What only one backend has (files, migrations) is tested beside it.
 
 pub(in crate::store) mod applying;
+pub(in crate::store) mod charting;
 pub(in crate::store) mod fixture;
 pub(in crate::store) mod holding;
 pub(in crate::store) mod leasing;
@@ -64,6 +65,12 @@ macro_rules! conformance {
                 the_first_attempt_fixes_the_numerics,
                 a_report_is_stored_whole_and_may_be_repeated,
                 an_evaluation_ends_with_its_value,
+            }
+            charting {
+                points_that_come_again_change_nothing,
+                points_in_any_order_are_all_kept,
+                a_restart_is_seen_across_chunks,
+                a_thinned_curve_is_exact_across_chunks,
             }
             races {
                 two_grants_at_once_give_each_run_once,

@@ -206,6 +206,7 @@ pub(super) enum Value {
     Integer(Option<i64>),
     Real(Option<f64>),
     Text(Option<String>),
+    Bytes(Option<Vec<u8>>),
 }
 
 macro_rules! into_value {
@@ -234,6 +235,7 @@ into_value! {
     String => Text(without_nul),
     &str => Text(|text: &str| without_nul(text.to_owned())),
     &String => Text(|text: &String| without_nul(text.clone())),
+    Vec<u8> => Bytes(std::convert::identity),
 }
 
 /// PostgreSQL's text cannot hold the character NUL, which a crashed trainer may have written into its
@@ -339,6 +341,7 @@ macro_rules! bound {
                 Value::Integer(value) => query.bind(value),
                 Value::Real(value) => query.bind(value),
                 Value::Text(value) => query.bind(value),
+                Value::Bytes(value) => query.bind(value),
             };
         }
         query

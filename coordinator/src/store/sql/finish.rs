@@ -7,11 +7,12 @@ use domain::ids::{LeaseToken, WorkId};
 use domain::planted::{Mistake, is_planted};
 use domain::run::RunEvent;
 
+use super::closing::close_attempt;
 use super::convert::{parse_id, signed};
 use super::database::{Pool, query_as};
 use super::error::from_driver;
 use super::micro_batch;
-use super::work::{WorkRow, advance, advance_row, close_attempt};
+use super::work::{WorkRow, advance, advance_row};
 use super::writer::{Command, Tx};
 use crate::store::{Backoff, Changed, Finished, StoreError};
 

@@ -6,6 +6,7 @@
 mod apply;
 mod assignment;
 mod change;
+mod closing;
 mod convert;
 pub(crate) mod database;
 pub(crate) mod error;
@@ -182,7 +183,12 @@ impl SqlStore {
         }
     }
 
-    async fn begin_to_lead(&self, connection: Connection, right: Right) -> Result<(), StoreError> {
+    async fn begin_to_lead(
+        &self,
+        mut connection: Connection,
+        right: Right,
+    ) -> Result<(), StoreError> {
+        points::pack_old_rows(&mut connection).await?;
         let is_over = CancellationToken::new();
         let (clock, changes) = (self.clock.clone(), self.changes.clone());
         let (writer, task) = Writer::start(connection, clock, changes, is_over.clone()).await?;
@@ -277,6 +283,9 @@ async fn check_schema(location: &Location, readers: &Pool) -> Result<(), StoreEr
     match found.cmp(&known) {
         std::cmp::Ordering::Greater => Err(StoreError::NewerSchema { store, found, known }),
         std::cmp::Ordering::Less => Err(StoreError::OlderSchema { store, found, known }),
+        std::cmp::Ordering::Equal if points::old_rows_remain(readers).await? => {
+            Err(StoreError::OldPoints { store })
+        }
         std::cmp::Ordering::Equal => Ok(()),
     }
 }

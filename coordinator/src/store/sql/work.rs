@@ -11,6 +11,7 @@ use domain::run::{Effect, RunEvent, RunState, Transition, Tries};
 use domain::spec::{RetriesSpec, RetryRules};
 use serde_json::{Value, json};
 
+use super::closing::close_attempt;
 use super::convert::{from_json, parse_id, signed, small, to_json, unsigned};
 use super::database::{query, query_as, query_scalar, query_with_list};
 use super::error::from_driver;
@@ -391,28 +392,6 @@ RETURNING id",
         changed.work.push((dependent, state.clone()));
     }
     Ok(())
-}
-
-/// Ends the row of an attempt; whether it was open.
-pub(super) async fn close_attempt(
-    tx: &mut Tx,
-    token: LeaseToken,
-    end: AttemptEnd,
-    message: &str,
-) -> Result<bool, StoreError> {
-    let closed = query(
-        "UPDATE attempts
-SET state = 'ended', ended_as = ?, message = ?, ended_at_ms = ?
-WHERE lease_token = ? AND state IN ('granted', 'running')",
-    )
-    .bind(end.label())
-    .bind(message)
-    .bind(tx.now_ms)
-    .bind(signed(token.0))
-    .execute(&mut tx.conn)
-    .await
-    .map_err(from_driver)?;
-    Ok(closed.rows_affected() == 1)
 }
 
 /// Ends a live attempt and moves its work on.

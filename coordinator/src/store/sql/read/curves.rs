@@ -1,11 +1,11 @@
 //! Curves: the current truth of one series, thinned.
 //! What stands for how much of a curve is kept is `super::thin`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use api::{Curve, CurveList};
-use futures::TryStreamExt;
 
+use super::points::{self, OF_RUN, OF_STUDY};
 use super::thin::{Point, Thinner};
 use super::{count, failed, from_json};
 use crate::store::read::{CurveQuery, CurveScope, ReadError};
@@ -40,32 +40,17 @@ WHERE a.work_id ",
             $runs,
             " AND a.attempt > 1 AND EXISTS (
     SELECT 1
-    FROM points p
-    WHERE p.run_id = a.work_id AND p.name = ?2
-        AND p.step >= COALESCE(a.resumed_from_step, 0) AND p.attempt = a.attempt
+    FROM point_series s
+    WHERE s.run_id = a.work_id AND s.attempt = a.attempt AND s.name = ?2
+        AND s.last_step >= COALESCE(a.resumed_from_step, 0)
 )
 ORDER BY a.work_id, a.attempt"
         )
     };
 }
 
-macro_rules! points {
-    ($runs:literal) => {
-        concat!(
-            "SELECT run_id, step, attempt, value
-FROM points
-WHERE run_id ",
-            $runs,
-            " AND name = ?2
-ORDER BY run_id, step, attempt"
-        )
-    };
-}
-
 const RESTARTS_OF_STUDY: &str = restarts!("IN (SELECT run_id FROM cells WHERE study_id = ?1)");
 const RESTARTS_OF_RUN: &str = restarts!("= ?1");
-const POINTS_OF_STUDY: &str = points!("IN (SELECT run_id FROM cells WHERE study_id = ?1)");
-const POINTS_OF_RUN: &str = points!("= ?1");
 
 #[derive(sqlx::FromRow)]
 struct Head {
@@ -84,9 +69,9 @@ struct Restart {
 }
 
 pub(super) async fn curves(pool: &Pool, query: &CurveQuery) -> Result<CurveList, ReadError> {
-    let (id, heads, restarts, points) = match &query.scope {
-        CurveScope::Study(id) => (id.as_str(), HEADS_OF_STUDY, RESTARTS_OF_STUDY, POINTS_OF_STUDY),
-        CurveScope::Run(id) => (id.as_str(), HEAD_OF_RUN, RESTARTS_OF_RUN, POINTS_OF_RUN),
+    let (id, heads, restarts, series) = match &query.scope {
+        CurveScope::Study(id) => (id.as_str(), HEADS_OF_STUDY, RESTARTS_OF_STUDY, OF_STUDY),
+        CurveScope::Run(id) => (id.as_str(), HEAD_OF_RUN, RESTARTS_OF_RUN, OF_RUN),
     };
     // One transaction, so that a restart and its points are seen together or not at all.
     let mut reading = pool.begin().await.map_err(failed("curves"))?;
@@ -96,7 +81,15 @@ pub(super) async fn curves(pool: &Pool, query: &CurveQuery) -> Result<CurveList,
         .await
         .map_err(failed("the runs of curves"))?;
     let restarts = newest_restarts(&mut reading, restarts, id, &query.series).await?;
-    let mut kept = truths(&mut reading, points, id, query, &restarts).await?;
+    let mut kept = HashMap::new();
+    points::each_run(&mut reading, series, id, &query.series, |run_id, points| {
+        let mut truth = Truth::new(restarts.get(&run_id).copied(), query.max_points);
+        for (step, attempt, value) in points {
+            truth.push(step, attempt, value);
+        }
+        kept.insert(run_id, truth.finish());
+    })
+    .await?;
     let curves = heads
         .into_iter()
         .filter_map(|head| kept.remove(&head.run_id).map(|points| head.into_curve(points)))
@@ -121,37 +114,6 @@ async fn newest_restarts(
         (run_id, Restart { attempt, resumed_from_step })
     });
     Ok(by_run.collect())
-}
-
-/// By run, the thinned current truth. Only what is kept is held in memory.
-async fn truths(
-    reading: &mut Reading,
-    sql: &'static str,
-    id: &str,
-    query: &CurveQuery,
-    restarts: &HashMap<String, Restart>,
-) -> Result<BTreeMap<String, Vec<Point>>, ReadError> {
-    let mut rows = query_as::<(String, i64, i64, Option<f64>)>(sql)
-        .bind(id)
-        .bind(&query.series)
-        .fetch(reading);
-    let mut kept = BTreeMap::new();
-    let mut current: Option<(String, Truth)> = None;
-    while let Some((run_id, step, attempt, value)) =
-        rows.try_next().await.map_err(failed("points"))?
-    {
-        if current.as_ref().is_none_or(|(id, _)| *id != run_id) {
-            let truth = Truth::new(restarts.get(&run_id).copied(), query.max_points);
-            if let Some((id, truth)) = current.replace((run_id, truth)) {
-                kept.insert(id, truth.finish());
-            }
-        }
-        if let Some((_, truth)) = &mut current {
-            truth.push(step, attempt, value);
-        }
-    }
-    kept.extend(current.map(|(id, truth)| (id, truth.finish())));
-    Ok(kept)
 }
 
 /// The current truth of one run's series: of each step the highest attempt's value, and nothing of

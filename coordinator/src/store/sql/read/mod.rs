@@ -5,6 +5,7 @@
 mod curves;
 mod events;
 mod fits;
+mod points;
 mod run_parts;
 mod runs;
 mod snapshot;
@@ -20,7 +21,7 @@ use domain::invariant::Snapshot;
 use serde::de::DeserializeOwned;
 
 use crate::store::read::{
-    CurveQuery, DroppedCell, FitInputs, Lookup, ReadError, ReadStore, RunStatus,
+    CurveQuery, DroppedCell, FitInputs, Lookup, ReadError, ReadStore, RunStatus, SeriesPoint,
 };
 use crate::store::sql::SqlStore;
 use crate::store::sql::database::query_scalar;
@@ -72,6 +73,10 @@ impl ReadStore for SqlStore {
 
     async fn curves(&self, query: &CurveQuery) -> Result<CurveList, ReadError> {
         curves::curves(self.read_pool(), query).await
+    }
+
+    async fn points(&self, run: &RunId, series: &str) -> Result<Vec<SeriesPoint>, ReadError> {
+        points::of_run(self.read_pool(), run, series).await
     }
 
     async fn logs(&self, run: &RunId, after: i64, limit: u32) -> Result<LogList, ReadError> {

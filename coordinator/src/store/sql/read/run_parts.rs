@@ -183,17 +183,12 @@ ORDER BY e.step, e.task, e.attempt",
     Ok(rows.into_iter().map(into_view).collect())
 }
 
-/// Hops from name to name on the key, because `SELECT DISTINCT` would read every point.
 async fn series(pool: &Pool, id: &str) -> Result<Vec<String>, ReadError> {
     query_scalar(
-        "WITH RECURSIVE names (name) AS (
-    SELECT MIN(name) FROM points WHERE run_id = ?1
-    UNION ALL
-    SELECT (SELECT MIN(p.name) FROM points p WHERE p.run_id = ?1 AND p.name > names.name)
-    FROM names
-    WHERE names.name IS NOT NULL
-)
-SELECT name FROM names WHERE name IS NOT NULL",
+        "SELECT DISTINCT name
+FROM point_series
+WHERE run_id = ?1
+ORDER BY name",
     )
     .bind(id)
     .fetch_all(pool)

@@ -10,6 +10,7 @@ use sqlx::{Connection as _, Row as _};
 use test_postgres::{Disk, Server};
 
 use super::super::{postgres, sqlite};
+use super::old_points;
 use crate::changes_channel;
 use crate::clock::Clock;
 use crate::store::conformance::conformance;
@@ -81,6 +82,39 @@ async fn migrations_go_up_down_and_up_again_and_make_the_tables_of_sqlite() {
     assert_eq!(schema(&mut conn).await, Schema::new());
     postgres::MIGRATIONS.run_direct(None, &mut conn, false).await.unwrap();
     assert_eq!(schema(&mut conn).await, first);
+}
+
+/// Aim: a store of an older build keeps its points. Method: a store goes back to the schema of rows,
+/// gets some for two attempts, and is opened again.
+#[tokio::test]
+async fn points_of_an_older_build_are_packed() {
+    let Some(server) = Server::start(Disk::Unsynced) else { return };
+    let fixture = Fixture::new((open(&server).await, Box::new(())));
+    fixture.prepared().await;
+    fixture.store.close().await;
+    let mut conn = connect(&server).await;
+    postgres::MIGRATIONS.undo(&mut conn, 3).await.unwrap();
+    let run = old_points::run();
+    for row in old_points::rows() {
+        let insert = "INSERT INTO points (run_id, attempt, name, step, value)
+VALUES ($1, $2, $3, $4, $5)";
+        sqlx::query(insert)
+            .bind(run.as_str())
+            .bind(row.attempt)
+            .bind(row.name)
+            .bind(row.step)
+            .bind(row.value)
+            .execute(&mut conn)
+            .await
+            .unwrap();
+    }
+    let store = open(&server).await;
+    old_points::check(&store).await;
+    store.close().await;
+    assert!(postgres::MIGRATIONS.undo(&mut conn, 3).await.is_err(), "chunks stay");
+    // The session still has the lock on migrations.
+    conn.close().await.unwrap();
+    old_points::check(&open(&server).await).await;
 }
 
 #[test]

@@ -10,9 +10,10 @@ use sqlx::sqlite::SqliteConnection;
 
 use super::super::sqlite::MIGRATIONS;
 use super::super::*;
+use super::old_points;
 use crate::changes_channel;
 use crate::store::conformance::conformance;
-use crate::store::conformance::fixture::study;
+use crate::store::conformance::fixture::{Fixture, study};
 use crate::store::{LogLevel, StoreError, WorkerState};
 
 async fn made() -> Option<(SqlStore, Box<dyn Any + Send + Sync>)> {
@@ -57,6 +58,41 @@ async fn migrations_go_up_down_and_up_again() {
     assert_eq!(schema(&mut conn).await, Vec::<String>::new());
     MIGRATIONS.run_direct(None, &mut conn, false).await.unwrap();
     assert_eq!(schema(&mut conn).await, first);
+}
+
+/// Aim: a store of an older build keeps its points. Method: a store goes back to the schema of rows,
+/// gets some for two attempts, and is opened again; then it has chunks and goes back no more.
+#[tokio::test]
+async fn points_of_an_older_build_are_packed() {
+    let directory = tempfile::tempdir().unwrap();
+    let fixture = Fixture::new((open_in(directory.path()).await.unwrap(), Box::new(())));
+    fixture.prepared().await;
+    fixture.store.close().await;
+    drop(fixture);
+    let url = format!("sqlite:{}", directory.path().join("store.db").display());
+    let mut conn = SqliteConnection::connect(&url).await.unwrap();
+    MIGRATIONS.undo(&mut conn, 3).await.unwrap();
+    let run = old_points::run();
+    for row in old_points::rows() {
+        let insert = "INSERT INTO points (run_id, attempt, name, step, value)
+VALUES (?, ?, ?, ?, ?)";
+        sqlx::query(insert)
+            .bind(run.as_str())
+            .bind(row.attempt)
+            .bind(row.name)
+            .bind(row.step)
+            .bind(row.value)
+            .execute(&mut conn)
+            .await
+            .unwrap();
+    }
+    MIGRATIONS.run_direct(None, &mut conn, false).await.unwrap();
+    let unpacked = SqlStore::open_read_only(&location(directory.path())).await.unwrap_err();
+    assert!(matches!(unpacked, StoreError::OldPoints { .. }), "{unpacked:?}");
+
+    old_points::check(&reopened(directory.path()).await).await;
+    assert!(MIGRATIONS.undo(&mut conn, 3).await.is_err(), "chunks cannot become rows again");
+    old_points::check(&reopened(directory.path()).await).await;
 }
 
 /// The quoted words of a column's `IN` list.
@@ -158,7 +194,7 @@ async fn a_reader_sees_what_a_coordinator_writes_and_what_one_left() {
 /// live leases and opened again; the same leases are live, and their holders may report.
 #[tokio::test]
 async fn a_restart_keeps_the_live_leases() {
-    use crate::store::conformance::fixture::{Fixture, placement};
+    use crate::store::conformance::fixture::placement;
     let directory = tempfile::tempdir().unwrap();
     let fixture = Fixture::new((open_in(directory.path()).await.unwrap(), Box::new(())));
     let worker = fixture.prepared().await;

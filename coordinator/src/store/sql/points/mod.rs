@@ -1,20 +1,23 @@
-//! Metric points: many rows in few statements, and the latest values of a run.
+//! Metric points: series in compressed chunks, and the latest values of a run.
 //!
 //! Thinning and the current truth of a step are the views'.
+
+mod chunk;
+mod old_rows;
+mod series;
 
 use std::collections::BTreeMap;
 
 use domain::ids::RunId;
 
+pub(super) use self::chunk::{Point, unpack};
+pub(super) use self::old_rows::{pack as pack_old_rows, remain as old_rows_remain};
+use self::series::Owner;
 use super::convert::{from_json, signed, to_json};
-use super::database::{query, query_as, query_with_rows};
+use super::database::{query, query_as};
 use super::error::from_driver;
 use super::writer::Tx;
 use crate::store::StoreError;
-
-/// Rows in one statement: five values each stay far below the databases' limits of 32,766 and 65,535, and beyond
-/// this many the statement's own cost no longer shows.
-const ROWS_PER_STATEMENT: usize = 128;
 
 /// Stores the points of some steps in their order. A point that is there already stays.
 pub(super) async fn write(
@@ -23,33 +26,20 @@ pub(super) async fn write(
     attempt: i64,
     steps: &[(u64, BTreeMap<String, f64>)],
 ) -> Result<(), StoreError> {
-    let rows: Vec<(i64, &str, f64)> = steps
-        .iter()
-        .flat_map(|(step, values)| {
-            values.iter().map(|(name, value)| (signed(*step), name.as_str(), *value))
-        })
-        .collect();
-    for chunk in rows.chunks(ROWS_PER_STATEMENT) {
-        insert(tx, run, attempt, chunk).await?;
+    let mut by_name: BTreeMap<&str, Vec<Point>> = BTreeMap::new();
+    for (step, values) in steps {
+        for (name, value) in values {
+            let point = (signed(*step), finite(*value));
+            by_name.entry(name).or_default().push(point);
+        }
     }
+    series::append(&mut tx.conn, Owner { run, attempt }, by_name).await?;
     update_latest(tx, run, steps).await
 }
 
-async fn insert(
-    tx: &mut Tx,
-    run: &RunId,
-    attempt: i64,
-    rows: &[(i64, &str, f64)],
-) -> Result<(), StoreError> {
-    let head = "INSERT INTO points (run_id, name, step, attempt, value) VALUES";
-    let mut insert = query_with_rows(head, (rows.len(), 5), "ON CONFLICT DO NOTHING");
-    for (step, name, value) in rows {
-        // JSON cannot show infinities; a value that is not finite is absent.
-        let value = value.is_finite().then_some(*value);
-        insert = insert.bind(run.as_str()).bind(*name).bind(*step).bind(attempt).bind(value);
-    }
-    insert.execute(&mut tx.conn).await.map_err(from_driver)?;
-    Ok(())
+/// Packs what an attempt that is over has left open.
+pub(super) async fn close(tx: &mut Tx, run: &RunId, attempt: i64) -> Result<(), StoreError> {
+    series::close(&mut tx.conn, Owner { run, attempt }).await
 }
 
 /// The values of the latest step, name by name. A step that comes again sets nothing back.
@@ -67,16 +57,15 @@ async fn update_latest(
             .map_err(from_driver)?;
     let mut values: BTreeMap<String, Option<f64>> = from_json(&text, what)?;
     let mut newest = latest_step;
+    let mut latest: BTreeMap<&str, f64> = BTreeMap::new();
     for (step, new_values) in steps {
         if signed(*step) >= newest {
             newest = signed(*step);
-            values.extend(
-                new_values
-                    .iter()
-                    .map(|(name, value)| (name.clone(), value.is_finite().then_some(*value))),
-            );
+            latest.extend(new_values.iter().map(|(name, value)| (name.as_str(), *value)));
         }
     }
+    let latest = latest.into_iter();
+    values.extend(latest.map(|(name, value)| (name.to_owned(), finite(value))));
     let of = |name: &str| values.get(name).copied().flatten();
     query(
         "UPDATE runs
@@ -93,4 +82,9 @@ WHERE id = ?",
     .await
     .map_err(from_driver)?;
     Ok(())
+}
+
+/// JSON cannot show infinities; a value that is not finite is absent.
+fn finite(value: f64) -> Option<f64> {
+    value.is_finite().then_some(value)
 }

@@ -1,0 +1,183 @@
+//! Every point of a series, whatever has become of the row it came in: chunks and tails must look
+//! like the one table of points that they stand for.
+
+use std::collections::BTreeMap;
+
+use domain::attempt::AttemptEnd;
+use domain::ids::{LeaseToken, RunId, WorkId};
+
+use super::fixture::{Fixture, last_step, placement, point};
+use crate::store::read::{CurveQuery, CurveScope, ReadStore, SeriesPoint};
+use crate::store::{Granted, Numerics, ReportEvent, Store};
+
+const LOSS: &str = "train_loss_nats";
+
+/// The naive twin: the first value of each step and attempt.
+type Twin = BTreeMap<(u64, u32), Option<u64>>;
+
+fn run_of(granted: &Granted) -> RunId {
+    let WorkId::Run(run) = &granted.work else { panic!("a run was granted") };
+    run.clone()
+}
+
+fn started(step: u64) -> ReportEvent {
+    ReportEvent::Started { numerics: Numerics::of_a_cpu(1), resumed_from_step: step }
+}
+
+/// A value for each number, some of them special.
+fn value(number: u64) -> f64 {
+    match number % 97 {
+        0 => f64::NAN,
+        1 => -0.0,
+        // Not a 32-bit float.
+        2 => 0.1 + number as f64,
+        _ => f64::from(3.0 + 1.0 / (number + 1) as f32),
+    }
+}
+
+/// Reports a value for each step, and what the twin says of it.
+async fn report(
+    f: &Fixture<impl Store + ReadStore>,
+    twin: &mut Twin,
+    (token, attempt): (LeaseToken, u32),
+    steps: impl IntoIterator<Item = u64>,
+    salt: u64,
+) {
+    let mut events = Vec::new();
+    for step in steps {
+        let value = value(step.wrapping_mul(31).wrapping_add(salt));
+        events.push(point(step, value));
+        twin.entry((step, attempt)).or_insert(value.is_finite().then_some(value.to_bits()));
+    }
+    f.store.report(token, events).await.unwrap();
+}
+
+async fn check(f: &Fixture<impl Store + ReadStore>, run: &RunId, twin: &Twin) {
+    let found: Twin = f
+        .store
+        .points(run, LOSS)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|SeriesPoint { step, attempt, value }| ((step, attempt), value.map(f64::to_bits)))
+        .collect();
+    assert!(found == *twin, "{} points are not the {} of the twin", found.len(), twin.len());
+}
+
+/// A run in its first attempt.
+async fn begun(f: &Fixture<impl Store + ReadStore>) -> Granted {
+    let worker = f.prepared().await;
+    let granted = f.grant_first(&worker).await;
+    f.store.report(granted.token, vec![started(0)]).await.unwrap();
+    granted
+}
+
+/// Aim: a report may come again at any time and with whatever values, and changes nothing. Method:
+/// enough points for packed chunks, chunks and a tail; then all of it once more.
+pub(in crate::store) async fn points_that_come_again_change_nothing(
+    f: &Fixture<impl Store + ReadStore>,
+) {
+    let granted = begun(f).await;
+    let (run, mut twin) = (run_of(&granted), Twin::new());
+    let steps = 1..=20_000_u64;
+    let reports: Vec<u64> = steps.clone().step_by(700).collect();
+    for salt in 0..2 {
+        for first in &reports {
+            let some = *first..=(*first + 699).min(*steps.end());
+            report(f, &mut twin, (granted.token, 1), some, salt).await;
+        }
+        check(f, &run, &twin).await;
+    }
+    assert_eq!(twin.len(), 20_000);
+}
+
+/// Aim: points may come in any order, several times, and with gaps. Method: reports of a fixed but
+/// disorderly sequence, compared with the naive twin after each.
+pub(in crate::store) async fn points_in_any_order_are_all_kept(
+    f: &Fixture<impl Store + ReadStore>,
+) {
+    let granted = begun(f).await;
+    let (run, mut twin) = (run_of(&granted), Twin::new());
+    let holder = (granted.token, 1);
+    report(f, &mut twin, holder, (0..3_000).step_by(2), 1).await;
+    report(f, &mut twin, holder, (0..3_000).rev(), 2).await;
+    check(f, &run, &twin).await;
+    let mut state = 7_u64;
+    for salt in 3..40 {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let (first, width) = ((state >> 40) % 9_000, (state >> 20) % 900);
+        let steps = (first..first + width).filter(|step| !(step ^ state).is_multiple_of(3));
+        report(f, &mut twin, holder, steps, salt).await;
+        check(f, &run, &twin).await;
+    }
+    report(f, &mut twin, holder, 0..30_000, 50).await;
+    check(f, &run, &twin).await;
+    f.finish(granted.token, AttemptEnd::Diverged).await;
+    check(f, &run, &twin).await;
+}
+
+/// Aim: a restart neither forks nor hides a curve, whichever of its points are in chunks. Method: a
+/// first attempt that is packed when its lease runs out, and a second one that has a tail.
+pub(in crate::store) async fn a_restart_is_seen_across_chunks(f: &Fixture<impl Store + ReadStore>) {
+    let first = begun(f).await;
+    let (run, mut twin) = (run_of(&first), Twin::new());
+    report(f, &mut twin, (first.token, 1), 1..=3_000, 1).await;
+    f.store.expire_leases(&[first.token]).await.unwrap();
+    let worker = f.worker().await;
+    let second = f.store.grant(&[placement(&first.work, &worker)]).await.unwrap().remove(0);
+    f.store.report(second.token, vec![started(1_500)]).await.unwrap();
+    let before = curve(f, &run).await;
+    assert_eq!(before.len(), 3_000, "a restart that has not reported hides nothing");
+    report(f, &mut twin, (second.token, 2), 1_501..=1_600, 2).await;
+    check(f, &run, &twin).await;
+    let truth: Vec<(u64, Option<u64>)> = twin
+        .iter()
+        .filter(|((step, attempt), _)| *attempt == 2 || *step <= 1_500)
+        .map(|((step, _), value)| (*step, *value))
+        .collect();
+    assert_eq!(truth.len(), 1_600);
+    assert!(curve(f, &run).await == truth);
+    report(f, &mut twin, (second.token, 2), 1_601..=4_000, 2).await;
+    assert_eq!(curve(f, &run).await.len(), 4_000);
+    check(f, &run, &twin).await;
+}
+
+/// Every point of the current truth.
+async fn curve(f: &Fixture<impl ReadStore>, run: &RunId) -> Vec<(u64, Option<u64>)> {
+    let scope = CurveScope::Run(run.clone());
+    let query = CurveQuery { scope, series: LOSS.to_owned(), max_points: 100_000 };
+    let curves = f.store.curves(&query).await.unwrap().curves;
+    let points = curves.into_iter().flat_map(|curve| curve.steps.into_iter().zip(curve.values));
+    points.map(|(step, value)| (step, value.map(f64::to_bits))).collect()
+}
+
+/// Aim: a thinned curve has the exact extremes and the last point, whether they are in a chunk or in
+/// the tail; and a run that is over shows the same as before.
+pub(in crate::store) async fn a_thinned_curve_is_exact_across_chunks(
+    f: &Fixture<impl Store + ReadStore>,
+) {
+    let granted = begun(f).await;
+    let run = run_of(&granted);
+    let loss = |step: u64| match step {
+        777 => -2.5,
+        1_999 => 99.0,
+        step => 1.0 / step as f64,
+    };
+    for first in (1..=2_000).step_by(100) {
+        let events = (first..first + 100).map(|step| point(step, loss(step))).collect();
+        f.store.report(granted.token, events).await.unwrap();
+    }
+    let thinned = async || {
+        let scope = CurveScope::Run(run.clone());
+        let query = CurveQuery { scope, series: LOSS.to_owned(), max_points: 50 };
+        f.store.curves(&query).await.unwrap().curves.remove(0)
+    };
+    let during = thinned().await;
+    assert!(during.steps.len() <= 50, "{}", during.steps.len());
+    for step in [777, 1_999, 2_000] {
+        let index = during.steps.binary_search(&step).unwrap();
+        assert_eq!(during.values[index], Some(loss(step)));
+    }
+    f.succeed(granted.token, last_step()).await;
+    assert_eq!(thinned().await, during);
+}
