@@ -20,6 +20,8 @@ pub struct ClusterOptions {
     pub parent: PathBuf,
     /// The store's URL; an SQLite file in the cluster's folder by default.
     pub database: Option<String>,
+    /// Trainers that train nothing and take so long for a step; those that train by default.
+    pub fake_step_ms: Option<u64>,
 }
 
 impl Default for ClusterOptions {
@@ -29,6 +31,7 @@ impl Default for ClusterOptions {
             worker_threads: 1,
             parent: std::env::temp_dir(),
             database: None,
+            fake_step_ms: None,
         }
     }
 }
@@ -114,8 +117,7 @@ impl Cluster {
     fn serve(&self, name: &str, at: &Endpoint) -> (Process, Endpoint) {
         let endpoint_file = self.path().join(format!("{name}.endpoint"));
         std::fs::remove_file(&endpoint_file).ok();
-        let of_file = || format!("sqlite:{}", self.path().join("store.db").display());
-        let database = self.options.database.clone().unwrap_or_else(of_file);
+        let database = self.database();
         let mut command = Command::new(binary("gradus-coordinator"));
         command
             .args(["--database", &database])
@@ -134,6 +136,12 @@ impl Cluster {
             read_endpoint(&endpoint_file).ok()
         });
         (process, endpoint)
+    }
+
+    /// The store's URL.
+    pub fn database(&self) -> String {
+        let of_file = || format!("sqlite:{}", self.path().join("store.db").display());
+        self.options.database.clone().unwrap_or_else(of_file)
     }
 
     /// Kills the coordinator without warning.
@@ -156,6 +164,10 @@ impl Cluster {
             .args(["--slots", "1", "--threads", &self.options.worker_threads.to_string()])
             .arg("--scratch")
             .arg(self.path().join("scratch").join(&name));
+        if let Some(step_ms) = self.options.fake_step_ms {
+            command.arg("--trainer").arg(binary("gradus-fake-trainer"));
+            command.env("GRADUS_FAKE_STEP_MS", step_ms.to_string());
+        }
         self.workers.push(Process::start(command, &self.path().join(format!("{name}.log"))));
     }
 
@@ -176,6 +188,14 @@ impl Cluster {
     /// Kills the oldest worker without warning.
     pub fn kill_worker(&mut self) {
         self.workers.remove(0).kill();
+    }
+
+    /// The agent of the `n`-th worker, `n` from 1, where none was killed: `worker-n`.
+    ///
+    /// # Panics
+    /// If there are not so many.
+    pub fn worker(&self, n: usize) -> &Process {
+        &self.workers[n - 1]
     }
 
     /// How many workers were started and not killed.

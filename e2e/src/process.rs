@@ -38,6 +38,16 @@ impl Process {
         self.child.id()
     }
 
+    /// Lets it stand still, as a machine does that is out of memory or suspended.
+    pub fn freeze(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
     /// Ends it at once, without a chance to clean up.
     pub fn kill(mut self) {
         self.signal(Signal::SIGKILL);

@@ -165,14 +165,23 @@ impl History {
         }
     }
 
-    /// An end was answered. Whether it is what the store has is held against the store in the end: the
-    /// same end twice is answered alike, also when nobody heard the first answer.
-    pub(crate) fn finished(&mut self, asked: &v1::FinishRequest, is_stale: bool) {
+    /// An end was answered. `over_as` is how the store had ended the right when it arrived: the same
+    /// end twice is answered alike, also when nobody heard the first answer.
+    pub(crate) fn finished(
+        &mut self,
+        asked: &v1::FinishRequest,
+        is_stale: bool,
+        over_as: Option<&str>,
+    ) {
         if is_stale {
             self.n_stale += 1;
             return;
         }
         self.n_accepted += 1;
+        if over_as.is_some_and(|over_as| over_as != asked.end) {
+            let found = format!("{} under {}, over as {over_as:?}", asked.end, asked.lease_token);
+            self.violate("a dead lease writes nothing", found);
+        }
         if let Some(end) = AttemptEnd::from_label(&asked.end) {
             self.ends.insert(asked.lease_token, end);
         }

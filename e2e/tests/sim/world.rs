@@ -85,8 +85,8 @@ pub(crate) struct World {
     pub(crate) workers: Vec<Worker>,
     worker_due_ms: Vec<Option<u64>>,
     trainer_due_ms: BTreeMap<(usize, usize), u64>,
-    /// Of handlers of reports and ends: when they came, and whether under a right that was over.
-    arrived: BTreeMap<(usize, u64, u64), (u64, bool)>,
+    /// Of handlers of reports and ends: when they came, and how the store had ended their right.
+    arrived: BTreeMap<(usize, u64, u64), (u64, Option<String>)>,
     reconciling: Vec<bool>,
     pub(crate) history: History,
     pub(crate) user: User,

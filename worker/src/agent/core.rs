@@ -27,6 +27,11 @@ mod tests;
 /// How long a poll may stay open. Shorter than the idle limits of common proxies.
 const MAX_WAIT_MS: u64 = 30_000;
 
+/// A worker that was not told that its leases live stops writing so much of a term before they may
+/// have ended: it trains on, and writes again once a renewal says that they still live. Slow clocks
+/// and messages on their way are well within it.
+const MARGIN_OF_TERM: u64 = 8;
+
 /// No call is given up sooner.
 const SHORTEST_TIMEOUT_MS: u64 = 100;
 
@@ -226,6 +231,8 @@ pub struct Core {
     first_call: u64,
     n_calls: u64,
     beat: Beat,
+    /// When the last heartbeat that was answered was sent: the leases live for a term from there.
+    renewed_ms: u64,
     poll: Poll,
     poll_backoff: Backoff,
     board: Board,
@@ -245,6 +252,7 @@ impl Core {
             first_call: 0,
             n_calls: 0,
             beat: Beat::Due { at_ms: now_ms },
+            renewed_ms: now_ms,
             poll: Poll::Due { at_ms: now_ms },
             poll_backoff: Backoff::default(),
             board: Board::new(settings.n_slots),
@@ -283,8 +291,26 @@ impl Core {
         // Before it is registered no trainer is started, so that nothing of a slot is due.
         let slots = self.slots.iter().filter(|_| self.registration.is_some());
         let slots = slots.filter_map(Slot::deadline_ms);
+        [registering, beat, poll, leaving]
+            .into_iter()
+            .flatten()
+            .chain(slots)
+            .chain(self.send_ms())
+            .min()
+    }
+
+    /// When the next report, end or return is to be sent; none while nothing may be written.
+    fn send_ms(&self) -> Option<u64> {
+        let until_ms = self.write_until_ms()?;
+        let slots = self.slots.iter().filter_map(Slot::send_ms);
         let returns = self.returns.iter().filter_map(|(_, persistent)| persistent.due_ms());
-        [registering, beat, poll, leaving].into_iter().flatten().chain(slots).chain(returns).min()
+        slots.chain(returns).min().filter(|due_ms| *due_ms < until_ms)
+    }
+
+    /// Until when this worker may write under its leases, as far as it knows.
+    fn write_until_ms(&self) -> Option<u64> {
+        let term_ms = self.registration.as_ref()?.lease_term_ms;
+        Some(self.renewed_ms + term_ms - term_ms / MARGIN_OF_TERM)
     }
 
     /// Takes in what happened at `now_ms` and says what must be done.
@@ -428,6 +454,10 @@ impl Core {
                 }
                 tracing::info!(worker.id = new.worker_id, "registered");
                 self.registration = Some(new);
+                // Leases of an earlier registration are known to live when a heartbeat says so.
+                if self.board.is_idle() {
+                    self.renewed_ms = now_ms;
+                }
                 self.registering = None;
                 self.first_call = self.n_calls;
                 // Whether the leases here still live is the next heartbeat's answer.
@@ -466,6 +496,11 @@ impl Core {
         if let Beat::Sent { at_ms, .. } = self.beat {
             let interval_ms = self.registration.as_ref().map_or(0, |r| r.heartbeat_interval_ms);
             self.beat = Beat::Due { at_ms: at_ms + interval_ms };
+            if let Ok(Answer::Heartbeat(response)) = &answer
+                && !response.is_unknown_worker
+            {
+                self.renewed_ms = at_ms;
+            }
         }
         match answer {
             // What it says about leases it says about a stranger's: asked again under the new name.
@@ -499,6 +534,10 @@ impl Core {
         match answer {
             Ok(Answer::Next(response)) => {
                 self.poll_backoff = Backoff::default();
+                if self.write_until_ms().is_some_and(|until_ms| until_ms <= now_ms) {
+                    // The coordinator is back: what waits need not wait for the next heartbeat.
+                    self.beat_now(now_ms);
+                }
                 self.take(response, now_ms, effects);
             }
             Ok(_) => {}
@@ -644,8 +683,17 @@ impl Core {
         call
     }
 
-    /// Sends what is due of reports, ends and what goes back.
+    fn beat_now(&mut self, now_ms: u64) {
+        if let Beat::Due { .. } = self.beat {
+            self.beat = Beat::Due { at_ms: now_ms };
+        }
+    }
+
+    /// Sends what is due of reports, ends and what goes back, as long as the leases are known to live.
     fn send(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
+        if self.write_until_ms().is_none_or(|until_ms| until_ms <= now_ms) {
+            return;
+        }
         for slot in 0..self.slots.len() {
             if let Some(request) = self.slots[slot].due_request(now_ms) {
                 let call = self.call(request, effects);

@@ -1,5 +1,6 @@
 //! What happens to coordinators: requests, handlers that go on, ticks, rounds, leads, deaths.
 
+use coordinator::store::read::ReadStore as _;
 use coordinator::store::{Store as _, StoreError};
 use proto::v1::{NextRequest, NextResponse};
 use tonic::Status;
@@ -44,12 +45,12 @@ impl World {
             Asked::Finish(finish) => Some(finish.lease_token),
             _ => None,
         };
-        let was_over = token.is_some_and(|token| self.is_over_in_store(coordinator, token));
+        let over_as = token.and_then(|token| self.over_as(coordinator, token));
         match self.coordinators[coordinator].take(to, asked, self.now_ms) {
             Some(task) => {
                 let life = self.coordinators[coordinator].life;
                 if token.is_some() {
-                    self.arrived.insert((coordinator, life, task), (self.now_ms, was_over));
+                    self.arrived.insert((coordinator, life, task), (self.now_ms, over_as));
                 }
                 self.resume(coordinator, task);
             }
@@ -58,11 +59,16 @@ impl World {
         }
     }
 
-    /// Whether the store has recorded that a right is over.
-    pub(super) fn is_over_in_store(&self, coordinator: usize, token: u64) -> bool {
-        let Some(app) = &self.coordinators[coordinator].app else { return false };
-        let live = self.runtime.block_on(app.store.live_leases());
-        live.is_ok_and(|live| live.iter().all(|lease| lease.token.0 != token))
+    /// How the store has ended a right, if it has.
+    fn over_as(&self, coordinator: usize, token: u64) -> Option<String> {
+        let app = self.coordinators[coordinator].app.as_ref()?;
+        let live = self.runtime.block_on(app.store.live_leases()).ok()?;
+        if live.iter().any(|lease| lease.token.0 == token) {
+            return None;
+        }
+        let snapshot = self.runtime.block_on(app.store.snapshot()).ok()?;
+        let attempt = snapshot.attempts.into_iter().find(|attempt| attempt.token == token)?;
+        attempt.ended_as
     }
 
     pub(super) fn reply(
@@ -104,7 +110,7 @@ impl World {
         match outcome {
             Outcome::Answered { to, asked, answer } => {
                 let key = (coordinator, life, task);
-                let arrived = self.arrived.remove(&key).unwrap_or((self.now_ms, false));
+                let arrived = self.arrived.remove(&key).unwrap_or((self.now_ms, None));
                 self.remember(&asked, &answer, arrived);
                 self.reply(coordinator, to, &answer);
             }
@@ -158,7 +164,7 @@ impl World {
         &mut self,
         asked: &Asked,
         answer: &Result<Answered, Status>,
-        (arrived_ms, was_over): (u64, bool),
+        (arrived_ms, over_as): (u64, Option<String>),
     ) {
         match (asked, answer) {
             (Asked::Heartbeat(asked), Ok(Answered::Heartbeat(answer)))
@@ -169,11 +175,11 @@ impl World {
             }
             (Asked::Report(asked), Ok(Answered::Reported(answer))) => {
                 self.note(asked.lease_token << 1 | u64::from(answer.stale));
-                self.history.reported(asked, answer.stale, was_over, arrived_ms);
+                self.history.reported(asked, answer.stale, over_as.is_some(), arrived_ms);
             }
             (Asked::Finish(asked), Ok(Answered::Finished(answer))) => {
                 self.note(asked.lease_token << 2 | u64::from(answer.stale));
-                self.history.finished(asked, answer.stale);
+                self.history.finished(asked, answer.stale, over_as.as_deref());
             }
             (_, Err(status)) if status.code() == tonic::Code::Internal => {
                 let found = format!("{asked:?}: {status}");
@@ -209,7 +215,7 @@ impl World {
                 self.remember(
                     &Asked::Next(NextRequest::default()),
                     &Err(status.clone()),
-                    (0, false),
+                    (0, None),
                 );
                 self.reply(coordinator, to, &Err(status));
             }

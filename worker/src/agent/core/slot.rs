@@ -73,8 +73,12 @@ impl Slot {
 
     pub(super) fn deadline_ms(&self) -> Option<u64> {
         let attempt_ms = self.held.as_ref().and_then(|held| held.attempt.deadline_ms());
-        let send_ms = self.sending().and_then(Persistent::due_ms);
-        [self.restart_ms(), attempt_ms, send_ms].into_iter().flatten().min()
+        [self.restart_ms(), attempt_ms].into_iter().flatten().min()
+    }
+
+    /// When what the attempt sends is due.
+    pub(super) fn send_ms(&self) -> Option<u64> {
+        self.sending().and_then(Persistent::due_ms)
     }
 
     pub(super) fn is_attempt_due(&self, now_ms: u64) -> bool {

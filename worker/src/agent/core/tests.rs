@@ -206,6 +206,25 @@ fn a_report_is_sent_until_it_is_stored_and_the_end_comes_after_it() {
     assert_eq!(next.n_free_slots, 1, "a further free slot does not end a poll for one");
 }
 
+/// It trains on while the coordinator is away, and what it has to say waits until a heartbeat has said
+/// that the lease still lives.
+#[test]
+fn nothing_is_written_under_a_lease_that_may_have_ended() {
+    let mut agent = Agent::serving();
+    agent.answer("heartbeat", Ok(heard(&[])));
+    agent.assign(&[1]);
+    agent.at(3_499);
+    agent.feed(Input::TrainerSaid { slot: 0, event: checkpoint() });
+    agent.answer("report", failed(Code::Unavailable));
+    agent.answer("heartbeat", failed(Code::Unavailable));
+    agent.at(3_600);
+    assert!(agent.asked("report").is_none(), "the term ends at 4000");
+    assert_eq!(agent.core.tokens(), [1]);
+    agent.at(4_600);
+    agent.answer("heartbeat", Ok(heard(&[])));
+    agent.answer("report", Ok(Answer::Reported { is_stale: false }));
+}
+
 #[test]
 fn a_trainer_that_died_before_it_saw_its_assignment_costs_the_attempt_nothing() {
     let mut agent = Agent::serving();

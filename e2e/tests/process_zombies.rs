@@ -1,0 +1,142 @@
+//! Workers that stand still past their leases and then go on: nothing of what they say then is stored.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use coordinator::store::read::ReadStore as _;
+use coordinator::store::{Location, SqlStore};
+use domain::ids::RunId;
+use e2e::{Cluster, ClusterOptions, TinyStudy, tiny_study, wait_for};
+
+/// So many runs at a time, with twice as many workers: each run's holder is frozen, and another worker
+/// takes over.
+const N_RUNS: usize = 5;
+
+/// What must be stale: in CI so many holders are frozen on each database, or as many as the issue of
+/// a release asks for.
+fn n_trials() -> usize {
+    if std::env::var_os("SLOW_TESTS").is_some() { 1_000 } else { 50 }
+}
+
+/// Longer than any test.
+const ENDLESS: TinyStudy = TinyStudy {
+    name: "endless",
+    architectures: &["llama"],
+    widths: &[16, 32, 48, 64, 80],
+    tokens: 128 * 1_000_000,
+    learning_rate: 3e-3,
+};
+
+/// Who has a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Holder {
+    worker: usize,
+    attempt: u32,
+}
+
+/// The runs that somebody works on, with their newest attempt.
+fn holders(cluster: &Cluster) -> BTreeMap<String, Holder> {
+    let runs = cluster.json(&["runs", ENDLESS.name]);
+    let runs = runs["runs"].as_array().cloned().unwrap_or_default();
+    let holder = |run: &serde_json::Value| {
+        let worker = run["worker"].as_str()?.trim_start_matches("worker-").parse().ok()?;
+        let attempt = u32::try_from(run["n_attempts"].as_u64()?).ok()?;
+        let has_begun = run["step"].as_u64()? > 0;
+        let holder = Holder { worker, attempt };
+        (run["state"] == "leased" && has_begun)
+            .then(|| (run["id"].as_str().unwrap_or_default().to_owned(), holder))
+    };
+    runs.iter().filter_map(holder).collect()
+}
+
+/// Everything that the store has of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Stored {
+    steps: Vec<u64>,
+    checkpoint_steps: Vec<u64>,
+    ended_as: Option<String>,
+}
+
+async fn stored(store: &SqlStore, run: &str, attempt: u32) -> Stored {
+    let run: RunId = run.parse().expect("an identifier");
+    let points = store.points(&run, "train_loss_nats").await.expect("points");
+    let view = store.run_view(&run).await.expect("a view").expect("the run");
+    Stored {
+        steps: points.iter().filter(|p| p.attempt == attempt).map(|p| p.step).collect(),
+        checkpoint_steps: (view.checkpoints.iter().filter(|c| c.attempt == attempt))
+            .map(|c| c.step)
+            .collect(),
+        ended_as: (view.attempts.iter().find(|a| a.attempt == attempt))
+            .and_then(|a| a.ended_as.clone()),
+    }
+}
+
+/// How often a worker has said that it gives an attempt up because its lease is gone.
+fn n_given_up(cluster: &Cluster, worker: usize) -> usize {
+    cluster.worker(worker).log().matches("stopping an attempt").count()
+}
+
+/// Aim: a worker that comes back after its lease ran out writes nothing under it. Method: the agents
+/// of all holders are stopped by a signal, until others have their runs; their trainers go on filling
+/// the pipes meanwhile. Then they go on, and what the store had of their attempts stays as it was.
+fn check_zombies(database: Option<String>) -> Result<()> {
+    let options = ClusterOptions {
+        lease_term_ms: 600,
+        database,
+        fake_step_ms: Some(40),
+        ..ClusterOptions::default()
+    };
+    let mut cluster = Cluster::start(options)?;
+    (0..2 * N_RUNS).for_each(|_| cluster.start_worker());
+    cluster.apply(&tiny_study(cluster.path(), &ENDLESS));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let location: Location = cluster.database().parse()?;
+    let store = runtime.block_on(SqlStore::open_read_only(&location))?;
+    for _ in 0..n_trials().div_ceil(N_RUNS) {
+        let old = wait_for("every run to be worked on", 60, || {
+            let holders = holders(&cluster);
+            (holders.len() == N_RUNS).then_some(holders)
+        });
+        old.values().for_each(|holder| cluster.worker(holder.worker).freeze());
+        let given_up: Vec<usize> =
+            old.values().map(|holder| n_given_up(&cluster, holder.worker)).collect();
+        wait_for("other workers to take over", 60, || {
+            let new = holders(&cluster);
+            let is_newer = |(run, old): (&String, &Holder)| {
+                new.get(run).is_some_and(|new| new.attempt > old.attempt)
+            };
+            old.iter().all(is_newer).then_some(())
+        });
+        let attempts: Vec<(&String, u32)> = old.iter().map(|(run, h)| (run, h.attempt)).collect();
+        let read = || {
+            let all = attempts.iter().map(|(run, attempt)| stored(&store, run, *attempt));
+            runtime.block_on(futures::future::join_all(all))
+        };
+        let before = read();
+        assert!(before.iter().all(|stored| stored.ended_as.is_some()), "{before:?}");
+        old.values().for_each(|holder| cluster.worker(holder.worker).thaw());
+        for (holder, n_before) in old.values().zip(given_up) {
+            wait_for("a zombie to give up", 60, || {
+                (n_given_up(&cluster, holder.worker) > n_before).then_some(())
+            });
+        }
+        assert_eq!(read(), before, "a zombie has written");
+    }
+    let checked = cluster.gradus(&["doctor", "--deep"]);
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
+    cluster.stop();
+    Ok(())
+}
+
+#[test]
+fn a_worker_that_wakes_after_its_lease_writes_nothing() -> Result<()> {
+    check_zombies(None)
+}
+
+#[test]
+fn a_worker_that_wakes_after_its_lease_writes_nothing_on_postgresql() -> Result<()> {
+    let Some(server) = test_postgres::Server::start(test_postgres::Disk::Unsynced) else {
+        return Ok(());
+    };
+    check_zombies(Some(server.url()))
+}
