@@ -14,7 +14,7 @@ WEB := npm --prefix dashboards/web
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-demo web build demo test check fmt doc programs sim
-.PHONY: bench-train bench-ops bench-checkpoint bench-orchestration bench-dispatch
+.PHONY: bench-train bench-ops bench-checkpoint bench-orchestration bench-dispatch bench-metrics
 
 help: ## Print this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
@@ -73,6 +73,9 @@ bench-orchestration: programs ## A run under a worker against the bare loop: 40 
 
 bench-dispatch: programs ## Null runs through a coordinator on both databases: 5 minutes.
 	target/release/gradus-bench dispatch $(ARGS)
+
+bench-metrics: ## Metric points into the store and back, on both databases: 5 minutes.
+	cargo bench --locked -p coordinator --bench metrics -- --out $(CURDIR)/target/bench $(ARGS)
 
 sim: ## Simulated clusters in storms: SEEDS=1000, or SIM_SEED=7 for one (docs/reference/simulation.md).
 	SIM_SEEDS=$(or $(SEEDS),1000) cargo nextest run $(CARGO_FLAGS) --no-capture -E 'package(e2e) and binary(sim)'

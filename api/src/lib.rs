@@ -14,6 +14,7 @@ mod explain;
 mod fit;
 mod plan;
 mod run;
+mod store;
 mod study;
 mod worker;
 
@@ -25,5 +26,6 @@ pub use explain::*;
 pub use fit::*;
 pub use plan::*;
 pub use run::*;
+pub use store::*;
 pub use study::*;
 pub use worker::*;

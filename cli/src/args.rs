@@ -75,6 +75,9 @@ pub enum Command {
     /// Convert weights from and to the Hugging Face layout; needs no coordinator
     #[command(subcommand)]
     Weights(WeightsCommand),
+    /// Back up, restore or move a store; needs no coordinator, and one may be serving it
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// Check the store, the binaries, libtorch and the disk
     Doctor(DoctorArgs),
     /// Print a completion script for a shell
@@ -292,6 +295,56 @@ pub struct FitArgs {
 /// Commands without an argument of their own.
 #[derive(Debug, Clone, ClapArgs)]
 pub struct JsonArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `gradus store`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum StoreCommand {
+    /// Copy a store into a file, whether it is in use or not
+    Backup(BackupArgs),
+    /// Copy a backup into a store that does not exist yet
+    Restore(BackupArgs),
+    /// Copy a store from one database to another
+    Copy(CopyArgs),
+}
+
+/// `gradus store backup` and `gradus store restore`.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct BackupArgs {
+    /// The file of the backup, an SQLite database
+    pub file: PathBuf,
+    /// The store, as `sqlite:PATH` or `postgres://USER@HOST/DATABASE`; without it the one in
+    /// `./.gradus`
+    #[arg(long, value_name = "URL")]
+    pub database: Option<String>,
+    /// How.
+    #[command(flatten)]
+    pub flags: CopyFlags,
+}
+
+/// `gradus store copy`.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct CopyArgs {
+    /// The store, as `sqlite:PATH` or `postgres://USER@HOST/DATABASE`
+    #[arg(long, value_name = "URL")]
+    pub from: String,
+    /// A file that does not exist, or an empty database
+    #[arg(long, value_name = "URL")]
+    pub to: String,
+    /// How.
+    #[command(flatten)]
+    pub flags: CopyFlags,
+}
+
+/// What every copy takes.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct CopyFlags {
+    /// Say what would be copied and write nothing
+    #[arg(long)]
+    pub dry_run: bool,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

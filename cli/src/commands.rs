@@ -24,6 +24,7 @@ mod retry;
 mod runs;
 mod show;
 mod status;
+mod store;
 mod target;
 mod up;
 mod watch;
@@ -53,6 +54,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         Command::Up(args) => up::run(global, args).await,
         Command::Demo(args) => demo::run(global, args).await,
         Command::Weights(command) => weights::run(global, command),
+        Command::Store(command) => store::run(global, command).await,
         Command::Doctor(args) => doctor::run(global, args).await,
         Command::Completions(args) => {
             let mut script = Vec::new();

@@ -14,6 +14,7 @@ pub mod fit_parts;
 pub mod format;
 mod plan;
 pub(crate) mod run;
+mod store;
 pub(crate) mod study;
 pub(crate) mod worker;
 

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
 use crate::store::{Location, LocationError};
 
@@ -15,7 +15,8 @@ use crate::store::{Location, LocationError};
 #[command(
     name = "gradus-coordinator",
     version,
-    about = "Plans studies and leases their runs to workers"
+    about = "Plans studies and leases their runs to workers",
+    args_conflicts_with_subcommands = true
 )]
 pub struct Args {
     /// The store, as `sqlite:PATH` or `postgres://USER@HOST/DATABASE`.
@@ -46,6 +47,38 @@ pub struct Args {
     /// Stop when standard input closes, so that the coordinator dies with its parent.
     #[arg(long)]
     pub exit_with_parent: bool,
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What to do instead of serving.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// Work on a store where it is
+    #[command(subcommand)]
+    Store(StoreCommand),
+}
+
+/// Work on a store where it is.
+#[derive(Debug, Clone, Subcommand)]
+pub enum StoreCommand {
+    /// Copy a store, whether it is in use or not, and print what was copied as JSON
+    Copy(CopyArgs),
+}
+
+/// The flags of `gradus-coordinator store copy`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct CopyArgs {
+    /// The store, as `sqlite:PATH` or `postgres://USER@HOST/DATABASE`
+    #[arg(long, value_name = "URL")]
+    pub from: String,
+    /// A file that does not exist, or an empty database
+    #[arg(long, value_name = "URL")]
+    pub to: String,
+    /// Say what would be copied and write nothing
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// The shortest lease term: below it a heartbeat's round trip is no longer small beside the term.

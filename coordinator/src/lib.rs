@@ -12,6 +12,7 @@ pub mod artifacts;
 pub mod auth;
 pub mod clock;
 pub mod config;
+pub mod copying;
 pub mod fits;
 pub mod grpc;
 pub mod http;

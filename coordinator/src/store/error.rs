@@ -151,6 +151,24 @@ pub enum StoreError {
         /// Where the store is.
         store: String,
     },
+    /// A copy goes where nothing is.
+    #[error(
+        "`{store}` is not empty; a copy goes into a file that does not exist or an empty database"
+    )]
+    NotEmpty {
+        /// Where it should have gone.
+        store: String,
+    },
+    /// A copy has not arrived whole; it is undone.
+    #[error("of {n_rows} rows of `{table}` {n_found} have arrived in the copy")]
+    CopyDiffers {
+        /// The table.
+        table: &'static str,
+        /// How many rows were read.
+        n_rows: u64,
+        /// How many were found.
+        n_found: u64,
+    },
     /// Something that our own code promised does not hold.
     #[error("bug: {0}")]
     Bug(String),
@@ -187,6 +205,7 @@ impl StoreError {
             Self::NewerSchema { .. }
             | Self::OlderSchema { .. }
             | Self::OldPoints { .. }
+            | Self::NotEmpty { .. }
             | Self::Absent { .. }
             | Self::InUse { .. }
             | Self::NotADatabase { .. }
@@ -199,6 +218,7 @@ impl StoreError {
             | Self::Configuration(_)
             | Self::Json { .. }
             | Self::Points(_)
+            | Self::CopyDiffers { .. }
             | Self::Bug(_) => StoreErrorClass::Bug,
         }
     }

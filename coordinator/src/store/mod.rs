@@ -19,6 +19,7 @@ use domain::ids::{LeaseToken, RunId, StudyId, WorkId, WorkerId};
 pub use error::{DriverError, StoreError, StoreErrorClass};
 pub use location::{Location, LocationError};
 pub use sql::SqlStore;
+pub use sql::copy::{TableRows, copy, plan_copy};
 pub use types::*;
 
 use crate::scheduler::policy::{Placement, QueuedWork};

@@ -299,9 +299,10 @@ pub(super) fn query_scalar<T>(sql: &'static str) -> QueryScalar<T> {
 }
 
 /// A statement with `n_rows` groups of `width` arguments between its head and its tail, such as
-/// `INSERT … VALUES (?, ?), (?, ?) ON CONFLICT …`. Head and tail are our own text, never a caller's.
+/// `INSERT … VALUES (?, ?), (?, ?) ON CONFLICT …`. Head and tail are our own text and a
+/// table's own names, never a caller's.
 pub(super) fn query_with_rows(
-    head: &'static str,
+    head: &str,
     (n_rows, width): (usize, usize),
     tail: &'static str,
 ) -> Query {

@@ -8,6 +8,7 @@ mod assignment;
 mod change;
 mod closing;
 mod convert;
+pub mod copy;
 pub(crate) mod database;
 pub(crate) mod error;
 mod evaluations;

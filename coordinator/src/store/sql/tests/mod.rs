@@ -1,5 +1,6 @@
 //! The suite on both databases and in memory, and what only one of them has.
 
+mod copy;
 mod memory;
 mod old_points;
 mod postgres;
