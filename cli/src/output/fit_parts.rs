@@ -124,10 +124,12 @@ pub struct FileFit {
     pub n_runs: u64,
     /// Root mean square of the residuals of ln L, over points less parameters.
     pub residual_rms_log: f64,
-    /// The Huber loss's sum at the optimum.
+    /// What was minimised, by its exact name.
+    pub objective_name: String,
+    /// Its value at the optimum.
     pub objective: f64,
-    /// Its threshold.
-    pub huber_delta: f64,
+    /// The threshold of a Huber loss; `null` for other objectives.
+    pub huber_delta: Option<f64>,
     /// Nominal coverage of the intervals.
     pub confidence: f64,
     /// How they were made; empty when there are none.
@@ -188,13 +190,14 @@ impl FileFit {
         let intervals =
             if self.intervals.is_empty() { "none can be made" } else { &self.intervals };
         format!(
-            "{} points of {} runs in `{}`; rms of ln L {}, Huber δ {}\n{:.0} % intervals: \
+            "{} points of {} runs in `{}`; rms of ln L {}\n{}: {:.6e}\n{:.0} % intervals: \
              {intervals}",
             self.n_observations,
             self.n_runs,
             self.file,
             number(self.residual_rms_log),
-            number(self.huber_delta),
+            self.objective_name,
+            self.objective,
             100.0 * self.confidence,
         )
     }

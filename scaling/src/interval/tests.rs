@@ -61,8 +61,14 @@ fn the_jackknife_of_a_mean_is_its_t_interval() {
         weights.iter().zip(values).map(|(w, v)| w * v).sum::<f64>() / total
     };
     let (replicates, scheme) = resample(4, &options, |weights, _| Ok(vec![mean(weights)]));
-    let resampled =
-        Resampled { theta: vec![4.0], replicates, scheme, level: 0.95, residuals_log: vec![] };
+    let resampled = Resampled {
+        theta: vec![4.0],
+        replicates,
+        scheme,
+        level: 0.95,
+        residuals_log: vec![],
+        influence: vec![],
+    };
     let (low, high) =
         resampled.estimate(Quantity::Difference, |theta| theta[0]).interval().unwrap();
     // s² = 38/3, standard error 1.7795, t(3, 0.975) = 3.18245.
@@ -118,4 +124,22 @@ fn bootstrap_intervals_of_fourteen_runs_cover_the_planted_exponent() {
     let coverage = coverage_of_alpha(14, 60);
     eprintln!("14 runs: {coverage}");
     assert!(coverage >= 0.88, "{coverage}");
+}
+
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    let study = Study { run_sd: 0.01, ..Study::ladder(14) };
+    let (data, options) =
+        (study.dataset().stratified(|point| point.run.0 % 2), FitOptions::default());
+    let fitted = fit(LawName::Chinchilla.law(), &data, &options).unwrap();
+    let interval = IntervalOptions { draws: 100, ..IntervalOptions::default() };
+    let on = |n_threads: usize| {
+        let n_threads = std::num::NonZeroUsize::new(n_threads).unwrap();
+        let resampling = Resampling { n_threads, has_influence: true, is_global: false };
+        infer_with(&fitted, &data, &options, &interval, &resampling).unwrap()
+    };
+    let one = on(1);
+    assert_eq!(one, on(3));
+    assert_eq!(one, on(64));
+    assert_eq!(one.resampled.influence.len(), 14);
 }
