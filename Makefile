@@ -14,7 +14,7 @@ WEB := npm --prefix dashboards/web
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-demo web build demo test check fmt doc programs
-.PHONY: bench-train bench-ops bench-checkpoint bench-orchestration bench-dispatch
+.PHONY: bench-train bench-ops bench-checkpoint bench-orchestration bench-dispatch bench-fit
 
 help: ## Print this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
@@ -73,6 +73,11 @@ bench-orchestration: programs ## A run under a worker against the bare loop: 40 
 
 bench-dispatch: programs ## Null runs through a coordinator on both databases: 5 minutes.
 	target/release/gradus-bench dispatch $(ARGS)
+
+# Needs no libtorch; SciPy's side takes two minutes, with --quick a fifth of one.
+bench-fit: ## The parametric fit and its bootstrap on one core, beside SciPy: 3 minutes.
+	@$(PYTHON) scripts/bench_scipy.py
+	cargo run --release --locked -p scaling --example bench_fit -- $(ARGS)
 
 fmt: ## Format the Rust code.
 	cargo fmt --all

@@ -7,9 +7,13 @@ use crate::minimize::{Minimum, Smooth};
 use crate::objective::Objective;
 use crate::observation::{Dataset, Excluded};
 
+mod additive;
+mod audit;
+mod lanes;
 mod problem;
 mod vertex;
 
+pub use audit::{Audit, audit};
 pub(crate) use problem::Problem;
 
 /// Starting points that are followed to their minimum.
@@ -163,6 +167,12 @@ pub enum FitError {
         variable: Variable,
         /// Position among the points that are in the fit.
         index: usize,
+    },
+    /// The classic grid is one of another law.
+    #[error("the classic grid of starting points is that of `chinchilla`, not of `{law}`")]
+    NoClassicGrid {
+        /// The law.
+        law: LawName,
     },
     /// The threshold of the Huber loss makes no sense.
     #[error("`huber_delta` must be finite and positive, found {value}")]

@@ -29,6 +29,10 @@ pub mod compare;
 
 pub mod chain;
 
+pub mod select;
+
+pub mod diagnose;
+
 mod algebra;
 mod minimize;
 mod random;
