@@ -15,6 +15,7 @@ WEB := npm --prefix dashboards/web
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-demo web build demo test check fmt doc programs sim
 .PHONY: bench-train bench-ops bench-checkpoint bench-orchestration bench-dispatch bench-metrics
+.PHONY: bench-fit
 
 help: ## Print this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
@@ -76,6 +77,11 @@ bench-dispatch: programs ## Null runs through a coordinator on both databases: 5
 
 bench-metrics: ## Metric points into the store and back, on both databases: 5 minutes.
 	cargo bench --locked -p coordinator --bench metrics -- --out $(CURDIR)/target/bench $(ARGS)
+
+# Needs no libtorch; SciPy's side takes two minutes, with --quick a fifth of one.
+bench-fit: ## The parametric fit and its bootstrap on one core, beside SciPy: 3 minutes.
+	@$(PYTHON) scripts/bench_scipy.py
+	cargo run --release --locked -p scaling --example bench_fit -- $(ARGS)
 
 sim: ## Simulated clusters in storms: SEEDS=1000, or SIM_SEED=7 for one (docs/reference/simulation.md).
 	SIM_SEEDS=$(or $(SEEDS),1000) cargo nextest run $(CARGO_FLAGS) --no-capture -E 'package(e2e) and binary(sim)'

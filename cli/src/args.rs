@@ -6,6 +6,10 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
+mod fit;
+
+pub use fit::{ColumnArgs, FitArgs};
+
 /// Scaling studies: from one study file to a fitted scaling law with honest intervals.
 #[derive(Debug, Parser)]
 #[command(name = "gradus", version, propagate_version = true, max_term_width = 100)]
@@ -65,7 +69,7 @@ pub enum Command {
     /// Say why a run, a worker or a planned cell is not running
     Explain(ExplainArgs),
     /// Show the fitted scaling laws of a study, or fit a law to a CSV file
-    Fit(FitArgs),
+    Fit(Box<FitArgs>),
     /// List the workers
     Workers(JsonArgs),
     /// Start a coordinator and workers here, until Ctrl-C
@@ -248,45 +252,6 @@ pub struct DrainArgs {
 pub struct ExplainArgs {
     /// Identifier or name of a run, a worker, or a cell that the plan left out
     pub target: String,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// `gradus fit`: of a study, or of a file.
-#[derive(Debug, Clone, ClapArgs)]
-pub struct FitArgs {
-    /// Name or identifier of a study; the newest one without it
-    #[arg(conflicts_with_all = ["csv", "law"])]
-    pub study: Option<String>,
-    /// Fit a CSV file with a header instead; needs no coordinator
-    #[arg(long, value_name = "FILE", requires_all = ["law", "loss"])]
-    pub csv: Option<PathBuf>,
-    /// The law: `power` and `power_floor` of C, `chinchilla` of N and D
-    #[arg(long, value_name = "NAME", requires = "csv")]
-    pub law: Option<String>,
-    /// Column with N
-    #[arg(long, value_name = "COLUMN", requires = "csv")]
-    pub n: Option<String>,
-    /// Column with D
-    #[arg(long, value_name = "COLUMN", requires = "csv")]
-    pub d: Option<String>,
-    /// Column with C
-    #[arg(long, value_name = "COLUMN", requires = "csv")]
-    pub c: Option<String>,
-    /// Column with the loss in nats per token
-    #[arg(long, value_name = "COLUMN", requires = "csv")]
-    pub loss: Option<String>,
-    /// Column that says which rows are one run, the unit that is resampled; without it each row
-    /// is a run
-    #[arg(long, value_name = "COLUMN", requires = "csv")]
-    pub run: Option<String>,
-    /// Bootstrap draws
-    #[arg(long, default_value_t = 1000, requires = "csv")]
-    pub draws: u32,
-    /// Seed of the bootstrap
-    #[arg(long, default_value_t = 0, requires = "csv")]
-    pub seed: u32,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

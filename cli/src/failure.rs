@@ -29,6 +29,16 @@ impl Failure {
         Self::Failed(anyhow::Error::msg(message.into()))
     }
 
+    /// The same failure, said of something.
+    #[must_use]
+    pub fn context(self, of: String) -> Self {
+        match self {
+            Self::Failed(error) => Self::Failed(error.context(of)),
+            Self::Wrong(error) => Self::Wrong(error.context(of)),
+            Self::Unreachable(error) => Self::Unreachable(error.context(of)),
+        }
+    }
+
     /// 1, 2 or 3.
     pub fn exit_status(&self) -> u8 {
         match self {

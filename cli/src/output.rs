@@ -9,6 +9,7 @@ use serde::Serialize;
 
 mod change;
 mod explain;
+pub mod file_fit;
 pub mod fit;
 pub mod fit_parts;
 pub mod format;

@@ -260,7 +260,7 @@ fn a_column_that_is_not_there_is_a_wrong_command() {
     status 2
     --- out
     --- err
-    error: no law is called `powr`; the laws are `power`, `power_floor`, `chinchilla`
+    error: no law is called `powr`; the laws are `power`, `power_floor`, `kaplan`, `chinchilla`, `coupled`, `overtraining`, `data_constrained`, `precision`, `broken_power`, `sigmoid`, `annealing`
     ");
     });
 }

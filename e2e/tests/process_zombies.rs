@@ -97,7 +97,9 @@ fn check_zombies(database: Option<String>) -> Result<()> {
             let holders = holders(&cluster);
             (holders.len() == N_RUNS).then_some(holders)
         });
-        old.values().for_each(|holder| cluster.worker(holder.worker).freeze());
+        for holder in old.values() {
+            cluster.worker(holder.worker).freeze();
+        }
         let given_up: Vec<usize> =
             old.values().map(|holder| n_given_up(&cluster, holder.worker)).collect();
         wait_for("other workers to take over", 60, || {
@@ -114,7 +116,9 @@ fn check_zombies(database: Option<String>) -> Result<()> {
         };
         let before = read();
         assert!(before.iter().all(|stored| stored.ended_as.is_some()), "{before:?}");
-        old.values().for_each(|holder| cluster.worker(holder.worker).thaw());
+        for holder in old.values() {
+            cluster.worker(holder.worker).thaw();
+        }
         for (holder, n_before) in old.values().zip(given_up) {
             wait_for("a zombie to give up", 60, || {
                 (n_given_up(&cluster, holder.worker) > n_before).then_some(())

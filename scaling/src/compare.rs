@@ -1,6 +1,10 @@
 //! Owns the comparison of two architectures on the same budgets: loss difference and compute ratio, with intervals.
 //! Does not rank: an interval that holds zero is the answer "these data do not tell".
 
+mod laws;
+
+pub use laws::{LawComparison, Side, compare_laws, crossover};
+
 use crate::envelope::EnvelopeFit;
 use crate::interval::{Estimate, estimate_pair};
 use crate::law::Quantity;

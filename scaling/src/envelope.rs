@@ -326,7 +326,7 @@ impl Builder<'_> {
         fitted: &[Option<Line>],
         points: &[&RawPoint],
         blocked: Option<String>,
-        refit: impl Fn(&Draw) -> Result<Vec<f64>, String>,
+        refit: impl Fn(&Draw) -> Result<Vec<f64>, String> + Sync,
     ) -> Resampled {
         let n_runs = self.curves.n_runs();
         let theta = fitted
@@ -349,7 +349,8 @@ impl Builder<'_> {
             _ => Vec::new(),
         };
         let level = self.options.interval.level;
-        Resampled { theta: theta.collect(), replicates, scheme, level, residuals_log }
+        let (theta, influence) = (theta.collect(), Vec::new());
+        Resampled { theta, replicates, scheme, level, residuals_log, influence }
     }
 
     fn power_line(

@@ -2,18 +2,26 @@
 //! Does not give intervals; a fit without them is half an answer, see `interval`.
 
 use crate::identify::{self, Identifiability};
-use crate::law::{Coefficient, Law, LawName, LogPoint, MAX_PARAMETERS};
-use crate::minimize::{Minimum, Objective, minimize};
+use crate::law::{Coefficient, Law, LawForm, LawName, LogPoint, Variable};
+use crate::minimize::{Minimum, Smooth};
+use crate::objective::Objective;
 use crate::observation::{Dataset, Excluded};
 
-/// Threshold of the Huber loss on log residuals (Hoffmann et al. 2022, section 3.3; Besiroglu et al. 2024, section 3).
-///
-/// It lies below the usual residuals (0.003 on their points), so the objective is close to absolute deviations.
-pub const DEFAULT_HUBER_DELTA: f64 = 1e-3;
+mod additive;
+mod audit;
+mod lanes;
+mod problem;
+mod vertex;
+
+pub use audit::{Audit, audit};
+pub(crate) use problem::Problem;
+
 /// Starting points that are followed to their minimum.
 const DEFAULT_N_POLISHED: usize = 32;
 /// Of these, so many are the best of the grid; the others are spread evenly over its ranking, to find other basins.
 const N_POLISHED_BEST: usize = 8;
+/// More points than these are searched through a part of them; the best minima are then followed on all.
+const MAX_SEARCHED: usize = 8192;
 /// Objectives within this share are the same minimum to the optimiser.
 pub const EQUAL_OBJECTIVE: f64 = 1e-6;
 /// Minima within this share of the best are reported: the data hardly prefer one over the other.
@@ -22,15 +30,15 @@ pub const RIVAL_OBJECTIVE: f64 = 5e-3;
 /// How to fit.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct FitOptions {
-    /// Residuals of ln L beyond this count linearly.
-    pub huber_delta: f64,
+    /// What is minimised.
+    pub objective: Objective,
     /// Starting points followed to their minimum, after the whole grid was ranked by the objective.
     pub n_polished: usize,
 }
 
 impl Default for FitOptions {
     fn default() -> Self {
-        Self { huber_delta: DEFAULT_HUBER_DELTA, n_polished: DEFAULT_N_POLISHED }
+        Self { objective: Objective::default(), n_polished: DEFAULT_N_POLISHED }
     }
 }
 
@@ -78,14 +86,18 @@ pub struct Ranges {
 pub struct Fit {
     /// The law.
     pub law: LawName,
+    /// The law with its variable, and what of it was pinned.
+    pub form: LawForm,
     /// Coefficients of the formula at the optimum.
     pub coefficients: Vec<Coefficient>,
     /// The law's free parameters at the optimum.
     pub theta: Vec<f64>,
-    /// Sum over points of the Huber loss of the residual of ln L.
+    /// What was minimised.
+    pub objective_kind: Objective,
+    /// Its value at the optimum: the plain sum over points, as its name says.
     pub objective: f64,
-    /// δ of that loss.
-    pub huber_delta: f64,
+    /// Names of coefficients that ended at the bound of the range in which they are looked for.
+    pub at_bound: Vec<&'static str>,
     /// Root of the sum of squared residuals of ln L over (points - parameters).
     pub residual_rms_log: f64,
     /// Residuals ln(measured) - ln(predicted), in the order of the data set's points.
@@ -116,7 +128,12 @@ impl Fit {
 
     /// Loss in nats per token at N, D and C, without an interval; `interval::Inference::predict` has one.
     pub fn predict(&self, parameters: f64, tokens: f64, flops: f64) -> f64 {
-        self.law.law().predict(&self.theta, &LogPoint::new(parameters, tokens, flops))
+        self.predict_at(&LogPoint::new(parameters, tokens, flops))
+    }
+
+    /// Loss in nats per token at a point of which more is known than N, D and C; for `sigmoid` the accuracy.
+    pub fn predict_at(&self, point: &LogPoint) -> f64 {
+        self.form.law().predict(&self.theta, point)
     }
 }
 
@@ -140,6 +157,22 @@ pub enum FitError {
         law: LawName,
         /// Starts that were followed.
         n_polished: usize,
+    },
+    /// The law is one of a variable that a point does not have.
+    #[error("law `{law}` needs the {variable}, which observation {index} does not have")]
+    MissingVariable {
+        /// The law.
+        law: LawName,
+        /// What is missing.
+        variable: Variable,
+        /// Position among the points that are in the fit.
+        index: usize,
+    },
+    /// The classic grid is one of another law.
+    #[error("the classic grid of starting points is that of `chinchilla`, not of `{law}`")]
+    NoClassicGrid {
+        /// The law.
+        law: LawName,
     },
     /// The threshold of the Huber loss makes no sense.
     #[error("`huber_delta` must be finite and positive, found {value}")]
@@ -172,14 +205,19 @@ pub enum FitError {
 /// # Errors
 /// [`FitError`]: too few points, a bad option, or no convergence.
 pub fn fit(law: &dyn Law, dataset: &Dataset, options: &FitOptions) -> Result<Fit, FitError> {
-    let problem = Problem::new(law, dataset, options)?;
-    let n_starts;
-    let minima = {
-        let starts = law.starting_grid(&problem.points, &problem.log_losses);
-        n_starts = starts.len();
-        polish(&problem, starts, options.n_polished)
-    };
+    let problem = Problem::new(law, dataset, options.objective)?;
+    let step = problem.points.len().div_ceil(MAX_SEARCHED);
+    let searched = if step > 1 { problem.thinned(step) } else { problem.clone() };
+    let starts = law.starting_grid(&searched.points, &searched.log_losses);
+    let n_starts = starts.len();
+    let mut minima = polish(&searched, starts, options.n_polished.max(law.least_polished()));
     let n_polished = minima.len();
+    if step > 1 {
+        minima.retain(|one| one.converged);
+        minima.sort_by(|a, b| a.value.total_cmp(&b.value));
+        minima.truncate(N_POLISHED_BEST);
+        minima = minima.iter().map(|one| problem.descend(&one.theta)).collect();
+    }
     let mut converged: Vec<Minimum> = minima.into_iter().filter(|one| one.converged).collect();
     converged.sort_by(|a, b| a.value.total_cmp(&b.value));
     let Some(best) = converged.first().cloned() else {
@@ -187,13 +225,22 @@ pub fn fit(law: &dyn Law, dataset: &Dataset, options: &FitOptions) -> Result<Fit
     };
     let convergence = report(law, &problem, &converged, (n_starts, n_polished));
     let identifiability = identify::judge(law, dataset, &problem, &best.theta, &convergence);
-    let warnings = identify::warnings(dataset, &convergence, &identifiability, law);
+    let coefficients = law.coefficients(&best.theta);
+    let at_bound = at_bound(law, &coefficients);
+    let mut warnings = identify::warnings(dataset, &convergence, &identifiability, law);
+    warnings.extend(
+        at_bound.iter().map(|name| {
+            format!("`{name}` ended at the bound of the range in which it is looked for")
+        }),
+    );
     let residuals_log = problem.residuals(&best.theta);
     Ok(Fit {
         law: law.name(),
-        coefficients: law.coefficients(&best.theta),
-        objective: best.value * problem.scale(),
-        huber_delta: options.huber_delta,
+        form: law.form(),
+        objective_kind: options.objective,
+        objective: problem.plain(&best.theta),
+        at_bound,
+        coefficients,
         residual_rms_log: rms(&residuals_log, best.theta.len()),
         residuals_log,
         n_points: dataset.points().len(),
@@ -206,6 +253,23 @@ pub fn fit(law: &dyn Law, dataset: &Dataset, options: &FitOptions) -> Result<Fit
         identifiability,
         warnings,
     })
+}
+
+/// Coefficients within a thousandth of the logarithmic width of their range from one of its ends.
+fn at_bound(law: &dyn Law, coefficients: &[Coefficient]) -> Vec<&'static str> {
+    const EDGE: f64 = 1e-3;
+    let is_at = |bound: &&crate::law::Bound| {
+        let value = coefficients.iter().find(|one| one.name == bound.name).map(|one| one.value);
+        value.is_some_and(|value| {
+            let (low, high, at) = if bound.low > 0.0 {
+                (bound.low.ln(), bound.high.ln(), value.ln())
+            } else {
+                (bound.low, bound.high, value)
+            };
+            at - low <= EDGE * (high - low) || high - at <= EDGE * (high - low)
+        })
+    };
+    law.bounds().iter().filter(is_at).map(|bound| bound.name).collect()
 }
 
 fn rms(residuals: &[f64], n_parameters: usize) -> f64 {
@@ -237,7 +301,7 @@ fn polish(problem: &Problem<'_>, starts: Vec<Vec<f64>>, n_polished: usize) -> Ve
     let n_best = N_POLISHED_BEST.min(n_polished).min(n);
     let n_others = n_polished.min(n) - n_best;
     let others = (0..n_others).map(|i| n_best + i * (n - n_best) / n_others);
-    (0..n_best).chain(others).map(|i| minimize(problem, &ranked[i].1)).collect()
+    (0..n_best).chain(others).map(|i| problem.descend(&ranked[i].1)).collect()
 }
 
 fn report(
@@ -256,7 +320,7 @@ fn report(
         let is_new = rivals.iter().all(|rival| distance(law, &rival.theta, &one.theta) > 1e-2);
         let is_apart = distance(law, &best.theta, &one.theta) > 1e-2;
         if one.value <= within(RIVAL_OBJECTIVE) && is_new && is_apart {
-            let objective = one.value * problem.scale();
+            let objective = problem.plain(&one.theta);
             rivals.push(Rival { objective, theta: one.theta.clone() });
         }
     }
@@ -279,118 +343,9 @@ fn distance(law: &dyn Law, a: &[f64], b: &[f64]) -> f64 {
         .fold(0.0, f64::max)
 }
 
-/// The objective: a weighted sum of Huber losses, divided by δ² and the sum of weights.
-///
-/// Without that division it is so small (0.001) that relative stopping rules end at the starting point,
-/// which is how too narrow intervals came to be published (Besiroglu et al. 2024, section 4).
-#[derive(Debug, Clone)]
-pub(crate) struct Problem<'a> {
-    law: &'a dyn Law,
-    pub(crate) points: Vec<LogPoint>,
-    log_losses: Vec<f64>,
-    weights: Vec<f64>,
-    total_weight: f64,
-    delta: f64,
-}
-
-impl<'a> Problem<'a> {
-    pub(crate) fn new(
-        law: &'a dyn Law,
-        dataset: &Dataset,
-        options: &FitOptions,
-    ) -> Result<Self, FitError> {
-        let (needed, found) = (law.parameter_names().len(), dataset.points().len());
-        let delta = options.huber_delta;
-        if !(delta.is_finite() && delta > 0.0) {
-            return Err(FitError::BadDelta { value: delta });
-        }
-        if found < needed {
-            return Err(FitError::TooFewPoints { law: law.name(), needed, found });
-        }
-        Ok(Self {
-            law,
-            points: dataset.points().iter().map(LogPoint::from).collect(),
-            log_losses: dataset.points().iter().map(|point| point.loss_nats.ln()).collect(),
-            weights: vec![1.0; found],
-            total_weight: found as f64,
-            delta,
-        })
-    }
-
-    /// The same problem with point `i` counted `weights[i]` times; points that count zero times are gone.
-    pub(crate) fn reweighted(&self, weights: &[f64]) -> Self {
-        let kept: Vec<usize> = (0..weights.len()).filter(|i| weights[*i] > 0.0).collect();
-        Self {
-            law: self.law,
-            points: kept.iter().map(|i| self.points[*i]).collect(),
-            log_losses: kept.iter().map(|i| self.log_losses[*i]).collect(),
-            weights: kept.iter().map(|i| weights[*i]).collect(),
-            total_weight: weights.iter().sum(),
-            delta: self.delta,
-        }
-    }
-
-    pub(crate) fn n_parameters(&self) -> usize {
-        self.law.parameter_names().len()
-    }
-
-    /// What the value is multiplied by to give the plain sum.
-    pub(crate) fn scale(&self) -> f64 {
-        self.delta * self.delta * self.total_weight
-    }
-
-    /// ln(measured) - ln(predicted).
-    pub(crate) fn residuals(&self, theta: &[f64]) -> Vec<f64> {
-        let mut gradient = [0.0; MAX_PARAMETERS];
-        let pairs = self.points.iter().zip(&self.log_losses);
-        pairs.map(|(x, t)| t - self.law.log_prediction(theta, x, &mut gradient)).collect()
-    }
-
-    /// Sum of w · factor(residual) · J Jᵀ, row-major.
-    pub(crate) fn gram(&self, theta: &[f64], factor: impl Fn(f64) -> f64) -> Vec<f64> {
-        let n = self.n_parameters();
-        let mut sum = vec![0.0; n * n];
-        let mut row = [0.0; MAX_PARAMETERS];
-        for ((x, t), weight) in self.points.iter().zip(&self.log_losses).zip(&self.weights) {
-            let residual = self.law.log_prediction(theta, x, &mut row) - t;
-            let weight = weight * factor(residual);
-            for i in 0..n {
-                for j in 0..n {
-                    sum[i * n + j] += weight * row[i] * row[j];
-                }
-            }
-        }
-        sum
-    }
-}
-
-impl Objective for Problem<'_> {
-    fn value(&self, theta: &[f64], gradient: &mut [f64]) -> f64 {
-        let mut row = [0.0; MAX_PARAMETERS];
-        let mut sum = 0.0;
-        gradient.fill(0.0);
-        for ((x, t), weight) in self.points.iter().zip(&self.log_losses).zip(&self.weights) {
-            let residual = self.law.log_prediction(theta, x, &mut row) - t;
-            let clipped = residual.clamp(-self.delta, self.delta);
-            // Both branches of the Huber loss in one: c r - c²/2 with c the clipped residual.
-            sum += weight * clipped * (residual - 0.5 * clipped);
-            for (total, part) in gradient.iter_mut().zip(&row) {
-                *total += weight * clipped * part;
-            }
-        }
-        let scale = 1.0 / self.scale();
-        for value in gradient.iter_mut() {
-            *value *= scale;
-        }
-        sum * scale
-    }
-
-    /// Gauss-Newton with the weights of iterated reweighting, min(1, δ/|r|): it bounds the curvature from above.
-    fn metric(&self, theta: &[f64]) -> Vec<f64> {
-        let scale = 1.0 / self.scale();
-        self.gram(theta, |residual| scale * (self.delta / residual.abs().max(self.delta)))
-    }
-}
-
+#[cfg(test)]
+mod planted_tests;
+#[cfg(test)]
+mod published_tests;
 #[cfg(test)]
 mod tests;

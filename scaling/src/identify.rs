@@ -3,7 +3,7 @@
 
 use crate::algebra::symmetric_eigen;
 use crate::fit::{Convergence, Problem};
-use crate::law::{Law, Quantity};
+use crate::law::{Law, Quantity, Variable};
 use crate::observation::Dataset;
 
 /// |correlation| of ln N and ln D beyond which the two terms of a law of N and D cannot be told apart.
@@ -105,7 +105,8 @@ pub(crate) fn judge(
             reason.clone_from(&shared);
         }
     }
-    Identifiability { whole: too_few_values(law, dataset), coefficients: reasons }
+    let whole = too_few_values(law, dataset).or_else(|| law.missing(&problem.points));
+    Identifiability { whole, coefficients: reasons }
 }
 
 /// Distinct values of each variable against what the law needs.
@@ -123,9 +124,17 @@ fn too_few_values(law: &dyn Law, dataset: &Dataset) -> Option<String> {
     ))
 }
 
+/// Whether the law has a term of N and one of D, which a fixed ratio cannot tell apart.
+///
+/// That of C and D/N is not meant: there a fixed ratio is too few values of it.
+fn is_of_size_and_data(law: &dyn Law) -> bool {
+    let of = |variable: Variable| law.variables().contains(&variable);
+    of(Variable::Parameters) && of(Variable::Tokens) && law.needs().n_sizes > 1
+}
+
 fn shared_reason(law: &dyn Law, dataset: &Dataset, convergence: &Convergence) -> Option<String> {
     let correlation = correlation(dataset);
-    if law.needs().n_sizes > 1 && correlation.abs() > MAX_CORRELATION {
+    if is_of_size_and_data(law) && correlation.abs() > MAX_CORRELATION {
         return Some(format!(
             "ln N and ln D move together (correlation {correlation:.4}), so their terms are exchangeable"
         ));
@@ -204,7 +213,7 @@ pub(crate) fn warnings(
     if let Some(reason) = &identifiability.whole {
         warnings.push(reason.clone());
     }
-    if law.needs().n_sizes > 1 && identifiability.whole.is_none() {
+    if is_of_size_and_data(law) && identifiability.whole.is_none() {
         let n_sizes = dataset.n_distinct(|point| point.parameters);
         if n_sizes < WARN_SIZES {
             warnings.push(format!(
@@ -216,7 +225,9 @@ pub(crate) fn warnings(
             warnings.push(format!("ln N and ln D are correlated ({correlation:.3})"));
         }
     }
+    let is_of_compute = is_of_size_and_data(law) || law.variables().contains(&Variable::Flops);
     if let Some((low, high)) = dataset.range(|point| point.flops)
+        && is_of_compute
         && high / low < WARN_FLOPS_SPAN
     {
         warnings.push(format!("C spans only a factor of {:.1}", high / low));

@@ -1,5 +1,5 @@
 //! Owns intervals: resampling by run, and the rule that a number without an honest interval is *not identified*.
-//! Does not know what is fitted; a refit is a function of weights per run.
+//! Does not know what is fitted; a refit is a function of weights per run (`draw`), for a law that of `refit`.
 //!
 //! The resampled unit is always the run. Checkpoints of one run share its luck; resampling them understates
 //! standard errors about threefold (`docs/concepts/fitting.md`). How, depends on the number of runs:
@@ -15,9 +15,15 @@ use crate::identify::absurd_interval;
 use crate::law::Quantity;
 use crate::random::Stream;
 
+mod accelerated;
+mod draw;
 mod inference;
+mod refit;
 
-pub use inference::{Inference, NamedEstimate, OptimumEstimate, Prediction, infer};
+pub(crate) use draw::{Plan, resample, resample_by, shift};
+pub use inference::{
+    Inference, NamedEstimate, OptimumEstimate, Prediction, Resampling, infer, infer_with,
+};
 
 /// With two runs a difference between them has no scale to be judged by.
 pub const MIN_RUNS_FOR_INTERVAL: usize = 3;
@@ -143,6 +149,8 @@ pub struct Resampled {
     pub level: f64,
     /// Residuals of ln L of the fit, scaled up for the parameters it spent: the noise of one measured loss.
     pub residuals_log: Vec<f64>,
+    /// One parameter vector for each run left out, where it was asked for: what `estimate_bca` needs.
+    pub influence: Vec<Vec<f64>>,
 }
 
 impl Resampled {
@@ -350,103 +358,6 @@ fn percentile(values: &[f64], share: f64) -> f64 {
     let below = position.floor() as usize;
     let above = (below + 1).min(last);
     values[below] + (position - below as f64) * (values[above] - values[below])
-}
-
-/// Makes replicates by the rule of this module.
-///
-/// `refit` gets the weight of every run and a stream of random numbers of its own, and gives the refitted
-/// parameters or the reason why these runs allow none.
-pub(crate) fn resample(
-    n_runs: usize,
-    options: &IntervalOptions,
-    mut refit: impl FnMut(&[f64], Stream) -> Result<Vec<f64>, String>,
-) -> (Vec<Vec<f64>>, Scheme) {
-    let unavailable = |reason: String| (Vec::new(), Scheme::Unavailable { n_runs, reason });
-    if !(options.level > 0.0 && options.level < 1.0) {
-        return unavailable(format!("level {} does not lie between 0 and 1", options.level));
-    }
-    if n_runs < MIN_RUNS_FOR_INTERVAL {
-        let runs = if n_runs == 1 { "run" } else { "runs" };
-        return unavailable(format!(
-            "{n_runs} {runs}; an interval needs at least {MIN_RUNS_FOR_INTERVAL}"
-        ));
-    }
-    if n_runs < MIN_RUNS_FOR_BOOTSTRAP {
-        return jackknife(n_runs, options, refit);
-    }
-    let (draws, seed) = (options.draws, options.seed);
-    if draws < MIN_DRAWS {
-        return unavailable(format!("{draws} draws; a bootstrap needs at least {MIN_DRAWS}"));
-    }
-    let mut replicates = Vec::with_capacity(draws);
-    let mut first_failure = None;
-    for draw in 0..draws {
-        let mut stream = Stream::new(seed, draw as u64);
-        let mut weights = vec![0.0; n_runs];
-        (0..n_runs).for_each(|_| weights[stream.index(n_runs)] += 1.0);
-        match refit(&weights, stream) {
-            Ok(theta) => replicates.push(theta),
-            Err(reason) => {
-                first_failure.get_or_insert(reason);
-            }
-        }
-    }
-    let failed = draws - replicates.len();
-    match first_failure {
-        Some(reason) if failed as f64 > MAX_FAILED_SHARE * draws as f64 => unavailable(format!(
-            "{failed} of {draws} resamples of runs failed, the first: {reason}"
-        )),
-        _ => (replicates, Scheme::Bootstrap { n_runs, draws, failed, seed }),
-    }
-}
-
-/// Makes replicates by shifting every run's ln L by luck of standard deviation `sd_log`.
-///
-/// `refit` gets the shift of every run. Few runs suffice, since nothing about the luck is estimated from them.
-pub(crate) fn shift(
-    n_runs: usize,
-    options: &IntervalOptions,
-    sd_log: f64,
-    refit: impl Fn(&[f64]) -> Result<Vec<f64>, String>,
-) -> (Vec<Vec<f64>>, Scheme) {
-    let unavailable = |reason: String| (Vec::new(), Scheme::Unavailable { n_runs, reason });
-    let (draws, seed) = (options.draws, options.seed);
-    if !(sd_log.is_finite() && sd_log > 0.0) {
-        return unavailable(format!("the stated noise between seeds, {sd_log}, is not positive"));
-    }
-    if draws < MIN_DRAWS || !(options.level > 0.0 && options.level < 1.0) {
-        return unavailable(format!("{draws} draws at level {} give no interval", options.level));
-    }
-    let mut replicates = Vec::with_capacity(draws);
-    for draw in 0..draws {
-        let mut stream = Stream::new(seed, draw as u64);
-        let luck: Vec<f64> = (0..n_runs).map(|_| sd_log * stream.normal()).collect();
-        match refit(&luck) {
-            Ok(theta) => replicates.push(theta),
-            Err(reason) => return unavailable(format!("with other luck: {reason}")),
-        }
-    }
-    (replicates, Scheme::StatedNoise { n_runs, draws, seed, sd_log })
-}
-
-fn jackknife(
-    n_runs: usize,
-    options: &IntervalOptions,
-    mut refit: impl FnMut(&[f64], Stream) -> Result<Vec<f64>, String>,
-) -> (Vec<Vec<f64>>, Scheme) {
-    let mut replicates = Vec::with_capacity(n_runs);
-    for left_out in 0..n_runs {
-        let mut weights = vec![1.0; n_runs];
-        weights[left_out] = 0.0;
-        match refit(&weights, Stream::new(options.seed, left_out as u64)) {
-            Ok(theta) => replicates.push(theta),
-            Err(reason) => {
-                let reason = format!("leaving out one of {n_runs} runs: {reason}");
-                return (Vec::new(), Scheme::Unavailable { n_runs, reason });
-            }
-        }
-    }
-    (replicates, Scheme::Jackknife { n_runs })
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ const OBJECTIVE_FLOOR: f64 = 1e-9;
 const MAX_STEP: f64 = 4.0;
 
 /// A function to minimise; values should be of order one at the minimum.
-pub(crate) trait Objective {
+pub(crate) trait Smooth {
     /// Value at `theta`; writes the gradient.
     fn value(&self, theta: &[f64], gradient: &mut [f64]) -> f64;
     /// A positive semi-definite approximation of the second derivatives, row-major.
@@ -49,7 +49,7 @@ struct State {
 }
 
 /// Descends from `start`.
-pub(crate) fn minimize(objective: &impl Objective, start: &[f64]) -> Minimum {
+pub(crate) fn minimize(objective: &impl Smooth, start: &[f64]) -> Minimum {
     let mut gradient = vec![0.0; start.len()];
     let value = objective.value(start, &mut gradient);
     let mut state = State { theta: start.to_vec(), gradient, value };
@@ -62,7 +62,7 @@ pub(crate) fn minimize(objective: &impl Objective, start: &[f64]) -> Minimum {
     }
 }
 
-fn descend(objective: &impl Objective, state: &mut State) -> bool {
+fn descend(objective: &impl Smooth, state: &mut State) -> bool {
     let mut metric = inverse_metric(objective, &state.theta);
     let mut is_fresh = true;
     for _ in 0..MAX_ITERATIONS {
@@ -89,7 +89,7 @@ fn descend(objective: &impl Objective, state: &mut State) -> bool {
     false
 }
 
-fn inverse_metric(objective: &impl Objective, theta: &[f64]) -> Vec<f64> {
+fn inverse_metric(objective: &impl Smooth, theta: &[f64]) -> Vec<f64> {
     let n = theta.len();
     let mut metric = objective.metric(theta);
     let largest = (0..n).map(|i| metric[i * n + i]).fold(0.0, f64::max).max(1e-12);
@@ -112,7 +112,7 @@ fn inverse_metric(objective: &impl Objective, theta: &[f64]) -> Vec<f64> {
     }
 }
 
-fn line_search(objective: &impl Objective, from: &State, direction: &[f64]) -> Option<State> {
+fn line_search(objective: &impl Smooth, from: &State, direction: &[f64]) -> Option<State> {
     let slope = dot(direction, &from.gradient);
     if slope.is_nan() || slope >= 0.0 {
         return None;
@@ -171,7 +171,7 @@ mod tests {
 
     struct Rosenbrock;
 
-    impl Objective for Rosenbrock {
+    impl Smooth for Rosenbrock {
         fn value(&self, theta: &[f64], gradient: &mut [f64]) -> f64 {
             let (x, y) = (theta[0], theta[1]);
             let valley = y - x * x;

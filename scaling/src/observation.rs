@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::law::LogPoint;
+
 /// Which run a point belongs to: the unit that is resampled, because points of one run share its luck.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RunKey(pub u32);
@@ -22,6 +24,27 @@ pub struct Observation {
     pub loss_nats: f64,
     /// Seed of the run, kept so that a fit can be traced to its inputs.
     pub seed: u32,
+}
+
+/// What some laws need beside N, D and C; what is not given is not known.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Covariates {
+    /// Distinct tokens among D; without it nothing is repeated.
+    pub unique_tokens: Option<f64>,
+    /// Bits of weights, activations and key-value cache during training.
+    pub bits: [Option<f64>; 3],
+    /// Loss on a task, in nats or bits.
+    pub task_loss: Option<f64>,
+    /// Sum of the learning rates until here, and decayed sum of their falls (`law::annealing_areas`).
+    pub rates: Option<(f64, f64)>,
+    /// How much the point counts in the objective: 1, or the inverse square of its relative noise.
+    pub weight: f64,
+}
+
+impl Default for Covariates {
+    fn default() -> Self {
+        Self { unique_tokens: None, bits: [None; 3], task_loss: None, rates: None, weight: 1.0 }
+    }
 }
 
 /// A point that is not in the fit, and why.
@@ -48,6 +71,16 @@ pub enum ObservationError {
         /// What it holds.
         value: f64,
     },
+    /// A value that must be finite is not.
+    #[error("observation {index}: `{field}` must be finite, found {value}")]
+    NotFinite {
+        /// Position in the list.
+        index: usize,
+        /// Name of the field.
+        field: &'static str,
+        /// What it holds.
+        value: f64,
+    },
     /// Two points of one run disagree about its size.
     #[error("observation {index}: run {run} has {found} parameters here and {expected} before")]
     SizeChanged {
@@ -66,6 +99,9 @@ pub enum ObservationError {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Dataset {
     points: Vec<Observation>,
+    covariates: Vec<Covariates>,
+    /// Per point, a number for its stratum; empty when there is one stratum.
+    strata: Vec<u32>,
     excluded: Vec<Excluded>,
 }
 
@@ -100,22 +136,67 @@ impl Dataset {
         observations: &[Observation],
         mut exclude: impl FnMut(&Observation) -> Option<String>,
     ) -> Result<Self, ObservationError> {
+        let rows: Vec<(Observation, Covariates)> =
+            observations.iter().map(|point| (*point, Covariates::default())).collect();
+        Self::select_rows(&rows, |point, _| exclude(point))
+    }
+
+    /// As [`Dataset::select`], with what is known of each point beside N, D and C.
+    ///
+    /// # Errors
+    /// As [`Dataset::new`], also for covariates that are given and are not finite and positive.
+    pub fn select_rows(
+        rows: &[(Observation, Covariates)],
+        mut exclude: impl FnMut(&Observation, &Covariates) -> Option<String>,
+    ) -> Result<Self, ObservationError> {
         let mut dataset = Self::default();
         let mut sizes: BTreeMap<RunKey, f64> = BTreeMap::new();
-        for (index, point) in observations.iter().enumerate() {
-            if let Some(reason) = exclude(point) {
+        for (index, (point, covariates)) in rows.iter().enumerate() {
+            if let Some(reason) = exclude(point, covariates) {
                 dataset.excluded.push(Excluded { index, run: point.run, reason });
                 continue;
             }
             check_positive(index, point)?;
+            check_covariates(index, covariates)?;
             let expected = *sizes.entry(point.run).or_insert(point.parameters);
             if expected != point.parameters {
                 let (run, found) = (point.run.0, point.parameters);
                 return Err(ObservationError::SizeChanged { index, run, expected, found });
             }
             dataset.points.push(*point);
+            dataset.covariates.push(*covariates);
         }
         Ok(dataset)
+    }
+
+    /// The same points in strata: `stratum` gives each point a number, the same for all points of a run.
+    ///
+    /// Runs are then drawn within their stratum, so that every resample has as many of each. Strata are what the
+    /// design fixed, such as architecture and size, and never what was measured.
+    #[must_use]
+    pub fn stratified(mut self, stratum: impl Fn(&Observation) -> u32) -> Self {
+        self.strata = self.points.iter().map(stratum).collect();
+        self
+    }
+
+    /// Per run, in the order of [`Dataset::runs`], its stratum; that of its first point.
+    pub(crate) fn strata_of_runs(&self) -> Vec<u32> {
+        let mut of_run: BTreeMap<RunKey, u32> = BTreeMap::new();
+        for (point, stratum) in self.points.iter().zip(&self.strata) {
+            of_run.entry(point.run).or_insert(*stratum);
+        }
+        self.runs().iter().map(|run| of_run.get(run).copied().unwrap_or(0)).collect()
+    }
+
+    /// Per point, what is known of it beside N, D and C.
+    pub fn covariates(&self) -> &[Covariates] {
+        &self.covariates
+    }
+
+    /// The points as a law sees them.
+    pub fn log_points(&self) -> Vec<LogPoint> {
+        let pairs = self.points.iter().zip(&self.covariates);
+        pairs.map(|(point, covariates)| LogPoint::from(point).with(covariates)).collect()
     }
 
     /// The points that are in.
@@ -165,6 +246,35 @@ fn check_positive(index: usize, point: &Observation) -> Result<(), ObservationEr
     for (field, value) in fields {
         if !(value.is_finite() && value > 0.0) {
             return Err(ObservationError::NotPositive { index, field, value });
+        }
+    }
+    Ok(())
+}
+
+fn check_covariates(index: usize, covariates: &Covariates) -> Result<(), ObservationError> {
+    let [weights, activations, cache] = covariates.bits;
+    let fields = [
+        ("unique_tokens", covariates.unique_tokens),
+        ("weight_bits", weights),
+        ("activation_bits", activations),
+        ("cache_bits", cache),
+        ("rate_sum", covariates.rates.map(|rates| rates.0)),
+        ("weight", Some(covariates.weight)),
+    ];
+    for (field, value) in fields {
+        if let Some(value) = value
+            && !(value.is_finite() && value > 0.0)
+        {
+            return Err(ObservationError::NotPositive { index, field, value });
+        }
+    }
+    // A task loss may be zero or on any scale, and the learning rate may rise.
+    let fall = covariates.rates.map(|rates| rates.1);
+    for (field, value) in [("task_loss", covariates.task_loss), ("rate_fall", fall)] {
+        if let Some(value) = value
+            && !value.is_finite()
+        {
+            return Err(ObservationError::NotFinite { index, field, value });
         }
     }
     Ok(())

@@ -1,14 +1,8 @@
-//! What every table of fitted numbers shares: estimates, footnotes, conventions; and the fit of a
-//! file.
+//! What every table of fitted numbers shares: estimates, footnotes, conventions.
 //!
 //! It fits nothing.
 
-use std::collections::BTreeMap;
-
-use api::{EstimateView, ExcludedRun, FitReport};
-use serde::Serialize;
-
-use super::{View, sections, table};
+use api::{EstimateView, FitReport};
 
 /// Reasons that numbers are not there, each said once.
 #[derive(Debug, Default)]
@@ -105,99 +99,6 @@ pub(crate) fn conventions(report: &FitReport) -> String {
         100.0 * report.confidence,
         report.inputs_hash.get(..12).unwrap_or(&report.inputs_hash),
     )
-}
-
-/// A law fitted to a CSV file. `gradus fit --csv --json` prints this.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct FileFit {
-    /// The file.
-    pub file: String,
-    /// The law's name.
-    pub law: String,
-    /// Its formula.
-    pub formula: String,
-    /// Its coefficients by name.
-    pub coefficients: BTreeMap<String, EstimateView>,
-    /// Rows that were fitted.
-    pub n_observations: u64,
-    /// Runs that they belong to.
-    pub n_runs: u64,
-    /// Root mean square of the residuals of ln L, over points less parameters.
-    pub residual_rms_log: f64,
-    /// The Huber loss's sum at the optimum.
-    pub objective: f64,
-    /// Its threshold.
-    pub huber_delta: f64,
-    /// Nominal coverage of the intervals.
-    pub confidence: f64,
-    /// How they were made; empty when there are none.
-    pub intervals: String,
-    /// Bootstrap draws.
-    pub draws: u32,
-    /// Seed of the bootstrap.
-    pub seed: u32,
-    /// Rows that were left out, with the reason.
-    pub excluded: Vec<ExcludedRun>,
-    /// What to know before quoting it.
-    pub warnings: Vec<String>,
-}
-
-impl View for FileFit {
-    fn table(&self) -> String {
-        let mut notes = Footnotes::default();
-        let rows = self
-            .coefficients
-            .iter()
-            .map(|(name, estimate)| {
-                let (value, interval) = match estimate {
-                    EstimateView::Identified { value, low, high } => {
-                        (number(*value), format!("[{}, {}]", number(*low), number(*high)))
-                    }
-                    EstimateView::NotIdentified { reason } => {
-                        ("not identified".to_owned(), notes.mark(reason))
-                    }
-                };
-                vec![name.clone(), value, interval]
-            })
-            .collect();
-        let title = format!("{}: {}\n{}", self.law, self.formula, self.facts());
-        let excluded: Vec<String> = self
-            .excluded
-            .iter()
-            .map(|row| format!("excluded {}: {}", row.name, row.reason))
-            .collect();
-        let warnings: Vec<String> =
-            self.warnings.iter().map(|warning| format!("warning: {warning}")).collect();
-        let columns = ["COEFFICIENT", ">VALUE", "INTERVAL"];
-        sections(&[
-            title,
-            table(&columns, rows),
-            notes.text(),
-            excluded.join("\n"),
-            warnings.join("\n"),
-        ])
-    }
-
-    fn names(&self) -> Vec<String> {
-        self.coefficients.keys().cloned().collect()
-    }
-}
-
-impl FileFit {
-    fn facts(&self) -> String {
-        let intervals =
-            if self.intervals.is_empty() { "none can be made" } else { &self.intervals };
-        format!(
-            "{} points of {} runs in `{}`; rms of ln L {}, Huber δ {}\n{:.0} % intervals: \
-             {intervals}",
-            self.n_observations,
-            self.n_runs,
-            self.file,
-            number(self.residual_rms_log),
-            number(self.huber_delta),
-            100.0 * self.confidence,
-        )
-    }
 }
 
 #[cfg(test)]

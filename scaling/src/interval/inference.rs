@@ -1,20 +1,31 @@
 //! Owns a fitted law together with intervals: of coefficients, predictions and the compute-optimal point.
 //! Does not fit from scratch; replicates start at the optimum that `fit` found.
 
-use super::{Estimate, IntervalOptions, Resampled, resample};
-use crate::algebra::{cholesky, solve_upper};
-use crate::fit::{Fit, FitError, FitOptions, Problem, Ranges};
-use crate::law::{Chinchilla, Law, LawName, LogPoint, Quantity};
-use crate::minimize::minimize;
-use crate::observation::{Dataset, Observation, RunKey};
-use crate::random::Stream;
+use std::num::NonZeroUsize;
 
-/// Perturbed starts of each refit, beside the optimum and its rivals.
-const N_PERTURBED: usize = 2;
-/// Rival minima that each refit starts from as well.
-const N_RIVALS: usize = 2;
-/// Size of the perturbation in first-order standard errors; these are two to four times too small themselves.
-const PERTURBATION: f64 = 3.0;
+use super::draw::leave_one_out;
+use super::refit::Refitter;
+use super::{Estimate, IntervalOptions, Plan, Resampled, Scheme, resample_by};
+use crate::fit::{Fit, FitError, FitOptions, Problem, Ranges};
+use crate::law::{Chinchilla, Coupled, Law, LawForm, LawName, LogPoint, Quantity};
+use crate::observation::Dataset;
+
+/// How the work of resampling is done; no number depends on the threads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resampling {
+    /// Threads that refit.
+    pub n_threads: NonZeroUsize,
+    /// Whether each run is also left out once, which `Resampled::estimate_bca` needs.
+    pub has_influence: bool,
+    /// Whether every replicate is searched by the law's whole grid, and not only from the known minima.
+    pub is_global: bool,
+}
+
+impl Default for Resampling {
+    fn default() -> Self {
+        Self { n_threads: NonZeroUsize::MIN, has_influence: false, is_global: false }
+    }
+}
 
 /// A coefficient's name with its estimate.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,10 +41,14 @@ pub struct NamedEstimate {
 pub struct Inference {
     /// The law.
     pub law: LawName,
+    /// The law with its variable, and what of it was pinned.
+    pub form: LawForm,
     /// Its coefficients, in the order of the formula.
     pub coefficients: Vec<NamedEstimate>,
     /// Replicates, and how they were made (scheme, seed, draws, failed draws).
     pub resampled: Resampled,
+    /// Draws whose minimum was reached only from a start that is not the fit's own optimum.
+    pub n_switched: usize,
     /// Why no number may be used at all, if so.
     pub whole: Option<String>,
     /// Where the fitted points lie.
@@ -74,11 +89,36 @@ pub fn infer(
     options: &FitOptions,
     interval: &IntervalOptions,
 ) -> Result<Inference, FitError> {
-    let law = fit.law.law();
-    let problem = Problem::new(law, dataset, options)?;
-    let refitter = Refitter::new(law, &problem, dataset, fit);
-    let (replicates, scheme) =
-        resample(refitter.runs.len(), interval, |weights, stream| refitter.refit(weights, stream));
+    infer_with(fit, dataset, options, interval, &Resampling::default())
+}
+
+/// As [`infer`], on several threads or with more work in each replicate.
+///
+/// Equal seeds give equal bits on any number of threads.
+///
+/// # Errors
+/// As `fit::fit` for the same inputs.
+pub fn infer_with(
+    fit: &Fit,
+    dataset: &Dataset,
+    options: &FitOptions,
+    interval: &IntervalOptions,
+    resampling: &Resampling,
+) -> Result<Inference, FitError> {
+    let law = fit.form.law();
+    let problem = Problem::new(law, dataset, options.objective)?;
+    let refitter = Refitter::new(law, &problem, dataset, fit, resampling.is_global);
+    let plan = Plan::stratified(&dataset.strata_of_runs(), resampling.n_threads);
+    let refit = |weights: &[f64], stream| refitter.refit(weights, stream);
+    let (replicates, scheme) = resample_by(&plan, interval, refit);
+    let n_switched = refitter.n_switched();
+    let is_drawn = matches!(scheme, Scheme::Bootstrap { .. });
+    let influence = if resampling.has_influence && is_drawn {
+        // A run without which there is no fit has no finite influence, and then there is no BCa.
+        leave_one_out(&plan, interval.seed, refit).unwrap_or_default()
+    } else {
+        Vec::new()
+    };
     let freedom = fit.n_points.saturating_sub(fit.theta.len()).max(1) as f64;
     let inflation = (fit.n_points as f64 / freedom).sqrt();
     let resampled = Resampled {
@@ -87,10 +127,19 @@ pub fn infer(
         scheme,
         level: interval.level,
         residuals_log: fit.residuals_log.iter().map(|residual| residual * inflation).collect(),
+        influence,
     };
     let whole = fit.identifiability.whole.clone();
     let coefficients = coefficients(fit, law, &resampled);
-    Ok(Inference { law: fit.law, coefficients, resampled, whole, ranges: fit.ranges })
+    Ok(Inference {
+        law: fit.law,
+        form: fit.form.clone(),
+        coefficients,
+        resampled,
+        n_switched,
+        whole,
+        ranges: fit.ranges,
+    })
 }
 
 fn coefficients(fit: &Fit, law: &dyn Law, resampled: &Resampled) -> Vec<NamedEstimate> {
@@ -128,9 +177,13 @@ impl Inference {
 
     /// The loss at N, D and C; a law of C alone ignores N and D.
     pub fn predict(&self, parameters: f64, tokens: f64, flops: f64) -> Prediction {
-        let law = self.law.law();
-        let point = LogPoint::new(parameters, tokens, flops);
-        let predict = |theta: &[f64]| law.predict(theta, &point);
+        self.predict_at(&LogPoint::new(parameters, tokens, flops))
+    }
+
+    /// The loss at a point of which more is known than N, D and C; for `sigmoid` the accuracy.
+    pub fn predict_at(&self, point: &LogPoint) -> Prediction {
+        let law = self.form.law();
+        let predict = |theta: &[f64]| law.predict(theta, point);
         let measured = match &self.whole {
             Some(reason) => Estimate::not_identified(reason.clone()),
             None => self.resampled.estimate_measured(predict),
@@ -138,15 +191,19 @@ impl Inference {
         Prediction {
             curve: self.derive(Quantity::Loss, predict),
             measured,
-            extrapolation: flops / self.ranges.flops.1,
+            extrapolation: point.ln_flops.exp() / self.ranges.flops.1,
         }
     }
 
-    /// The compute-optimal point at `flops` = κ N D with κ = `flops_per_parameter_token`; `None` for a law of C alone.
+    /// The compute-optimal point at `flops` = κ N D with κ = `flops_per_parameter_token`; `None` for laws that
+    /// have no such point in closed form.
     pub fn optimum(&self, flops: f64, flops_per_parameter_token: f64) -> Option<OptimumEstimate> {
-        if self.law != LawName::Chinchilla {
-            return None;
-        }
+        // Pinned exponents have other positions; their optimum is not offered.
+        let optimum = match (self.law, &self.form) {
+            (LawName::Chinchilla, LawForm::Free(_)) => Chinchilla::optimum,
+            (LawName::Coupled, LawForm::Free(_)) => Coupled::optimum,
+            _ => return None,
+        };
         let blocked = ["alpha", "beta"].into_iter().find_map(|name| match self.coefficient(name) {
             Some(Estimate::NotIdentified { reason }) => Some(format!("{name}: {reason}")),
             _ => None,
@@ -155,7 +212,7 @@ impl Inference {
             Some(reason) => Estimate::not_identified(reason.clone()),
             None => self.derive(quantity, function),
         };
-        let at = |theta: &[f64]| Chinchilla::optimum(theta, flops, flops_per_parameter_token);
+        let at = |theta: &[f64]| optimum(theta, flops, flops_per_parameter_token);
         Some(OptimumEstimate {
             parameters: of(Quantity::Scale, &|theta| at(theta).parameters),
             tokens: of(Quantity::Scale, &|theta| at(theta).tokens),
@@ -165,89 +222,4 @@ impl Inference {
             }),
         })
     }
-}
-
-/// Refits resampled runs from starts near the optimum.
-struct Refitter<'a> {
-    problem: &'a Problem<'a>,
-    runs: Vec<RunKey>,
-    /// Per point, the position of its run.
-    run_of_point: Vec<usize>,
-    /// Per variable: what it is called, the class of equal values of each point, how many classes a refit needs.
-    classes: [(&'static str, Vec<usize>, usize); 3],
-    starts: Vec<Vec<f64>>,
-    /// Factor of the inverse normal matrix, for perturbed starts.
-    lower: Option<Vec<f64>>,
-    noise: f64,
-}
-
-impl<'a> Refitter<'a> {
-    fn new(law: &dyn Law, problem: &'a Problem<'a>, dataset: &Dataset, fit: &Fit) -> Self {
-        let runs = dataset.runs();
-        let run_of_point = dataset
-            .points()
-            .iter()
-            .map(|point| runs.binary_search(&point.run).expect("every run is listed"))
-            .collect();
-        let needs = law.needs();
-        // One fewer than for an interval: a replicate need only be solvable.
-        let classes = [
-            ("sizes", classes(dataset, |point| point.parameters), needs.n_sizes - 1),
-            ("token counts", classes(dataset, |point| point.tokens), needs.n_token_counts - 1),
-            ("compute values", classes(dataset, |point| point.flops), needs.n_budgets - 1),
-        ];
-        let rivals = fit.convergence.rivals.iter().take(N_RIVALS).map(|rival| rival.theta.clone());
-        let starts = std::iter::once(fit.theta.clone()).chain(rivals).collect();
-        let mut gram = problem.gram(&fit.theta, |_| 1.0);
-        let n = fit.theta.len();
-        (0..n).for_each(|i| gram[i * n + i] *= 1.0 + 1e-9);
-        let (lower, noise) = (cholesky(&gram, n), fit.residual_rms_log);
-        Self { problem, runs, run_of_point, classes, starts, lower, noise }
-    }
-
-    fn refit(&self, weights: &[f64], mut stream: Stream) -> Result<Vec<f64>, String> {
-        let weights: Vec<f64> = self.run_of_point.iter().map(|run| weights[*run]).collect();
-        for (what, classes, needed) in &self.classes {
-            let mut seen = vec![false; classes.len()];
-            let kept = classes.iter().zip(&weights).filter(|(_, weight)| **weight > 0.0);
-            kept.for_each(|(class, _)| seen[*class] = true);
-            let found = seen.iter().filter(|is_seen| **is_seen).count();
-            if found < *needed {
-                return Err(format!("{found} distinct {what} are left"));
-            }
-        }
-        let problem = self.problem.reweighted(&weights);
-        let perturbed = (0..N_PERTURBED).filter_map(|_| self.perturbed(&mut stream));
-        let mut best: Option<(f64, Vec<f64>)> = None;
-        for start in self.starts.iter().cloned().chain(perturbed) {
-            let minimum = minimize(&problem, &start);
-            let is_better = best.as_ref().is_none_or(|(value, _)| minimum.value < *value);
-            if minimum.converged && is_better {
-                best = Some((minimum.value, minimum.theta));
-            }
-        }
-        best.map(|(_, theta)| theta).ok_or_else(|| "no start converged".to_owned())
-    }
-
-    fn perturbed(&self, stream: &mut Stream) -> Option<Vec<f64>> {
-        let centre = self.starts.first()?;
-        let n = centre.len();
-        let noise: Vec<f64> = (0..n).map(|_| PERTURBATION * self.noise * stream.normal()).collect();
-        let step = solve_upper(self.lower.as_ref()?, n, &noise);
-        Some(centre.iter().zip(&step).map(|(value, step)| value + step).collect())
-    }
-}
-
-/// Numbers the points so that equal values of `field` get equal numbers.
-fn classes(dataset: &Dataset, field: impl Fn(&Observation) -> f64) -> Vec<usize> {
-    let mut order: Vec<(f64, usize)> =
-        dataset.points().iter().map(|point| field(point).ln()).zip(0..).collect();
-    order.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let mut classes = vec![0; order.len()];
-    let mut class = 0;
-    for i in 1..order.len() {
-        class += usize::from(order[i].0 - order[i - 1].0 >= 1e-6);
-        classes[order[i].1] = class;
-    }
-    classes
 }

@@ -1,8 +1,10 @@
 //! Owns the additive law of N and D, and the optimum it implies.
 //! Does not choose a FLOP convention: the caller gives FLOPs per parameter and token.
 
-use super::{Coefficient, Law, LawName, LogPoint, Needs, Quantity};
-use super::{exponent_grid, mean, non_negative};
+use super::grid::{exponent_grid, log_or_tiny, mean, project};
+use super::{
+    Coefficient, Invariance, Law, LawChoice, LawName, LogPoint, Needs, Quantity, Variable,
+};
 
 /// Exponents tried in each direction; 24 × 24 starting points, a step of 0.064.
 const GRID: usize = 24;
@@ -46,7 +48,7 @@ impl Chinchilla {
         let ln_product = (flops / flops_per_parameter_token).ln();
         let ln_parameters = ln_g + exponent * ln_product;
         let ln_tokens = ln_product - ln_parameters;
-        let point = LogPoint { ln_parameters, ln_tokens, ln_flops: flops.ln() };
+        let point = LogPoint::of_logs(ln_parameters, ln_tokens, flops.ln());
         Optimum {
             parameters: ln_parameters.exp(),
             tokens: ln_tokens.exp(),
@@ -56,15 +58,31 @@ impl Chinchilla {
 }
 
 impl Law for Chinchilla {
-    fn name(&self) -> LawName {
-        LawName::Chinchilla
+    fn choice(&self) -> LawChoice {
+        LawChoice::of(LawName::Chinchilla)
     }
 
     fn formula(&self) -> &'static str {
         "L = E + A / N^alpha + B / D^beta"
     }
 
-    fn parameter_names(&self) -> &'static [&'static str] {
+    fn variables(&self) -> &'static [Variable] {
+        &[Variable::Parameters, Variable::Tokens]
+    }
+
+    fn invariances(&self) -> &'static [Invariance] {
+        &[
+            Invariance::UnitOf(Variable::Parameters),
+            Invariance::UnitOf(Variable::Tokens),
+            Invariance::UnitOfLoss,
+        ]
+    }
+
+    fn identified_by(&self) -> &'static str {
+        "four sizes and four token counts that do not lie on one ray of constant D/N"
+    }
+
+    fn parameter_names(&self) -> &[&'static str] {
         &["ln_a", "ln_b", "ln_e", "alpha", "beta"]
     }
 
@@ -119,7 +137,7 @@ impl Law for Chinchilla {
         let counts: Vec<(f64, Vec<f64>)> = exponent_grid(GRID)
             .map(|beta| (beta, column(beta, &|point| point.ln_tokens - centre_d)))
             .collect();
-        let log = |value: f64| value.max(1e-3 * level).ln();
+        let log = |value: f64| log_or_tiny(value, level);
         let mut starts = Vec::with_capacity(GRID * GRID);
         for (alpha, size) in &sizes {
             for (beta, data) in &counts {
@@ -135,20 +153,6 @@ impl Law for Chinchilla {
         }
         starts
     }
-}
-
-/// Non-negative least squares of the columns on ones.
-fn project(columns: &[&Vec<f64>; 3]) -> Vec<f64> {
-    let (mut gram, mut target) = ([0.0; 9], [0.0; 3]);
-    for (i, left) in columns.iter().enumerate() {
-        target[i] = left.iter().sum();
-        for (j, right) in columns.iter().enumerate().take(i + 1) {
-            let product = crate::algebra::dot(left, right);
-            gram[i * 3 + j] = product;
-            gram[j * 3 + i] = product;
-        }
-    }
-    non_negative(&gram, &target)
 }
 
 #[cfg(test)]

@@ -1,0 +1,107 @@
+//! The arguments of `gradus fit`.
+
+use std::path::PathBuf;
+
+use clap::Args as ClapArgs;
+
+/// `gradus fit`: of a study, or of a file.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct FitArgs {
+    /// Name or identifier of a study; the newest one without it
+    #[arg(conflicts_with_all = ["csv", "law"])]
+    pub study: Option<String>,
+    /// Fit a CSV file with a header instead; needs no coordinator
+    #[arg(long, value_name = "FILE", requires_all = ["law", "loss"])]
+    pub csv: Option<PathBuf>,
+    /// The law: `power`, `power_floor`, `kaplan`, `chinchilla`, `coupled`, `overtraining`,
+    /// `data_constrained`, `precision`, `broken_power`, `sigmoid`, `annealing`
+    #[arg(long, value_name = "NAME", requires = "csv")]
+    pub law: Option<String>,
+    /// The columns of the file.
+    #[command(flatten)]
+    pub columns: ColumnArgs,
+    /// The variable of `power`, `power_floor` and `broken_power`: `n`, `d` or `c`; without it C
+    /// where it is known, else the one that has a column
+    #[arg(long, value_name = "VARIABLE", requires = "csv", value_parser = ["n", "d", "c"])]
+    pub of: Option<String>,
+    /// Breaks of `broken_power`
+    #[arg(long, default_value_t = 1, requires = "csv", value_parser = clap::value_parser!(u8).range(1..=3))]
+    pub breaks: u8,
+    /// What is minimised: `huber`, `lad`, `log-squares`, `loss-squares`; without it `huber`, for
+    /// `sigmoid` `loss-squares`
+    #[arg(long, value_name = "NAME", requires = "csv")]
+    pub objective: Option<String>,
+    /// Threshold of the Huber loss; 0.001 without it
+    #[arg(long, value_name = "NUMBER", requires = "csv", allow_negative_numbers = true)]
+    pub delta: Option<f64>,
+    /// Rows to predict and not to fit: `largest`, `largest-size`, `c>1e21` (also n, d, loss; `>=`,
+    /// `<`, `<=`) or `COLUMN=VALUE`
+    #[arg(long, value_name = "RULE", requires = "csv")]
+    pub hold_out: Vec<String>,
+    /// Another law to compare with by its error on rows it has not seen; again for more
+    #[arg(long, value_name = "NAME", requires = "csv")]
+    pub against: Vec<String>,
+    /// Bootstrap draws
+    #[arg(long, visible_alias = "bootstrap", default_value_t = 1000, requires = "csv")]
+    pub draws: u32,
+    /// Seed of the bootstrap
+    #[arg(long, default_value_t = 0, requires = "csv")]
+    pub seed: u32,
+    /// Threads for the bootstrap, which change no number; without it one for each core
+    #[arg(long, requires = "csv", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which column has what.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct ColumnArgs {
+    /// Column with N
+    #[arg(long, value_name = "COLUMN", requires = "csv")]
+    pub n: Option<String>,
+    /// Column with D
+    #[arg(long, value_name = "COLUMN", requires = "csv")]
+    pub d: Option<String>,
+    /// Column with C
+    #[arg(long, value_name = "COLUMN", requires = "csv")]
+    pub c: Option<String>,
+    /// Column with the loss in nats per token; for `sigmoid` with the task loss
+    #[arg(long, value_name = "COLUMN", requires = "csv")]
+    pub loss: Option<String>,
+    /// Column with the accuracy, for `sigmoid`
+    #[arg(long, value_name = "COLUMN", requires = "csv")]
+    pub accuracy: Option<String>,
+    /// Column with the distinct tokens among D, for `data_constrained`
+    #[arg(long, value_name = "COLUMN", requires = "csv", visible_alias = "unique-tokens")]
+    pub unique: Option<String>,
+    /// Column with the bits of the weights, for `precision`
+    #[arg(long, value_name = "COLUMN", requires = "csv")]
+    pub bits: Option<String>,
+    /// Column with the bits of the activations, for `precision`
+    #[arg(long, value_name = "COLUMN", requires = "csv")]
+    pub bits_activations: Option<String>,
+    /// Column with the bits of the key-value cache, for `precision`
+    #[arg(long, value_name = "COLUMN", requires = "csv")]
+    pub bits_cache: Option<String>,
+    /// Column with the sum of learning rates until the row's step, for `annealing`
+    #[arg(long, value_name = "COLUMN", requires = "csv")]
+    pub rate_sum: Option<String>,
+    /// Column with the decayed sum of falls of the learning rate, for `annealing`
+    #[arg(long, value_name = "COLUMN", requires = "csv")]
+    pub rate_fall: Option<String>,
+    /// Column with the weight of each row in the objective; all are 1 without it
+    #[arg(long, value_name = "COLUMN", requires = "csv")]
+    pub weight: Option<String>,
+    /// Column that says which rows are one run, the unit that is resampled; without it each row
+    /// is a run
+    #[arg(long, value_name = "COLUMN", requires = "csv")]
+    pub run: Option<String>,
+    /// Column whose values are drawn apart from each other, such as the architecture
+    #[arg(long, value_name = "COLUMN", requires = "csv")]
+    pub stratify: Option<String>,
+    /// Column whose values are fitted apart from each other
+    #[arg(long, value_name = "COLUMN", requires = "csv")]
+    pub group_by: Option<String>,
+}

@@ -1,0 +1,132 @@
+//! Rules that hold rows out of a fit, so that its prediction can be compared with them.
+//!
+//! It predicts nothing.
+
+use anyhow::Context;
+
+use super::read::{Row, Table};
+
+/// Which rows are predicted and not fitted.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Rule {
+    /// The rows of the largest C of each group.
+    Largest,
+    /// The rows of the largest N of each group.
+    LargestSize,
+    /// Rows whose variable compares so with a number.
+    Compare { variable: char, comparison: Comparison, value: f64 },
+    /// Rows with this text in a column.
+    Equals { column: usize, text: String },
+}
+
+/// An order relation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Comparison {
+    Above,
+    AtLeast,
+    Below,
+    AtMost,
+}
+
+const VALID: &str = "`largest`, `largest-size`, `c>1e21` (n, d, c or loss with `>`, `>=`, `<` or `<=`), `COLUMN=VALUE`";
+
+impl Rule {
+    pub(super) fn parse(text: &str, headers: &[String]) -> anyhow::Result<Self> {
+        let wrong = || format!("`--hold-out {text}` is no rule; rules are {VALID}");
+        match text {
+            "largest" => return Ok(Self::Largest),
+            "largest-size" => return Ok(Self::LargestSize),
+            _ => {}
+        }
+        // The longer signs first, for `>=` has `>` in it.
+        let signs = [
+            (">=", Comparison::AtLeast),
+            ("<=", Comparison::AtMost),
+            (">", Comparison::Above),
+            ("<", Comparison::Below),
+        ];
+        for (sign, comparison) in signs {
+            if let Some((name, number)) = text.split_once(sign) {
+                let variable = match name.trim() {
+                    "n" => 'n',
+                    "d" => 'd',
+                    "c" => 'c',
+                    "loss" => 'l',
+                    _ => anyhow::bail!(wrong()),
+                };
+                let value: f64 = number.trim().parse().with_context(wrong)?;
+                anyhow::ensure!(value.is_finite(), wrong());
+                return Ok(Self::Compare { variable, comparison, value });
+            }
+        }
+        let (column, value) = text.split_once('=').with_context(wrong)?;
+        let index =
+            headers.iter().position(|header| header == column.trim()).with_context(|| {
+                let names: Vec<String> = headers.iter().map(|one| format!("`{one}`")).collect();
+                format!("there is no column `{column}`; the columns are {}", names.join(", "))
+            })?;
+        Ok(Self::Equals { column: index, text: value.trim().to_owned() })
+    }
+
+    /// Whether each row is held out, where all are of one group.
+    pub(super) fn held_out(&self, rows: &[&Row]) -> Vec<bool> {
+        // Budgets that differ by the rounding of a step are one.
+        let largest = |of: fn(&Row) -> f64| {
+            let most = rows.iter().map(|row| of(row)).fold(f64::NEG_INFINITY, f64::max);
+            rows.iter().map(|row| of(row) >= most * (1.0 - 1e-3)).collect()
+        };
+        match self {
+            Self::Largest => largest(|row| row.observation.flops),
+            Self::LargestSize => largest(|row| row.observation.parameters),
+            Self::Compare { variable, comparison, value } => rows
+                .iter()
+                .map(|row| {
+                    let found = match variable {
+                        'n' => row.observation.parameters,
+                        'd' => row.observation.tokens,
+                        'c' => row.observation.flops,
+                        _ => row.observation.loss_nats,
+                    };
+                    match comparison {
+                        Comparison::Above => found > *value,
+                        Comparison::AtLeast => found >= *value,
+                        Comparison::Below => found < *value,
+                        Comparison::AtMost => found <= *value,
+                    }
+                })
+                .collect(),
+            Self::Equals { column, text } => {
+                rows.iter().map(|row| row.cells.get(*column) == Some(text)).collect()
+            }
+        }
+    }
+}
+
+/// Parses all rules; each with its text, which is the reason of what it holds out.
+pub(super) fn rules(texts: &[String], table: &Table) -> anyhow::Result<Vec<(String, Rule)>> {
+    let parse = |text: &String| Ok((text.clone(), Rule::parse(text, &table.headers)?));
+    texts.iter().map(parse).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_are_read_and_others_are_refused_with_what_is_valid() {
+        let headers = ["arch".to_owned()];
+        let rule = |text: &str| Rule::parse(text, &headers);
+        assert_eq!(rule("largest").unwrap(), Rule::Largest);
+        let at_least = Comparison::AtLeast;
+        assert_eq!(
+            rule("n >= 1e9").unwrap(),
+            Rule::Compare { variable: 'n', comparison: at_least, value: 1e9 }
+        );
+        assert_eq!(rule("arch=tnl").unwrap(), Rule::Equals { column: 0, text: "tnl".to_owned() });
+        for wrong in ["big", "x>3", "c>large", "c>NaN"] {
+            let message = rule(wrong).unwrap_err().to_string();
+            assert!(message.contains("rules are `largest`"), "{message}");
+        }
+        assert!(rule("size=1").unwrap_err().to_string().contains("the columns are `arch`"));
+    }
+}

@@ -1,0 +1,310 @@
+//! Rows of a CSV file as points: every cell checked where it stands, so that an error has a line and a column.
+//!
+//! It fits nothing.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::Context;
+use scaling::law::{Axis, LawChoice, LawName, Variable};
+use scaling::observation::{Covariates, Observation, RunKey};
+
+use crate::args::{ColumnArgs, FitArgs};
+
+/// C = 6 N D where a law of C has no column for it (Kaplan et al. 2020, section 2.1).
+const FLOPS_PER_PARAMETER_TOKEN: f64 = 6.0;
+
+/// A row that can be fitted.
+#[derive(Debug, Clone)]
+pub(super) struct Row {
+    /// Where it stands in the file; the header is line 1.
+    pub(super) line: u64,
+    pub(super) observation: Observation,
+    pub(super) covariates: Covariates,
+    pub(super) stratum: u32,
+    /// The value of the column of groups; empty without one.
+    pub(super) group: String,
+    /// All cells, for rules about other columns.
+    pub(super) cells: Vec<String>,
+}
+
+/// A file as it was read.
+#[derive(Debug)]
+pub(super) struct Table {
+    pub(super) headers: Vec<String>,
+    pub(super) rows: Vec<Row>,
+    /// The law with what the columns say about it.
+    pub(super) choice: LawChoice,
+    /// The same for the laws that it is compared with.
+    pub(super) against: Vec<LawChoice>,
+    /// Where C comes from, in words.
+    pub(super) flops: String,
+    pub(super) warnings: Vec<String>,
+}
+
+/// Where each variable stands in a row; a variable that the law does not use may be absent.
+struct Columns {
+    parameters: Option<usize>,
+    tokens: Option<usize>,
+    flops: Option<usize>,
+    loss: usize,
+    accuracy: Option<usize>,
+    unique: Option<usize>,
+    bits: [Option<usize>; 3],
+    rates: [Option<usize>; 2],
+    weight: Option<usize>,
+    run: Option<usize>,
+    stratify: Option<usize>,
+    group: Option<usize>,
+}
+
+impl Columns {
+    fn find(headers: &[String], args: &ColumnArgs) -> anyhow::Result<Self> {
+        let column = |name: &str| {
+            let mut found = (0..headers.len()).filter(|index| headers[*index] == name);
+            let index = found.next().with_context(|| {
+                let names: Vec<String> = headers.iter().map(|one| format!("`{one}`")).collect();
+                format!("there is no column `{name}`; the columns are {}", names.join(", "))
+            })?;
+            anyhow::ensure!(found.next().is_none(), "there are two columns `{name}`");
+            Ok(index)
+        };
+        let optional = |name: &Option<String>| name.as_deref().map(column).transpose();
+        Ok(Self {
+            parameters: optional(&args.n)?,
+            tokens: optional(&args.d)?,
+            flops: optional(&args.c)?,
+            loss: column(args.loss.as_deref().context("`--loss` is missing")?)?,
+            accuracy: optional(&args.accuracy)?,
+            unique: optional(&args.unique)?,
+            bits: [
+                optional(&args.bits)?,
+                optional(&args.bits_activations)?,
+                optional(&args.bits_cache)?,
+            ],
+            rates: [optional(&args.rate_sum)?, optional(&args.rate_fall)?],
+            weight: optional(&args.weight)?,
+            run: optional(&args.run)?,
+            stratify: optional(&args.stratify)?,
+            group: optional(&args.group_by)?,
+        })
+    }
+
+    /// The law with its variable, breaks and precisions.
+    fn choice(&self, law: LawName, args: &FitArgs) -> LawChoice {
+        let axis = match (args.of.as_deref(), self.parameters, self.tokens, self.flops) {
+            (Some("n"), ..) | (None, Some(_), None, None) => Axis::Parameters,
+            (Some("d"), ..) | (None, None, Some(_), None) => Axis::Tokens,
+            _ => Axis::Flops,
+        };
+        let bits = self.bits.map(|column| column.is_some());
+        LawChoice { name: law, axis, n_breaks: usize::from(args.breaks), bits }
+    }
+
+    /// Refuses a law whose variables have no column.
+    fn check(&self, choice: LawChoice) -> anyhow::Result<()> {
+        let law = choice.name;
+        let has_sizes = self.parameters.is_some() && self.tokens.is_some();
+        for variable in choice.law().variables() {
+            let (is_there, flag) = match variable {
+                Variable::Parameters => (self.parameters.is_some(), "--n COLUMN"),
+                Variable::Tokens => (self.tokens.is_some(), "--d COLUMN"),
+                Variable::Flops => (
+                    self.flops.is_some() || has_sizes,
+                    "--c COLUMN`, or `--n` and `--d` for 6 N D, `",
+                ),
+                Variable::UniqueTokens => (self.unique.is_some(), "--unique COLUMN"),
+                Variable::WeightBits => (self.bits[0].is_some(), "--bits COLUMN"),
+                Variable::ActivationBits => (self.bits[1].is_some(), "--bits-activations COLUMN"),
+                Variable::CacheBits => (self.bits[2].is_some(), "--bits-cache COLUMN"),
+                Variable::TaskLoss => (self.accuracy.is_some(), "--accuracy COLUMN"),
+                Variable::RateSum => (self.rates[0].is_some(), "--rate-sum COLUMN"),
+                Variable::RateFall => (self.rates[1].is_some(), "--rate-fall COLUMN"),
+            };
+            let flag = flag.trim_end_matches(", `");
+            anyhow::ensure!(is_there, "the law `{law}` needs the {variable}: give `{flag}`");
+        }
+        Ok(())
+    }
+}
+
+/// Reads the whole file.
+pub(super) fn read(file: &Path, args: &FitArgs, law: LawName) -> anyhow::Result<Table> {
+    let context = || format!("could not read `{}`", file.display());
+    let mut reader =
+        csv::ReaderBuilder::new().trim(csv::Trim::All).from_path(file).with_context(context)?;
+    let headers: Vec<String> =
+        reader.headers().with_context(context)?.iter().map(str::to_owned).collect();
+    let columns = Columns::find(&headers, &args.columns)?;
+    let choice = columns.choice(law, args);
+    columns.check(choice)?;
+    let mut against = Vec::with_capacity(args.against.len());
+    for name in &args.against {
+        let other = columns.choice(name.parse()?, args);
+        columns.check(other)?;
+        let of_accuracy = |choice: LawChoice| choice.name == LawName::Sigmoid;
+        anyhow::ensure!(
+            of_accuracy(other) == of_accuracy(choice),
+            "`{law}` and `{name}` do not predict the same: one is a law of accuracy"
+        );
+        against.push(other);
+    }
+    let mut rows = Vec::new();
+    let (mut runs, mut strata) = (Numbers::default(), Numbers::default());
+    for (index, record) in reader.records().enumerate() {
+        let record = record.with_context(context)?;
+        let line = record.position().map_or(index as u64 + 2, csv::Position::line);
+        let cells = Cells { file, line, headers: &headers, record: &record };
+        rows.push(row(&cells, &columns, choice, (&mut runs, &mut strata))?);
+    }
+    anyhow::ensure!(!rows.is_empty(), "`{}` has no row", file.display());
+    let (flops, mut warnings) = match (columns.flops, columns.parameters, columns.tokens) {
+        (Some(column), ..) => (format!("column `{}`", headers[column]), Vec::new()),
+        (None, Some(_), Some(_)) => {
+            ("6 N D".to_owned(), vec!["no column has C, so it is taken as 6 N D".to_owned()])
+        }
+        _ => ("not known".to_owned(), Vec::new()),
+    };
+    if columns.run.is_none() {
+        warnings.extend(warn_of_checkpoints(&rows, columns.parameters.is_some()));
+    }
+    warnings.extend(warn_of_copies(&rows));
+    Ok(Table { headers, rows, choice, against, flops, warnings })
+}
+
+/// Consecutive numbers for texts, in the order of their first appearance.
+#[derive(Default)]
+struct Numbers(BTreeMap<String, u32>);
+
+impl Numbers {
+    fn of(&mut self, text: &str) -> anyhow::Result<u32> {
+        if let Some(known) = self.0.get(text) {
+            return Ok(*known);
+        }
+        let next = u32::try_from(self.0.len()).context("there are too many runs")?;
+        self.0.insert(text.to_owned(), next);
+        Ok(next)
+    }
+}
+
+/// The cells of one row.
+struct Cells<'a> {
+    file: &'a Path,
+    line: u64,
+    headers: &'a [String],
+    record: &'a csv::StringRecord,
+}
+
+impl Cells<'_> {
+    fn text(&self, column: usize) -> &str {
+        self.record.get(column).unwrap_or_default()
+    }
+
+    /// A finite number.
+    fn finite(&self, column: usize) -> anyhow::Result<f64> {
+        let (text, name) = (self.text(column), &self.headers[column]);
+        let (file, line) = (self.file.display(), self.line);
+        anyhow::ensure!(!text.is_empty(), "{file}:{line}: column `{name}` is empty");
+        let value: f64 = text.parse().with_context(|| {
+            format!("{file}:{line}: `{text}` is not a number, in column `{name}`")
+        })?;
+        anyhow::ensure!(
+            value.is_finite(),
+            "{file}:{line}: column `{name}` must be finite, found `{text}`"
+        );
+        Ok(value)
+    }
+
+    /// A finite number above zero.
+    fn positive(&self, column: usize) -> anyhow::Result<f64> {
+        let value = self.finite(column)?;
+        anyhow::ensure!(
+            value > 0.0,
+            "{}:{}: column `{}` must be above zero, found `{}`",
+            self.file.display(),
+            self.line,
+            self.headers[column],
+            self.text(column)
+        );
+        Ok(value)
+    }
+}
+
+fn row(
+    cells: &Cells<'_>,
+    columns: &Columns,
+    choice: LawChoice,
+    (runs, strata): (&mut Numbers, &mut Numbers),
+) -> anyhow::Result<Row> {
+    let positive = |column: Option<usize>| column.map(|at| cells.positive(at)).transpose();
+    let (parameters, tokens) = (positive(columns.parameters)?, positive(columns.tokens)?);
+    // A law that does not look at N, D or C only needs them to be positive.
+    let (known_n, known_d) = (parameters.unwrap_or(1.0), tokens.unwrap_or(1.0));
+    let is_sigmoid = choice.name == LawName::Sigmoid;
+    let (loss_nats, task_loss) = match columns.accuracy {
+        Some(accuracy) if is_sigmoid => {
+            let value = cells.positive(accuracy)?;
+            anyhow::ensure!(
+                value <= 1.0,
+                "{}:{}: an accuracy is at most 1, found {value}",
+                cells.file.display(),
+                cells.line
+            );
+            (value, Some(cells.finite(columns.loss)?))
+        }
+        _ => (cells.positive(columns.loss)?, None),
+    };
+    let rates = match columns.rates {
+        [Some(sum), Some(fall)] => Some((cells.positive(sum)?, cells.finite(fall)?)),
+        _ => None,
+    };
+    let run = columns.run.map_or_else(|| cells.line.to_string(), |at| cells.text(at).to_owned());
+    let [weights, activations, cache] = columns.bits;
+    Ok(Row {
+        line: cells.line,
+        observation: Observation {
+            run: RunKey(runs.of(&run)?),
+            parameters: known_n,
+            tokens: known_d,
+            flops: positive(columns.flops)?
+                .unwrap_or(FLOPS_PER_PARAMETER_TOKEN * known_n * known_d),
+            loss_nats,
+            seed: 0,
+        },
+        covariates: Covariates {
+            unique_tokens: positive(columns.unique)?,
+            bits: [positive(weights)?, positive(activations)?, positive(cache)?],
+            task_loss,
+            rates,
+            weight: positive(columns.weight)?.unwrap_or(1.0),
+        },
+        stratum: columns.stratify.map_or(Ok(0), |at| strata.of(cells.text(at)))?,
+        group: columns.group.map(|at| cells.text(at).to_owned()).unwrap_or_default(),
+        cells: cells.record.iter().map(str::to_owned).collect(),
+    })
+}
+
+/// Checkpoints of one run share its luck; taken for runs they make intervals too narrow.
+fn warn_of_checkpoints(rows: &[Row], has_sizes: bool) -> Option<String> {
+    let mut sizes: Vec<u64> = rows.iter().map(|row| row.observation.parameters.to_bits()).collect();
+    sizes.sort_unstable();
+    sizes.dedup();
+    (has_sizes && sizes.len() < rows.len()).then(|| {
+        format!(
+            "several of the {} rows have the same N, and without `--run COLUMN` each is a run of \
+             its own; if some are checkpoints of one run, the intervals are too narrow",
+            rows.len()
+        )
+    })
+}
+
+/// A row that stands twice counts twice, and makes intervals too narrow.
+fn warn_of_copies(rows: &[Row]) -> Option<String> {
+    let mut all: Vec<&Vec<String>> = rows.iter().map(|row| &row.cells).collect();
+    all.sort_unstable();
+    let n_copies = all.windows(2).filter(|pair| pair[0] == pair[1]).count();
+    (n_copies > 0).then(|| {
+        let verb = if n_copies == 1 { "is a copy" } else { "are copies" };
+        format!("{n_copies} of {} rows {verb} of another row, and count again", rows.len())
+    })
+}

@@ -1,0 +1,359 @@
+//! A law fitted to a CSV file, for people and programs.
+//!
+//! It fits nothing.
+
+use std::collections::BTreeMap;
+
+use api::EstimateView;
+use serde::Serialize;
+
+use super::fit_parts::{Footnotes, number};
+use super::{View, sections, table};
+
+/// Excluded rows that are listed; `--json` has all of them.
+const MOST_EXCLUDED: usize = 5;
+
+/// A law fitted to a CSV file, or to one group of its rows. `gradus fit --csv --json` prints this.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct FileFit {
+    /// The value of the column of groups; not there without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// The file.
+    pub file: String,
+    /// The law's name.
+    pub law: String,
+    /// Its formula.
+    pub formula: String,
+    /// Where C comes from: a column, `6 N D`, or not known.
+    pub flops: String,
+    /// Its coefficients by name.
+    pub coefficients: BTreeMap<String, EstimateView>,
+    /// The same with bias-corrected and accelerated intervals, where there is a bootstrap.
+    pub bca: BTreeMap<String, EstimateView>,
+    /// Monte-Carlo standard errors of the ends of the intervals, as shares of their width.
+    pub end_errors: BTreeMap<String, [f64; 2]>,
+    /// The likelihood interval of the floor; not there for laws without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub floor_profile: Option<FloorProfileView>,
+    /// The law and those it is compared with, by their errors on unseen rows; empty without others.
+    pub selection: Vec<CandidateView>,
+    /// What follows from the coefficients: exponents of the compute-optimal N and D.
+    pub derived: BTreeMap<String, EstimateView>,
+    /// The minimum, and others within half a per cent of it.
+    pub minima: Vec<MinimumView>,
+    /// Starting points whose objective was computed.
+    pub n_starts: u64,
+    /// Followed ones that converged.
+    pub n_converged: u64,
+    /// Of these, at the best minimum.
+    pub n_at_best: u64,
+    /// Rows that were fitted.
+    pub n_observations: u64,
+    /// Runs that they belong to.
+    pub n_runs: u64,
+    /// Root mean square of the residuals of ln L, over points less parameters.
+    pub residual_rms_log: f64,
+    /// What was minimised, by its exact name.
+    pub objective_name: String,
+    /// Its value at the optimum.
+    pub objective: f64,
+    /// The threshold of a Huber loss; `null` for other objectives.
+    pub huber_delta: Option<f64>,
+    /// Nominal coverage of the intervals.
+    pub confidence: f64,
+    /// How they were made; empty when there are none.
+    pub intervals: String,
+    /// Bootstrap draws.
+    pub draws: u32,
+    /// Seed of the bootstrap.
+    pub seed: u32,
+    /// Rows that were held out, predicted and measured.
+    pub held_out: Vec<HeldOutRow>,
+    /// Their errors together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_out_summary: Option<HeldOutSummary>,
+    /// Rows that were left out, with the reason.
+    pub excluded: Vec<ExcludedRow>,
+    /// What to know before quoting it.
+    pub warnings: Vec<String>,
+}
+
+/// Which floors the data do not refuse.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct FloorProfileView {
+    /// The floor's name in the formula.
+    pub name: String,
+    /// Lower end; `null` where no floor is refused from below.
+    pub low: Option<f64>,
+    /// Upper end; `null` where none is refused from above.
+    pub high: Option<f64>,
+    /// Nats that fit about equally well.
+    pub flat_nats: f64,
+}
+
+/// A law's errors on rows it has not seen.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct CandidateView {
+    /// The law.
+    pub law: String,
+    /// Its free parameters.
+    pub n_parameters: u64,
+    /// Mean over the splits that every law could be fitted to; `null` without any.
+    pub mean_absolute_error: Option<f64>,
+    /// Whether it is the one to prefer.
+    pub is_preferred: bool,
+    /// The splits that it could be fitted to.
+    pub splits: Vec<SplitView>,
+}
+
+/// A law's errors where one part of the rows was left out.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SplitView {
+    /// What was left out.
+    pub split: String,
+    /// Points fitted.
+    pub n_fitted: u64,
+    /// Points predicted.
+    pub n_predicted: u64,
+    /// Mean of |predicted / measured - 1|.
+    pub mean_absolute_error: f64,
+    /// Mean of predicted / measured - 1.
+    pub bias: f64,
+    /// The largest |predicted / measured - 1|.
+    pub worst_error: f64,
+    /// That of the point of largest C, with its sign.
+    pub error_at_largest: f64,
+}
+
+/// A minimum of the objective.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct MinimumView {
+    /// The objective there.
+    pub objective: f64,
+    /// The coefficients there.
+    pub coefficients: BTreeMap<String, f64>,
+}
+
+/// A row that is not in the fit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ExcludedRow {
+    /// Its line in the file; the header is line 1.
+    pub line: u64,
+    /// Why it is not.
+    pub reason: String,
+}
+
+/// A row that was predicted and not fitted.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct HeldOutRow {
+    /// Its line in the file; the header is line 1.
+    pub line: u64,
+    /// What was measured.
+    pub measured: f64,
+    /// What one new measurement should be, with its interval.
+    pub predicted: EstimateView,
+    /// Predicted over measured, less one.
+    pub relative_error: Option<f64>,
+    /// Whether the interval holds the measured value.
+    pub is_inside: Option<bool>,
+    /// C over the largest fitted C.
+    pub extrapolation: Option<f64>,
+}
+
+/// How well the rows that were held out were predicted.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct HeldOutSummary {
+    /// Rows with a prediction.
+    pub n_predicted: u64,
+    /// Mean of the absolute relative errors.
+    pub mean_absolute_error: f64,
+    /// Mean of the relative errors.
+    pub bias: f64,
+    /// The largest absolute relative error.
+    pub worst_error: f64,
+    /// Share of the intervals that hold the measured value.
+    pub coverage: f64,
+}
+
+impl HeldOutSummary {
+    /// Of rows with a prediction; `None` without any.
+    pub fn of(rows: &[HeldOutRow]) -> Option<Self> {
+        let errors: Vec<f64> = rows.iter().filter_map(|row| row.relative_error).collect();
+        let n = errors.len();
+        let inside = rows.iter().filter(|row| row.is_inside == Some(true)).count();
+        let mean = |of: fn(f64) -> f64| errors.iter().map(|e| of(*e)).sum::<f64>() / n as f64;
+        (n > 0).then(|| Self {
+            n_predicted: n as u64,
+            mean_absolute_error: mean(f64::abs),
+            bias: mean(|error| error),
+            worst_error: errors.iter().fold(0.0, |worst: f64, error| worst.max(error.abs())),
+            coverage: inside as f64 / n as f64,
+        })
+    }
+}
+
+/// The groups of a file. `gradus fit --csv --group-by COLUMN --json` prints this.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct FileFits {
+    /// One fit each, in the order of their names.
+    pub groups: Vec<FileFit>,
+}
+
+impl View for FileFits {
+    fn table(&self) -> String {
+        let parts: Vec<String> = self.groups.iter().map(View::table).collect();
+        parts.join("\n\n")
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.groups.iter().filter_map(|one| one.group.clone()).collect()
+    }
+}
+
+impl View for FileFit {
+    fn table(&self) -> String {
+        let mut notes = Footnotes::default();
+        let has_bca = !self.bca.is_empty();
+        let rows = self.coefficients.iter().chain(&self.derived).map(|(name, estimate)| {
+            let mut row = vec![name.clone()];
+            row.extend(shown(estimate, &mut notes));
+            if has_bca {
+                row.push(self.bca.get(name).map_or_else(String::new, interval));
+            }
+            row
+        });
+        let rows = rows.collect();
+        let group = self.group.as_ref().map(|group| format!("group `{group}`\n"));
+        let title = format!(
+            "{}{}: {}\n{}",
+            group.unwrap_or_default(),
+            self.law,
+            self.formula,
+            self.facts()
+        );
+        let mut columns = vec!["COEFFICIENT", ">VALUE", "INTERVAL"];
+        if has_bca {
+            columns.push("BCA");
+        }
+        sections(&[
+            title,
+            table(&columns, rows),
+            notes.text(),
+            self.other_minima(),
+            self.laws(),
+            self.predicted(),
+            self.left_out(),
+            self.warnings
+                .iter()
+                .map(|warning| format!("warning: {warning}"))
+                .collect::<Vec<_>>()
+                .join("\n"),
+        ])
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.coefficients.keys().cloned().collect()
+    }
+}
+
+fn interval(estimate: &EstimateView) -> String {
+    match estimate {
+        EstimateView::Identified { low, high, .. } => {
+            format!("[{}, {}]", number(*low), number(*high))
+        }
+        EstimateView::NotIdentified { .. } => "–".to_owned(),
+    }
+}
+
+fn shown(estimate: &EstimateView, notes: &mut Footnotes) -> [String; 2] {
+    match estimate {
+        EstimateView::Identified { value, .. } => [number(*value), interval(estimate)],
+        EstimateView::NotIdentified { reason } => ["not identified".to_owned(), notes.mark(reason)],
+    }
+}
+
+impl FileFit {
+    fn facts(&self) -> String {
+        let intervals =
+            if self.intervals.is_empty() { "none can be made" } else { &self.intervals };
+        format!(
+            "{} points of {} runs in `{}`; C: {}; rms of ln L {}\n{}: {:.6e}\n\
+             {} of {} followed starts reach it\n{:.0} % intervals: {intervals}",
+            self.n_observations,
+            self.n_runs,
+            self.file,
+            self.flops,
+            number(self.residual_rms_log),
+            self.objective_name,
+            self.objective,
+            self.n_at_best,
+            self.n_converged,
+            100.0 * self.confidence,
+        )
+    }
+
+    fn other_minima(&self) -> String {
+        let lines = self.minima.iter().skip(1).map(|minimum| {
+            let values: Vec<String> = minimum
+                .coefficients
+                .iter()
+                .map(|(name, value)| format!("{name} {}", number(*value)))
+                .collect();
+            format!("another minimum, {:.6e}: {}", minimum.objective, values.join(", "))
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    fn laws(&self) -> String {
+        if self.selection.is_empty() {
+            return String::new();
+        }
+        let rows = self.selection.iter().map(|one| {
+            let percent = |value: f64| format!("{:.3} %", 100.0 * value);
+            let error = one.mean_absolute_error.map_or_else(|| "–".to_owned(), percent);
+            let mark = if one.is_preferred { "preferred" } else { "" };
+            vec![one.law.clone(), one.n_parameters.to_string(), error, mark.to_owned()]
+        });
+        let columns = ["LAW", ">PARAMETERS", ">ERROR ON UNSEEN ROWS", ""];
+        table(&columns, rows.collect())
+    }
+
+    fn predicted(&self) -> String {
+        let Some(summary) = &self.held_out_summary else { return String::new() };
+        let rows = self.held_out.iter().take(MOST_EXCLUDED).map(|row| {
+            let (value, ends) = match &row.predicted {
+                EstimateView::Identified { value, .. } => {
+                    (format!("{value:.4}"), interval(&row.predicted))
+                }
+                EstimateView::NotIdentified { .. } => ("not identified".to_owned(), String::new()),
+            };
+            let error = row.relative_error.map(|error| format!("{:+.2} %", 100.0 * error));
+            let error = error.unwrap_or_default();
+            vec![row.line.to_string(), value, ends, format!("{:.4}", row.measured), error]
+        });
+        let columns = [">LINE", ">PREDICTED", "INTERVAL", ">MEASURED", ">ERROR"];
+        format!(
+            "held out, predicted only: mean error {:.2} %, bias {:+.2} %, worst {:.2} %, {:.0} % inside\n{}",
+            100.0 * summary.mean_absolute_error,
+            100.0 * summary.bias,
+            100.0 * summary.worst_error,
+            100.0 * summary.coverage,
+            table(&columns, rows.collect()),
+        )
+    }
+
+    fn left_out(&self) -> String {
+        let mut lines: Vec<String> = self
+            .excluded
+            .iter()
+            .take(MOST_EXCLUDED)
+            .map(|row| format!("excluded line {}: {}", row.line, row.reason))
+            .collect();
+        if self.excluded.len() > MOST_EXCLUDED {
+            let more = self.excluded.len() - MOST_EXCLUDED;
+            lines.push(format!("… and {more} more, see `--json`"));
+        }
+        lines.join("\n")
+    }
+}

@@ -1,0 +1,293 @@
+//! `gradus fit --csv` as a user calls it: every law, every flag, and files that are wrong.
+
+#![expect(clippy::unwrap_used, reason = "a helper of a test may panic")]
+
+use std::fmt::Write as _;
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+fn gradus(folder: &TempDir, arguments: &str) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_gradus"))
+        .current_dir(folder.path())
+        .args(arguments.split_whitespace())
+        .env_remove("GRADUS_COORDINATOR")
+        .output()
+        .unwrap()
+}
+
+fn shown(output: &Output) -> String {
+    format!(
+        "status {:?}\n{}{}",
+        output.status.code(),
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+fn file(text: &str) -> TempDir {
+    let folder = TempDir::new().unwrap();
+    std::fs::write(folder.path().join("points.csv"), text).unwrap();
+    folder
+}
+
+fn json(folder: &TempDir, arguments: &str) -> serde_json::Value {
+    let output = gradus(folder, arguments);
+    assert!(output.status.success(), "{arguments}\n{}", shown(&output));
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", shown(&output)))
+}
+
+/// A design of 5 × 6 with a column for every variable and a loss for every law.
+fn planted() -> String {
+    let mut text = String::from(
+        "arch,n,d,c,unique,bits,s1,s2,power,floor,kaplan,chinchilla,coupled,over,repeated,precise,annealed,task,accuracy\n",
+    );
+    for size in 0..5_i32 {
+        for count in 0..6_i32 {
+            let (n, d) = (1e6 * 6_f64.powi(size), 3e7 * 6_f64.powi(count));
+            let c = 6.0 * n * d;
+            let unique = d / [1.0, 2.0, 6.0, 15.0][usize::try_from((size + count) % 4).unwrap()];
+            let bits = [3.0, 4.0, 6.0, 16.0][usize::try_from((2 * size + count) % 4).unwrap()];
+            let (s1, s2) = (d * 1e-6, 0.1 * f64::from(count % 3));
+            let (size_term, data_term) = (400.0 / n.powf(0.34), 900.0 / d.powf(0.31));
+            let m = d / n;
+            let over = 1.5 + (150.0 * m.powf(0.12) + 200.0 * m.powf(-0.12)) * c.powf(-0.12);
+            let more = |excess: f64, decay: f64| 1.0 + decay * (1.0 - (-excess / decay).exp());
+            let tokens = unique * more(d / unique - 1.0, 12.0);
+            let g = (0.34 * 400.0 / (0.31 * 900.0_f64)).powf(1.0 / 0.65);
+            let useful = n.min((unique * g).powf(0.31 / 0.34) * g);
+            let parameters = useful * more(n / useful - 1.0, 6.0);
+            let repeated = 1.7 + 400.0 / parameters.powf(0.34) + 900.0 / tokens.powf(0.31);
+            let effective = n * (1.0 - (-bits / 2.5_f64).exp());
+            let task = 0.4 + 0.05 * f64::from(6 * size + count);
+            let losses = [
+                60.0 * c.powf(-0.06),
+                1.6 + (1e15 / c).powf(0.12),
+                ((6.4e13 / n).powf(0.076 / 0.103) + 1.8e13 / d).powf(0.103),
+                1.7 + size_term + data_term,
+                1.4 + (3000.0 / n.powf(0.55) + 9000.0 / d.powf(0.5)).powf(0.45),
+                over,
+                repeated,
+                1.7 + 400.0 / effective.powf(0.34) + data_term,
+                1.8 + 6.0 * s1.powf(-0.3) - 0.7 * s2,
+                task,
+                0.95 - 0.7 / (1.0 + (-5.0 * (task - 0.9)).exp()),
+            ];
+            let arch = if count % 2 == 0 { "tnl" } else { "llama" };
+            write!(text, "{arch},{n},{d},{c},{unique},{bits},{s1},{s2}").unwrap();
+            for loss in losses {
+                write!(text, ",{loss}").unwrap();
+            }
+            text.push('\n');
+        }
+    }
+    text
+}
+
+fn check(law: &str, columns: &str, expected: &[(&str, f64)]) {
+    let folder = file(&planted());
+    let fit =
+        json(&folder, &format!("fit --csv points.csv --law {law} {columns} --draws 100 --json"));
+    for (name, planted) in expected {
+        let found = fit["minima"][0]["coefficients"][name].as_f64().unwrap_or(f64::NAN);
+        assert!((found / planted - 1.0).abs() < 1e-5, "{law} {name}: {found} for {planted}");
+    }
+}
+
+#[test]
+fn every_law_is_fitted_to_a_file_and_finds_what_was_planted() {
+    check("power", "--c c --loss power", &[("beta", 60.0), ("alpha", 0.06)]);
+    check("power_floor", "--c c --loss floor", &[("E", 1.6), ("C0", 1e15), ("alpha", 0.12)]);
+    check("kaplan", "--n n --d d --loss kaplan", &[("alpha_N", 0.076), ("alpha_D", 0.103)]);
+    check(
+        "chinchilla",
+        "--n n --d d --loss chinchilla",
+        &[("E", 1.7), ("A", 400.0), ("beta", 0.31)],
+    );
+    check("coupled", "--n n --d d --loss coupled", &[("E", 1.4), ("k", 0.45), ("alpha", 0.55)]);
+    check(
+        "overtraining",
+        "--n n --d d --c c --loss over",
+        &[("a", 150.0), ("b", 200.0), ("eta", 0.12)],
+    );
+    check(
+        "data_constrained",
+        "--n n --d d --unique unique --loss repeated",
+        &[("R_D", 12.0), ("R_N", 6.0), ("E", 1.7)],
+    );
+    check(
+        "precision",
+        "--n n --d d --bits bits --loss precise",
+        &[("gamma_w", 2.5), ("alpha", 0.34)],
+    );
+    check(
+        "annealing",
+        "--rate-sum s1 --rate-fall s2 --loss annealed",
+        &[("L0", 1.8), ("alpha", 0.3), ("C", 0.7)],
+    );
+    check("sigmoid", "--loss task --accuracy accuracy", &[("a", -0.7), ("b", 0.95), ("k", 5.0)]);
+    // Without a break a broken power law is the power law; its exponent before the break is that.
+    let folder = file(&planted());
+    let fit = json(
+        &folder,
+        "fit --csv points.csv --law broken_power --c c --loss floor --draws 100 --json",
+    );
+    assert!(fit["residual_rms_log"].as_f64().unwrap() < 1e-4, "{fit}");
+}
+
+#[test]
+fn the_objective_is_named_and_another_one_gives_another_value() {
+    let folder = file(&planted());
+    let of = |more: &str| {
+        json(
+            &folder,
+            &format!(
+                "fit --csv points.csv --law power --c c --loss floor --draws 100 --json {more}"
+            ),
+        )
+    };
+    let (huber, lad) = (of(""), of("--objective lad"));
+    assert_eq!(huber["objective_name"], "sum of Huber losses of the residuals of ln L, δ = 0.001");
+    assert_eq!(huber["huber_delta"], 0.001);
+    assert!(lad["objective_name"].as_str().unwrap().contains("least absolute deviations"));
+    assert!(lad["huber_delta"].is_null());
+    assert!(lad["objective"].as_f64().unwrap() > huber["objective"].as_f64().unwrap());
+    assert_eq!(of("--delta 0.01")["huber_delta"], 0.01);
+}
+
+#[test]
+fn threads_change_no_byte() {
+    let folder = file(&planted());
+    let arguments =
+        "fit --csv points.csv --law chinchilla --n n --d d --loss coupled --draws 120 --json";
+    let on = |threads: u8| gradus(&folder, &format!("{arguments} --threads {threads}")).stdout;
+    assert_eq!(on(1), on(2));
+    assert_eq!(on(1), on(7));
+}
+
+#[test]
+fn groups_are_fitted_apart_and_held_out_rows_are_predicted() {
+    let folder = file(&planted());
+    let arguments = "fit --csv points.csv --law chinchilla --n n --d d --loss chinchilla --run n \
+                     --group-by arch --hold-out largest-size --json";
+    let fits = json(&folder, arguments);
+    let groups = fits["groups"].as_array().unwrap();
+    let names: Vec<&str> = groups.iter().map(|one| one["group"].as_str().unwrap()).collect();
+    assert_eq!(names, ["llama", "tnl"]);
+    for group in groups {
+        assert_eq!(
+            (group["n_observations"].as_u64(), group["n_runs"].as_u64()),
+            (Some(12), Some(4))
+        );
+        assert_eq!(group["held_out"].as_array().unwrap().len(), 3);
+        assert_eq!(group["excluded"][0]["reason"], "held out by `largest-size`");
+    }
+    let rule = "fit --csv points.csv --law chinchilla --n n --d d --loss chinchilla --json --draws 100 \
+                --hold-out c>1e17";
+    let fit = json(&folder, rule);
+    let worst = fit["held_out_summary"]["worst_error"].as_f64().unwrap();
+    assert!(worst < 1e-6, "exact losses are predicted exactly: {worst}");
+}
+
+#[test]
+fn laws_are_compared_by_their_error_on_rows_they_have_not_seen() {
+    let folder = file(&planted());
+    let arguments = "fit --csv points.csv --law power --n n --d d --loss chinchilla --draws 100 \
+                     --against chinchilla --against kaplan";
+    let fit = json(&folder, &format!("{arguments} --json"));
+    let laws = fit["selection"].as_array().unwrap();
+    let preferred: Vec<&str> = laws
+        .iter()
+        .filter(|law| law["is_preferred"] == true)
+        .map(|law| law["law"].as_str().unwrap())
+        .collect();
+    assert_eq!(preferred, ["chinchilla"]);
+    let text = shown(&gradus(&folder, arguments));
+    assert!(text.contains("ERROR ON UNSEEN ROWS"), "{text}");
+    refused(&planted(), "--law power --c c --loss floor --against sigmoid", &["--accuracy"]);
+}
+
+/// What a wrong file or command is answered with.
+fn refused(text: &str, arguments: &str, expected: &[&str]) {
+    let folder = file(text);
+    let output = gradus(&folder, &format!("fit --csv points.csv {arguments}"));
+    let all = shown(&output);
+    assert!(matches!(output.status.code(), Some(1 | 2)), "{arguments}\n{all}");
+    assert!(output.stdout.is_empty(), "{all}");
+    for part in expected {
+        assert!(all.contains(part), "no {part:?} in\n{all}");
+    }
+}
+
+#[test]
+fn a_wrong_cell_is_named_by_line_column_and_value() {
+    let law = "--law power --c c --loss l";
+    refused("c,l\n1e10,3\n1e11,NaN\n", law, &["points.csv:3", "column `l`", "finite", "`NaN`"]);
+    refused("c,l\n1e10,3\n1e11,-2\n", law, &["points.csv:3", "column `l`", "above zero", "`-2`"]);
+    refused("c,l\n0,3\n1e11,2\n", law, &["points.csv:2", "column `c`", "above zero"]);
+    refused("c,l\n1e10,\n1e11,2\n", law, &["points.csv:2", "column `l` is empty"]);
+    refused("c,l\n1e10,inf\n", law, &["must be finite", "`inf`"]);
+    refused("c,l\n1e10,3,4\n", law, &["could not read"]);
+    refused("c,l\n", law, &["has no row"]);
+    refused("", law, &["there is no column"]);
+    refused("c,c,l\n1,2,3\n", law, &["there are two columns `c`"]);
+    refused("c,l\n1e10,3\n", law, &["law `power` has 2 parameters, found 1 points"]);
+}
+
+#[test]
+fn a_missing_column_is_named_with_its_flag() {
+    let text = planted();
+    refused(&text, "--law chinchilla --n n --loss floor", &["needs the D", "`--d COLUMN`"]);
+    refused(&text, "--law data_constrained --n n --d d --loss floor", &["`--unique COLUMN`"]);
+    refused(
+        &text,
+        "--law precision --n n --d d --loss floor",
+        &["bits of the weights", "`--bits COLUMN`"],
+    );
+    refused(&text, "--law sigmoid --loss task", &["`--accuracy COLUMN`"]);
+    refused(&text, "--law power --loss floor", &["needs the C", "--c COLUMN"]);
+    refused(&text, "--law power --c c --loss floor --objective mse", &["`mse`", "`huber`"]);
+    refused(&text, "--law power --c c --loss floor --objective lad --delta 1", &["`lad` has none"]);
+    refused(&text, "--law power --c c --loss floor --delta -1", &["--delta"]);
+    refused(&text, "--law power --c c --loss floor --hold-out big", &["is no rule"]);
+    refused(&text, "--law power --c c --loss floor --hold-out c>1", &["every row is held out"]);
+}
+
+/// No number may be printed that the data do not determine, and none that is not a number.
+fn check_quiet_numbers(text: &str, arguments: &str, expected_warning: &str) {
+    let folder = file(text);
+    let fit = json(&folder, &format!("fit --csv points.csv --draws 100 --json {arguments}"));
+    let all = fit.to_string();
+    for estimate in fit["coefficients"].as_object().unwrap().values() {
+        if estimate["status"] == "identified" {
+            assert!(estimate["value"].as_f64().is_some_and(f64::is_finite), "{all}");
+        }
+    }
+    let said = format!("{} {}", fit["warnings"], fit["coefficients"]);
+    assert!(said.contains(expected_warning), "no {expected_warning:?} in {said}");
+}
+
+#[test]
+fn data_that_say_nothing_give_warnings_and_reasons_instead_of_numbers() {
+    let rows = |count: usize, row: &dyn Fn(usize) -> String| -> String {
+        let lines: Vec<String> = (0..count).map(row).collect();
+        format!("n,d,c,l\n{}\n", lines.join("\n"))
+    };
+    let both = "--law chinchilla --n n --d d --c c --loss l";
+    let constant = rows(30, &|i| {
+        format!("{},{},{},3", 1e6 * (1 + i % 5) as f64, 1e7 * (1 + i / 5) as f64, 1e13 + i as f64)
+    });
+    check_quiet_numbers(&constant, both, "all losses are 3");
+    check_quiet_numbers(&constant, "--law power --c c --loss l", "all losses are 3");
+    let one_size = rows(20, &|i| {
+        format!("1e6,{},{},{}", 1e7 * (i + 1) as f64, 6e13 * (i + 1) as f64, 3.0 - 0.01 * i as f64)
+    });
+    check_quiet_numbers(&one_size, both, "1 distinct sizes N");
+    let copies = rows(20, &|_| "1e6,1e7,6e13,3.1".to_owned());
+    check_quiet_numbers(&copies, both, "19 of 20 rows are copies");
+    let ray = rows(20, &|i| {
+        let n = 1e6 * 1.5_f64.powf(i as f64);
+        format!("{n},{},{},{}", 20.0 * n, 120.0 * n * n, 1.7 + 100.0 * n.powf(-0.3))
+    });
+    check_quiet_numbers(&ray, both, "move together");
+}

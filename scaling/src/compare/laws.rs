@@ -1,0 +1,219 @@
+//! Owns the comparison of two fitted laws where a budget is spent best: loss, compute for equal loss, and the budget at
+//! which they cross.
+//! Does not compare envelopes; `compare` does.
+
+use crate::interval::{Estimate, Inference, estimate_pair};
+use crate::law::{Axis, Chinchilla, Coupled, LawForm, LawName, LogPoint, Quantity};
+
+/// How far beyond a budget the compute for equal loss is looked for, as a factor of it.
+const WIDEST_RATIO: f64 = 1e6;
+/// How far beyond the fitted budgets a crossing is looked for.
+const CROSSING_REACH: f64 = 1e3;
+/// Halvings of an interval of ln C; 60 leave a part in 10^16.
+const HALVINGS: usize = 60;
+
+/// Two laws at one budget.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LawComparison {
+    /// C.
+    pub flops: f64,
+    /// L of the first minus L of the second, nats per token, each at its own best N and D.
+    pub loss_difference_nats: Estimate,
+    /// L of the first over L of the second.
+    pub loss_ratio: Estimate,
+    /// FLOPs that the second needs for the loss which the first reaches at `flops`, over `flops`: above one, the first
+    /// saves compute.
+    pub flops_ratio: Estimate,
+    /// Share of the draws in which the first has less loss; `None` without a bootstrap of both.
+    pub first_is_better: Option<f64>,
+    /// Whether the budget lies among the fitted ones of both; elsewhere all of this is extrapolation.
+    pub is_inside_both: bool,
+}
+
+/// A fit of one architecture, and how it spends a budget.
+#[derive(Debug, Clone, Copy)]
+pub struct Side<'a> {
+    /// The fit.
+    pub inference: &'a Inference,
+    /// κ of C = κ N D; 6 in the usual convention. A law of C alone does not use it.
+    pub flops_per_parameter_token: f64,
+}
+
+impl Side<'_> {
+    /// L at `flops` where N and D are best; not a number for laws that do not say.
+    fn loss(self, theta: &[f64], flops: f64) -> f64 {
+        let kappa = self.flops_per_parameter_token;
+        match &self.inference.form {
+            LawForm::Free(choice) if choice.name == LawName::Chinchilla => {
+                Chinchilla::optimum(theta, flops, kappa).loss_nats
+            }
+            LawForm::Free(choice) if choice.name == LawName::Coupled => {
+                Coupled::optimum(theta, flops, kappa).loss_nats
+            }
+            LawForm::Free(choice)
+                if choice.axis == Axis::Flops
+                    && choice.law().variables() == [crate::law::Variable::Flops] =>
+            {
+                choice.law().predict(theta, &LogPoint::new(1.0, 1.0, flops))
+            }
+            _ => f64::NAN,
+        }
+    }
+
+    fn holds(self, flops: f64) -> bool {
+        let (low, high) = self.inference.ranges.flops;
+        (low..=high).contains(&flops)
+    }
+}
+
+/// Compares `first` and `second` at each of `budgets`.
+///
+/// `is_paired` says that both were fitted to the same places of the same design and resampled with one seed, so that
+/// what both owe to the choice of sizes cancels. Both must have the same FLOP convention, tokenizer and evaluation;
+/// that is the caller's to know.
+pub fn compare_laws(
+    first: Side<'_>,
+    second: Side<'_>,
+    is_paired: bool,
+    budgets: &[f64],
+) -> Vec<LawComparison> {
+    let pair = (&first.inference.resampled, &second.inference.resampled);
+    let whole = first.inference.whole.as_ref().or(second.inference.whole.as_ref());
+    let of = |quantity: Quantity, function: &dyn Fn(&[f64], &[f64]) -> f64| match whole {
+        Some(reason) => Estimate::not_identified(reason.clone()),
+        None => estimate_pair(pair, is_paired, quantity, function),
+    };
+    let at = |flops: &f64| LawComparison {
+        flops: *flops,
+        loss_difference_nats: of(Quantity::Difference, &|a, b| {
+            first.loss(a, *flops) - second.loss(b, *flops)
+        }),
+        loss_ratio: of(Quantity::Scale, &|a, b| first.loss(a, *flops) / second.loss(b, *flops)),
+        flops_ratio: of(Quantity::Scale, &|a, b| {
+            let loss = first.loss(a, *flops);
+            flops_for(|flops| second.loss(b, flops), loss, *flops) / flops
+        }),
+        first_is_better: share_better(first, second, is_paired, *flops),
+        is_inside_both: first.holds(*flops) && second.holds(*flops),
+    };
+    budgets.iter().map(at).collect()
+}
+
+/// The budget at which both have the same loss, where there is one within a thousand times the fitted budgets.
+///
+/// Draws without a crossing leave it not identified once they are more than a tenth.
+pub fn crossover(first: Side<'_>, second: Side<'_>, is_paired: bool) -> Estimate {
+    let ranges = [first.inference.ranges.flops, second.inference.ranges.flops];
+    let low = ranges[0].0.min(ranges[1].0) / CROSSING_REACH;
+    let high = ranges[0].1.max(ranges[1].1) * CROSSING_REACH;
+    let cross = |a: &[f64], b: &[f64]| {
+        root(|flops| first.loss(a, flops) - second.loss(b, flops), (low, high))
+    };
+    for one in [first, second] {
+        if let Some(reason) = &one.inference.whole {
+            return Estimate::not_identified(reason.clone());
+        }
+    }
+    let pair = (&first.inference.resampled, &second.inference.resampled);
+    let n = pair.0.replicates.len().min(pair.1.replicates.len());
+    let missing = pair.0.replicates.iter().zip(&pair.1.replicates);
+    let missing = missing.filter(|(a, b)| !cross(a, b).is_finite()).count();
+    if !cross(&pair.0.theta, &pair.1.theta).is_finite() || 10 * missing > n {
+        return Estimate::not_identified(format!(
+            "the two do not cross between {low:.1e} and {high:.1e} FLOPs, or not in {missing} of {n} draws"
+        ));
+    }
+    estimate_pair(pair, is_paired, Quantity::Scale, cross)
+}
+
+fn share_better(first: Side<'_>, second: Side<'_>, is_paired: bool, flops: f64) -> Option<f64> {
+    let (a, b) = (&first.inference.resampled.replicates, &second.inference.resampled.replicates);
+    let n = a.len().min(b.len());
+    if n < crate::interval::MIN_DRAWS {
+        return None;
+    }
+    // Draws of one seed choose the same places; where these do not correspond, a draw is put beside another one.
+    let shift = if is_paired { 0 } else { n / 2 };
+    let losses = (0..n)
+        .map(|index| (first.loss(&a[index], flops), second.loss(&b[(index + shift) % n], flops)));
+    let known: Vec<(f64, f64)> = losses.filter(|(x, y)| x.is_finite() && y.is_finite()).collect();
+    let better = known.iter().filter(|(x, y)| x < y).count();
+    (!known.is_empty()).then(|| better as f64 / known.len() as f64)
+}
+
+/// The FLOPs at which a falling `loss` reaches `target`; not a number where it does not near `flops`.
+fn flops_for(loss: impl Fn(f64) -> f64, target: f64, flops: f64) -> f64 {
+    root(|at| loss(at) - target, (flops / WIDEST_RATIO, flops * WIDEST_RATIO))
+}
+
+/// Where `function` changes its sign, by halving in the logarithm.
+fn root(function: impl Fn(f64) -> f64, (low, high): (f64, f64)) -> f64 {
+    let (mut low, mut high) = (low.ln(), high.ln());
+    let at_low = function(low.exp());
+    let changes = at_low * function(high.exp()) <= 0.0;
+    if !changes {
+        return f64::NAN;
+    }
+    for _ in 0..HALVINGS {
+        let middle = 0.5 * (low + high);
+        if at_low * function(middle.exp()) > 0.0 {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    (0.5 * (low + high)).exp()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fit::{FitOptions, fit};
+    use crate::interval::{IntervalOptions, infer};
+    use crate::planted::Study;
+
+    fn inference(scale: f64, seed: u64) -> Inference {
+        let study = Study { loss_scale: scale, run_sd: 0.002, seed, ..Study::ladder(14) };
+        let (data, options) = (study.dataset(), FitOptions::default());
+        let fitted = fit(LawName::Chinchilla.law(), &data, &options).unwrap();
+        let interval = IntervalOptions { draws: 200, ..IntervalOptions::default() };
+        infer(&fitted, &data, &options, &interval).unwrap()
+    }
+
+    fn side(inference: &Inference) -> Side<'_> {
+        Side { inference, flops_per_parameter_token: 6.0 }
+    }
+
+    #[test]
+    fn a_planted_advantage_is_found_with_its_compute_and_its_probability() {
+        let (worse, better) = (inference(1.02, 1), inference(1.0, 2));
+        let found = &compare_laws(side(&worse), side(&better), true, &[1e15])[0];
+        assert!(found.is_inside_both);
+        let (low, high) = found.loss_ratio.interval().unwrap();
+        assert!(low < 1.02 && 1.02 < high && low > 1.0, "{low} {high}");
+        assert!(found.flops_ratio.interval().unwrap().1 < 1.0, "the second needs less: {found:?}");
+        assert!(found.first_is_better.unwrap() < 0.025, "{found:?}");
+        assert!(matches!(
+            crossover(side(&worse), side(&better), true),
+            Estimate::NotIdentified { .. }
+        ));
+    }
+
+    #[test]
+    fn equal_laws_are_not_told_apart() {
+        let (one, other) = (inference(1.0, 3), inference(1.0, 4));
+        let found = &compare_laws(side(&one), side(&other), true, &[1e15])[0];
+        let (low, high) = found.loss_difference_nats.interval().unwrap();
+        assert!(low < 0.0 && 0.0 < high, "{low} {high}");
+        let share = found.first_is_better.unwrap();
+        assert!((0.02..0.98).contains(&share), "{share}");
+    }
+
+    #[test]
+    fn halving_finds_the_compute_for_a_loss_and_says_where_there_is_none() {
+        let loss = |flops: f64| 1.5 + (1e15 / flops).powf(0.2);
+        let found = flops_for(loss, 2.5, 1e14);
+        assert!((found / 1e15 - 1.0).abs() < 1e-9, "{found}");
+        assert!(flops_for(loss, 1.4, 1e14).is_nan());
+    }
+}

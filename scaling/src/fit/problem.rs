@@ -1,0 +1,253 @@
+//! Owns the function that a fit minimises: values, gradient and curvature over the points.
+//! Does not choose starting points.
+
+use super::additive::Additive;
+use super::{FitError, vertex};
+use crate::law::{Law, LawForm, LawName, LogPoint, MAX_PARAMETERS};
+use crate::minimize::{Minimum, Smooth, minimize};
+use crate::objective::Objective;
+use crate::observation::Dataset;
+
+/// Thresholds of the Huber losses that lead to absolute deviations, each started where the last one ended.
+const SHARPENING: [f64; 5] = [1e-3, 1e-4, 1e-5, 1e-6, 1e-7];
+/// The residual that counts as one in sums of squares.
+const SQUARES_UNIT: f64 = 1e-3;
+
+/// The objective: a weighted sum, divided by the unit of a residual squared and the sum of weights.
+///
+/// Without that division it is so small (0.001) that relative stopping rules end at the starting point,
+/// which is how too narrow intervals came to be published (Besiroglu et al. 2024, section 4).
+#[derive(Debug, Clone)]
+pub(crate) struct Problem<'a> {
+    law: &'a dyn Law,
+    pub(crate) points: Vec<LogPoint>,
+    pub(crate) log_losses: Vec<f64>,
+    /// Of each point: how often it counts times its own weight.
+    weights: Vec<f64>,
+    total_weight: f64,
+    objective: Objective,
+    /// Residuals beyond this count linearly; infinite for squares.
+    threshold: f64,
+    unit: f64,
+    /// The additive law has a faster descent of its own.
+    fast: Option<Additive>,
+}
+
+impl<'a> Problem<'a> {
+    pub(crate) fn new(
+        law: &'a dyn Law,
+        dataset: &Dataset,
+        objective: Objective,
+    ) -> Result<Self, FitError> {
+        let (needed, found) = (law.parameter_names().len(), dataset.points().len());
+        if let Objective::Huber { delta } = objective
+            && !(delta.is_finite() && delta > 0.0)
+        {
+            return Err(FitError::BadDelta { value: delta });
+        }
+        if found < needed {
+            return Err(FitError::TooFewPoints { law: law.name(), needed, found });
+        }
+        let points = dataset.log_points();
+        for variable in law.variables() {
+            if let Some(index) = points.iter().position(|point| !point.value(*variable).is_finite())
+            {
+                return Err(FitError::MissingVariable {
+                    law: law.name(),
+                    variable: *variable,
+                    index,
+                });
+            }
+        }
+        let (threshold, unit) = match objective {
+            Objective::Huber { delta } => (delta, delta),
+            Objective::AbsoluteDeviations => (SHARPENING[0], SHARPENING[0]),
+            Objective::LogSquares | Objective::LossSquares => (f64::INFINITY, SQUARES_UNIT),
+        };
+        let weights: Vec<f64> = dataset.covariates().iter().map(|one| one.weight).collect();
+        let log_losses: Vec<f64> =
+            dataset.points().iter().map(|point| point.loss_nats.ln()).collect();
+        let total_weight: f64 = weights.iter().sum();
+        let is_additive =
+            matches!(law.form(), LawForm::Free(choice) if choice.name == LawName::Chinchilla);
+        let is_smooth = matches!(objective, Objective::Huber { .. } | Objective::LogSquares);
+        let fast = (is_additive && is_smooth).then(|| {
+            let scale = unit * unit * total_weight;
+            Additive::new(&points, &log_losses, &weights, (threshold, scale))
+        });
+        Ok(Self {
+            law,
+            points,
+            log_losses,
+            weights,
+            total_weight,
+            objective,
+            threshold,
+            unit,
+            fast,
+        })
+    }
+
+    /// The same problem with point `i` counted `counts[i]` times; points that count zero times are gone.
+    pub(crate) fn reweighted(&self, counts: &[f64]) -> Self {
+        let kept: Vec<usize> = (0..counts.len()).filter(|i| counts[*i] > 0.0).collect();
+        let all: Vec<f64> = counts.iter().zip(&self.weights).map(|(n, w)| n * w).collect();
+        let weights: Vec<f64> = kept.iter().map(|i| all[*i]).collect();
+        let total_weight: f64 = weights.iter().sum();
+        let scale = self.unit * self.unit * total_weight;
+        Self {
+            fast: self.fast.as_ref().map(|fast| fast.reweighted(&all, scale)),
+            points: kept.iter().map(|i| self.points[*i]).collect(),
+            log_losses: kept.iter().map(|i| self.log_losses[*i]).collect(),
+            total_weight,
+            weights,
+            ..*self
+        }
+    }
+
+    /// The same problem for every `step`-th point, to search in when there are very many.
+    pub(crate) fn thinned(&self, step: usize) -> Self {
+        let counts: Vec<f64> =
+            (0..self.points.len()).map(|i| if i % step == 0 { 1.0 } else { 0.0 }).collect();
+        self.reweighted(&counts)
+    }
+
+    pub(crate) fn n_parameters(&self) -> usize {
+        self.law.parameter_names().len()
+    }
+
+    /// What is minimised at `theta`, as its name says: the plain sum.
+    pub(crate) fn plain(&self, theta: &[f64]) -> f64 {
+        let mut gradient = [0.0; MAX_PARAMETERS];
+        let rows = self.points.iter().zip(&self.log_losses).zip(&self.weights);
+        rows.map(|((x, t), weight)| {
+            weight * self.objective.of(*t, self.law.log_prediction(theta, x, &mut gradient))
+        })
+        .sum()
+    }
+
+    /// Follows `start` to its minimum.
+    pub(crate) fn descend(&self, start: &[f64]) -> Minimum {
+        if let Some(fast) = &self.fast {
+            let minimum = fast.descend(start);
+            if minimum.converged {
+                return minimum;
+            }
+        }
+        if self.objective != Objective::AbsoluteDeviations {
+            return minimize(self, start);
+        }
+        let mut minimum = minimize(self, start);
+        for threshold in &SHARPENING[1..] {
+            let sharper = Self { threshold: *threshold, unit: *threshold, ..self.clone() };
+            let next = minimize(&sharper, &minimum.theta);
+            // The corners of absolute values stop a descent before its tests say so; the smoother problem converged.
+            let converged = minimum.converged;
+            minimum = Minimum { converged, ..next };
+        }
+        if let Some((theta, _)) = vertex::nearest(self, &minimum.theta) {
+            minimum.theta = theta;
+        }
+        // In units of the first threshold, so that minima of several starts compare.
+        minimum.value = self.plain(&minimum.theta) / (self.unit * self.total_weight);
+        minimum
+    }
+
+    /// ln(measured) - ln(predicted).
+    pub(crate) fn residuals(&self, theta: &[f64]) -> Vec<f64> {
+        let mut gradient = [0.0; MAX_PARAMETERS];
+        let pairs = self.points.iter().zip(&self.log_losses);
+        pairs.map(|(x, t)| t - self.law.log_prediction(theta, x, &mut gradient)).collect()
+    }
+
+    /// The derivatives of ln L at one point, and ln(measured) - ln(predicted) there.
+    pub(super) fn row(&self, theta: &[f64], index: usize) -> ([f64; MAX_PARAMETERS], f64) {
+        let mut row = [0.0; MAX_PARAMETERS];
+        let predicted = self.law.log_prediction(theta, &self.points[index], &mut row);
+        (row, self.log_losses[index] - predicted)
+    }
+
+    /// Sum of w · factor(residual of ln L) · J Jᵀ, row-major, with J the derivatives of ln L.
+    pub(crate) fn gram(&self, theta: &[f64], factor: impl Fn(f64) -> f64) -> Vec<f64> {
+        let n = self.n_parameters();
+        let mut sum = vec![0.0; n * n];
+        let mut row = [0.0; MAX_PARAMETERS];
+        for ((x, t), weight) in self.points.iter().zip(&self.log_losses).zip(&self.weights) {
+            let residual = self.law.log_prediction(theta, x, &mut row) - t;
+            let weight = weight * factor(residual);
+            for i in 0..n {
+                for j in 0..n {
+                    sum[i * n + j] += weight * row[i] * row[j];
+                }
+            }
+        }
+        sum
+    }
+
+    fn scale(&self) -> f64 {
+        self.unit * self.unit * self.total_weight
+    }
+
+    /// The residual that is penalised, and its derivative with respect to the predicted ln L.
+    fn residual(&self, predicted: f64, measured: f64) -> (f64, f64) {
+        if self.objective == Objective::LossSquares {
+            let loss = predicted.exp();
+            (loss - measured.exp(), loss)
+        } else {
+            (predicted - measured, 1.0)
+        }
+    }
+}
+
+impl Smooth for Problem<'_> {
+    fn value(&self, theta: &[f64], gradient: &mut [f64]) -> f64 {
+        if let Some(fast) = &self.fast {
+            return fast.value(theta, gradient);
+        }
+        let mut row = [0.0; MAX_PARAMETERS];
+        let mut sum = 0.0;
+        gradient.fill(0.0);
+        for ((x, t), weight) in self.points.iter().zip(&self.log_losses).zip(&self.weights) {
+            let predicted = self.law.log_prediction(theta, x, &mut row);
+            let (residual, slope) = self.residual(predicted, *t);
+            let clipped = residual.clamp(-self.threshold, self.threshold);
+            // Both branches of the Huber loss in one: c r - c²/2 with c the clipped residual.
+            sum += weight * clipped * (residual - 0.5 * clipped);
+            for (total, part) in gradient.iter_mut().zip(&row) {
+                *total += weight * clipped * slope * part;
+            }
+        }
+        let scale = 1.0 / self.scale();
+        for value in gradient.iter_mut() {
+            *value *= scale;
+        }
+        sum * scale
+    }
+
+    /// Gauss-Newton with the weights of iterated reweighting, min(1, δ/|r|): it bounds the curvature from above.
+    fn metric(&self, theta: &[f64]) -> Vec<f64> {
+        let scale = 1.0 / self.scale();
+        if self.objective == Objective::LossSquares {
+            // J is that of ln L; of L it is L times as large, and near the optimum L is the measured one.
+            let n = self.n_parameters();
+            let losses: Vec<f64> = self.log_losses.iter().map(|value| value.exp()).collect();
+            let mut sum = vec![0.0; n * n];
+            let mut row = [0.0; MAX_PARAMETERS];
+            for ((x, loss), weight) in self.points.iter().zip(&losses).zip(&self.weights) {
+                self.law.log_prediction(theta, x, &mut row);
+                let weight = weight * loss * loss * scale;
+                for i in 0..n {
+                    for j in 0..n {
+                        sum[i * n + j] += weight * row[i] * row[j];
+                    }
+                }
+            }
+            return sum;
+        }
+        let threshold = self.threshold;
+        if threshold.is_infinite() {
+            return self.gram(theta, |_| scale);
+        }
+        self.gram(theta, |residual| scale * (threshold / residual.abs().max(threshold)))
+    }
+}

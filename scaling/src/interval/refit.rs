@@ -1,0 +1,137 @@
+//! Owns the refit of a law to resampled runs, from the optimum that `fit` found.
+//! Does not draw the runs; it is given their weights.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::algebra::{cholesky, solve_upper};
+use crate::fit::{EQUAL_OBJECTIVE, Fit, Problem};
+use crate::law::Law;
+use crate::minimize::Smooth;
+use crate::observation::{Dataset, Observation};
+use crate::random::Stream;
+
+/// Perturbed starts of each refit, beside the optimum and its rivals.
+const N_PERTURBED: usize = 2;
+/// Rival minima that each refit starts from as well.
+const N_RIVALS: usize = 2;
+/// Size of the perturbation in first-order standard errors; these are two to four times too small themselves.
+const PERTURBATION: f64 = 3.0;
+
+/// Refits resampled runs from starts near the optimum.
+#[derive(Debug)]
+pub(super) struct Refitter<'a> {
+    law: &'a dyn Law,
+    problem: &'a Problem<'a>,
+    /// Per point, the position of its run.
+    run_of_point: Vec<usize>,
+    /// Per variable: what it is called, the class of equal values of each point, how many classes a refit needs.
+    classes: [(&'static str, Vec<usize>, usize); 3],
+    starts: Vec<Vec<f64>>,
+    /// Factor of the inverse normal matrix, for perturbed starts.
+    lower: Option<Vec<f64>>,
+    noise: f64,
+    is_global: bool,
+    /// Refits that another start than the optimum won.
+    switched: AtomicUsize,
+}
+
+impl<'a> Refitter<'a> {
+    pub(super) fn new(
+        law: &'a dyn Law,
+        problem: &'a Problem<'a>,
+        dataset: &Dataset,
+        fit: &Fit,
+        is_global: bool,
+    ) -> Self {
+        let runs = dataset.runs();
+        let run_of_point = dataset
+            .points()
+            .iter()
+            .map(|point| runs.binary_search(&point.run).expect("every run is listed"))
+            .collect();
+        let needs = law.needs();
+        // One fewer than for an interval: a replicate need only be solvable.
+        let classes = [
+            ("sizes", classes(dataset, |point| point.parameters), needs.n_sizes - 1),
+            ("token counts", classes(dataset, |point| point.tokens), needs.n_token_counts - 1),
+            ("compute values", classes(dataset, |point| point.flops), needs.n_budgets - 1),
+        ];
+        let rivals = fit.convergence.rivals.iter().take(N_RIVALS).map(|rival| rival.theta.clone());
+        let starts = std::iter::once(fit.theta.clone()).chain(rivals).collect();
+        let mut gram = problem.gram(&fit.theta, |_| 1.0);
+        let n = fit.theta.len();
+        (0..n).for_each(|i| gram[i * n + i] *= 1.0 + 1e-9);
+        let (lower, noise) = (cholesky(&gram, n), fit.residual_rms_log);
+        let switched = AtomicUsize::new(0);
+        Self { law, problem, run_of_point, classes, starts, lower, noise, is_global, switched }
+    }
+
+    /// Refits that another start than the optimum won, until now.
+    pub(super) fn n_switched(&self) -> usize {
+        self.switched.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn refit(&self, weights: &[f64], mut stream: Stream) -> Result<Vec<f64>, String> {
+        let weights: Vec<f64> = self.run_of_point.iter().map(|run| weights[*run]).collect();
+        for (what, classes, needed) in &self.classes {
+            let mut seen = vec![false; classes.len()];
+            let kept = classes.iter().zip(&weights).filter(|(_, weight)| **weight > 0.0);
+            kept.for_each(|(class, _)| seen[*class] = true);
+            let found = seen.iter().filter(|is_seen| **is_seen).count();
+            if found < *needed {
+                return Err(format!("{found} distinct {what} are left"));
+            }
+        }
+        let problem = self.problem.reweighted(&weights);
+        let perturbed = (0..N_PERTURBED).filter_map(|_| self.perturbed(&mut stream));
+        let searched = self.is_global.then(|| self.search(&problem)).flatten();
+        let mut best: Option<(f64, Vec<f64>)> = None;
+        let mut from_optimum = f64::INFINITY;
+        let starts = self.starts.iter().cloned().chain(searched).chain(perturbed);
+        for (index, start) in starts.enumerate() {
+            let minimum = problem.descend(&start);
+            let is_better = best.as_ref().is_none_or(|(value, _)| minimum.value < *value);
+            if minimum.converged && is_better {
+                best = Some((minimum.value, minimum.theta));
+                if index == 0 {
+                    from_optimum = minimum.value;
+                }
+            }
+        }
+        if best.as_ref().is_some_and(|(value, _)| *value * (1.0 + EQUAL_OBJECTIVE) < from_optimum) {
+            self.switched.fetch_add(1, Ordering::Relaxed);
+        }
+        best.map(|(_, theta)| theta).ok_or_else(|| "no start converged".to_owned())
+    }
+
+    /// The best start of the law's grid for these points.
+    fn search(&self, problem: &Problem<'_>) -> Option<Vec<f64>> {
+        let mut gradient = vec![0.0; problem.n_parameters()];
+        let starts = self.law.starting_grid(&problem.points, &problem.log_losses);
+        let ranked = starts.into_iter().map(|theta| (problem.value(&theta, &mut gradient), theta));
+        let finite = ranked.filter(|(value, _)| value.is_finite());
+        finite.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, theta)| theta)
+    }
+
+    fn perturbed(&self, stream: &mut Stream) -> Option<Vec<f64>> {
+        let centre = self.starts.first()?;
+        let n = centre.len();
+        let noise: Vec<f64> = (0..n).map(|_| PERTURBATION * self.noise * stream.normal()).collect();
+        let step = solve_upper(self.lower.as_ref()?, n, &noise);
+        Some(centre.iter().zip(&step).map(|(value, step)| value + step).collect())
+    }
+}
+
+/// Numbers the points so that equal values of `field` get equal numbers.
+fn classes(dataset: &Dataset, field: impl Fn(&Observation) -> f64) -> Vec<usize> {
+    let mut order: Vec<(f64, usize)> =
+        dataset.points().iter().map(|point| field(point).ln()).zip(0..).collect();
+    order.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let mut classes = vec![0; order.len()];
+    let mut class = 0;
+    for i in 1..order.len() {
+        class += usize::from(order[i].0 - order[i - 1].0 >= 1e-6);
+        classes[order[i].1] = class;
+    }
+    classes
+}

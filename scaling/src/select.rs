@@ -1,0 +1,219 @@
+//! Owns the choice of a law by its error on runs it has not seen, along the direction of extrapolation.
+//! Does not know which error matters to the reader; it shows all of them beside the choice.
+
+use crate::fit::{FitError, FitOptions, fit};
+use crate::law::{LawChoice, LogPoint};
+use crate::observation::{Covariates, Dataset, Observation};
+
+/// Factors of C between the largest fitted and the largest predicted point.
+const FACTORS: [f64; 4] = [2.0, 4.0, 10.0, 30.0];
+/// Held-out errors that differ by less are equal: the noise between seeds in ln L (`research` puts it at 0.001).
+pub const SEED_NOISE: f64 = 1e-3;
+/// Points beyond its parameters that a law must be fitted to.
+const SPARE_POINTS: usize = 2;
+
+/// What is held out.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Split {
+    /// Rolling origin: points above the largest C divided by this factor.
+    Beyond {
+        /// The factor.
+        factor: f64,
+    },
+    /// The points of the largest C.
+    LargestCompute,
+    /// All points of one size.
+    Size {
+        /// N.
+        parameters: f64,
+    },
+}
+
+/// How a law predicted what was held out.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct HeldOut {
+    /// What was held out.
+    pub split: Split,
+    /// Points fitted.
+    pub n_fitted: usize,
+    /// Points predicted.
+    pub n_predicted: usize,
+    /// Mean of |predicted / measured - 1|.
+    pub mean_absolute_error: f64,
+    /// Mean of predicted / measured - 1.
+    pub bias: f64,
+    /// The largest |predicted / measured - 1|.
+    pub worst_error: f64,
+    /// That of the point of largest C among them, with its sign.
+    pub error_at_largest: f64,
+}
+
+/// One law's errors.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Candidate {
+    /// The law.
+    pub choice: LawChoice,
+    /// Its free parameters.
+    pub n_parameters: usize,
+    /// Per split, its errors, or why it could not be fitted.
+    pub held_out: Vec<Result<HeldOut, String>>,
+    /// Mean of the mean absolute errors over the splits that every law could be fitted to; `None` without any.
+    pub error: Option<f64>,
+}
+
+/// Laws side by side.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Selection {
+    /// One per law, in the order given.
+    pub candidates: Vec<Candidate>,
+    /// Position of the preferred law; `None` where no split could be fitted by all.
+    pub preferred: Option<usize>,
+}
+
+/// Fits every law to the part of the data that each split leaves, and predicts the rest.
+///
+/// Preferred is the law of the lowest error; laws within [`SEED_NOISE`] of it are as good, and of those the one with the
+/// fewest parameters is taken. Splits: rolling origin at extrapolations by 2, 4, 10 and 30, the largest C, and each size.
+///
+/// ```
+/// # use scaling::{fit::FitOptions, law::{LawChoice, LawName}, select::select};
+/// # use scaling::observation::{Dataset, Observation, RunKey};
+/// # let point = |run: u32| { let c = 1e15 * 2_f64.powi(run as i32); Observation {
+/// #     run: RunKey(run), parameters: 1e6, tokens: c / 6e6, flops: c, loss_nats: 1.5 + (1e17 / c).powf(0.2), seed: 0 }};
+/// # let data = Dataset::new(&(0..12).map(point).collect::<Vec<_>>())?;
+/// let laws = [LawName::Power, LawName::PowerFloor].map(LawChoice::of);
+/// let selection = select(&laws, &data, &FitOptions::default())?;
+/// assert_eq!(selection.preferred, Some(1), "these losses have a floor");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// A bad option; that a law cannot be fitted to a part is in its candidate.
+pub fn select(
+    laws: &[LawChoice],
+    dataset: &Dataset,
+    options: &FitOptions,
+) -> Result<Selection, FitError> {
+    let splits = splits(dataset);
+    let mut candidates = Vec::with_capacity(laws.len());
+    for choice in laws {
+        let of = |split: &Split| held_out(*choice, dataset, options, *split);
+        let held_out: Vec<Result<HeldOut, String>> =
+            splits.iter().map(of).collect::<Result<_, FitError>>()?;
+        let n_parameters = choice.law().parameter_names().len();
+        candidates.push(Candidate { choice: *choice, n_parameters, held_out, error: None });
+    }
+    let shared: Vec<usize> = (0..splits.len())
+        .filter(|index| candidates.iter().all(|one| one.held_out[*index].is_ok()))
+        .collect();
+    for candidate in &mut candidates {
+        let errors = shared.iter().filter_map(|index| candidate.held_out[*index].as_ref().ok());
+        let sum: f64 = errors.map(|one| one.mean_absolute_error).sum();
+        candidate.error = (!shared.is_empty()).then(|| sum / shared.len() as f64);
+    }
+    let preferred = preferred(&candidates);
+    Ok(Selection { candidates, preferred })
+}
+
+fn preferred(candidates: &[Candidate]) -> Option<usize> {
+    let best = candidates.iter().filter_map(|one| one.error).fold(f64::INFINITY, f64::min);
+    let good = (0..candidates.len())
+        .filter(|index| candidates[*index].error.is_some_and(|error| error <= best + SEED_NOISE));
+    let key = |index: &usize| {
+        let one = &candidates[*index];
+        (one.n_parameters, one.error.map(f64::to_bits))
+    };
+    good.min_by_key(key)
+}
+
+fn splits(dataset: &Dataset) -> Vec<Split> {
+    let mut splits: Vec<Split> =
+        FACTORS.iter().map(|factor| Split::Beyond { factor: *factor }).collect();
+    splits.push(Split::LargestCompute);
+    let mut sizes: Vec<f64> = dataset.points().iter().map(|point| point.parameters).collect();
+    sizes.sort_unstable_by(f64::total_cmp);
+    sizes.dedup_by(|later, earlier| *later / *earlier - 1.0 < 1e-6);
+    if sizes.len() > 1 {
+        splits.extend(sizes.into_iter().map(|parameters| Split::Size { parameters }));
+    }
+    splits
+}
+
+/// The errors of one law at one split; an inner error where the split leaves too little.
+fn held_out(
+    choice: LawChoice,
+    dataset: &Dataset,
+    options: &FitOptions,
+    split: Split,
+) -> Result<Result<HeldOut, String>, FitError> {
+    let law = choice.law();
+    let (_, most) = dataset.range(|point| point.flops).unwrap_or((f64::NAN, f64::NAN));
+    let is_out = |point: &Observation| match split {
+        Split::Beyond { factor } => point.flops > most / factor * (1.0 + 1e-3),
+        Split::LargestCompute => point.flops >= most * (1.0 - 1e-3),
+        Split::Size { parameters } => (point.parameters / parameters - 1.0).abs() < 1e-6,
+    };
+    let rows: Vec<(Observation, Covariates)> =
+        dataset.points().iter().copied().zip(dataset.covariates().iter().copied()).collect();
+    let out: Vec<&(Observation, Covariates)> = rows.iter().filter(|row| is_out(&row.0)).collect();
+    let kept: Vec<(Observation, Covariates)> =
+        rows.iter().filter(|row| !is_out(&row.0)).copied().collect();
+    let needed = law.parameter_names().len() + SPARE_POINTS;
+    if out.is_empty() || kept.len() < needed {
+        return Ok(Err(format!("{} points are left, {needed} are needed", kept.len())));
+    }
+    let Ok(part) = Dataset::select_rows(&kept, |_, _| None) else {
+        return Ok(Err("the points that are left are not valid".to_owned()));
+    };
+    let fitted = match fit(law, &part, options) {
+        Ok(fitted) => fitted,
+        Err(error @ FitError::NotConverged { .. }) => return Ok(Err(error.to_string())),
+        Err(error) => return Err(error),
+    };
+    let error = |row: &(Observation, Covariates)| {
+        let at = LogPoint::from(&row.0).with(&row.1);
+        fitted.predict_at(&at) / row.0.loss_nats - 1.0
+    };
+    let errors: Vec<f64> = out.iter().map(|row| error(row)).collect();
+    let n = errors.len() as f64;
+    let largest = out.iter().zip(&errors).max_by(|a, b| a.0.0.flops.total_cmp(&b.0.0.flops));
+    Ok(Ok(HeldOut {
+        split,
+        n_fitted: kept.len(),
+        n_predicted: out.len(),
+        mean_absolute_error: errors.iter().map(|e| e.abs()).sum::<f64>() / n,
+        bias: errors.iter().sum::<f64>() / n,
+        worst_error: errors.iter().fold(0.0, |worst: f64, e| worst.max(e.abs())),
+        error_at_largest: largest.map_or(f64::NAN, |pair| *pair.1),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::law::LawName;
+    use crate::planted::Study;
+
+    #[test]
+    fn the_planted_law_is_preferred_and_a_tie_goes_to_fewer_parameters() {
+        let study = Study { point_sd: 0.002, seed: 8, ..Study::ladder(7) };
+        let laws = [LawName::Coupled, LawName::Power, LawName::Chinchilla].map(LawChoice::of);
+        let selection = select(&laws, &study.dataset(), &FitOptions::default()).unwrap();
+        assert_eq!(selection.preferred, Some(2), "{selection:?}");
+        let errors: Vec<f64> = selection.candidates.iter().map(|one| one.error.unwrap()).collect();
+        assert!(errors[1] > 10.0 * errors[2], "{errors:?}");
+        let splits = &selection.candidates[0].held_out;
+        assert_eq!(splits.len(), 4 + 1 + 7);
+    }
+
+    #[test]
+    fn splits_that_leave_too_little_say_so_and_are_not_counted() {
+        let study = Study { point_sd: 0.002, seed: 8, ..Study::ladder(2) };
+        let tokens = study.tokens[..4].to_vec();
+        let data = Study { tokens, ..study }.dataset();
+        let laws = [LawName::Chinchilla].map(LawChoice::of);
+        let selection = select(&laws, &data, &FitOptions::default()).unwrap();
+        let text = format!("{:?}", selection.candidates[0].held_out);
+        assert!(text.contains("points are left, 7 are needed"), "{text}");
+    }
+}
