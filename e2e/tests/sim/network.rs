@@ -1,7 +1,7 @@
 //! The network of the simulation: messages take their time, get lost, come twice and overtake each
-//! other; and ways are cut, in one direction or in both.
+//! other; and ways are held up, or cut, in one direction or in both.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::chance::Chance;
 
@@ -31,17 +31,29 @@ impl Quality {
 pub(crate) struct Network {
     pub(crate) quality: Quality,
     cut: BTreeSet<(Place, Place)>,
+    /// Ways on which what is sent arrives at this time and not before.
+    stalled_until_ms: BTreeMap<(Place, Place), u64>,
     chance: Chance,
 }
 
 impl Network {
     pub(crate) fn new(chance: Chance) -> Self {
-        Self { quality: Quality::GOOD, cut: BTreeSet::new(), chance }
+        Self {
+            quality: Quality::GOOD,
+            cut: BTreeSet::new(),
+            stalled_until_ms: BTreeMap::new(),
+            chance,
+        }
     }
 
     /// Cuts the way in one direction.
     pub(crate) fn cut(&mut self, from: Place, to: Place) {
         self.cut.insert((from, to));
+    }
+
+    /// Holds up whatever is sent on a way until then.
+    pub(crate) fn stall(&mut self, from: Place, to: Place, until_ms: u64) {
+        self.stalled_until_ms.insert((from, to), until_ms);
     }
 
     /// Opens the ways between two, in both directions.
@@ -53,17 +65,25 @@ impl Network {
     /// Opens every way, and makes them good.
     pub(crate) fn heal(&mut self) {
         self.cut.clear();
+        self.stalled_until_ms.clear();
         self.quality = Quality::GOOD;
     }
 
-    /// After which times a message arrives: not at all, once, or twice.
-    pub(crate) fn arrivals(&mut self, from: Place, to: Place, may_double: bool) -> Vec<u64> {
+    /// After which times a message that is sent now arrives: not at all, once, or twice.
+    pub(crate) fn arrivals(
+        &mut self,
+        (from, to): (Place, Place),
+        may_double: bool,
+        now_ms: u64,
+    ) -> Vec<u64> {
         if self.cut.contains(&(from, to)) || self.chance.permille(self.quality.lost_permille) {
             return Vec::new();
         }
         let is_doubled = may_double && self.chance.permille(self.quality.doubled_permille);
         let n = if is_doubled { 2 } else { 1 };
         let longest_ms = self.quality.longest_delay_ms;
-        (0..n).map(|_| self.chance.between(1, longest_ms)).collect()
+        let stalled_until_ms = self.stalled_until_ms.get(&(from, to)).copied().unwrap_or_default();
+        let held_up_ms = stalled_until_ms.saturating_sub(now_ms);
+        (0..n).map(|_| held_up_ms + self.chance.between(1, longest_ms)).collect()
     }
 }

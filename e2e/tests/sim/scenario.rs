@@ -21,6 +21,8 @@ pub(crate) enum Fault {
     BreakSession { coordinator: usize, at_statement: u64, keeps_last: bool, away_ms: u64 },
     /// The ways between a worker and a coordinator are cut.
     Cut { worker: usize, coordinator: usize, is_to: bool, is_from: bool, for_ms: u64 },
+    /// What a worker sends is held up, and arrives all at once.
+    Stall { worker: usize, coordinator: usize, for_ms: u64 },
     /// The whole network is bad for a while.
     Degrade { quality: Quality, for_ms: u64 },
     /// A rolling checkpoint is damaged where it lies.
@@ -111,7 +113,7 @@ impl Scenario {
         let away_ms = chance.between(100, 3 * self.lease_term_ms);
         let at_statement = chance.between(1, 40);
         let keeps_last = chance.permille(500);
-        match chance.below(14) {
+        match chance.below(16) {
             0 | 1 => Fault::KillWorker { worker, away_ms },
             2 => Fault::LosePower { worker, away_ms },
             3 => Fault::Freeze { worker, for_ms: away_ms },
@@ -134,6 +136,7 @@ impl Scenario {
                 Fault::Degrade { quality, for_ms: away_ms }
             }
             12 => *chance.one_of(&[Fault::Damage, Fault::KillTrainer { worker }]),
+            13 | 14 => Fault::Stall { worker, coordinator, for_ms: away_ms },
             _ => {
                 let by_ms = *chance.one_of(&[3_600_000, -3_600_000]);
                 Fault::JumpClock { coordinator, by_ms }

@@ -78,7 +78,7 @@ impl World {
         answer: &Result<Answered, Status>,
     ) {
         let (from, back) = (Place::Coordinator(coordinator), Place::Worker(to.worker));
-        for ms in self.network.arrivals(from, back, false) {
+        for ms in self.network.arrivals((from, back), false, self.now_ms) {
             self.after(ms, Happening::Replies { to, answer: Box::new(answer.clone()) });
         }
     }

@@ -54,6 +54,10 @@ impl World {
                 }
                 self.after(for_ms, Happening::WayOpens { worker, coordinator });
             }
+            Fault::Stall { worker, coordinator, for_ms } => {
+                let (from, to) = (Place::Worker(worker), Place::Coordinator(coordinator));
+                self.network.stall(from, to, self.now_ms + for_ms);
+            }
             Fault::Degrade { quality, for_ms } => {
                 self.network.quality = quality;
                 self.after(for_ms, Happening::NetworkHeals);

@@ -18,8 +18,8 @@ impl World {
                 Doing::Send { message, coordinator, asked, limit_ms } => {
                     let to = ReplyTo { worker, life, message };
                     let (from, there) = (Place::Worker(worker), Place::Coordinator(coordinator));
-                    for ms in self.network.arrivals(from, there, !matches!(*asked, Asked::Next(_)))
-                    {
+                    let may_double = !matches!(*asked, Asked::Next(_));
+                    for ms in self.network.arrivals((from, there), may_double, self.now_ms) {
                         let asked = asked.clone();
                         self.after(ms, Happening::Arrives { coordinator, to, asked });
                     }
@@ -29,7 +29,7 @@ impl World {
                 Doing::Hang { message, coordinator } => {
                     let to = ReplyTo { worker, life, message };
                     let (from, there) = (Place::Worker(worker), Place::Coordinator(coordinator));
-                    for ms in self.network.arrivals(from, there, false) {
+                    for ms in self.network.arrivals((from, there), false, self.now_ms) {
                         self.after(ms, Happening::HangsUp { coordinator, to });
                     }
                 }
