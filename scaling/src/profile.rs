@@ -64,12 +64,12 @@ pub fn floor(
                 break;
             }
             let Ok(law) = Pinned::new(choice, &[(names[index], value.ln())]) else { break };
-            let minimum = Problem::new(&law, dataset, options.objective)?.descend(&start);
+            let problem = Problem::new(&law, dataset, options.objective)?;
+            let minimum = problem.descend(&start);
             if !minimum.value.is_finite() {
                 break;
             }
-            let objective = Problem::new(&law, dataset, options.objective)?.plain(&minimum.theta);
-            points.push((value, fall(objective)));
+            points.push((value, fall(problem.plain(&minimum.theta))));
             start = minimum.theta;
         }
     }

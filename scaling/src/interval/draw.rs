@@ -1,6 +1,7 @@
 //! Owns how replicates are drawn: runs with replacement within their strata, or each left out once.
 //! Does not refit; that is a function of weights per run.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 
 use super::{IntervalOptions, MAX_FAILED_SHARE, MIN_DRAWS, MIN_RUNS_FOR_BOOTSTRAP};
@@ -24,14 +25,12 @@ impl Plan {
 
     /// Runs in the strata of `of_run`. A stratum of one run would never vary, so all such share one.
     pub(crate) fn stratified(of_run: &[u32], n_threads: NonZeroUsize) -> Self {
-        let mut labels = of_run.to_vec();
-        labels.sort_unstable();
-        labels.dedup();
-        let members = |label: &u32| -> Vec<usize> {
-            (0..of_run.len()).filter(|run| of_run[*run] == *label).collect()
-        };
+        let mut members: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+        for (run, label) in of_run.iter().enumerate() {
+            members.entry(*label).or_default().push(run);
+        }
         let (alone, mut strata): (Vec<Vec<usize>>, Vec<Vec<usize>>) =
-            labels.iter().map(members).partition(|runs| runs.len() == 1);
+            members.into_values().partition(|runs| runs.len() == 1);
         if !alone.is_empty() {
             strata.push(alone.concat());
         }
