@@ -177,6 +177,19 @@ impl Coordinator {
         self.app.is_some()
     }
 
+    /// How it is, for people.
+    pub(crate) fn describe(&self) -> String {
+        let leads =
+            self.app.as_ref().map(|app| (app.store.is_leading(), app.leader.has_taken_over()));
+        format!(
+            "session on {}, leads and has taken over {leads:?}, loops run {}, a tick {}, {} handlers",
+            self.session.is_on(),
+            self.is_leading_on,
+            self.is_ticking,
+            self.tasks.len(),
+        )
+    }
+
     pub(crate) fn set_clock(&mut self, now_ms: u64) {
         let wall_ms = WALL_START_MS + i64::try_from(now_ms).expect("short") + self.wall_skew_ms;
         self.clock.set(now_ms - self.booted_ms, wall_ms);

@@ -14,7 +14,34 @@ const SEEDS_NEARBY: u64 = 150;
 
 /// The first seed that finds each mistake, and the promise that it sees broken. The list stands in
 /// `docs/reference/simulation.md` too.
-const FOUND: [(Mistake, u64, &str); 0] = [];
+const FOUND: [(Mistake, u64, &str); 26] = [
+    (Mistake::ReportsAreNotFenced, 0, "a dead lease writes nothing"),
+    (Mistake::EndsAreNotFenced, 114, "everything ends"),
+    (Mistake::AnsweredBeforeCommit, 51, "a curve is that of an undisturbed run"),
+    (Mistake::BatchWithoutTransaction, 0, "an invariant holds"),
+    (Mistake::TokenReused, 0, "nothing is a bug"),
+    (Mistake::SlotForgotten, 0, "nothing leaks"),
+    (Mistake::FailureCountedTwice, 7, "an invariant holds"),
+    (Mistake::PreemptionFailsRun, 13, "a run succeeds"),
+    (Mistake::RenewalIgnored, 1, "everything ends"),
+    (Mistake::NoTermAfterTakeOver, 12, "a lease lives for a term"),
+    (Mistake::LeasesForgottenByTakeOver, 51, "everything ends"),
+    (Mistake::DeadLeaseRenewed, 22, "a dead lease is not renewed"),
+    (Mistake::PauseHoldsNothing, 0, "an invariant holds"),
+    (Mistake::OldestCheckpointFirst, 0, "a run goes on from its newest checkpoint"),
+    (Mistake::RefusalLost, 32, "what is acknowledged is kept"),
+    (Mistake::LastEventDropped, 0, "a run goes on from its newest checkpoint"),
+    (Mistake::BackoffForever, 7, "everything ends"),
+    (Mistake::LostWorkerKeepsLeases, 0, "an invariant holds"),
+    (Mistake::CancelKeepsAttempt, 7, "an invariant holds"),
+    (Mistake::DependentsForgotten, 0, "everything ends"),
+    (Mistake::LaterCheckpointsUnmeasured, 2, "every data point is measured"),
+    (Mistake::EventNumberSkipped, 0, "an invariant holds"),
+    (Mistake::AgentRunsTwice, 105, "an attempt runs once"),
+    (Mistake::AgentForgetsReports, 0, "a curve is that of an undisturbed run"),
+    (Mistake::AgentEndsTooEarly, 0, "what is acknowledged is kept"),
+    (Mistake::AgentForgetsSlot, 0, "everything ends"),
+];
 
 /// What a seed sees of a mistake: the promise that is broken, if one is.
 fn seen(mistake: Mistake, seed: u64) -> Option<&'static str> {

@@ -5,7 +5,7 @@ use domain::ids::RunId;
 use domain::invariant;
 
 use super::{Happening, World};
-use crate::coordinator::WALL_START_MS;
+use crate::coordinator::{Coordinator, WALL_START_MS};
 
 /// How often it is looked whether everything is over.
 const LOOK_MS: u64 = 2_000;
@@ -163,7 +163,10 @@ impl World {
 
     /// What is not over, for people.
     pub(super) fn describe_unfinished(&mut self) -> String {
-        let Some(leader) = self.leader() else { return "nobody leads".to_owned() };
+        let Some(leader) = self.leader() else {
+            let states: Vec<String> = self.coordinators.iter().map(Coordinator::describe).collect();
+            return format!("nobody leads: {states:?}, reconciling {:?}", self.reconciling);
+        };
         let Some(app) = self.coordinators[leader].app.clone() else { return String::new() };
         let Ok(snapshot) = self.runtime.block_on(app.store.snapshot()) else {
             return "the store does not answer".to_owned();

@@ -1,6 +1,6 @@
 //! The agent's rules, without a coordinator and without trainers.
 
-use proto::v1::{self, event, to_trainer};
+use proto::v1::{self, directive, event, to_trainer};
 use tonic::{Code, Status};
 
 use super::*;
