@@ -116,6 +116,8 @@ pub(crate) struct Coordinator {
     pub(crate) waiting: Vec<Waiting>,
     pub(crate) is_ticking: bool,
     pub(crate) is_leading_on: bool,
+    /// Whether its session is to break at some statement.
+    pub(crate) is_to_break: std::cell::Cell<bool>,
 }
 
 /// The wall clock's time at the start of each simulation: 2026-01-01.
@@ -136,6 +138,7 @@ impl Coordinator {
             waiting: Vec::new(),
             is_ticking: false,
             is_leading_on: false,
+            is_to_break: std::cell::Cell::new(false),
         }
     }
 
@@ -175,6 +178,15 @@ impl Coordinator {
 
     pub(crate) fn is_up(&self) -> bool {
         self.app.is_some()
+    }
+
+    /// Opens the way to the database again. A break that was to come and met no statement yet comes
+    /// before that.
+    pub(crate) fn open_session(&self) {
+        if self.session.is_on() && self.is_to_break.replace(false) {
+            self.session.cut();
+        }
+        self.session.restore();
     }
 
     /// How it is, for people.

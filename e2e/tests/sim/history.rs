@@ -197,6 +197,12 @@ impl History {
         }
     }
 
+    /// The run that a right is for, if it is for one.
+    pub(crate) fn run_of(&self, token: u64) -> Option<&str> {
+        let work = &self.rights.get(&token)?.work;
+        work.starts_with("r_").then_some(work)
+    }
+
     /// The token of an attempt.
     pub(crate) fn token_of(&self, work: &str, attempt: u32) -> Option<u64> {
         let is_it = |right: &Right| right.work == work && right.attempt == attempt;

@@ -29,6 +29,7 @@ enum Wish {
     Apply,
     ListRuns,
     Cancel,
+    CancelThis { run: String },
     Pause { after_ms: u64 },
     Resume,
     Priority(i32),
@@ -90,6 +91,12 @@ impl User {
         self.n_wanted += 1;
         let wanted = Wanted { wish, due_ms, is_asked: false, coordinator: 0 };
         self.wanted.insert(self.n_wanted, wanted);
+    }
+
+    /// Does not want a run any more, this very moment.
+    pub(crate) fn cancel(&mut self, run: &str, now_ms: u64) {
+        self.cancelled.insert(run.to_owned());
+        self.want(Wish::CancelThis { run: run.to_owned() }, now_ms);
     }
 
     /// When the next request is due.
@@ -157,6 +164,10 @@ impl User {
                 let body = json!({ "reason": "not needed" });
                 ("POST", format!("/api/v1/runs/{run}/cancel"), text(&body))
             }
+            Wish::CancelThis { run } => {
+                let body = json!({ "reason": "not needed" });
+                ("POST", format!("/api/v1/runs/{run}/cancel"), text(&body))
+            }
             Wish::Pause { .. } => ("POST", study("pause"), text(&json!({ "reason": "lunch" }))),
             Wish::Resume => ("POST", study("resume"), text(&json!({}))),
             Wish::Priority(priority) => {
@@ -204,7 +215,12 @@ impl User {
                     self.want(Wish::Drain { worker }, now_ms);
                 }
             }
-            Wish::Cancel | Wish::Resume | Wish::Priority(_) | Wish::Retry | Wish::Drain { .. } => {}
+            Wish::Cancel
+            | Wish::CancelThis { .. }
+            | Wish::Resume
+            | Wish::Priority(_)
+            | Wish::Retry
+            | Wish::Drain { .. } => {}
         }
     }
 }

@@ -228,7 +228,7 @@ impl World {
                 }
             }
             Happening::SessionOpens { coordinator } => {
-                self.coordinators[coordinator].session.restore();
+                self.coordinators[coordinator].open_session();
             }
             Happening::WorkerDue { worker, life, at_ms } => self.worker_due(worker, life, at_ms),
             Happening::WorkerStarts { worker } => {

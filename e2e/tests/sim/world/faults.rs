@@ -39,7 +39,9 @@ impl World {
             }
             Fault::BreakSession { coordinator, at_statement, keeps_last, away_ms } => {
                 if self.coordinators[coordinator].is_up() {
-                    self.coordinators[coordinator].session.cut_in(at_statement, keeps_last);
+                    let process = &self.coordinators[coordinator];
+                    process.session.cut_in(at_statement, keeps_last);
+                    process.is_to_break.set(true);
                     let opens = Happening::SessionOpens { coordinator };
                     self.after(KILL_ANYHOW_MS + away_ms, opens);
                 }
@@ -88,7 +90,7 @@ impl World {
         self.is_calm = true;
         self.network.heal();
         for coordinator in 0..self.coordinators.len() {
-            self.coordinators[coordinator].session.restore();
+            self.coordinators[coordinator].open_session();
             let life = self.coordinators[coordinator].life;
             if self.dying[coordinator].is_some() && self.is_life(coordinator, life) {
                 self.kill_coordinator(coordinator, 100);

@@ -18,6 +18,9 @@ impl World {
                 Doing::Send { message, coordinator, asked, limit_ms } => {
                     let to = ReplyTo { worker, life, message };
                     let (from, there) = (Place::Worker(worker), Place::Coordinator(coordinator));
+                    if let Asked::Finish(finish) = &*asked {
+                        self.cancel_meanwhile(finish.lease_token);
+                    }
                     let may_double = !matches!(*asked, Asked::Next(_));
                     for ms in self.network.arrivals((from, there), may_double, self.now_ms) {
                         let asked = asked.clone();
@@ -48,6 +51,17 @@ impl World {
             self.worker_due_ms[worker] = Some(due_ms);
             let after_ms = due_ms.saturating_sub(self.now_ms);
             self.after(after_ms, Happening::WorkerDue { worker, life, at_ms: due_ms });
+        }
+    }
+
+    /// Now and then somebody cancels a run while its end is on the way.
+    fn cancel_meanwhile(&mut self, token: u64) {
+        if self.is_calm || !self.chance.permille(50) {
+            return;
+        }
+        if let Some(run) = self.history.run_of(token) {
+            self.user.cancel(run, self.now_ms);
+            self.after(1, Happening::UserActs);
         }
     }
 
