@@ -15,4 +15,7 @@ pub struct EventView {
     pub subject: String,
     /// What happened, such as `run_granted`, `run_succeeded`, `checkpoint_published`, or `points`.
     pub kind: String,
+    /// Who did it: `user NAME`, or `user` where no name is known, `worker ID` or `coordinator`; empty
+    /// for a message that is not stored, and for an event of a store older than schema 5.
+    pub actor: String,
 }

@@ -30,6 +30,12 @@ pub struct StudySummary {
     pub state: String,
     /// Higher first.
     pub priority: i32,
+    /// Who applied it first; empty where no name is known.
+    pub user: String,
+    /// Its share of the grants among its user's studies of one priority.
+    pub weight: f64,
+    /// FLOPs (exact) that it may spend; absent without a limit.
+    pub budget_flops: Option<f64>,
     /// Its runs by state.
     pub runs: StateCounts,
     /// Its evaluations by state.

@@ -1,5 +1,7 @@
 //! Workers.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -35,6 +37,8 @@ pub struct WorkerView {
     pub libtorch_version: String,
     /// Memory of the machine in bytes.
     pub memory_bytes: u64,
+    /// What its operator says of it, for placement.
+    pub labels: BTreeMap<String, String>,
     /// What it is doing.
     pub assignments: Vec<AssignmentView>,
     /// When it joined.

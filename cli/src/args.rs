@@ -32,6 +32,9 @@ pub struct Global {
     /// File with the token that the coordinator asks for
     #[arg(long, global = true, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+    /// Who asks, for the audit trail, unless the token says it; by default the user of this machine
+    #[arg(long, global = true, env = "GRADUS_USER", value_name = "NAME")]
+    pub user: Option<String>,
     /// Print names only, and neither hints nor progress
     #[arg(long, short, global = true)]
     pub quiet: bool,

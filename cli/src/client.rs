@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use api::ErrorBody;
+use domain::tokens::is_user_name;
 use reqwest::{Method, RequestBuilder, Response, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -60,6 +61,7 @@ pub(crate) enum ClientError {
 pub(crate) struct Client {
     base: Url,
     token: Option<String>,
+    user: Option<String>,
     http: reqwest::Client,
 }
 
@@ -78,7 +80,14 @@ impl Client {
             .timeout(ANSWER_TIMEOUT)
             .build()
             .map_err(|_| bad())?;
-        Ok(Self { base, token, http })
+        Ok(Self { base, token, user: None, http })
+    }
+
+    /// What is asked, this user asks; by default the one whom the system names.
+    pub(crate) fn used_by(self, user: Option<&str>) -> Self {
+        let of_the_system = || std::env::var("USER").ok();
+        let user = user.map(str::to_owned).or_else(of_the_system).filter(|name| is_user_name(name));
+        Self { user, ..self }
     }
 
     /// Where it is, without a final slash.
@@ -151,7 +160,10 @@ impl Client {
     }
 
     fn request(&self, method: Method, url: Url) -> RequestBuilder {
-        let request = self.http.request(method, url);
+        let mut request = self.http.request(method, url);
+        if let Some(user) = &self.user {
+            request = request.header("gradus-user", user);
+        }
         match &self.token {
             Some(token) => request.bearer_auth(token),
             None => request,

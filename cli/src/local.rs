@@ -88,7 +88,8 @@ impl Local {
         let log = logs.join("coordinator.log");
         let mut coordinator = Process::start("gradus-coordinator", &mut command, &log)?;
         let endpoint = serving(&mut coordinator, &endpoint_file).await?;
-        let client = Client::new(&endpoint.http, read_token(token)?)?;
+        let client =
+            Client::new(&endpoint.http, read_token(token)?)?.used_by(global.user.as_deref());
         client.get::<HealthView>(&["health"]).await?;
         let workers = start_workers(&folder, &endpoint, args, token)?;
         Ok(Self { client, coordinator, workers, notes, _lock: lock })

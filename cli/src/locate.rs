@@ -7,6 +7,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use api::HealthView;
+use domain::tokens::Tokens;
 use tokio::process::Command;
 
 use crate::args::Global;
@@ -85,7 +86,7 @@ fn named(global: &Global) -> Result<Option<Client>, Failure> {
     let Some(address) = &global.coordinator else { return Ok(None) };
     let token = read_token(global.token_file.as_deref())?;
     let client = Client::new(address, token).map_err(|error| Failure::Wrong(error.into()))?;
-    Ok(Some(client))
+    Ok(Some(client.used_by(global.user.as_deref())))
 }
 
 /// The one that the endpoint file names, if it answers.
@@ -94,7 +95,7 @@ async fn serving_here(global: &Global) -> Result<Option<Client>, Failure> {
         return Ok(None);
     };
     let token = read_token(global.token_file.as_deref())?;
-    let client = Client::new(&endpoint.http, token)?;
+    let client = Client::new(&endpoint.http, token)?.used_by(global.user.as_deref());
     match client.get::<HealthView>(&["health"]).await {
         // The file is of a coordinator that died, and another folder's has taken its address.
         Ok(health) if health.pid != endpoint.pid => Ok(None),
@@ -135,5 +136,8 @@ pub(crate) fn read_token(file: Option<&Path>) -> anyhow::Result<Option<String>> 
     let Some(file) = file else { return Ok(None) };
     let text = std::fs::read_to_string(file)
         .with_context(|| format!("could not read the token file `{}`", file.display()))?;
-    Ok(Some(text.trim().to_owned()))
+    let token = Tokens::parse(&text)
+        .and_then(Tokens::only)
+        .map_err(|error| anyhow::anyhow!("the token file `{}` {error}", file.display()))?;
+    Ok(Some(token))
 }

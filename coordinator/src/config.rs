@@ -2,11 +2,14 @@
 //!
 //! It reads the token file and nothing else; no other module reads flags or the environment.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use domain::spec::{HEAVIEST, LIGHTEST};
+use domain::tokens::{Tokens, TokensError, is_user_name};
 
 use crate::store::{Location, LocationError};
 
@@ -41,9 +44,13 @@ pub struct Args {
     /// How long a lease lives without a renewal.
     #[arg(long, default_value_t = 15_000, value_name = "MILLISECONDS")]
     pub lease_term_ms: u64,
-    /// A file with the bearer token that every caller must show; needed to listen beyond loopback.
+    /// A file with the bearer token that every caller must show, or with a line `NAME TOKEN` for each
+    /// user; needed to listen beyond loopback.
     #[arg(long, value_name = "PATH")]
     pub token_file: Option<PathBuf>,
+    /// The share of a user among those whose studies have one priority; 1 by default. May be repeated.
+    #[arg(long, value_name = "NAME=WEIGHT")]
+    pub user_weight: Vec<String>,
     /// Stop when standard input closes, so that the coordinator dies with its parent.
     #[arg(long)]
     pub exit_with_parent: bool,
@@ -107,8 +114,10 @@ pub struct Config {
     pub is_read_only: bool,
     /// How long a lease lives without a renewal.
     pub lease_term_ms: u64,
-    /// The bearer token that callers must show.
-    pub token: Option<String>,
+    /// The bearer tokens of which callers must show one.
+    pub tokens: Option<Tokens>,
+    /// The shares of users that are not 1.
+    pub user_weights: BTreeMap<String, f64>,
     /// Whether the end of standard input ends the coordinator.
     pub exits_with_parent: bool,
 }
@@ -145,11 +154,22 @@ pub enum ConfigError {
         #[source]
         source: std::io::Error,
     },
-    /// An empty token would let everybody in.
-    #[error("the token file `{}` is empty", .path.display())]
-    EmptyToken {
+    /// It is no token file; an empty one would let everybody in.
+    #[error("the token file `{}` {source}", .path.display())]
+    Tokens {
         /// Its path.
         path: PathBuf,
+        /// What is wrong with it.
+        source: TokensError,
+    },
+    /// A share that says nothing.
+    #[error(
+        "`--user-weight {given}` is out of range: expected `NAME=WEIGHT`, a user's name and \
+         {LIGHTEST} to {HEAVIEST}"
+    )]
+    UserWeight {
+        /// As given.
+        given: String,
     },
     /// A lease term that cannot work.
     #[error(
@@ -175,9 +195,11 @@ impl Config {
                 return Err(ConfigError::NoArtifacts);
             }
         };
-        let token = args.token_file.as_deref().map(read_token).transpose()?;
+        let tokens = args.token_file.as_deref().map(read_tokens).transpose()?;
+        let user_weights =
+            args.user_weight.iter().map(|given| user_weight(given)).collect::<Result<_, _>>()?;
         for address in [args.listen, args.grpc_listen] {
-            if token.is_none() && !address.ip().is_loopback() {
+            if tokens.is_none() && !address.ip().is_loopback() {
                 return Err(ConfigError::OpenListen { address });
             }
         }
@@ -192,7 +214,8 @@ impl Config {
             endpoint_file: args.endpoint_file,
             is_read_only: args.read_only,
             lease_term_ms: args.lease_term_ms,
-            token,
+            tokens,
+            user_weights,
             exits_with_parent: args.exit_with_parent,
         })
     }
@@ -208,7 +231,8 @@ impl Config {
             endpoint_file: None,
             is_read_only: false,
             lease_term_ms: 15_000,
-            token: None,
+            tokens: None,
+            user_weights: BTreeMap::new(),
             exits_with_parent: false,
         }
     }
@@ -228,14 +252,21 @@ fn artifacts_path(uri: &str) -> Result<PathBuf, ConfigError> {
     if uri.is_empty() || uri.contains("://") { Err(unknown()) } else { Ok(PathBuf::from(uri)) }
 }
 
-fn read_token(path: &Path) -> Result<String, ConfigError> {
+fn read_tokens(path: &Path) -> Result<Tokens, ConfigError> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| ConfigError::TokenFile { path: path.to_owned(), source })?;
-    let token = text.trim();
-    if token.is_empty() {
-        return Err(ConfigError::EmptyToken { path: path.to_owned() });
+    Tokens::parse(&text).map_err(|source| ConfigError::Tokens { path: path.to_owned(), source })
+}
+
+fn user_weight(given: &str) -> Result<(String, f64), ConfigError> {
+    let bad = || ConfigError::UserWeight { given: given.to_owned() };
+    let (name, weight) = given.split_once('=').ok_or_else(bad)?;
+    let weight: f64 = weight.parse().map_err(|_| bad())?;
+    if is_user_name(name) && (LIGHTEST..=HEAVIEST).contains(&weight) {
+        Ok((name.to_owned(), weight))
+    } else {
+        Err(bad())
     }
-    Ok(token.to_owned())
 }
 
 #[cfg(test)]
@@ -264,9 +295,19 @@ mod tests {
     fn a_token_opens_other_addresses_and_an_empty_one_does_not() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let flags = ["--listen", "0.0.0.0:0", "--token-file", file.path().to_str().unwrap()];
-        assert!(matches!(parse(&flags), Err(ConfigError::EmptyToken { .. })));
+        assert!(matches!(parse(&flags), Err(ConfigError::Tokens { .. })));
         std::fs::write(file.path(), "secret\n").unwrap();
-        assert_eq!(parse(&flags).unwrap().token.as_deref(), Some("secret"));
+        assert_eq!(parse(&flags).unwrap().tokens, Some(Tokens::shared("secret")));
+    }
+
+    #[test]
+    fn a_users_weight_is_a_name_and_a_number_in_range() {
+        let config = parse(&["--user-weight", "ada=2", "--user-weight", "bob=0.5"]).unwrap();
+        assert_eq!(config.user_weights, BTreeMap::from([("ada".into(), 2.0), ("bob".into(), 0.5)]));
+        for bad in ["ada", "ada=0", "ada=x", "=1", "a b=1", "ada=nan"] {
+            let error = parse(&["--user-weight", bad]).unwrap_err();
+            assert!(matches!(error, ConfigError::UserWeight { .. }), "{error}");
+        }
     }
 
     #[test]

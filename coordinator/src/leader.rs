@@ -17,8 +17,10 @@ use self::post::Post;
 pub use self::post::{Directive, Mail, Poll};
 use crate::clock::Clock;
 use crate::scheduler::explain::Seat;
-use crate::scheduler::policy::FreeWorker;
-use crate::store::{Backoff, Capabilities, Granted, LiveLease, WorkerRecord, WorkerState};
+use crate::scheduler::fit::Machine;
+use crate::scheduler::policy::{FreeWorker, Snapshot};
+use crate::scheduler::turns::Turns;
+use crate::store::{Backoff, Granted, LiveLease, WorkerRecord, WorkerState};
 
 /// A worker that was silent for so many lease terms is lost: its leases are gone by then.
 const TERMS_UNTIL_LOST: u64 = 2;
@@ -55,6 +57,8 @@ struct Inner {
     repeat_at_ms: u64,
     /// When the workers' last signs of life are written down again.
     record_seen_at_ms: u64,
+    /// Whose turn it is.
+    turns: Turns,
 }
 
 /// What the agent is told about its leases.
@@ -74,6 +78,7 @@ impl Inner {
             backoffs: BTreeMap::new(),
             repeat_at_ms: 0,
             record_seen_at_ms: 0,
+            turns: Turns::default(),
         }
     }
 }
@@ -93,7 +98,7 @@ impl Leader {
         let mut inner = self.lock();
         *inner = Inner::empty(self.term_ms);
         for record in workers {
-            let post = Post::new(record.n_slots, record.capabilities, record.state, now_ms);
+            let post = Post::new(record.machine, record.state, now_ms);
             inner.posts.insert(record.worker, post);
         }
         for lease in leases {
@@ -122,13 +127,13 @@ impl Leader {
     }
 
     /// Enters a worker that registered, or refreshes what is known of it.
-    pub fn enter(&self, worker: &WorkerId, n_slots: u32, capabilities: Capabilities) {
+    pub fn enter(&self, worker: &WorkerId, machine: Machine) {
         let now_ms = self.clock.monotonic_ms();
         let mut inner = self.lock();
         if let Some(post) = inner.posts.get_mut(worker) {
-            post.register_again(n_slots, capabilities, now_ms);
+            post.register_again(machine, now_ms);
         } else {
-            let post = Post::new(n_slots, capabilities, WorkerState::Joining, now_ms);
+            let post = Post::new(machine, WorkerState::Joining, now_ms);
             inner.posts.insert(worker.clone(), post);
         }
     }
@@ -188,7 +193,7 @@ impl Leader {
     }
 
     /// The workers that wait with free slots, and what every live machine can do.
-    pub fn seats(&self) -> (Vec<FreeWorker>, Vec<Capabilities>) {
+    pub fn seats(&self) -> (Vec<FreeWorker>, Vec<(WorkerId, Machine)>) {
         let inner = self.lock();
         let mut free = Vec::new();
         let mut live = Vec::new();
@@ -196,12 +201,12 @@ impl Leader {
             if !post.takes_work() {
                 continue;
             }
-            live.push(post.capabilities().clone());
+            live.push((worker.clone(), post.machine().clone()));
             let n_held = u32::try_from(inner.leases.n_held_by(worker)).unwrap_or(u32::MAX);
             let n_free_slots = post.n_free_slots(n_held);
             if n_free_slots > 0 {
-                let capabilities = post.capabilities().clone();
-                free.push(FreeWorker { worker: worker.clone(), n_free_slots, capabilities });
+                let machine = post.machine().clone();
+                free.push(FreeWorker { worker: worker.clone(), n_free_slots, machine });
             }
         }
         (free, live)
@@ -215,10 +220,9 @@ impl Leader {
             Seat {
                 worker: worker.clone(),
                 state: post.state(),
-                n_slots: post.n_slots(),
                 n_held,
                 n_free_slots: if post.takes_work() { post.n_free_slots(n_held) } else { 0 },
-                capabilities: post.capabilities().clone(),
+                machine: post.machine().clone(),
             }
         };
         inner.posts.iter().map(seat).collect()
@@ -396,6 +400,16 @@ impl Leader {
                 true
             }
         }
+    }
+
+    /// Whose turn it is. A starting leader begins the turns anew.
+    pub fn turns(&self) -> Turns {
+        self.lock().turns.clone()
+    }
+
+    /// Of a snapshot's queue this work was granted, and takes turns.
+    pub fn take_turns<'a>(&self, snapshot: &Snapshot, granted: impl Iterator<Item = &'a WorkId>) {
+        snapshot.serve(&mut self.lock().turns, granted);
     }
 
     /// How many leases are live.

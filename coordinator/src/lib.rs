@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio::sync::{Notify, broadcast};
 use tokio_util::sync::CancellationToken;
 
+pub mod actor;
 pub mod artifacts;
 pub mod auth;
 pub mod clock;

@@ -2,12 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use coordinator::config::Config;
 use coordinator::serve::{self, Running};
 use coordinator::store::{Artifact, Store as _, StudyToApply};
 use domain::ids::ContentHash;
+use domain::tokens::Tokens;
 use planner::CorpusHashes;
 use proto::v1::worker_service_client::WorkerServiceClient;
 use proto::{PROTOCOL_VERSION, v1};
@@ -97,8 +99,9 @@ fn registration() -> v1::RegisterRequest {
             threads_per_slot: 1,
             cpu_capability: "AVX2".into(),
             libtorch_version: "2.11.0".into(),
-            memory_bytes: 1,
+            memory_bytes: 1 << 34,
             recipes: vec!["pretrain".into()],
+            labels: HashMap::new(),
         }),
         protocol_version: PROTOCOL_VERSION,
     }
@@ -301,7 +304,7 @@ async fn open_polls_end_with_the_coordinator() {
 async fn a_token_is_asked_for_when_there_is_one() {
     let directory = tempfile::tempdir().unwrap();
     let mut config = Config::for_directory(directory.path());
-    config.token = Some("secret".into());
+    config.tokens = Some(Tokens::shared("secret"));
     let running = serve::start(config).await.unwrap();
     let channel = Channel::from_shared(running.grpc_url()).unwrap().connect().await.unwrap();
     let mut without = WorkerServiceClient::new(channel.clone());

@@ -18,3 +18,4 @@ pub mod spec;
 pub mod stability;
 pub mod study;
 pub mod suggest;
+pub mod tokens;

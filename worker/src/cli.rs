@@ -77,6 +77,9 @@ pub struct RunArgs {
     /// How many attempts to carry out at a time
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub slots: u32,
+    /// Something that studies may ask for, such as `pool=night`; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
+    pub label: Vec<(String, String)>,
     /// Intra-op threads of each slot; the machine's cores divided by the slots by default
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: Option<u32>,
@@ -104,6 +107,14 @@ pub struct RunArgs {
     /// How long a trainer may take to give up an attempt before it is killed, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 5_000, hide = true)]
     pub stop_grace_ms: u64,
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let is_name = domain::spec::is_name;
+    match text.split_once('=') {
+        Some((key, value)) if is_name(key) && is_name(value) => Ok((key.into(), value.into())),
+        _ => Err("expected KEY=VALUE of letters, digits, `.`, `_` and `-`".to_owned()),
+    }
 }
 
 /// Arguments of `trainer`. The program that the agent starts speaks `ToTrainer` on standard input

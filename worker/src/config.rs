@@ -2,10 +2,13 @@
 //!
 //! It reads no environment and starts nothing.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use domain::tokens::{Tokens, TokensError};
 
 use crate::cli::{DeviceChoice, RunArgs};
 use crate::device;
@@ -27,6 +30,8 @@ pub struct Config {
     pub libtorch: Option<PathBuf>,
     /// Folder for files that may be lost; each slot has its own below it.
     pub scratch: PathBuf,
+    /// What placement may ask for, beside what the machine is.
+    pub labels: BTreeMap<String, String>,
     /// The bearer token, if the coordinator asks for one.
     pub token: Option<String>,
     /// The program started as trainer, as `PROGRAM trainer …`.
@@ -58,10 +63,12 @@ pub enum ConfigError {
         source: io::Error,
     },
     /// The token file holds no usable token.
-    #[error("the token file `{path}` holds no token", path = path.display())]
-    EmptyToken {
+    #[error("the token file `{path}` {source}", path = path.display())]
+    Token {
         /// The file.
         path: PathBuf,
+        /// What is wrong with it.
+        source: TokensError,
     },
     /// The scratch folder cannot be made.
     #[error("could not make the scratch folder `{path}`", path = path.display())]
@@ -105,6 +112,7 @@ impl Config {
             device: args.device,
             libtorch: args.libtorch,
             scratch,
+            labels: args.label.into_iter().collect(),
             token,
             trainer,
             exit_with_parent: args.exit_with_parent,
@@ -122,12 +130,9 @@ fn is_address(text: &str) -> bool {
 fn read_token(path: &Path) -> Result<String, ConfigError> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| ConfigError::TokenFile { path: path.to_owned(), source })?;
-    let token = text.trim();
-    // The token becomes a header's value, which holds visible ASCII only.
-    if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err(ConfigError::EmptyToken { path: path.to_owned() });
-    }
-    Ok(token.to_owned())
+    Tokens::parse(&text)
+        .and_then(Tokens::only)
+        .map_err(|source| ConfigError::Token { path: path.to_owned(), source })
 }
 
 /// The absolute path of the folder: trainers may have another working directory one day.
@@ -157,6 +162,6 @@ mod tests {
         std::fs::write(&path, "secret\n").unwrap();
         assert_eq!(read_token(&path).unwrap(), "secret");
         std::fs::write(&path, " \n").unwrap();
-        assert!(matches!(read_token(&path), Err(ConfigError::EmptyToken { .. })));
+        assert!(matches!(read_token(&path), Err(ConfigError::Token { .. })));
     }
 }

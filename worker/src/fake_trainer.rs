@@ -4,6 +4,7 @@
 //!
 //! It is no part of a study: its losses are a formula's.
 
+use std::collections::HashMap;
 use std::io::{self, Stdout};
 use std::process::ExitCode;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -187,5 +188,6 @@ fn capabilities(n_threads: u32) -> v1::Capabilities {
         libtorch_version: "fake".to_owned(),
         memory_bytes: 0,
         recipes: vec!["pretrain".to_owned()],
+        labels: HashMap::new(),
     }
 }

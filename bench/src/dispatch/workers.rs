@@ -1,5 +1,6 @@
 //! Workers that speak the protocol and train nothing.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
@@ -196,8 +197,10 @@ fn registration(name: &str, n_slots: u32) -> v1::RegisterRequest {
             threads_per_slot: 1,
             cpu_capability: "AVX2".into(),
             libtorch_version: "2.11.0".into(),
-            memory_bytes: 1 << 30,
+            // Not known, so that any run fits, however many slots there are.
+            memory_bytes: 0,
             recipes: vec!["pretrain".into()],
+            labels: HashMap::new(),
         }),
         protocol_version: PROTOCOL_VERSION,
     }

@@ -1,10 +1,12 @@
 //! The store itself, through its verbs.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use coordinator::clock::Clock;
+use coordinator::scheduler::fit::Machine;
 use coordinator::scheduler::policy::Placement;
 use coordinator::store::read::{CurveQuery, CurveScope, ReadStore};
 use coordinator::store::{
@@ -124,15 +126,18 @@ fn worker(args: &Args) -> Result<WorkerToRegister> {
         name: "worker".into(),
         hostname: "here".into(),
         pid: 1,
-        n_slots: args.runs,
-        capabilities: Capabilities {
-            device_kind: "cpu".into(),
-            device_name: "a CPU".into(),
-            threads_per_slot: 1,
-            cpu_capability: "AVX2".into(),
-            libtorch_version: "2.11.0".into(),
-            memory_bytes: 1 << 30,
-            recipes: vec!["pretrain".into()],
+        machine: Machine {
+            n_slots: args.runs,
+            capabilities: Capabilities {
+                device_kind: "cpu".into(),
+                device_name: "a CPU".into(),
+                threads_per_slot: 1,
+                cpu_capability: "AVX2".into(),
+                libtorch_version: "2.11.0".into(),
+                memory_bytes: 1 << 30,
+                recipes: vec!["pretrain".into()],
+                labels: BTreeMap::new(),
+            },
         },
     })
 }
@@ -149,7 +154,7 @@ fn numerics() -> Numerics {
 
 /// Grants all that is queued.
 async fn grant(store: &SqlStore, worker: &WorkerId) -> Result<Vec<LeaseToken>> {
-    let queue = store.queue_head(10_000).await?;
+    let queue = store.queue_head(10_000, u64::MAX).await?.work;
     let placements: Vec<Placement> = queue
         .into_iter()
         .map(|queued| Placement { work: queued.work, worker: worker.clone() })

@@ -2,12 +2,14 @@
 //!
 //! What `proto::from_wire` knows already is asked there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use domain::ids::{LeaseToken, WorkerId};
+use domain::spec::is_name;
 use proto::from_wire::{DecodeError, content_hash, lease_token, required};
 use proto::v1;
 
+use crate::scheduler::fit::Machine;
 use crate::store::{Artifact, Capabilities, LogLevel, Numerics, ReportEvent, WorkerToRegister};
 
 /// The longest log line that is kept, in bytes: a panic's text fits, a dump does not.
@@ -23,17 +25,31 @@ pub(super) fn registration(
         name: request.name,
         hostname: request.hostname,
         pid: request.pid,
-        n_slots: request.n_slots,
-        capabilities: Capabilities {
-            device_kind: found.device_kind,
-            device_name: found.device_name,
-            threads_per_slot: found.threads_per_slot,
-            cpu_capability: found.cpu_capability,
-            libtorch_version: found.libtorch_version,
-            memory_bytes: found.memory_bytes,
-            recipes: found.recipes,
+        machine: Machine {
+            n_slots: request.n_slots,
+            capabilities: Capabilities {
+                device_kind: found.device_kind,
+                device_name: found.device_name,
+                threads_per_slot: found.threads_per_slot,
+                cpu_capability: found.cpu_capability,
+                libtorch_version: found.libtorch_version,
+                memory_bytes: found.memory_bytes,
+                recipes: found.recipes,
+                labels: labels(found.labels)?,
+            },
         },
     })
+}
+
+/// Labels that no study could ask for are refused.
+fn labels(found: HashMap<String, String>) -> Result<BTreeMap<String, String>, DecodeError> {
+    match found.iter().find(|(key, value)| !is_name(key) || !is_name(value)) {
+        Some((key, value)) => {
+            let label = format!("{key}={value}");
+            Err(DecodeError::Label { field: "capabilities.labels", label })
+        }
+        None => Ok(found.into_iter().collect()),
+    }
 }
 
 pub(super) fn lease_tokens(tokens: &[u64]) -> Result<Vec<LeaseToken>, DecodeError> {

@@ -10,6 +10,7 @@ mod worker_api;
 
 use std::sync::Arc;
 
+use domain::tokens::Tokens;
 use proto::v1::worker_service_server::WorkerServiceServer;
 use proto::{DESCRIPTORS, MAX_MESSAGE_BYTES};
 use tonic::service::InterceptorLayer;
@@ -43,8 +44,8 @@ pub async fn serve(app: Arc<App>, incoming: TcpIncoming) -> Result<(), GrpcError
     let workers = WorkerServiceServer::new(WorkerApi::new(app.clone()))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let token = app.config.token.clone();
-    let check = move |request: Request<()>| authorize(token.as_deref(), request);
+    let tokens = app.config.tokens.clone();
+    let check = move |request: Request<()>| authorize(tokens.as_ref(), request);
     Server::builder()
         .layer(InterceptorLayer::new(check))
         .add_service(health_service)
@@ -55,9 +56,9 @@ pub async fn serve(app: Arc<App>, incoming: TcpIncoming) -> Result<(), GrpcError
     Ok(())
 }
 
-fn authorize(token: Option<&str>, request: Request<()>) -> Result<Request<()>, Status> {
+fn authorize(tokens: Option<&Tokens>, request: Request<()>) -> Result<Request<()>, Status> {
     let header = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
-    if auth::is_authorized(token, header) {
+    if auth::bearer(tokens, header).is_some() {
         Ok(request)
     } else {
         Err(Status::unauthenticated("this coordinator needs the token of its `--token-file`"))

@@ -41,13 +41,13 @@ impl WorkerApi {
             return Err(ApiError::NoSlots);
         }
         let worker = decode::registration(request, self.new_worker_id()?)?;
-        let (n_slots, capabilities) = (worker.n_slots, worker.capabilities.clone());
+        let machine = worker.machine.clone();
         let registered = self.app.store.register_worker(worker).await?;
         self.carry_out(&registered.changed);
         registered.replaced.iter().for_each(|older| self.app.leader.leave(older));
         let nonce_key =
             self.app.artifacts.ensure_nonce(&registered.worker, &self.app.random).await?;
-        self.app.leader.enter(&registered.worker, n_slots, capabilities);
+        self.app.leader.enter(&registered.worker, machine);
         tracing::info!(worker.id = %registered.worker, "a worker registered");
         let config = &self.app.config;
         Ok(v1::RegisterResponse {
@@ -140,6 +140,7 @@ impl WorkerApi {
                 at_ms: self.app.clock.wall_ms(),
                 subject: run.to_string(),
                 kind: "points".to_owned(),
+                actor: String::new(),
             }));
         }
     }

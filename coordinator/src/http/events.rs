@@ -159,7 +159,13 @@ impl Reader {
 
 /// Some events were left out.
 fn resync() -> Event {
-    let event = EventView { id: 0, at_ms: 0, subject: String::new(), kind: "resync".to_owned() };
+    let event = EventView {
+        id: 0,
+        at_ms: 0,
+        subject: String::new(),
+        kind: "resync".to_owned(),
+        actor: String::new(),
+    };
     with_data(Event::default().event("resync"), &event)
 }
 

@@ -12,8 +12,8 @@ use domain::suggest::nearest;
 use super::error::ApiError;
 use crate::App;
 use crate::clock::Clock;
-use crate::scheduler::explain::{Reason, why_idle, why_not_placed};
-use crate::scheduler::policy::QueuedWork;
+use crate::scheduler::explain::{Case, Reason, why_idle, why_not_placed};
+use crate::scheduler::policy::{Needs, QueuedWork, StudyTerms};
 use crate::store::read::{Lookup, ReadStore, RunStatus};
 use crate::store::{Store, WorkerState};
 
@@ -120,10 +120,12 @@ fn queued(app: &App, run: &RunId, status: &RunStatus) -> Vec<Reason> {
         work: WorkId::Run(run.clone()),
         priority: status.priority,
         cost_flops: status.cost_flops,
-        recipe: Some(status.recipe.clone()),
-        numerics: status.numerics.clone(),
+        study: status.study.clone(),
+        has_begun: status.n_attempts > 0,
+        needs: status.needs.clone(),
     };
-    why_not_placed(&work, status.n_ahead, &app.leader.all_seats())
+    let case = Case { work: &work, terms: &status.terms, n_ahead: status.n_ahead };
+    why_not_placed(case, &app.leader.all_seats())
 }
 
 /// The data is work too: when it is queued, what keeps it is what keeps the run.
@@ -147,10 +149,12 @@ fn waits_for_data(app: &App, status: &RunStatus) -> Vec<Reason> {
             work: WorkId::Preparation(id),
             priority: status.priority,
             cost_flops: 0.0,
-            recipe: None,
-            numerics: None,
+            study: None,
+            has_begun: false,
+            needs: Needs::default(),
         };
-        reasons.extend(why_not_placed(&work, 0, &app.leader.all_seats()));
+        let case = Case { work: &work, terms: &StudyTerms::default(), n_ahead: 0 };
+        reasons.extend(why_not_placed(case, &app.leader.all_seats()));
     }
     reasons.extend(held);
     reasons
@@ -216,7 +220,7 @@ fn first_line(text: &str) -> &str {
 async fn of_worker(app: &App, worker: &WorkerView) -> Result<ExplainView, ApiError> {
     let seats = app.leader.all_seats();
     let reasons = match seats.iter().find(|seat| seat.worker.as_str() == worker.id) {
-        Some(seat) => why_idle(seat, &app.store.queue_head(HEAD).await?, &seats),
+        Some(seat) => why_idle(seat, &app.store.queue_head(HEAD, u64::MAX).await?, &seats),
         None if !app.leader.has_taken_over() => {
             let message = "this coordinator does not lead: the worker is the leader's";
             vec![Reason::new("not_leading", message, "ask the coordinator that leads")]

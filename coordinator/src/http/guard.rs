@@ -9,8 +9,11 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use domain::tokens::{Tokens, is_user_name};
 
 use super::error::ApiError;
+use crate::actor::{Actor, USER_HEADER, acting};
+use crate::auth::Caller;
 use crate::{App, auth};
 
 /// What is called with POST because of its body, and changes nothing.
@@ -25,16 +28,16 @@ const UPLOADS: &str = "/api/v1/sources/";
 /// What the checks need to know of the coordinator.
 #[derive(Debug, Clone, Copy)]
 struct Rules<'a> {
-    token: Option<&'a str>,
+    tokens: Option<&'a Tokens>,
     is_read_only: bool,
 }
 
-/// Checks a request, then passes it on.
+/// Checks a request, then passes it on; what it does is done for who asks.
 pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let rules = Rules { token: app.config.token.as_deref(), is_read_only: app.is_read_only };
+    let rules = Rules { tokens: app.config.tokens.as_ref(), is_read_only: app.is_read_only };
     let checked = check(rules, request.method(), request.uri().path(), request.headers());
     let mut response = match checked {
-        Ok(()) => next.run(request).await,
+        Ok(caller) => acting(user(caller, request.headers()), next.run(request)).await,
         Err(refusal) => refusal.into_response(),
     };
     let headers = response.headers_mut();
@@ -48,31 +51,45 @@ fn check(
     method: &Method,
     path: &str,
     headers: &HeaderMap,
-) -> Result<(), ApiError> {
+) -> Result<Caller, ApiError> {
     let host = text(headers, &header::HOST);
     check_host(rules, host)?;
     check_origin(host, text(headers, &header::ORIGIN))?;
     if !path.starts_with("/api/") {
         // The web application itself holds no data.
-        return Ok(());
+        return Ok(Caller::Unnamed);
     }
     let is_sign_in = path == SIGN_IN;
-    if !is_sign_in && !is_known(rules.token, headers) {
-        return Err(ApiError::Unauthorized);
-    }
+    let caller = match caller(rules.tokens, headers) {
+        Some(caller) => caller,
+        None if is_sign_in => Caller::Unnamed,
+        None => return Err(ApiError::Unauthorized),
+    };
     if method == Method::GET || method == Method::HEAD {
-        return Ok(());
+        return Ok(caller);
     }
     if rules.is_read_only && !is_sign_in && !READS_WITH_A_BODY.contains(&path) {
         return Err(ApiError::ReadOnly);
     }
-    check_content_type(method, path, text(headers, &header::CONTENT_TYPE))
+    check_content_type(method, path, text(headers, &header::CONTENT_TYPE))?;
+    Ok(caller)
 }
 
-/// Whether the caller has shown the token, now or when its session began.
-fn is_known(token: Option<&str>, headers: &HeaderMap) -> bool {
-    auth::is_authorized(token, text(headers, &header::AUTHORIZATION))
-        || auth::has_session(token, text(headers, &header::COOKIE))
+/// Who has shown a token, now or when its session began.
+fn caller(tokens: Option<&Tokens>, headers: &HeaderMap) -> Option<Caller> {
+    auth::bearer(tokens, text(headers, &header::AUTHORIZATION))
+        .or_else(|| auth::session(tokens, text(headers, &header::COOKIE)))
+}
+
+/// Whose request it is: the owner of the token, else who the program says.
+fn user(caller: Caller, headers: &HeaderMap) -> Actor {
+    let said = || headers.get(USER_HEADER).and_then(|value| value.to_str().ok());
+    match caller {
+        Caller::Named(name) => Actor::User(name),
+        Caller::Unnamed => {
+            Actor::User(said().filter(|name| is_user_name(name)).unwrap_or_default().to_owned())
+        }
+    }
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> Option<&'a str> {
@@ -82,7 +99,7 @@ fn text<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> Option<&'a str
 /// A name that an attacker's DNS points here reaches the socket but not this name. With a token
 /// the name does not matter: no other site has it.
 fn check_host(rules: Rules<'_>, host: Option<&str>) -> Result<(), ApiError> {
-    if rules.token.is_some() {
+    if rules.tokens.is_some() {
         return Ok(());
     }
     match host {
@@ -135,7 +152,7 @@ fn check_content_type(
 mod tests {
     use super::*;
 
-    const OPEN: Rules<'static> = Rules { token: None, is_read_only: false };
+    const OPEN: Rules<'static> = Rules { tokens: None, is_read_only: false };
 
     fn asked(rules: Rules<'_>, method: &Method, path: &str, headers: &[(&str, &str)]) -> bool {
         let headers = headers
@@ -166,7 +183,8 @@ mod tests {
 
     #[test]
     fn a_token_replaces_the_check_of_the_name() {
-        let rules = Rules { token: Some("t"), is_read_only: false };
+        let tokens = Tokens::shared("t");
+        let rules = Rules { tokens: Some(&tokens), is_read_only: false };
         let bearer = ("authorization", "Bearer t");
         let host = ("host", "study.example");
         assert!(asked(rules, &Method::GET, "/api/v1/runs", &[host, bearer]));
@@ -176,9 +194,18 @@ mod tests {
 
     #[test]
     fn a_read_only_coordinator_still_plans() {
-        let rules = Rules { token: None, is_read_only: true };
+        let rules = Rules { tokens: None, is_read_only: true };
         let headers = [("host", "localhost"), ("content-type", "application/json")];
         assert!(asked(rules, &Method::POST, "/api/v1/plan", &headers));
         assert!(!asked(rules, &Method::POST, "/api/v1/studies", &headers));
+    }
+
+    #[test]
+    fn the_token_says_who_asks_and_else_the_program_does() {
+        let headers: HeaderMap =
+            [(USER_HEADER.parse().unwrap(), "bob".parse().unwrap())].into_iter().collect();
+        assert_eq!(user(Caller::Unnamed, &headers), Actor::User("bob".into()));
+        assert_eq!(user(Caller::Named("ada".into()), &headers), Actor::User("ada".into()));
+        assert_eq!(user(Caller::Unnamed, &HeaderMap::new()), Actor::User(String::new()));
     }
 }

@@ -25,13 +25,14 @@ pub(super) async fn sign_in(
     State(app): State<Arc<App>>,
     Body(given): Body<SignIn>,
 ) -> Result<Response, ApiError> {
-    let Some(token) = &app.config.token else {
+    let Some(tokens) = &app.config.tokens else {
         return Ok(StatusCode::NO_CONTENT.into_response());
     };
-    if !auth::is_token(token, given.token.trim()) {
+    let Some(token) = auth::token_shown(tokens, given.token.trim()) else {
         return Err(ApiError::WrongToken);
-    }
+    };
     // No script reads it, and no other site's page sends it.
-    let cookie = format!("{}; Path=/; HttpOnly; SameSite=Strict", auth::session_cookie(token));
+    let cookie =
+        format!("{}; Path=/; HttpOnly; SameSite=Strict", auth::session_cookie(&token.secret));
     Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie)]).into_response())
 }

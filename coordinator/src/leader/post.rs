@@ -12,7 +12,8 @@ use domain::ids::LeaseToken;
 use tokio::sync::Notify;
 
 use super::Wake;
-use crate::store::{Capabilities, WorkerState};
+use crate::scheduler::fit::Machine;
+use crate::store::WorkerState;
 
 /// So many directives wait at most: beyond it the heartbeat's answer says the same.
 const MAX_DIRECTIVES: usize = 1000;
@@ -75,8 +76,7 @@ enum Delivery {
 
 #[derive(Debug)]
 pub(super) struct Post {
-    n_slots: u32,
-    capabilities: Capabilities,
+    machine: Machine,
     state: WorkerState,
     last_seen_ms: u64,
     has_news: bool,
@@ -92,15 +92,9 @@ pub(super) struct Post {
 }
 
 impl Post {
-    pub(super) fn new(
-        n_slots: u32,
-        capabilities: Capabilities,
-        state: WorkerState,
-        now_ms: u64,
-    ) -> Self {
+    pub(super) fn new(machine: Machine, state: WorkerState, now_ms: u64) -> Self {
         Self {
-            n_slots,
-            capabilities,
+            machine,
             state,
             last_seen_ms: now_ms,
             has_news: false,
@@ -113,9 +107,8 @@ impl Post {
         }
     }
 
-    pub(super) fn register_again(&mut self, n_slots: u32, capabilities: Capabilities, now_ms: u64) {
-        self.n_slots = n_slots;
-        self.capabilities = capabilities;
+    pub(super) fn register_again(&mut self, machine: Machine, now_ms: u64) {
+        self.machine = machine;
         // One that has shown that it sees the artifact store need not show it again: its request may
         // have come twice, and it will not confirm the second answer.
         if !matches!(self.state, WorkerState::Active | WorkerState::Draining) {
@@ -139,19 +132,15 @@ impl Post {
         self.state
     }
 
-    pub(super) fn n_slots(&self) -> u32 {
-        self.n_slots
-    }
-
-    pub(super) fn capabilities(&self) -> &Capabilities {
-        &self.capabilities
+    pub(super) fn machine(&self) -> &Machine {
+        &self.machine
     }
 
     /// What may be granted now: what the open poll said, and never more than the worker has beside
     /// its live leases.
     pub(super) fn n_free_slots(&self, n_held: u32) -> u32 {
         match &self.open {
-            Some((_, n_free)) => (*n_free).min(self.n_slots.saturating_sub(n_held)),
+            Some((_, n_free)) => (*n_free).min(self.machine.n_slots.saturating_sub(n_held)),
             None => 0,
         }
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::store::Capabilities;
 
 // So long that the real time of a test is nothing beside it.
 const TERM_MS: u64 = 10_000_000;
@@ -12,7 +13,7 @@ const MOMENT_MS: u64 = 1_000_000;
 fn leader() -> (Leader, WorkerId) {
     let leader = Leader::new(Clock::system(), TERM_MS, REDELIVER_MS);
     let worker: WorkerId = "w_a".parse().unwrap();
-    leader.enter(&worker, 2, Capabilities::of_a_cpu(1));
+    leader.enter(&worker, Machine { n_slots: 2, capabilities: Capabilities::of_a_cpu(1) });
     assert!(leader.activate(&worker));
     (leader, worker)
 }

@@ -3,9 +3,11 @@
 //! It asks nobody: what it needs to know is given to it.
 
 use domain::ids::WorkerId;
+use domain::spec::PlacementSpec;
 
-use super::policy::{Match, QueuedWork, can_carry_out};
-use crate::store::{Capabilities, Numerics, WorkerState};
+use super::fit::{Machine, Match, can_carry_out, memory_needed};
+use super::policy::{QueueHead, QueuedWork, StudyTerms, begins};
+use crate::store::{Numerics, WorkerState};
 
 /// A worker as the leader sees it, with or without free slots.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,14 +16,12 @@ pub struct Seat {
     pub worker: WorkerId,
     /// Its state.
     pub state: WorkerState,
-    /// How many attempts it can carry out at a time.
-    pub n_slots: u32,
     /// How many leases it has.
     pub n_held: u32,
     /// What may be granted to it now: its open poll's free slots.
     pub n_free_slots: u32,
     /// What it can do.
-    pub capabilities: Capabilities,
+    pub machine: Machine,
 }
 
 /// One reason, and what would change it.
@@ -47,26 +47,46 @@ impl Reason {
     }
 }
 
-/// Every reason why queued work is not with a worker, the most important first. `n_ahead` pieces of
-/// work go before it.
-pub fn why_not_placed(work: &QueuedWork, n_ahead: u64, seats: &[Seat]) -> Vec<Reason> {
+/// Queued work, and what the answer depends on beside the machines.
+#[derive(Debug, Clone, Copy)]
+pub struct Case<'a> {
+    /// The work.
+    pub work: &'a QueuedWork,
+    /// What its study says.
+    pub terms: &'a StudyTerms,
+    /// So many pieces of work go before it, whoever's turn it is.
+    pub n_ahead: u64,
+}
+
+/// Every reason why queued work is not with a worker, the most important first.
+pub fn why_not_placed(case: Case<'_>, seats: &[Seat]) -> Vec<Reason> {
+    let Case { work, terms, n_ahead } = case;
     let active: Vec<&Seat> = seats.iter().filter(|s| s.state == WorkerState::Active).collect();
     if active.is_empty() {
         return vec![nobody(seats)];
     }
-    let able: Vec<&Seat> = active.iter().copied().filter(|s| can(s, work, Match::Recipe)).collect();
-    if able.is_empty() {
-        let recipe = work.recipe.as_deref().unwrap_or_default();
-        return vec![Reason::new(
-            "no_recipe",
-            format!("none of the {} workers knows the recipe `{recipe}`", active.len()),
-            "start a worker of a build that knows it",
-        )];
+    let fit = |wanted| -> Vec<&Seat> {
+        active.iter().copied().filter(|seat| can(seat, work, terms, wanted)).collect()
+    };
+    let machines = [Match::Recipe, Match::Placement, Match::Memory, Match::Machine];
+    if let Some(missing) = machines.into_iter().find(|wanted| fit(*wanted).is_empty()) {
+        return vec![no_machine(missing, case, &active)];
     }
-    let alike: Vec<&Seat> =
-        able.iter().copied().filter(|s| can(s, work, Match::Numerics)).collect();
     let mut reasons = Vec::new();
-    let fit = match &work.numerics {
+    if begins(work) && !terms.affords(work.cost_flops) {
+        let left = terms.budget_left_flops.unwrap_or_default().max(0.0);
+        reasons.push(Reason::new(
+            "over_budget",
+            format!(
+                "it costs {:.3e} FLOPs, and its study may begin {left:.3e} more (`budget_flops`)",
+                work.cost_flops
+            ),
+            "raise `runtime.budget_flops` in the study file and apply it again",
+        ));
+    }
+    let able = fit(Match::Machine);
+    let alike = fit(Match::Numerics);
+    let fit = match &work.needs.numerics {
         Some(numerics) if !alike.is_empty() && alike.len() < able.len() => {
             reasons.push(Reason::new(
                 "numerics",
@@ -84,7 +104,7 @@ pub fn why_not_placed(work: &QueuedWork, n_ahead: u64, seats: &[Seat]) -> Vec<Re
         _ => able,
     };
     if fit.iter().all(|seat| seat.n_free_slots == 0) {
-        let n_slots: u32 = fit.iter().map(|seat| seat.n_slots).sum();
+        let n_slots: u32 = fit.iter().map(|seat| seat.machine.n_slots).sum();
         let n_held: u32 = fit.iter().map(|seat| seat.n_held).sum();
         reasons.push(Reason::new(
             "no_free_slot",
@@ -99,8 +119,11 @@ pub fn why_not_placed(work: &QueuedWork, n_ahead: u64, seats: &[Seat]) -> Vec<Re
     if n_ahead > 0 {
         reasons.push(Reason::new(
             "not_its_turn",
-            format!("{n_ahead} pieces of work go first: a higher priority, or longer"),
-            "wait, or give its study a higher priority",
+            format!(
+                "{n_ahead} pieces of work go first: a higher priority, or longer in its study; \
+                 users, and studies of one priority, take turns by weight"
+            ),
+            "wait, or give its study a higher priority or weight",
         ));
     }
     if reasons.is_empty() {
@@ -109,8 +132,64 @@ pub fn why_not_placed(work: &QueuedWork, n_ahead: u64, seats: &[Seat]) -> Vec<Re
     reasons
 }
 
-fn can(seat: &Seat, work: &QueuedWork, wanted: Match) -> bool {
-    can_carry_out(&seat.capabilities, work, wanted)
+/// Why none of the workers is fit, of which none fits so well.
+fn no_machine(missing: Match, case: Case<'_>, active: &[&Seat]) -> Reason {
+    let Case { work, terms, .. } = case;
+    let n = active.len();
+    match missing {
+        Match::Recipe => {
+            let recipe = work.needs.recipe.as_deref().unwrap_or_default();
+            let message = format!("none of the {n} workers knows the recipe `{recipe}`");
+            Reason::new("no_recipe", message, "start a worker of a build that knows it")
+        }
+        Match::Placement => {
+            let asked = asked_for(&terms.placement);
+            let message = format!("none of the {n} workers is what its study asks for: {asked}");
+            let remedy = "start such a worker, or change `runtime.placement` in the study file";
+            Reason::new("placement", message, remedy)
+        }
+        Match::Memory => {
+            let needed = memory_needed(&work.needs, &terms.placement);
+            let placed = |seat: &&&Seat| can(seat, work, terms, Match::Placement);
+            let slots = active.iter().filter(placed);
+            let largest =
+                slots.filter_map(|seat| seat.machine.slot_memory_bytes()).max().unwrap_or(0);
+            let message = format!(
+                "it needs about {} for one slot, and the largest slot of the {n} workers has {}",
+                gibibytes(needed),
+                gibibytes(largest)
+            );
+            let remedy = "start a worker with fewer slots or more memory, take a smaller \
+                          `runtime.micro_batch_sequences`, or set `runtime.placement.memory_bytes`";
+            Reason::new("memory", message, remedy)
+        }
+        Match::Machine | Match::Numerics => {
+            let named: Vec<String> = work
+                .needs
+                .excluded
+                .iter()
+                .map(|(worker, pattern)| format!("`{worker}` (it said `{pattern}`)"))
+                .collect();
+            let message =
+                format!("a log rule keeps it from every fit worker: {}", named.join(", "));
+            let remedy = "start another worker, or its agent anew; `gradus retry` forgets it";
+            Reason::new("excluded", message, remedy)
+        }
+    }
+}
+
+fn asked_for(placement: &PlacementSpec) -> String {
+    let device = placement.device.map(|device| format!("device {}", device.label()));
+    let labels = placement.labels.iter().map(|(key, value)| format!("label {key}={value}"));
+    device.into_iter().chain(labels).collect::<Vec<_>>().join(", ")
+}
+
+fn gibibytes(bytes: u64) -> String {
+    format!("{:.2} GiB", bytes as f64 / f64::from(1_u32 << 30))
+}
+
+fn can(seat: &Seat, work: &QueuedWork, terms: &StudyTerms, wanted: Match) -> bool {
+    can_carry_out((&seat.worker, &seat.machine), &work.needs, &terms.placement, wanted)
 }
 
 fn nobody(seats: &[Seat]) -> Reason {
@@ -136,7 +215,7 @@ fn describe(numerics: &Numerics) -> String {
 }
 
 /// Why a worker has free slots, or none, among all that are there.
-pub fn why_idle(seat: &Seat, queue: &[QueuedWork], seats: &[Seat]) -> Vec<Reason> {
+pub fn why_idle(seat: &Seat, queue: &QueueHead, seats: &[Seat]) -> Vec<Reason> {
     match seat.state {
         WorkerState::Joining => {
             return vec![Reason::new(
@@ -157,8 +236,8 @@ pub fn why_idle(seat: &Seat, queue: &[QueuedWork], seats: &[Seat]) -> Vec<Reason
         }
         WorkerState::Active => {}
     }
-    if seat.n_held >= seat.n_slots {
-        let message = format!("all of its {} slots are taken", seat.n_slots);
+    if seat.n_held >= seat.machine.n_slots {
+        let message = format!("all of its {} slots are taken", seat.machine.n_slots);
         return vec![Reason::waits("busy", message)];
     }
     if seat.n_free_slots == 0 {
@@ -168,21 +247,59 @@ pub fn why_idle(seat: &Seat, queue: &[QueuedWork], seats: &[Seat]) -> Vec<Reason
             "look into its log when this lasts",
         )];
     }
-    if queue.is_empty() {
-        return vec![Reason::waits("no_work", "nothing is queued")];
+    why_nothing_suits(seat, queue, seats)
+}
+
+/// Why nothing of the queue is given to a worker that waits for it.
+fn why_nothing_suits(seat: &Seat, queue: &QueueHead, seats: &[Seat]) -> Vec<Reason> {
+    if queue.work.is_empty() {
+        let message =
+            "nothing is queued that may begin: paused studies and spent budgets are left out";
+        return vec![Reason::waits("no_work", message)];
     }
-    let n_able = queue.iter().filter(|work| can(seat, work, Match::Recipe)).count();
-    if n_able == 0 {
-        let message = format!("it knows the recipe of none of the {} queued", queue.len());
-        return vec![Reason::new("no_recipe", message, "start a worker of a newer build")];
+    let usual = StudyTerms::default();
+    let terms = |work: &QueuedWork| {
+        work.study.as_ref().and_then(|study| queue.studies.get(study)).unwrap_or(&usual)
+    };
+    let n_fit = |wanted| queue.work.iter().filter(|w| can(seat, w, terms(w), wanted)).count();
+    let n = queue.work.len();
+    for (wanted, code, message, remedy) in [
+        (
+            Match::Recipe,
+            "no_recipe",
+            format!("it knows the recipe of none of the {n} queued"),
+            "start a worker of a newer build",
+        ),
+        (
+            Match::Placement,
+            "placement",
+            format!("the studies of all the {n} queued ask for other machines"),
+            "start it with the labels that they ask for (`--label`)",
+        ),
+        (
+            Match::Memory,
+            "memory",
+            format!("a slot of it has too little memory for all the {n} queued"),
+            "start it with fewer slots",
+        ),
+        (
+            Match::Machine,
+            "excluded",
+            format!("log rules keep all the {n} queued from it"),
+            "start its agent anew when it is mended",
+        ),
+    ] {
+        if n_fit(wanted) == 0 {
+            return vec![Reason::new(code, message, remedy)];
+        }
     }
     // As the policy has it: only while some machine rounds alike does a run wait for one.
     let is_bound_elsewhere = |work: &QueuedWork| {
         let active = |other: &&Seat| other.state == WorkerState::Active;
-        !can(seat, work, Match::Numerics)
-            && seats.iter().filter(active).any(|other| can(other, work, Match::Numerics))
+        let rounds_alike = |other: &Seat| can(other, work, terms(work), Match::Numerics);
+        !rounds_alike(seat) && seats.iter().filter(active).any(rounds_alike)
     };
-    if queue.iter().all(is_bound_elsewhere) {
+    if queue.work.iter().all(is_bound_elsewhere) {
         return vec![Reason::waits(
             "numerics",
             "all that is queued waits for machines that round as its first attempts did",
@@ -192,81 +309,4 @@ pub fn why_idle(seat: &Seat, queue: &[QueuedWork], seats: &[Seat]) -> Vec<Reason
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn seat(state: WorkerState, n_free_slots: u32) -> Seat {
-        Seat {
-            worker: "w_a".parse().unwrap(),
-            state,
-            n_slots: 2,
-            n_held: 2 - n_free_slots,
-            n_free_slots,
-            capabilities: Capabilities::of_a_cpu(1),
-        }
-    }
-
-    fn work() -> QueuedWork {
-        QueuedWork {
-            work: "r_1".parse().unwrap(),
-            priority: 0,
-            cost_flops: 1.0,
-            recipe: Some("pretrain".into()),
-            numerics: None,
-        }
-    }
-
-    #[track_caller]
-    fn check(work: &QueuedWork, n_ahead: u64, seats: &[Seat], codes: &[&str]) {
-        let reasons = why_not_placed(work, n_ahead, seats);
-        let found: Vec<&str> = reasons.iter().map(|reason| reason.code).collect();
-        assert_eq!(found, codes, "{reasons:?}");
-    }
-
-    #[test]
-    fn every_reason_of_queued_work_is_named() {
-        check(&work(), 0, &[], &["no_worker"]);
-        let seats = [seat(WorkerState::Joining, 0), seat(WorkerState::Draining, 1)];
-        check(&work(), 0, &seats, &["no_active_worker"]);
-        let other = QueuedWork { recipe: Some("quantize".into()), ..work() };
-        check(&other, 0, &[seat(WorkerState::Active, 2)], &["no_recipe"]);
-        check(&work(), 3, &[seat(WorkerState::Active, 0)], &["no_free_slot", "not_its_turn"]);
-        check(&work(), 0, &[seat(WorkerState::Active, 1)], &["about_to_run"]);
-    }
-
-    #[test]
-    fn a_run_waits_for_the_machine_of_its_first_attempt_only_while_there_is_one() {
-        let bound = QueuedWork { numerics: Some(Numerics::of_a_cpu(4)), ..work() };
-        let other = seat(WorkerState::Active, 2);
-        let alike =
-            Seat { capabilities: Capabilities::of_a_cpu(4), ..seat(WorkerState::Active, 0) };
-        check(&bound, 0, &[other.clone(), alike], &["numerics", "no_free_slot"]);
-        check(&bound, 0, &[other], &["about_to_run"]);
-    }
-
-    #[track_caller]
-    fn check_worker(seat: &Seat, queue: &[QueuedWork], code: &str) {
-        assert_eq!(why_idle(seat, queue, std::slice::from_ref(seat))[0].code, code);
-    }
-
-    #[test]
-    fn every_reason_of_a_worker_is_named() {
-        check_worker(&seat(WorkerState::Joining, 0), &[], "joining");
-        check_worker(&seat(WorkerState::Draining, 0), &[], "draining");
-        check_worker(&seat(WorkerState::Lost, 0), &[], "absent");
-        check_worker(&seat(WorkerState::Active, 0), &[work()], "busy");
-        let silent = Seat { n_held: 0, ..seat(WorkerState::Active, 0) };
-        check_worker(&silent, &[work()], "no_poll");
-        check_worker(&seat(WorkerState::Active, 1), &[], "no_work");
-        let other = QueuedWork { recipe: Some("quantize".into()), ..work() };
-        check_worker(&seat(WorkerState::Active, 1), &[other], "no_recipe");
-        let bound = QueuedWork { numerics: Some(Numerics::of_a_cpu(4)), ..work() };
-        let free = seat(WorkerState::Active, 1);
-        let alike =
-            Seat { capabilities: Capabilities::of_a_cpu(4), ..seat(WorkerState::Active, 0) };
-        let reasons = why_idle(&free, std::slice::from_ref(&bound), &[free.clone(), alike]);
-        assert_eq!(reasons[0].code, "numerics");
-        check_worker(&free, &[bound], "about_to_run");
-        check_worker(&seat(WorkerState::Active, 1), &[work()], "about_to_run");
-    }
-}
+mod tests;

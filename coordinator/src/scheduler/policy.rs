@@ -1,12 +1,17 @@
 //! Which ready work goes to which free slot: a pure function of a snapshot.
 //!
-//! It knows neither time nor gRPC nor the store.
+//! It knows neither time nor gRPC nor the store. What a machine must have is `fit`'s, whose turn it
+//! is `turns`'.
 
 use std::cmp::{Ordering, Reverse};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use domain::ids::{WorkId, WorkerId};
+use domain::ids::{StudyId, WorkId, WorkerId};
+use domain::spec::PlacementSpec;
 
-use crate::store::{Capabilities, Numerics};
+use super::fit::{Machine, Match, can_carry_out};
+use super::turns::{Line, Turns};
+use crate::store::Numerics;
 
 /// Work that may be granted.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,12 +20,67 @@ pub struct QueuedWork {
     pub work: WorkId,
     /// Higher first.
     pub priority: i32,
-    /// Longer first, so that the last worker is not alone with the longest run.
+    /// Longer first inside a study, so that the last worker is not alone with the longest run.
     pub cost_flops: f64,
+    /// The study that it is granted for; none for preparations, and for what no live study has.
+    pub study: Option<StudyId>,
+    /// Whether it was granted before, so that its cost is in its study's budget already.
+    pub has_begun: bool,
+    /// What a machine must have.
+    pub needs: Needs,
+}
+
+/// What a machine must have for a piece of work, beside what its study asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Needs {
     /// The recipe that the worker must know; none when any worker will do.
     pub recipe: Option<String>,
     /// What the first attempt fixed.
     pub numerics: Option<Numerics>,
+    /// The estimate for one slot; 0 is not known.
+    pub memory_bytes: u64,
+    /// The workers that it is not given to, by identifier, each with the pattern of the log rule that says so.
+    pub excluded: BTreeMap<String, String>,
+}
+
+/// What a study says about its work.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StudyTerms {
+    /// Whose it is; empty is nobody with a name.
+    pub user: String,
+    /// Its share among those of its user and of one priority, above 0.
+    pub weight: f64,
+    /// FLOPs that may still be begun.
+    pub budget_left_flops: Option<f64>,
+    /// What it asks of machines.
+    pub placement: PlacementSpec,
+}
+
+impl Default for StudyTerms {
+    fn default() -> Self {
+        Self {
+            user: String::new(),
+            weight: 1.0,
+            budget_left_flops: None,
+            placement: PlacementSpec::default(),
+        }
+    }
+}
+
+impl StudyTerms {
+    /// Whether a run that was not begun before may begin.
+    pub fn affords(&self, cost_flops: f64) -> bool {
+        cost_flops <= self.most_flops()
+    }
+
+    /// FLOPs that such a run may cost. A rounding error decides nothing.
+    pub fn most_flops(&self) -> f64 {
+        self.budget_left_flops.map_or(f64::MAX, most_flops)
+    }
+}
+
+fn most_flops(budget_left_flops: f64) -> f64 {
+    budget_left_flops * (1.0 + 1e-9)
 }
 
 /// A worker that waits for work.
@@ -31,19 +91,69 @@ pub struct FreeWorker {
     /// How much it can take.
     pub n_free_slots: u32,
     /// What it can do.
-    pub capabilities: Capabilities,
+    pub machine: Machine,
+}
+
+/// The head of the queue.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct QueueHead {
+    /// The work, in any order.
+    pub work: Vec<QueuedWork>,
+    /// The studies that it is granted for.
+    pub studies: BTreeMap<StudyId, StudyTerms>,
 }
 
 /// Everything that a decision needs.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Snapshot {
-    /// The head of the queue, in any order.
-    pub queue: Vec<QueuedWork>,
+    /// The head of the queue.
+    pub queue: QueueHead,
     /// The workers that wait.
     pub free: Vec<FreeWorker>,
-    /// What every live worker can do, busy ones too: a run waits for the machine that matches what
-    /// its first attempt fixed as long as there is one.
-    pub live: Vec<Capabilities>,
+    /// Every live worker, busy ones too: a run waits for the machine that matches what its first
+    /// attempt fixed as long as there is one.
+    pub live: Vec<(WorkerId, Machine)>,
+    /// Whose turn it is among studies of one priority.
+    pub turns: Turns,
+    /// The shares of users that are not 1, each above 0.
+    pub user_weights: BTreeMap<String, f64>,
+}
+
+impl Snapshot {
+    fn terms<'a>(&'a self, work: &QueuedWork, usual: &'a StudyTerms) -> &'a StudyTerms {
+        work.study.as_ref().and_then(|study| self.queue.studies.get(study)).unwrap_or(usual)
+    }
+
+    fn user_weight(&self, user: &str) -> f64 {
+        self.user_weights.get(user).copied().unwrap_or(1.0)
+    }
+
+    /// Moves the turns on by these grants.
+    pub fn serve<'a>(&self, turns: &mut Turns, granted: impl Iterator<Item = &'a WorkId>) {
+        let granted: BTreeSet<&WorkId> = granted.collect();
+        let usual = StudyTerms::default();
+        for work in self.queue.work.iter().filter(|work| granted.contains(&work.work)) {
+            if takes_turns(work) {
+                let terms = self.terms(work, &usual);
+                let line = Line { user: &terms.user, study: study_key(work) };
+                turns.serve(line, self.user_weight(&terms.user), terms.weight);
+            }
+        }
+    }
+}
+
+/// Preparations and evaluations are short, and others wait for them.
+fn takes_turns(work: &QueuedWork) -> bool {
+    matches!(work.work, WorkId::Run(_))
+}
+
+/// Whether its cost comes on top of what its study has begun.
+pub(super) fn begins(work: &QueuedWork) -> bool {
+    takes_turns(work) && !work.has_begun
+}
+
+fn study_key(work: &QueuedWork) -> &str {
+    work.study.as_ref().map_or("", StudyId::as_str)
 }
 
 /// A decision.
@@ -56,75 +166,134 @@ pub struct Placement {
 }
 
 /// Places work on free slots: the highest priority first, then data preparations and evaluations
-/// before runs (others wait for them and they are short), then the longest. No worker gets more
-/// than its free slots, and no work is placed twice. A run goes to a machine that rounds as its
-/// first attempt did; when no live one does, any will do, and the attempt reports what it used.
+/// before runs (others wait for them and they are short), then the run of the user and the study whose
+/// turn it is, the longest of it first. No worker gets more than its free slots, and no work is placed
+/// twice. A run is begun only while its study affords it. It goes to a machine that rounds as its first
+/// attempt did; when no live one does, any that is fit will do, and the attempt reports what it used.
+///
+/// What fits nowhere takes no turn. Each piece of work is looked at once.
 pub fn place(snapshot: &Snapshot) -> Vec<Placement> {
-    let mut free: Vec<FreeWorker> =
-        snapshot.free.iter().filter(|seat| seat.n_free_slots > 0).cloned().collect();
-    let mut queue: Vec<&QueuedWork> = snapshot.queue.iter().collect();
+    let usual = StudyTerms::default();
+    let mut seats = Seats {
+        free: snapshot.free.iter().filter(|seat| seat.n_free_slots > 0).cloned().collect(),
+        live: &snapshot.live,
+    };
+    let mut budgets: BTreeMap<&StudyId, f64> = snapshot
+        .queue
+        .studies
+        .iter()
+        .filter_map(|(study, terms)| Some((study, terms.budget_left_flops?)))
+        .collect();
+    let mut turns = snapshot.turns.clone();
+    let mut queue: Vec<&QueuedWork> = snapshot.queue.work.iter().collect();
     queue.sort_by(|a, b| order(a, b));
     queue.dedup_by(|a, b| a.work == b.work);
     let mut placements = Vec::new();
-    for work in queue {
-        if free.is_empty() {
-            break;
-        }
-        let rounds_alike = |machine| can_carry_out(machine, work, Match::Numerics);
-        let wanted =
-            if snapshot.live.iter().any(rounds_alike) { Match::Numerics } else { Match::Recipe };
-        let Some(index) = best_seat(&free, work, wanted) else {
-            continue;
-        };
-        let seat = &mut free[index];
-        placements.push(Placement { work: work.work.clone(), worker: seat.worker.clone() });
-        seat.n_free_slots -= 1;
-        if seat.n_free_slots == 0 {
-            free.remove(index);
+    for band in queue.chunk_by(|a, b| a.priority == b.priority) {
+        let mut lines = Lines::of(band, snapshot, &usual);
+        while let Some((line, work)) = lines.next(&turns) {
+            if seats.free.is_empty() {
+                return placements;
+            }
+            let terms = snapshot.terms(work, &usual);
+            let left = work.study.as_ref().and_then(|study| budgets.get_mut(study));
+            if begins(work)
+                && left.as_ref().is_some_and(|left| work.cost_flops > most_flops(**left))
+            {
+                continue;
+            }
+            let Some(placement) = seats.take(work, &terms.placement) else { continue };
+            placements.push(placement);
+            if let Some(line) = line {
+                turns.serve(line, snapshot.user_weight(line.user), terms.weight);
+            }
+            if let Some(left) = left.filter(|_| begins(work)) {
+                *left -= work.cost_flops;
+            }
         }
     }
     placements
 }
 
+/// The work of one priority: what takes no turns, and a line of runs for each study.
+struct Lines<'a> {
+    first: VecDeque<&'a QueuedWork>,
+    studies: BTreeMap<Line<'a>, VecDeque<&'a QueuedWork>>,
+}
+
+impl<'a> Lines<'a> {
+    fn of(band: &[&'a QueuedWork], snapshot: &'a Snapshot, usual: &'a StudyTerms) -> Self {
+        let mut lines = Self { first: VecDeque::new(), studies: BTreeMap::new() };
+        for &work in band {
+            if takes_turns(work) {
+                let user = &snapshot.terms(work, usual).user;
+                let line = Line { user, study: study_key(work) };
+                lines.studies.entry(line).or_default().push_back(work);
+            } else {
+                lines.first.push_back(work);
+            }
+        }
+        lines
+    }
+
+    /// Takes out what is next, with the line whose turn it takes.
+    fn next(&mut self, turns: &Turns) -> Option<(Option<Line<'a>>, &'a QueuedWork)> {
+        if let Some(work) = self.first.pop_front() {
+            return Some((None, work));
+        }
+        let line = self.studies.keys().copied().min_by(|a, b| turns.order(*a, *b))?;
+        let works = self.studies.get_mut(&line)?;
+        let work = works.pop_front()?;
+        if works.is_empty() {
+            self.studies.remove(&line);
+        }
+        Some((Some(line), work))
+    }
+}
+
+/// The slots that are left.
+struct Seats<'a> {
+    free: Vec<FreeWorker>,
+    live: &'a [(WorkerId, Machine)],
+}
+
+impl Seats<'_> {
+    /// Takes a slot for this work, if one suits it.
+    fn take(&mut self, work: &QueuedWork, placement: &PlacementSpec) -> Option<Placement> {
+        let needs = &work.needs;
+        let can = |worker: &WorkerId, machine: &Machine, wanted| {
+            can_carry_out((worker, machine), needs, placement, wanted)
+        };
+        let is_bound = needs.numerics.is_some()
+            && self.live.iter().any(|(worker, machine)| can(worker, machine, Match::Numerics));
+        let wanted = if is_bound { Match::Numerics } else { Match::Machine };
+        let index = best_seat(&self.free, |seat| can(&seat.worker, &seat.machine, wanted))?;
+        let seat = &mut self.free[index];
+        let placement = Placement { work: work.work.clone(), worker: seat.worker.clone() };
+        seat.n_free_slots -= 1;
+        if seat.n_free_slots == 0 {
+            self.free.remove(index);
+        }
+        Some(placement)
+    }
+}
+
 fn order(a: &QueuedWork, b: &QueuedWork) -> Ordering {
-    let is_run = |work: &QueuedWork| matches!(work.work, WorkId::Run(_));
     Reverse(a.priority)
         .cmp(&Reverse(b.priority))
-        .then(is_run(a).cmp(&is_run(b)))
+        .then(takes_turns(a).cmp(&takes_turns(b)))
         .then(b.cost_flops.total_cmp(&a.cost_flops))
         .then(a.work.cmp(&b.work))
 }
 
-/// How well a machine must fit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Match {
-    /// It knows the recipe.
-    Recipe,
-    /// And it rounds as the first attempt did.
-    Numerics,
-}
-
-/// The worker with the most free slots, so that the load spreads; ties go to the first identifier.
-fn best_seat(free: &[FreeWorker], work: &QueuedWork, wanted: Match) -> Option<usize> {
+/// Of those that suit, the worker with the most free slots, so that the load spreads; ties go to the
+/// first identifier.
+fn best_seat(free: &[FreeWorker], suits: impl Fn(&FreeWorker) -> bool) -> Option<usize> {
     free.iter()
         .enumerate()
-        .filter(|(_, seat)| can_carry_out(&seat.capabilities, work, wanted))
+        .filter(|(_, seat)| suits(seat))
         .max_by_key(|(_, seat)| (seat.n_free_slots, Reverse(seat.worker.clone())))
         .map(|(index, _)| index)
-}
-
-pub(super) fn can_carry_out(machine: &Capabilities, work: &QueuedWork, wanted: Match) -> bool {
-    let knows_recipe = work.recipe.as_ref().is_none_or(|recipe| machine.recipes.contains(recipe));
-    let rounds_alike =
-        work.numerics.as_ref().is_none_or(|numerics| rounds_alike(machine, numerics));
-    knows_recipe && (wanted == Match::Recipe || rounds_alike)
-}
-
-fn rounds_alike(machine: &Capabilities, numerics: &Numerics) -> bool {
-    machine.device_kind == numerics.device_kind
-        && machine.threads_per_slot == numerics.intra_op_threads
-        && machine.cpu_capability == numerics.cpu_capability
-        && machine.libtorch_version == numerics.libtorch_version
 }
 
 #[cfg(test)]

@@ -11,8 +11,8 @@ use super::policy::{Snapshot, place};
 use crate::App;
 use crate::store::{Store as _, StoreError};
 
-/// How much of the queue one tick looks at, of each kind. More than any number of free slots that
-/// one tick fills, so that work which fits nowhere does not hide what does.
+/// How much of the queue one tick looks at: so many evaluations and preparations, so many runs of each
+/// study, and fewer where there are many studies. A study of any size hides no other.
 const HEAD: u32 = 512;
 
 /// The dispatcher looks without being woken this often, in case a nudge was missed.
@@ -46,12 +46,19 @@ pub async fn tick(app: &App) -> Result<usize, StoreError> {
     if free.is_empty() {
         return Ok(0);
     }
-    let queue = app.store.queue_head(HEAD).await?;
-    let placements = place(&Snapshot { queue, free, live });
+    // Runs that fit nowhere must not hide the shorter ones behind them.
+    let slots = live.iter().map(|(_, machine)| machine.slot_memory_bytes());
+    let largest_slot = slots.map(|bytes| bytes.unwrap_or(u64::MAX)).max().unwrap_or(u64::MAX);
+    let queue = app.store.queue_head(HEAD, largest_slot).await?;
+    let turns = app.leader.turns();
+    let user_weights = app.config.user_weights.clone();
+    let snapshot = Snapshot { queue, free, live, turns, user_weights };
+    let placements = place(&snapshot);
     if placements.is_empty() {
         return Ok(0);
     }
     let granted = app.store.grant(&placements).await?;
     app.leader.granted(&granted);
+    app.leader.take_turns(&snapshot, granted.iter().map(|lease| &lease.work));
     Ok(granted.len())
 }

@@ -22,7 +22,7 @@ pub use sql::SqlStore;
 pub use sql::copy::{TableRows, copy, plan_copy};
 pub use types::*;
 
-use crate::scheduler::policy::{Placement, QueuedWork};
+use crate::scheduler::policy::{Placement, QueueHead};
 
 /// The verbs. Each is one transaction: all of it happens, durably, or nothing. Every change leaves
 /// a row in `events` in the same transaction, and is announced after the commit.
@@ -99,9 +99,12 @@ pub trait Store: Send + Sync + 'static {
     /// The rights of attempts whose runs are held since: they are to give their slots back.
     async fn held_leases(&self) -> Result<Vec<(LeaseToken, WorkerId)>, StoreError>;
 
-    /// The head of the queue for the scheduler: preparations and evaluations, then runs; of each at
-    /// most `limit`, by priority and then the longest first. Held work is left out.
-    async fn queue_head(&self, limit: u32) -> Result<Vec<QueuedWork>, StoreError>;
+    /// The head of the queue for the scheduler: preparations and evaluations, then the runs of every
+    /// study, with what those studies say. Of the former and of each study at most `limit`, of the
+    /// latter fewer where there are many, by priority and then the longest first. Held work is left
+    /// out, and so are runs that need more memory than `largest_slot` bytes, and runs that would begin
+    /// beyond their study's budget.
+    async fn queue_head(&self, limit: u32, largest_slot: u64) -> Result<QueueHead, StoreError>;
 
     /// Grants placements, compare-and-set each: work that is no longer queued and workers that are
     /// no longer active are left out of the answer. Tokens only grow. Not to be repeated blindly:

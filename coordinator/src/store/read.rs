@@ -9,7 +9,8 @@ use domain::attempt::AttemptEnd;
 use domain::ids::{ContentHash, RunId, StudyId};
 use domain::invariant::Snapshot;
 
-use super::{Numerics, StoreErrorClass};
+use super::StoreErrorClass;
+use crate::scheduler::policy::{Needs, StudyTerms};
 
 /// Why a view could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -109,12 +110,14 @@ pub struct RunStatus {
     pub backoff_until_ms: Option<i64>,
     /// Its attempts so far.
     pub n_attempts: u32,
-    /// How many pieces of queued work go before it.
+    /// How many pieces of queued work go before it, whichever study's turn it is.
     pub n_ahead: u64,
-    /// Its recipe.
-    pub recipe: String,
-    /// What its first attempt fixed.
-    pub numerics: Option<Numerics>,
+    /// The study that it is granted for, unless no live one has it.
+    pub study: Option<StudyId>,
+    /// What that study says.
+    pub terms: StudyTerms,
+    /// What a machine must have.
+    pub needs: Needs,
     /// The paused studies that have it, each with why.
     pub paused_studies: Vec<(String, String)>,
     /// The data it needs.

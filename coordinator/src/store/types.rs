@@ -12,6 +12,8 @@ use domain::run::RunState;
 use domain::spec::StudySpec;
 use serde::{Deserialize, Serialize};
 
+use crate::scheduler::fit::Machine;
+
 /// An object of the artifact store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Artifact {
@@ -128,6 +130,8 @@ pub struct Capabilities {
     pub memory_bytes: u64,
     /// The recipes it can carry out.
     pub recipes: Vec<String>,
+    /// What its operator says of it.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// What decides a run's rounding; its first attempt fixes it.
@@ -157,6 +161,7 @@ impl Capabilities {
             libtorch_version: "2.11.0".into(),
             memory_bytes: 1 << 30,
             recipes: vec!["pretrain".into()],
+            labels: BTreeMap::new(),
         }
     }
 }
@@ -182,14 +187,12 @@ pub struct WorkerToRegister {
     pub proposed_id: WorkerId,
     /// A name for people.
     pub name: String,
-    /// Its machine.
+    /// Its machine's name.
     pub hostname: String,
     /// Its agent's process.
     pub pid: u32,
-    /// How many attempts it can carry out at a time.
-    pub n_slots: u32,
-    /// What its machine can do.
-    pub capabilities: Capabilities,
+    /// Its machine.
+    pub machine: Machine,
 }
 
 /// A worker that was entered.
@@ -254,10 +257,8 @@ pub struct WorkerRecord {
     pub worker: WorkerId,
     /// Its state.
     pub state: WorkerState,
-    /// How many attempts it can carry out at a time.
-    pub n_slots: u32,
-    /// What its machine can do.
-    pub capabilities: Capabilities,
+    /// Its machine.
+    pub machine: Machine,
 }
 
 /// A lease as the store knows it.

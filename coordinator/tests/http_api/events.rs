@@ -85,8 +85,13 @@ async fn without_a_last_id_only_what_happens_from_now_on_comes() {
     let served = Served::new().await;
     served.apply(STUDY).await;
     let mut stream = Stream::open(&served, None).await;
-    let points =
-        api::EventView { id: 0, at_ms: 1, subject: "r_1".to_owned(), kind: "points".to_owned() };
+    let points = api::EventView {
+        id: 0,
+        at_ms: 1,
+        subject: "r_1".to_owned(),
+        kind: "points".to_owned(),
+        actor: String::new(),
+    };
     served.app.changes.send(points).unwrap();
     assert_eq!(stream.next().await.unwrap(), (0, String::new(), "points".to_owned()));
 }
@@ -97,7 +102,11 @@ async fn a_reader_that_falls_behind_is_told_to_read_again() {
     let mut stream = Stream::open(&served, None).await;
     for at_ms in 0..100_000 {
         let (subject, kind) = ("r_1".to_owned(), "points".to_owned());
-        served.app.changes.send(api::EventView { id: 0, at_ms, subject, kind }).unwrap();
+        served
+            .app
+            .changes
+            .send(api::EventView { id: 0, at_ms, subject, kind, actor: String::new() })
+            .unwrap();
     }
     let (_, event, kind) = stream.next().await.unwrap();
     assert_eq!((event.as_str(), kind.as_str()), ("resync", "resync"));

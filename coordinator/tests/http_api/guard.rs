@@ -3,9 +3,13 @@
 use axum::body::Body;
 use axum::http::Request;
 use axum::http::request::Builder;
+use coordinator::store::read::ReadStore;
+use coordinator::store::{Artifact, Store};
+use domain::ids::ContentHash;
+use domain::tokens::Tokens;
 use serde_json::json;
 
-use crate::support::{STUDY, Served, apply_request};
+use crate::support::{SOURCE, STUDY, Served, apply_request};
 
 fn cancel_of(builder: Builder) -> Request<Body> {
     builder.body(Body::from(r#"{"reason":""}"#)).unwrap()
@@ -78,7 +82,7 @@ async fn the_own_page_may_do_everything() {
 
 #[tokio::test]
 async fn with_a_token_only_its_bearer_is_answered() {
-    let served = Served::with(|config| config.token = Some("secret".to_owned())).await;
+    let served = Served::with(|config| config.tokens = Some(Tokens::shared("secret"))).await;
     let get = |bearer: Option<&str>| {
         let mut request = Request::get("/api/v1/studies").header("host", "study.example");
         if let Some(bearer) = bearer {
@@ -95,7 +99,7 @@ async fn with_a_token_only_its_bearer_is_answered() {
 
 #[tokio::test]
 async fn a_browser_shows_the_token_once() {
-    let served = Served::with(|config| config.token = Some("secret".to_owned())).await;
+    let served = Served::with(|config| config.tokens = Some(Tokens::shared("secret"))).await;
     let wrong = served.post("/api/v1/session", &json!({ "token": "guess" })).await;
     wrong.refused(401, "forbidden");
     assert!(!wrong.headers.contains_key("set-cookie"));
@@ -122,8 +126,38 @@ async fn a_browser_shows_the_token_once() {
 }
 
 #[tokio::test]
+async fn the_token_says_whose_a_study_is_and_who_paused_it() {
+    let tokens = Tokens::parse("ada one\nbob two").unwrap();
+    let served = Served::with(|config| config.tokens = Some(tokens)).await;
+    let hash = ContentHash::of(SOURCE);
+    let source = Artifact { key: format!("sources/{hash}"), hash, n_bytes: SOURCE.len() as u64 };
+    served.app.store.record_source(&source).await.unwrap();
+    let post = |path: &str, bearer: &str, body: &serde_json::Value| {
+        Request::post(path)
+            .header("host", "study.example")
+            .header("authorization", format!("Bearer {bearer}"))
+            // What the program says of its user does not count beside a token with a name.
+            .header("gradus-user", "eve")
+            .header("content-type", "application/json")
+            .body(Body::from(body.to_string()))
+            .unwrap()
+    };
+    served.send(post("/api/v1/studies", "one", &apply_request(STUDY))).await.ok();
+    served.send(post("/api/v1/studies/tiny/pause", "two", &json!({}))).await.ok();
+    let get = Request::get("/api/v1/studies/tiny")
+        .header("host", "study.example")
+        .header("authorization", "Bearer one")
+        .body(Body::empty())
+        .unwrap();
+    assert_eq!(served.send(get).await.ok()["summary"]["user"], "ada");
+    let events = served.app.store.events_after(0, 100).await.unwrap();
+    let by = |kind: &str| events.iter().find(|event| event.kind == kind).unwrap().actor.as_str();
+    assert_eq!((by("study_applied"), by("study_paused")), ("user ada", "user bob"));
+}
+
+#[tokio::test]
 async fn a_form_of_another_site_cannot_sign_in() {
-    let served = Served::with(|config| config.token = Some("secret".to_owned())).await;
+    let served = Served::with(|config| config.tokens = Some(Tokens::shared("secret"))).await;
     let request = Request::post("/api/v1/session")
         .header("host", "study.example")
         .header("content-type", "text/plain")

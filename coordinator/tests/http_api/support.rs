@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, Request, StatusCode};
 use coordinator::App;
 use coordinator::config::Config;
 use coordinator::http::router;
+use coordinator::scheduler::fit::Machine;
 use coordinator::store::{Artifact, Capabilities, Numerics, ReportEvent, Store, WorkerToRegister};
 use domain::attempt::AttemptEnd;
 use domain::ids::{ContentHash, LeaseToken, RunId, WorkId, WorkerId};
@@ -143,16 +144,7 @@ impl Served {
             name: name.to_owned(),
             hostname: "here".to_owned(),
             pid: 7,
-            n_slots: 1,
-            capabilities: Capabilities {
-                device_kind: "cpu".to_owned(),
-                device_name: "a CPU".to_owned(),
-                threads_per_slot: 1,
-                cpu_capability: "AVX2".to_owned(),
-                libtorch_version: "2.11.0".to_owned(),
-                memory_bytes: 1 << 30,
-                recipes: vec!["pretrain".to_owned()],
-            },
+            machine: machine(),
         };
         let registered = self.app.store.register_worker(worker).await.unwrap();
         assert!(self.app.store.confirm_worker(&registered.worker).await.unwrap());
@@ -182,7 +174,7 @@ impl Served {
     pub(crate) async fn prepared(&self) -> (WorkerId, RunId, RunId) {
         self.apply(STUDY).await;
         let worker = self.worker("one").await;
-        let queued = self.app.store.queue_head(10).await.unwrap();
+        let queued = self.app.store.queue_head(10, u64::MAX).await.unwrap().work;
         let preparation = queued[0].work.clone();
         let token = self.grant(&preparation, &worker).await;
         let result = ReportEvent::Preparation {
@@ -196,6 +188,23 @@ impl Served {
         let runs = self.get("/api/v1/studies/tiny/runs").await.ok();
         let id = |index: usize| runs["runs"][index]["id"].as_str().unwrap().parse().unwrap();
         (worker, id(0), id(1))
+    }
+}
+
+/// A machine with one slot.
+pub(crate) fn machine() -> Machine {
+    Machine {
+        n_slots: 1,
+        capabilities: Capabilities {
+            device_kind: "cpu".to_owned(),
+            device_name: "a CPU".to_owned(),
+            threads_per_slot: 1,
+            cpu_capability: "AVX2".to_owned(),
+            libtorch_version: "2.11.0".to_owned(),
+            memory_bytes: 1 << 30,
+            recipes: vec!["pretrain".to_owned()],
+            labels: BTreeMap::new(),
+        },
     }
 }
 

@@ -6,7 +6,7 @@ use domain::attempt::AttemptEnd;
 use domain::ids::WorkId;
 use serde_json::{Value, json};
 
-use crate::support::{Served, started};
+use crate::support::{STUDY, Served, machine, started};
 
 /// The codes of the reasons, the most important first.
 async fn codes(served: &Served, target: &str) -> Vec<String> {
@@ -98,7 +98,7 @@ async fn a_run_waits_for_its_data_and_says_so() {
     reconcile::take_over(&served.app).await.unwrap();
     assert_eq!(codes(&served, run).await, ["data_not_ready", "no_worker"]);
     let worker = served.worker("one").await;
-    let preparation = served.app.store.queue_head(1).await.unwrap().remove(0).work;
+    let preparation = served.app.store.queue_head(1, u64::MAX).await.unwrap().work.remove(0).work;
     let token = served.grant(&preparation, &worker).await;
     served.finish(token, AttemptEnd::Bug, "no disk").await;
     assert_eq!(codes(&served, run).await, ["data_not_ready", "preparation_failed"]);
@@ -120,4 +120,24 @@ async fn a_worker_is_drained_by_its_name_and_explained() {
     assert!(!served.app.leader.take_mail(&worker, &poll).unwrap().directives.is_empty());
     served.post(&path, &json!({})).await.ok();
     served.post("/api/v1/workers/two/drain", &json!({})).await.refused(404, "not_found");
+}
+
+#[tokio::test]
+async fn what_a_study_asks_for_is_a_reason() {
+    let served = Served::new().await;
+    let (worker, run, _) = served.prepared().await;
+    served.app.leader.take_over(Vec::new(), Vec::new());
+    served.app.leader.enter(&worker, machine());
+    assert!(served.app.leader.activate(&worker));
+    for (runtime, code) in [
+        ("{placement: {device: cuda}}", "placement"),
+        ("{placement: {labels: {pool: night}}}", "placement"),
+        ("{placement: {memory_bytes: 1099511627776}}", "memory"),
+        ("{budget_flops: 1}", "over_budget"),
+        ("{}", "no_free_slot"),
+    ] {
+        let text = STUDY.replacen("name: tiny", &format!("name: tiny\nruntime: {runtime}"), 1);
+        served.apply(&text).await;
+        assert_eq!(codes(&served, run.as_str()).await[0], code, "{runtime}");
+    }
 }

@@ -11,20 +11,31 @@ use super::study::{
 use super::training::{ScheduleSpec, StabilitySpec, TrainingSpec, WeightAverageSpec};
 
 /// A check's complaint: the key's path and the problem.
-type Complaint = (String, String);
+pub(super) type Complaint = (String, String);
 
 fn complain<T>(path: impl Into<String>, problem: impl Into<String>) -> Result<T, Complaint> {
     Err((path.into(), problem.into()))
 }
 
-fn require(ok: bool, path: &str, problem: impl FnOnce() -> String) -> Result<(), Complaint> {
+pub(super) fn require(
+    ok: bool,
+    path: &str,
+    problem: impl FnOnce() -> String,
+) -> Result<(), Complaint> {
     if ok { Ok(()) } else { complain(path, problem()) }
 }
 
-fn is_name(text: &str) -> bool {
+/// Whether a text can be the name of something in a study file.
+pub fn is_name(text: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     !text.is_empty() && text.len() <= 64 && text.bytes().all(allowed) && !text.starts_with('.')
 }
+
+/// The range of a share, of a study or a user. Beyond it a share is nothing or everything, and the turns would
+/// leave the numbers that a sum can tell apart.
+pub const LIGHTEST: f64 = 0.001;
+/// The other end of the range.
+pub const HEAVIEST: f64 = 1000.0;
 
 impl StudySpec {
     /// Checks what can be said without planning: names, ranges, counts.
@@ -49,6 +60,19 @@ impl StudySpec {
             "runtime.rolling_checkpoint_seconds",
             || "`0` is too few; at least 1".into(),
         )?;
+        let weight = self.runtime.weight;
+        let is_weight = (LIGHTEST..=HEAVIEST).contains(&weight);
+        require(is_weight, "runtime.weight", || {
+            format!("`{weight}` is out of range; {LIGHTEST} to {HEAVIEST}")
+        })?;
+        let budget = self.runtime.budget_flops.unwrap_or(1.0);
+        require(budget > 0.0 && budget.is_finite(), "runtime.budget_flops", || {
+            format!("`{budget}` is out of range; above 0")
+        })?;
+        self.runtime.placement.check()?;
+        for (index, rule) in self.runtime.log_rules.iter().enumerate() {
+            rule.check(&format!("runtime.log_rules[{index}]"))?;
+        }
         require(self.runtime.max_failures > 0, "runtime.max_failures", || {
             "`0` is too few; at least 1, which tries nothing again".into()
         })?;

@@ -5,12 +5,15 @@
 mod check;
 mod error;
 mod located;
+mod placement;
 mod retries;
 mod study;
 mod training;
 
+pub use check::{HEAVIEST, LIGHTEST, is_name};
 pub use error::{Place, SpecError};
 pub use located::Locations;
+pub use placement::{DeviceKind, LogAction, LogRule, PlacementSpec, matching_log_rules};
 pub use retries::{RetriesSpec, RetryRule, RetryRules};
 pub use study::*;
 pub use training::*;

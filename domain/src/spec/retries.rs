@@ -93,6 +93,18 @@ pub struct RetryRules {
 const MAX_LOSSES: u32 = 100;
 
 impl RetryRules {
+    /// The first failure of each class is the last.
+    pub const fn never() -> Self {
+        let rule = RetryRule::attempts(1);
+        Self {
+            out_of_memory: rule,
+            bad_data: rule,
+            bad_checkpoint: rule,
+            bug: rule,
+            worker_lost: rule,
+        }
+    }
+
     /// The rules of a study: `max_failures` attempts for each class that the run is charged with,
     /// unless the study says otherwise.
     pub fn of(max_failures: u32, spec: RetriesSpec) -> Self {

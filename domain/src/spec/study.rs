@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::placement::{LogRule, PlacementSpec};
 use super::retries::{RetriesSpec, RetryRules};
 use super::training::TrainingSpec;
 
@@ -344,12 +345,26 @@ pub enum FlopKind {
 }
 
 /// How a study is run; nothing here changes a number beyond rounding.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RuntimeSpec {
     /// Higher runs first.
     #[serde(default)]
     pub priority: i32,
+    /// Its share of the grants among studies of one priority, above 0: one of weight 2 is granted
+    /// two runs for each of a study of weight 1.
+    #[serde(default = "default_weight", skip_serializing_if = "is_usual_weight")]
+    pub weight: f64,
+    /// FLOPs (exact) that may be spent: a run is begun only while all runs that were begun for this
+    /// study, itself included, stay within it at their planned cost. By default there is no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget_flops: Option<f64>,
+    /// Which machines may carry it out; by default any.
+    #[serde(default, skip_serializing_if = "is_anywhere")]
+    pub placement: PlacementSpec,
+    /// What follows when a failed attempt had said something.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub log_rules: Vec<LogRule>,
     /// Sequences in one forward pass; by default the whole batch.
     #[serde(default)]
     pub micro_batch_sequences: Option<u32>,
@@ -364,6 +379,19 @@ pub struct RuntimeSpec {
     pub retries: RetriesSpec,
 }
 
+fn default_weight() -> f64 {
+    1.0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+fn is_usual_weight(weight: &f64) -> bool {
+    weight.total_cmp(&default_weight()).is_eq()
+}
+
+fn is_anywhere(placement: &PlacementSpec) -> bool {
+    *placement == PlacementSpec::default()
+}
+
 fn is_usual(retries: &RetriesSpec) -> bool {
     *retries == RetriesSpec::default()
 }
@@ -372,6 +400,10 @@ impl Default for RuntimeSpec {
     fn default() -> Self {
         Self {
             priority: 0,
+            weight: default_weight(),
+            budget_flops: None,
+            placement: PlacementSpec::default(),
+            log_rules: Vec::new(),
             micro_batch_sequences: None,
             rolling_checkpoint_seconds: default_rolling_checkpoint_seconds(),
             max_failures: default_max_failures(),

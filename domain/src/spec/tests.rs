@@ -99,6 +99,38 @@ fn a_value_out_of_range_says_the_range() {
 }
 
 #[test]
+fn a_weight_out_of_range_says_the_range() {
+    for weight in ["0", "-1", "1e9"] {
+        let to = format!("version: 1\nruntime: {{weight: {weight}}}");
+        check_bad("version: 1", &to, (3, 11), "runtime.weight", "0.001 to 1000");
+    }
+}
+
+#[test]
+fn what_the_runtime_says_wrongly_is_named() {
+    for (line, column, path, says) in [
+        ("budget_flops: 0", 11, "runtime.budget_flops", "above 0"),
+        ("placement: {labels: {pool: a b}}", 23, "runtime.placement.labels", "`pool: a b`"),
+        ("placement: {device: gpu}", 23, "runtime.placement.device", "cuda"),
+        (
+            "log_rules: [{pattern: \"a(\", action: stop_retries}]",
+            24,
+            "runtime.log_rules[0].pattern",
+            "unclosed group",
+        ),
+        (
+            "log_rules: [{pattern: \"\", action: stop_retries}]",
+            24,
+            "runtime.log_rules[0].pattern",
+            "empty",
+        ),
+    ] {
+        let to = format!("version: 1\nruntime: {{{line}}}");
+        check_bad("version: 1", &to, (3, column), path, says);
+    }
+}
+
+#[test]
 fn an_axis_without_values_is_refused() {
     check_bad(
         "values: [llama, tnl]",

@@ -31,7 +31,7 @@ use tower::ServiceExt as _;
 /// What a worker asks over the network.
 #[derive(Debug, Clone)]
 pub(crate) enum Asked {
-    Register(v1::RegisterRequest),
+    Register(Box<v1::RegisterRequest>),
     Confirm(v1::ConfirmArtifactStoreRequest),
     Heartbeat(v1::HeartbeatRequest),
     Next(v1::NextRequest),
@@ -328,7 +328,7 @@ fn wait_for(runtime: &Runtime, flag: &Flag) {
 async fn answer(api: &WorkerApi, asked: Asked) -> Result<Answered, Status> {
     Ok(match asked {
         Asked::Register(request) => {
-            Answered::Registered(api.register(Request::new(request)).await?.into_inner())
+            Answered::Registered(api.register(Request::new(*request)).await?.into_inner())
         }
         Asked::Confirm(request) => {
             api.confirm_artifact_store(Request::new(request)).await?;

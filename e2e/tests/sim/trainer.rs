@@ -1,7 +1,7 @@
 //! A trainer of the simulation: it speaks the pipe's protocol, takes its time, writes checkpoints,
 //! and can be killed at any moment. What it computes is a chain of numbers.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use domain::attempt::AttemptEnd;
 use domain::ids::LeaseToken;
@@ -347,5 +347,6 @@ pub(crate) fn capabilities() -> v1::Capabilities {
         libtorch_version: "2.11.0".to_owned(),
         memory_bytes: 1 << 34,
         recipes: vec!["pretrain".to_owned()],
+        labels: HashMap::new(),
     }
 }

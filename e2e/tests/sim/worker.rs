@@ -162,7 +162,7 @@ impl Worker {
                     capabilities: Some(capabilities()),
                     protocol_version: proto::PROTOCOL_VERSION,
                 };
-                ("register", Asked::Register(register), CALL_TIMEOUT_MS)
+                ("register", Asked::Register(Box::new(register)), CALL_TIMEOUT_MS)
             }
             Request::Heartbeat { request, limit_ms } => {
                 ("heartbeat", Asked::Heartbeat(request), limit_ms)

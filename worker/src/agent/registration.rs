@@ -51,7 +51,10 @@ impl Announcement {
             hostname: device::hostname(),
             pid: std::process::id(),
             n_slots: config.n_slots.get(),
-            capabilities: Some(capabilities),
+            capabilities: Some(v1::Capabilities {
+                labels: config.labels.clone().into_iter().collect(),
+                ..capabilities
+            }),
             protocol_version: proto::PROTOCOL_VERSION,
         })
     }

@@ -9,6 +9,7 @@ mod control;
 mod panics;
 mod report;
 
+use std::collections::HashMap;
 use std::io::Stdin;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -138,6 +139,7 @@ fn capabilities(host: &Host) -> v1::Capabilities {
         libtorch_version: host.libtorch_version.clone(),
         memory_bytes: host.compute.memory_bytes,
         recipes: recipes::NAMES.iter().map(|name| (*name).to_owned()).collect(),
+        labels: HashMap::new(),
     }
 }
 

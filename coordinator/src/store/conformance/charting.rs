@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use domain::attempt::AttemptEnd;
-use domain::ids::{LeaseToken, RunId, WorkId};
+use domain::ids::{LeaseToken, RunId};
 
-use super::fixture::{Fixture, last_step, placement, point};
+use super::fixture::{Fixture, last_step, placement, point, run_of};
 use crate::store::read::{CurveQuery, CurveScope, ReadStore, SeriesPoint};
 use crate::store::{Granted, Numerics, ReportEvent, Store};
 
@@ -14,11 +14,6 @@ const LOSS: &str = "train_loss_nats";
 
 /// The naive twin: the first value of each step and attempt.
 type Twin = BTreeMap<(u64, u32), Option<u64>>;
-
-fn run_of(granted: &Granted) -> RunId {
-    let WorkId::Run(run) = &granted.work else { panic!("a run was granted") };
-    run.clone()
-}
 
 fn started(step: u64) -> ReportEvent {
     ReportEvent::Started { numerics: Numerics::of_a_cpu(1), resumed_from_step: step }
@@ -78,7 +73,7 @@ pub(in crate::store) async fn points_that_come_again_change_nothing(
     f: &Fixture<impl Store + ReadStore>,
 ) {
     let granted = begun(f).await;
-    let (run, mut twin) = (run_of(&granted), Twin::new());
+    let (run, mut twin) = (run_of(&granted.work), Twin::new());
     let steps = 1..=20_000_u64;
     let reports: Vec<u64> = steps.clone().step_by(700).collect();
     for salt in 0..2 {
@@ -97,7 +92,7 @@ pub(in crate::store) async fn points_in_any_order_are_all_kept(
     f: &Fixture<impl Store + ReadStore>,
 ) {
     let granted = begun(f).await;
-    let (run, mut twin) = (run_of(&granted), Twin::new());
+    let (run, mut twin) = (run_of(&granted.work), Twin::new());
     let holder = (granted.token, 1);
     report(f, &mut twin, holder, (0..3_000).step_by(2), 1).await;
     report(f, &mut twin, holder, (0..3_000).rev(), 2).await;
@@ -120,7 +115,7 @@ pub(in crate::store) async fn points_in_any_order_are_all_kept(
 /// first attempt that is packed when its lease runs out, and a second one that has a tail.
 pub(in crate::store) async fn a_restart_is_seen_across_chunks(f: &Fixture<impl Store + ReadStore>) {
     let first = begun(f).await;
-    let (run, mut twin) = (run_of(&first), Twin::new());
+    let (run, mut twin) = (run_of(&first.work), Twin::new());
     report(f, &mut twin, (first.token, 1), 1..=3_000, 1).await;
     f.store.expire_leases(&[first.token]).await.unwrap();
     let worker = f.worker().await;
@@ -157,7 +152,7 @@ pub(in crate::store) async fn a_thinned_curve_is_exact_across_chunks(
     f: &Fixture<impl Store + ReadStore>,
 ) {
     let granted = begun(f).await;
-    let run = run_of(&granted);
+    let run = run_of(&granted.work);
     let loss = |step: u64| match step {
         777 => -2.5,
         1_999 => 99.0,

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use domain::attempt::AttemptEnd;
-use domain::ids::{ContentHash, LeaseToken, RunId, WorkId, WorkerId};
+use domain::ids::{ContentHash, LeaseToken, RunId, StudyId, WorkId, WorkerId};
 use domain::invariant;
 use domain::spec::parse;
 use planner::CorpusHashes;
 
+use crate::scheduler::fit::Machine;
 use crate::scheduler::policy::{Placement, QueuedWork};
 use crate::store::read::ReadStore;
 use crate::store::{
@@ -76,7 +77,7 @@ impl<S: Store + ReadStore> Fixture<S> {
     }
 
     pub(in crate::store) async fn queue(&self) -> Vec<QueuedWork> {
-        self.store.queue_head(1000).await.unwrap()
+        self.store.queue_head(1000, u64::MAX).await.unwrap().work
     }
 
     pub(in crate::store) async fn queued_ids(&self) -> Vec<WorkId> {
@@ -131,6 +132,17 @@ pub(in crate::store) fn is_ended(finished: &Finished) -> bool {
     matches!(finished, Finished::Ended { .. })
 }
 
+/// The identifier of the study with this name.
+pub(in crate::store) fn study_named(name: &str) -> StudyId {
+    StudyId::from_hash(&ContentHash::of(name.as_bytes()))
+}
+
+/// The run that this work is.
+pub(in crate::store) fn run_of(work: &WorkId) -> RunId {
+    let WorkId::Run(run) = work else { panic!("a run") };
+    run.clone()
+}
+
 pub(in crate::store) fn placement(work: &WorkId, worker: &WorkerId) -> Placement {
     Placement { work: work.clone(), worker: worker.clone() }
 }
@@ -168,8 +180,7 @@ pub(in crate::store) fn registration(id: &str, hostname: &str, pid: u32) -> Work
         name: "worker".into(),
         hostname: format!("{hostname}-{id}"),
         pid,
-        n_slots: 4,
-        capabilities: Capabilities::of_a_cpu(1),
+        machine: Machine { n_slots: 4, capabilities: Capabilities::of_a_cpu(1) },
     }
 }
 

@@ -1,20 +1,11 @@
 //! Studies are paused, resumed and put in another order; failures have budgets of their own.
 
 use domain::attempt::AttemptEnd;
-use domain::ids::{RunId, StudyId, WorkId};
+use domain::ids::WorkId;
 
-use super::fixture::{Fixture, checkpoint, placement, run_ids};
+use super::fixture::{Fixture, checkpoint, placement, run_ids, run_of, study_named};
 use crate::store::read::ReadStore;
 use crate::store::{AssignmentDetails, Numerics, ReportEvent, Retry, Store, StoreError};
-
-fn study_named(name: &str) -> StudyId {
-    StudyId::from_hash(&domain::ids::ContentHash::of(name.as_bytes()))
-}
-
-fn run_of(work: &WorkId) -> RunId {
-    let WorkId::Run(run) = work else { panic!("a run") };
-    run.clone()
-}
 
 pub(in crate::store) async fn a_paused_study_is_granted_nothing_and_gives_its_slots_back(
     f: &Fixture<impl Store + ReadStore>,

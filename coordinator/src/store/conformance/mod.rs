@@ -10,6 +10,7 @@ pub(in crate::store) mod holding;
 pub(in crate::store) mod leasing;
 pub(in crate::store) mod races;
 pub(in crate::store) mod reporting;
+pub(in crate::store) mod scheduling;
 pub(in crate::store) mod viewing;
 
 /// One test for each function of the suite, on the backend that the factory makes; a factory that
@@ -78,6 +79,17 @@ macro_rules! conformance {
                 a_cancel_and_an_end_agree_on_who_was_first,
                 the_same_report_twice_at_once_is_stored_once,
                 many_commands_at_once_are_all_answered,
+            }
+            scheduling {
+                a_large_study_hides_no_other,
+                a_run_of_two_studies_is_granted_for_the_more_urgent_one,
+                a_study_is_its_first_users_and_says_its_terms,
+                evaluations_follow_their_runs_study,
+                a_budget_is_spent_by_what_was_begun,
+                runs_that_fit_nowhere_hide_no_other,
+                a_log_rule_keeps_work_from_a_worker,
+                a_log_rule_stops_retries,
+                events_say_who,
             }
             viewing {
                 every_view_shows_a_study_in_the_middle_of_its_work,

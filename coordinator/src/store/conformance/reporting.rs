@@ -150,14 +150,14 @@ pub(in crate::store) async fn the_first_attempt_fixes_the_numerics(
     f.store.expire_leases(&[first.token]).await.unwrap();
     let queue = f.queue().await;
     let queued = queue.iter().find(|queued| queued.work == first.work).unwrap();
-    assert_eq!(queued.numerics, Some(Numerics::of_a_cpu(2)));
+    assert_eq!(queued.needs.numerics, Some(Numerics::of_a_cpu(2)));
     let placements = [placement(&first.work, &worker)];
     let second = f.store.grant(&placements).await.unwrap().remove(0);
     assert!(stored(&f.report(second.token, started(3, 10)).await));
     f.store.expire_leases(&[second.token]).await.unwrap();
     let queue = f.queue().await;
     let queued = queue.iter().find(|queued| queued.work == first.work).unwrap();
-    assert_eq!(queued.numerics, Some(Numerics::of_a_cpu(2)));
+    assert_eq!(queued.needs.numerics, Some(Numerics::of_a_cpu(2)));
 }
 
 pub(in crate::store) async fn a_report_is_stored_whole_and_may_be_repeated(

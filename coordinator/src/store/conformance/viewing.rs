@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use domain::attempt::AttemptEnd;
-use domain::ids::{ContentHash, LeaseToken, RunId, WorkId};
+use domain::ids::{ContentHash, LeaseToken, RunId};
 
-use super::fixture::{Fixture, checkpoint, point, source};
+use super::fixture::{Fixture, checkpoint, point, run_of, source};
 use crate::store::read::{CurveQuery, CurveScope, Lookup, ReadStore};
 use crate::store::{FitToSave, Granted, LogLevel, Numerics, ReportEvent, Store};
 
@@ -13,11 +13,6 @@ const LOSS: &str = "train_loss_nats";
 
 fn started(step: u64) -> ReportEvent {
     ReportEvent::Started { numerics: Numerics::of_a_cpu(1), resumed_from_step: step }
-}
-
-fn run_of(granted: &Granted) -> RunId {
-    let WorkId::Run(run) = &granted.work else { panic!("a run was granted") };
-    run.clone()
 }
 
 /// A run that has started, made two steps and left a data point.
@@ -43,7 +38,7 @@ pub(in crate::store) async fn every_view_shows_a_study_in_the_middle_of_its_work
     f: &Fixture<impl Store + ReadStore>,
 ) {
     let granted = in_the_middle(f).await;
-    let run = run_of(&granted);
+    let run = run_of(&granted.work);
     assert!(f.store.schema_version().await.unwrap() > 0);
     assert_eq!(f.store.count_live_workers(0).await.unwrap(), 1);
     assert_eq!(f.store.count_live_workers(i64::MAX).await.unwrap(), 0);
@@ -98,7 +93,7 @@ pub(in crate::store) async fn a_restart_hides_what_it_has_undone(
     f: &Fixture<impl Store + ReadStore>,
 ) {
     let first = in_the_middle(f).await;
-    let run = run_of(&first);
+    let run = run_of(&first.work);
     let all = [(1, Some(3.0)), (2, Some(2.5)), (3, None)];
     assert_eq!(curve(f, CurveScope::Run(run.clone())).await, all);
     f.store.expire_leases(&[first.token]).await.unwrap();
@@ -157,7 +152,7 @@ pub(in crate::store) async fn what_a_fit_is_made_from_is_complete(
     f.finish(granted.token, AttemptEnd::Diverged).await;
     let inputs = f.store.fit_inputs(&study).await.unwrap().unwrap();
     assert_eq!((inputs.evaluations[0].value, inputs.n_open_evaluations), (3.25, 0));
-    let run = inputs.runs.iter().find(|row| row.run_id == run_of(&granted)).unwrap();
+    let run = inputs.runs.iter().find(|row| row.run_id == run_of(&granted.work)).unwrap();
     assert_eq!(run.end, Some(AttemptEnd::Diverged));
 
     let inputs_hash = ContentHash::of(b"inputs");

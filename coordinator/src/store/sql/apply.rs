@@ -86,7 +86,7 @@ async fn missing_sources(
     Ok(missing)
 }
 
-/// Writes the study's row; whether there was one.
+/// Writes the study's row; whether there was one. It stays that of the user who applied it first.
 async fn upsert_study(tx: &mut Tx, id: &StudyId, study: &StudyToApply) -> Result<bool, StoreError> {
     let found: Option<i64> = query_scalar("SELECT priority FROM studies WHERE id = ?")
         .bind(id.as_str())
@@ -95,13 +95,16 @@ async fn upsert_study(tx: &mut Tx, id: &StudyId, study: &StudyToApply) -> Result
         .map_err(from_driver)?;
     query(
         "INSERT INTO studies (id, name, spec_text, spec_file, description, fit_spec_json,
-    evaluate_json, priority, created_at_ms, updated_at_ms)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    evaluate_json, priority, weight, user_name, budget_flops, placement_json, log_rules_json,
+    created_at_ms, updated_at_ms)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE
 SET spec_text = excluded.spec_text, spec_file = excluded.spec_file,
     description = excluded.description, fit_spec_json = excluded.fit_spec_json,
-    evaluate_json = excluded.evaluate_json, priority = excluded.priority, is_cancelled = 0,
-    cancel_reason = '', updated_at_ms = excluded.updated_at_ms",
+    evaluate_json = excluded.evaluate_json, priority = excluded.priority,
+    weight = excluded.weight, budget_flops = excluded.budget_flops,
+    placement_json = excluded.placement_json, log_rules_json = excluded.log_rules_json,
+    is_cancelled = 0, cancel_reason = '', updated_at_ms = excluded.updated_at_ms",
     )
     .bind(id.as_str())
     .bind(&study.spec.name)
@@ -111,6 +114,11 @@ SET spec_text = excluded.spec_text, spec_file = excluded.spec_file,
     .bind(to_json(&study.spec.fit, "fit_spec_json")?)
     .bind(to_json(&evaluate_specs(study), "evaluate_json")?)
     .bind(study.spec.runtime.priority)
+    .bind(study.spec.runtime.weight)
+    .bind(tx.actor.user())
+    .bind(study.spec.runtime.budget_flops)
+    .bind(to_json(&study.spec.runtime.placement, "placement_json")?)
+    .bind(to_json(&study.spec.runtime.log_rules, "log_rules_json")?)
     .bind(tx.now_ms)
     .bind(tx.now_ms)
     .execute(&mut tx.conn)
@@ -282,9 +290,9 @@ VALUES";
     let mut work = query_with_rows(head, (cells.len(), 10), "");
     let head = "INSERT INTO runs (id, identity_hash, config_json, recipe, preparation_id, steps,
     batch_tokens, parameters_non_embedding, parameters_total, flops_exact, flops_published,
-    micro_batch_sequences, rolling_checkpoint_seconds, data_point_steps_json)
+    micro_batch_sequences, rolling_checkpoint_seconds, data_point_steps_json, memory_bytes)
 VALUES";
-    let mut runs = query_with_rows(head, (cells.len(), 14), "");
+    let mut runs = query_with_rows(head, (cells.len(), 15), "");
     for cell in cells {
         let CellConfig::Pretrain(config) = &cell.config;
         let flops_exact = config.flops_at(config.steps, FlopKind::Exact);
@@ -313,7 +321,8 @@ VALUES";
             .bind(config.flops_at(config.steps, FlopKind::Published))
             .bind(runtime.micro_batch_sequences.unwrap_or(0))
             .bind(runtime.rolling_checkpoint_seconds)
-            .bind(to_json(&cell.data_point_steps, "data_point_steps_json")?);
+            .bind(to_json(&cell.data_point_steps, "data_point_steps_json")?)
+            .bind(signed(cell.memory_bytes));
         tx.record(cell.run_id.as_str(), kind, &json!({ "name": cell.name }));
     }
     work.execute(&mut tx.conn).await.map_err(from_driver)?;

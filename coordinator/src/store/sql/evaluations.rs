@@ -36,6 +36,7 @@ struct RunRow {
     max_failures: i64,
     retries_json: Option<String>,
     is_held: i64,
+    study_id: String,
 }
 
 /// Queues the evaluations that every data-point checkpoint of a run lacks; how many.
@@ -81,7 +82,7 @@ WHERE cells.run_id = ? AND studies.is_cancelled = 0",
     .map_err(from_driver)?;
     let row: RunRow = query_as(
         "SELECT runs.config_json, preparations.hash AS preparation_hash, work.priority,
-    work.max_failures, work.retries_json, work.is_held
+    work.max_failures, work.retries_json, work.is_held, work.study_id
 FROM runs
 JOIN work ON work.id = runs.id
 JOIN preparations ON preparations.id = runs.preparation_id
@@ -151,8 +152,8 @@ async fn insert(
 ) -> Result<bool, StoreError> {
     let inserted = query(
         "INSERT INTO work (id, kind, state, priority, cost_flops, max_failures, retries_json,
-    is_held, created_at_ms, updated_at_ms)
-VALUES (?, 'evaluation', 'queued', ?, ?, ?, ?, ?, ?, ?)
+    is_held, study_id, created_at_ms, updated_at_ms)
+VALUES (?, 'evaluation', 'queued', ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO NOTHING",
     )
     .bind(evaluation.id.as_str())
@@ -161,6 +162,7 @@ ON CONFLICT (id) DO NOTHING",
     .bind(row.max_failures)
     .bind(row.retries_json.as_deref())
     .bind(row.is_held)
+    .bind(&row.study_id)
     .bind(tx.now_ms)
     .bind(tx.now_ms)
     .execute(&mut tx.conn)

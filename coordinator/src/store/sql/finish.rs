@@ -2,7 +2,7 @@
 //!
 //! What the work becomes is the domain's.
 
-use domain::attempt::AttemptEnd;
+use domain::attempt::{AttemptEnd, Charge};
 use domain::ids::{LeaseToken, WorkId};
 use domain::planted::{Mistake, is_planted};
 use domain::run::RunEvent;
@@ -11,9 +11,11 @@ use super::closing::close_attempt;
 use super::convert::{parse_id, signed};
 use super::database::{Pool, query_as};
 use super::error::from_driver;
+use super::log_rules;
 use super::micro_batch;
 use super::work::{WorkRow, advance, advance_row};
 use super::writer::{Command, Tx};
+use crate::actor::Actor;
 use crate::store::{Backoff, Changed, Finished, StoreError};
 
 #[derive(Debug, sqlx::FromRow)]
@@ -50,6 +52,7 @@ impl Command for FinishAttempt {
         let Some(row) = attempt_of(tx, self.token).await? else {
             return Ok(Finished::Stale);
         };
+        tx.actor = Actor::Worker(parse_id(&row.worker_id)?);
         let mut changed = Changed::default();
         match &row.ended_as {
             Some(end) if end == self.end.label() => Ok(Finished::Ended { end: self.end, changed }),
@@ -63,7 +66,7 @@ impl Command for FinishAttempt {
                 } else {
                     (self.end, self.message.as_str())
                 };
-                end_row(tx, self.token, &row, end, message, &mut changed).await?;
+                end_row(tx, self.token, row, end, message, &mut changed).await?;
                 Ok(Finished::Ended { end, changed })
             }
         }
@@ -74,12 +77,17 @@ impl Command for FinishAttempt {
 async fn end_row(
     tx: &mut Tx,
     token: LeaseToken,
-    row: &AttemptRow,
+    mut row: AttemptRow,
     end: AttemptEnd,
     message: &str,
     changed: &mut Changed,
 ) -> Result<(), StoreError> {
     let work = parse_id(&row.work_id)?;
+    if end.charge() != Charge::Nothing
+        && log_rules::apply(tx, &work, token, &parse_id(&row.worker_id)?, message).await?
+    {
+        row.work.give_up()?;
+    }
     let was_open = close_attempt(tx, token, end, message).await?;
     let event = RunEvent::AttemptEnded { token, end };
     let has_moved = advance_row(tx, &work, &row.work, event, changed).await?;
@@ -109,8 +117,9 @@ impl Command for ExpireLeases {
                 continue;
             };
             let why = "its lease ran out";
-            end_row(tx, token, &row, AttemptEnd::WorkerLost, why, &mut changed).await?;
-            changed.revoked.push((token, parse_id(&row.worker_id)?));
+            let holder = parse_id(&row.worker_id)?;
+            end_row(tx, token, row, AttemptEnd::WorkerLost, why, &mut changed).await?;
+            changed.revoked.push((token, holder));
         }
         Ok(changed)
     }

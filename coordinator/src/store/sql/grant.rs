@@ -1,4 +1,4 @@
-//! `grant`: placements become leases; and what the scheduler reads before.
+//! `grant`: placements become leases; and the leases that are live.
 //!
 //! Which placement is wise is `scheduler::policy`'s.
 
@@ -7,13 +7,13 @@ use std::collections::BTreeSet;
 use domain::ids::{AttemptNumber, LeaseToken, WorkId, WorkerId};
 use domain::planted::{Mistake, is_planted};
 
-use super::convert::{from_json, parse_id, signed, unsigned};
+use super::convert::{parse_id, signed, unsigned};
 use super::database::{Pool, query_as, query_scalar, query_with_list, query_with_rows};
 use super::error::from_driver;
 use super::work::{WorkRow, record_grant};
 use super::writer::{Command, Tx};
-use crate::scheduler::policy::{Placement, QueuedWork};
-use crate::store::{Granted, LiveLease, Numerics, StoreError};
+use crate::scheduler::policy::Placement;
+use crate::store::{Granted, LiveLease, StoreError};
 
 /// Rows in one statement.
 const ROWS_PER_STATEMENT: usize = 128;
@@ -143,60 +143,6 @@ VALUES";
     }
     insert.execute(&mut tx.conn).await.map_err(from_driver)?;
     Ok(())
-}
-
-#[derive(Debug, sqlx::FromRow)]
-struct QueuedRow {
-    id: String,
-    priority: i64,
-    cost_flops: f64,
-    recipe: Option<String>,
-    numerics_json: Option<String>,
-}
-
-impl QueuedRow {
-    fn into_work(self) -> Result<QueuedWork, StoreError> {
-        let numerics: Option<Numerics> =
-            self.numerics_json.map(|text| from_json(&text, "numerics_json")).transpose()?;
-        Ok(QueuedWork {
-            work: parse_id(&self.id)?,
-            priority: i32::try_from(self.priority).unwrap_or_default(),
-            cost_flops: self.cost_flops,
-            recipe: self.recipe,
-            numerics,
-        })
-    }
-}
-
-/// The head of the queue, in two reads so that each follows the index and stops early.
-pub(super) async fn queue_head(pool: &Pool, limit: u32) -> Result<Vec<QueuedWork>, StoreError> {
-    let mut rows: Vec<QueuedRow> = query_as(
-        "SELECT work.id, work.priority, work.cost_flops, runs.recipe, CAST(NULL AS TEXT) AS numerics_json
-FROM work
-LEFT JOIN evaluations ON evaluations.id = work.id
-LEFT JOIN runs ON runs.id = evaluations.run_id
-WHERE work.state = 'queued' AND work.is_held = 0 AND work.kind <> 'run'
-ORDER BY work.priority DESC, work.cost_flops DESC
-LIMIT ?",
-    )
-    .bind(limit)
-    .fetch_all(pool)
-    .await
-    .map_err(from_driver)?;
-    let runs: Vec<QueuedRow> = query_as(
-        "SELECT work.id, work.priority, work.cost_flops, runs.recipe, runs.numerics_json
-FROM work
-JOIN runs ON runs.id = work.id
-WHERE work.state = 'queued' AND work.is_held = 0 AND work.kind = 'run'
-ORDER BY work.priority DESC, work.cost_flops DESC
-LIMIT ?",
-    )
-    .bind(limit)
-    .fetch_all(pool)
-    .await
-    .map_err(from_driver)?;
-    rows.extend(runs);
-    rows.into_iter().map(QueuedRow::into_work).collect()
 }
 
 /// The leases that are live.

@@ -7,7 +7,7 @@ use domain::ids::RunId;
 use domain::recipe::CellConfig;
 use serde_json::json;
 
-use super::convert::{from_json, small, to_json};
+use super::convert::{from_json, signed, small, to_json};
 use super::database::{query, query_as};
 use super::error::from_driver;
 use super::writer::Tx;
@@ -53,11 +53,12 @@ WHERE id = ?",
     let numerics_json = numerics.map(|numerics| to_json(&numerics, "numerics_json")).transpose()?;
     query(
         "UPDATE runs
-SET micro_batch_sequences = ?, numerics_json = ?,
+SET micro_batch_sequences = ?, memory_bytes = ?, numerics_json = ?,
     has_changed_numerics = GREATEST(has_changed_numerics, ?)
 WHERE id = ?",
     )
     .bind(to)
+    .bind(signed(cell.memory(to).total()))
     .bind(numerics_json)
     .bind(has_changed_numerics)
     .bind(run.as_str())

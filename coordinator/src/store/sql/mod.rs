@@ -15,11 +15,13 @@ mod evaluations;
 mod finish;
 mod fits;
 mod grant;
+mod log_rules;
 mod memory;
 mod micro_batch;
 mod pause;
 mod points;
 mod postgres;
+mod queue;
 pub(crate) mod read;
 mod report;
 mod sqlite;
@@ -52,7 +54,7 @@ use super::{
     WorkerRecord, WorkerState, WorkerToRegister,
 };
 use crate::clock::Clock;
-use crate::scheduler::policy::{Placement, QueuedWork};
+use crate::scheduler::policy::{Placement, QueueHead};
 
 /// How often a standby looks whether there still is a leader, when nobody told it.
 const STANDBY_INTERVAL: Duration = Duration::from_secs(1);
@@ -384,8 +386,8 @@ impl Store for SqlStore {
         pause::held_leases(&self.readers).await
     }
 
-    async fn queue_head(&self, limit: u32) -> Result<Vec<QueuedWork>, StoreError> {
-        grant::queue_head(&self.readers, limit).await
+    async fn queue_head(&self, limit: u32, largest_slot: u64) -> Result<QueueHead, StoreError> {
+        queue::head(&self.readers, limit, largest_slot).await
     }
 
     async fn grant(&self, placements: &[Placement]) -> Result<Vec<Granted>, StoreError> {

@@ -14,6 +14,7 @@ use super::error::from_driver;
 use super::evaluations;
 use super::points;
 use super::writer::{Command, Tx};
+use crate::actor::Actor;
 use crate::store::{Artifact, LogLevel, Numerics, ReportEvent, Reported, StoreError};
 
 pub(super) struct Report {
@@ -59,18 +60,19 @@ impl Command for Report {
 
 async fn holder(tx: &mut Tx, token: LeaseToken) -> Result<Option<Holder>, StoreError> {
     let sql = if is_planted(Mistake::ReportsAreNotFenced) {
-        "SELECT work_id, attempt, state FROM attempts WHERE lease_token = ?"
+        "SELECT work_id, attempt, state, worker_id FROM attempts WHERE lease_token = ?"
     } else {
-        "SELECT work_id, attempt, state
+        "SELECT work_id, attempt, state, worker_id
 FROM attempts
 WHERE lease_token = ? AND state IN ('granted', 'running')"
     };
-    let row: Option<(String, i64, String)> = query_as(sql)
+    let row: Option<(String, i64, String, String)> = query_as(sql)
         .bind(signed(token.0))
         .fetch_optional(&mut tx.conn)
         .await
         .map_err(from_driver)?;
-    row.map(|(work, attempt, state)| {
+    row.map(|(work, attempt, state, worker)| {
+        tx.actor = Actor::Worker(parse_id(&worker)?);
         Ok(Holder { token, work: parse_id(&work)?, attempt, has_started: state == "running" })
     })
     .transpose()

@@ -1,8 +1,11 @@
-//! What the live studies want of a run: its priority, and whether it is held.
+//! What the live studies want of a run: its priority, whether it is held, and for which of them it is
+//! granted.
 //!
 //! A run is as urgent as the most urgent live study that has it and is not paused, and held while all
-//! of them are; one that no live study has is not held. Its evaluations follow it. Data that is not
-//! prepared is as urgent as the most urgent run that needs it, and held while all of those are.
+//! of them are; one that no live study has is not held. It is granted for that most urgent study, of
+//! several for the one with the largest weight: it takes that one's turn and follows its rules. Its
+//! evaluations follow it. Data that is not prepared is as urgent as the most urgent run that needs it,
+//! and held while all of those are.
 
 use domain::ids::{RunId, StudyId};
 use domain::planted::{Mistake, is_planted};
@@ -33,14 +36,23 @@ macro_rules! wanted {
     ($runs:expr) => {
         concat!(
             "UPDATE work
-SET priority = COALESCE(wanted.priority, work.priority), is_held = wanted.is_held
+SET priority = COALESCE(wanted.priority, work.priority), is_held = wanted.is_held,
+    study_id = wanted.study_id
 FROM (
     SELECT own.run_id,
         COALESCE(
             MAX(CASE WHEN studies.is_paused = 0 THEN studies.priority END),
             MAX(studies.priority)
         ) AS priority,
-        COALESCE(MIN(studies.is_paused), 0) AS is_held
+        COALESCE(MIN(studies.is_paused), 0) AS is_held,
+        COALESCE((
+            SELECT best.id
+            FROM cells AS its
+            JOIN studies AS best ON best.id = its.study_id
+            WHERE its.run_id = own.run_id AND best.is_cancelled = 0
+            ORDER BY best.is_paused, best.priority DESC, best.weight DESC, best.id
+            LIMIT 1
+        ), '') AS study_id
     FROM ",
             $runs,
             " AS own
@@ -51,6 +63,7 @@ FROM (
 WHERE work.id = wanted.run_id AND (
     work.priority <> COALESCE(wanted.priority, work.priority)
     OR work.is_held <> wanted.is_held
+    OR work.study_id <> wanted.study_id
 )
 RETURNING work.id"
         )
@@ -61,14 +74,18 @@ macro_rules! evaluations {
     ($runs:expr) => {
         concat!(
             "UPDATE work
-SET priority = run.priority, is_held = run.is_held
+SET priority = run.priority, is_held = run.is_held, study_id = run.study_id
 FROM ",
             $runs,
             " AS own
 JOIN evaluations ON evaluations.run_id = own.run_id
 JOIN work AS run ON run.id = own.run_id
 WHERE work.id = evaluations.id
-    AND (work.priority <> run.priority OR work.is_held <> run.is_held)"
+    AND (
+        work.priority <> run.priority
+        OR work.is_held <> run.is_held
+        OR work.study_id <> run.study_id
+    )"
         )
     };
 }

@@ -15,6 +15,7 @@ use super::closing::close_attempt;
 use super::convert::{from_json, parse_id, signed, small, to_json, unsigned};
 use super::database::{query, query_as, query_scalar, query_with_list};
 use super::error::from_driver;
+use super::log_rules;
 use super::writer::Tx;
 use crate::store::{Changed, Granted, Retry, StoreError};
 
@@ -108,6 +109,12 @@ WHERE id IN";
     /// Whether a retry means this work.
     pub(super) fn is_meant_by(&self, which: Retry) -> bool {
         which.means(&self.state, self.failed_end.as_deref())
+    }
+
+    /// However often it may be tried by its rules, the failure at hand is its last.
+    pub(super) fn give_up(&mut self) -> Result<(), StoreError> {
+        self.retries_json = Some(to_json(&RetryRules::never(), "retries_json")?);
+        Ok(())
     }
 
     /// The state that the columns spell.
@@ -209,6 +216,9 @@ pub(super) async fn advance_row(
     let state = wait_for_data(tx, row, state).await?;
     let counts = Counts::after(row, &event, charge)?;
     write(tx, work, row, &state, &counts).await?;
+    if event == RunEvent::RetryRequested {
+        log_rules::forget(tx, work).await?;
+    }
     tx.record(work.as_str(), &kind_of(work, &state), &detail_of(&event));
     changed.work.push((work.clone(), state));
     for effect in effects {

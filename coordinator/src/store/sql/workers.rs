@@ -12,6 +12,8 @@ use super::database::{Pool, query, query_as, query_scalar};
 use super::error::from_driver;
 use super::work::end_attempts_of;
 use super::writer::{Command, Tx};
+use crate::actor::Actor;
+use crate::scheduler::fit::Machine;
 use crate::store::{
     Artifact, Capabilities, Changed, Registered, StoreError, WorkerRecord, WorkerState,
     WorkerToRegister,
@@ -43,6 +45,7 @@ ORDER BY registered_at_ms DESC, id",
         if let Some((id, _)) = known.iter().find(|(_, pid)| *pid == i64::from(worker.pid)) {
             registered.worker = parse_id(id)?;
         }
+        tx.actor = Actor::Worker(registered.worker.clone());
         for (id, _) in known.iter().filter(|(_, pid)| *pid != i64::from(worker.pid)) {
             let older: WorkerId = parse_id(id)?;
             let why = "its agent was started again";
@@ -60,17 +63,18 @@ async fn upsert_worker(
     id: &WorkerId,
     worker: &WorkerToRegister,
 ) -> Result<(), StoreError> {
-    let capabilities = &worker.capabilities;
+    let capabilities = &worker.machine.capabilities;
     query(
         "INSERT INTO workers (id, name, hostname, pid, n_slots, device_kind, device_name,
-    threads_per_slot, cpu_capability, libtorch_version, memory_bytes, recipes_json, state,
-    registered_at_ms, last_seen_at_ms)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'joining', ?, ?)
+    threads_per_slot, cpu_capability, libtorch_version, memory_bytes, recipes_json, labels_json,
+    state, registered_at_ms, last_seen_at_ms)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'joining', ?, ?)
 ON CONFLICT (id) DO UPDATE
 SET n_slots = excluded.n_slots, device_kind = excluded.device_kind,
     device_name = excluded.device_name, threads_per_slot = excluded.threads_per_slot,
     cpu_capability = excluded.cpu_capability, libtorch_version = excluded.libtorch_version,
     memory_bytes = excluded.memory_bytes, recipes_json = excluded.recipes_json,
+    labels_json = excluded.labels_json,
     state = CASE WHEN workers.state IN ('active', 'draining') THEN workers.state ELSE 'joining' END,
     last_seen_at_ms = excluded.last_seen_at_ms",
     )
@@ -78,7 +82,7 @@ SET n_slots = excluded.n_slots, device_kind = excluded.device_kind,
     .bind(&worker.name)
     .bind(&worker.hostname)
     .bind(worker.pid)
-    .bind(worker.n_slots)
+    .bind(worker.machine.n_slots)
     .bind(&capabilities.device_kind)
     .bind(&capabilities.device_name)
     .bind(capabilities.threads_per_slot)
@@ -86,6 +90,7 @@ SET n_slots = excluded.n_slots, device_kind = excluded.device_kind,
     .bind(&capabilities.libtorch_version)
     .bind(signed(capabilities.memory_bytes))
     .bind(to_json(&capabilities.recipes, "recipes_json")?)
+    .bind(to_json(&capabilities.labels, "labels_json")?)
     .bind(tx.now_ms)
     .bind(tx.now_ms)
     .execute(&mut tx.conn)
@@ -108,7 +113,10 @@ impl Command for MoveWorker {
         let kind = match (state, self.to) {
             (Some(from), to) if from == to => return Ok(true),
             // It sees the artifact store.
-            (Some(WorkerState::Joining), WorkerState::Active) => "worker_joined",
+            (Some(WorkerState::Joining), WorkerState::Active) => {
+                tx.actor = Actor::Worker(self.worker.clone());
+                "worker_joined"
+            }
             // Confirmed twice, with the drain between.
             (Some(WorkerState::Draining), WorkerState::Active) => return Ok(true),
             (Some(WorkerState::Joining | WorkerState::Active), WorkerState::Draining) => {
@@ -134,6 +142,7 @@ impl Command for DeregisterWorker {
             Some(WorkerState::Joining | WorkerState::Active | WorkerState::Draining)
         );
         if is_there {
+            tx.actor = Actor::Worker(self.0.clone());
             let why = "its worker left";
             end_attempts_of(tx, &self.0, AttemptEnd::Preempted, why, &mut changed).await?;
             set_state(tx, &self.0, WorkerState::Gone).await?;
@@ -250,6 +259,7 @@ struct WorkerRow {
     libtorch_version: String,
     memory_bytes: i64,
     recipes_json: String,
+    labels_json: String,
 }
 
 impl WorkerRow {
@@ -258,15 +268,18 @@ impl WorkerRow {
             worker: parse_id(&self.id)?,
             state: WorkerState::from_label(&self.state)
                 .ok_or_else(|| StoreError::Bug(format!("no worker is `{}`", self.state)))?,
-            n_slots: small(self.n_slots),
-            capabilities: Capabilities {
-                device_kind: self.device_kind,
-                device_name: self.device_name,
-                threads_per_slot: small(self.threads_per_slot),
-                cpu_capability: self.cpu_capability,
-                libtorch_version: self.libtorch_version,
-                memory_bytes: unsigned(self.memory_bytes),
-                recipes: from_json(&self.recipes_json, "recipes_json")?,
+            machine: Machine {
+                n_slots: small(self.n_slots),
+                capabilities: Capabilities {
+                    device_kind: self.device_kind,
+                    device_name: self.device_name,
+                    threads_per_slot: small(self.threads_per_slot),
+                    cpu_capability: self.cpu_capability,
+                    libtorch_version: self.libtorch_version,
+                    memory_bytes: unsigned(self.memory_bytes),
+                    recipes: from_json(&self.recipes_json, "recipes_json")?,
+                    labels: from_json(&self.labels_json, "labels_json")?,
+                },
             },
         })
     }
@@ -276,7 +289,7 @@ impl WorkerRow {
 pub(super) async fn live(pool: &Pool) -> Result<Vec<WorkerRecord>, StoreError> {
     let rows: Vec<WorkerRow> = query_as(
         "SELECT id, state, n_slots, device_kind, device_name, threads_per_slot, cpu_capability,
-    libtorch_version, memory_bytes, recipes_json
+    libtorch_version, memory_bytes, recipes_json, labels_json
 FROM workers
 WHERE state IN ('joining', 'active', 'draining')
 ORDER BY id",

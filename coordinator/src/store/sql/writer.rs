@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::database::{Connection, query, query_scalar, query_with_rows};
 use super::error::from_driver;
+use crate::actor::{self, Actor};
 use crate::clock::Clock;
 use crate::store::StoreError;
 
@@ -31,7 +32,7 @@ const BATCH_DEADLINE: Duration = Duration::from_mins(10);
 /// Commands that may wait; senders beyond it are held back.
 const MAX_QUEUED: usize = 4096;
 
-/// Events in one statement: five values each stay far below the databases' limits.
+/// Events in one statement: six values each stay far below the databases' limits.
 const EVENTS_PER_STATEMENT: usize = 256;
 
 /// The transaction at hand.
@@ -40,6 +41,8 @@ pub(super) struct Tx {
     pub(super) conn: Connection,
     /// The time of the whole batch, milliseconds since the Unix epoch.
     pub(super) now_ms: i64,
+    /// Who asked for the command at hand.
+    pub(super) actor: Actor,
     events: Vec<Recorded>,
     last_event_id: i64,
     /// So many batches more are run with every command kept apart.
@@ -60,6 +63,7 @@ impl Tx {
             at_ms: self.now_ms,
             subject: subject.to_owned(),
             kind: kind.to_owned(),
+            actor: self.actor.to_string(),
         };
         self.events.push(Recorded { view, detail_json: detail.to_string() });
     }
@@ -70,14 +74,15 @@ impl Tx {
             event.view.id = id;
         }
         for events in self.events.chunks(EVENTS_PER_STATEMENT) {
-            let head = "INSERT INTO events (id, at_ms, subject, kind, detail_json) VALUES";
-            let mut insert = query_with_rows(head, (events.len(), 5), "");
+            let head = "INSERT INTO events (id, at_ms, subject, kind, actor, detail_json) VALUES";
+            let mut insert = query_with_rows(head, (events.len(), 6), "");
             for Recorded { view, detail_json } in events {
                 insert = insert
                     .bind(view.id)
                     .bind(view.at_ms)
                     .bind(&view.subject)
                     .bind(&view.kind)
+                    .bind(&view.actor)
                     .bind(detail_json);
             }
             insert.execute(&mut self.conn).await.map_err(from_driver)?;
@@ -135,13 +140,15 @@ trait Job: Send {
 
 struct Pending<C: Command> {
     command: C,
+    actor: Actor,
     reply: oneshot::Sender<Result<C::Answer, StoreError>>,
 }
 
 impl<C: Command> Job for Pending<C> {
     fn run(self: Box<Self>, tx: &mut Tx) -> BoxFuture<'_, (Went, Settle)> {
         Box::pin(async move {
-            let Self { command, reply } = *self;
+            let Self { command, actor, reply } = *self;
+            tx.actor = actor;
             let result = command.run(tx).await;
             let went = match &result {
                 Ok(_) => Went::Well,
@@ -197,8 +204,14 @@ impl Writer {
             last_event_id += 1;
         }
         let (jobs, queue) = mpsc::channel(MAX_QUEUED);
-        let tx =
-            Tx { conn, now_ms: clock.wall_ms(), events: Vec::new(), last_event_id, n_careful: 0 };
+        let tx = Tx {
+            conn,
+            now_ms: clock.wall_ms(),
+            actor: Actor::Coordinator,
+            events: Vec::new(),
+            last_event_id,
+            n_careful: 0,
+        };
         let task = tokio::spawn(async move {
             let _ends = is_over.drop_guard();
             write(tx, queue, clock, changes).await;
@@ -209,7 +222,8 @@ impl Writer {
     /// Carries out a command, durably, or says why not.
     pub(super) async fn run<C: Command>(&self, command: C) -> Result<C::Answer, StoreError> {
         let (reply, answer) = oneshot::channel();
-        let job: Box<dyn Job> = Box::new(Pending { command, reply });
+        let actor = actor::current();
+        let job: Box<dyn Job> = Box::new(Pending { command, actor, reply });
         self.jobs.send(job).await.map_err(|_| StoreError::Closed)?;
         answer.await.map_err(|_| StoreError::Closed)?
     }

@@ -824,6 +824,11 @@ export interface components {
          */
         EventView: {
             /**
+             * @description Who did it: `user NAME`, or `user` where no name is known, `worker ID` or `coordinator`; empty
+             *     for a message that is not stored, and for an event of a store older than schema 5.
+             */
+            actor: string;
+            /**
              * Format: int64
              * @description When it happened.
              */
@@ -1348,6 +1353,11 @@ export interface components {
         /** @description A study in a line. */
         StudySummary: {
             /**
+             * Format: double
+             * @description FLOPs (exact) that it may spend; absent without a limit.
+             */
+            budget_flops?: number | null;
+            /**
              * Format: int64
              * @description When it was first applied.
              */
@@ -1396,6 +1406,13 @@ export interface components {
              * @description When it last changed.
              */
             updated_at_ms: number;
+            /** @description Who applied it first; empty where no name is known. */
+            user: string;
+            /**
+             * Format: double
+             * @description Its share of the grants among its user's studies of one priority.
+             */
+            weight: number;
         };
         /** @description One study. `gradus status STUDY --json` prints this. */
         StudyView: {
@@ -1448,6 +1465,10 @@ export interface components {
             hostname: string;
             /** @description Its identifier. */
             id: string;
+            /** @description What its operator says of it, for placement. */
+            labels: {
+                [key: string]: string;
+            };
             /**
              * Format: int64
              * @description When it was last heard of.

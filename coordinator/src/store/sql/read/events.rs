@@ -13,6 +13,7 @@ struct EventRow {
     at_ms: i64,
     subject: String,
     kind: String,
+    actor: String,
 }
 
 pub(super) async fn after(
@@ -21,7 +22,7 @@ pub(super) async fn after(
     limit: u32,
 ) -> Result<Vec<EventView>, ReadError> {
     let rows: Vec<EventRow> = query_as(
-        "SELECT id, at_ms, subject, kind
+        "SELECT id, at_ms, subject, kind, actor
 FROM events
 WHERE id > ?1
 ORDER BY id
@@ -44,6 +45,12 @@ pub(super) async fn last_id(pool: &Pool) -> Result<i64, ReadError> {
 
 impl EventRow {
     fn into_view(self) -> EventView {
-        EventView { id: self.id, at_ms: self.at_ms, subject: self.subject, kind: self.kind }
+        EventView {
+            id: self.id,
+            at_ms: self.at_ms,
+            subject: self.subject,
+            kind: self.kind,
+            actor: self.actor,
+        }
     }
 }

@@ -1,11 +1,13 @@
 //! Where a run stands with the scheduler, for explanations; and the cells that plans left out.
 //! It explains nothing.
 
-use domain::ids::RunId;
+use domain::ids::{RunId, StudyId};
 
 use super::{count, failed, from_json, small_count};
+use crate::scheduler::policy::Needs;
 use crate::store::read::{DroppedCell, PreparationStatus, ReadError, RunStatus};
 use crate::store::sql::database::{Pool, query_as, query_scalar};
+use crate::store::sql::queue;
 
 #[derive(sqlx::FromRow)]
 struct StatusRow {
@@ -13,6 +15,9 @@ struct StatusRow {
     is_held: i64,
     priority: i64,
     cost_flops: f64,
+    study_id: String,
+    excluded_json: String,
+    memory_bytes: i64,
     backoff_until_ms: Option<i64>,
     n_attempts: i64,
     recipe: String,
@@ -25,9 +30,9 @@ struct StatusRow {
 
 pub(super) async fn run(pool: &Pool, run: &RunId) -> Result<Option<RunStatus>, ReadError> {
     let row: Option<StatusRow> = query_as(
-        "SELECT w.state, w.is_held, w.priority, w.cost_flops, w.backoff_until_ms, w.n_attempts,
-    r.recipe, r.numerics_json, r.preparation_id, p.state AS preparation_state, a.ended_as,
-    a.message
+        "SELECT w.state, w.is_held, w.priority, w.cost_flops, w.study_id, w.backoff_until_ms,
+    w.n_attempts, w.excluded_json, r.memory_bytes, r.recipe, r.numerics_json, r.preparation_id,
+    p.state AS preparation_state, a.ended_as, a.message
 FROM runs r
 JOIN work w ON w.id = r.id
 JOIN work p ON p.id = r.preparation_id
@@ -44,15 +49,26 @@ WHERE r.id = ?1",
         .as_deref()
         .map(|json| from_json(json, "numerics", run.as_str()))
         .transpose()?;
+    let not_read =
+        |error| ReadError::Query { what: "what a run's study says", source: Box::new(error) };
+    let study = queue::study_of(&row.study_id).map_err(not_read)?;
+    let asked: Vec<&str> = study.iter().map(StudyId::as_str).collect();
+    let mut terms = queue::terms_of(pool, &asked).await.map_err(not_read)?;
     Ok(Some(RunStatus {
         is_held: row.is_held != 0,
         priority: i32::try_from(row.priority).unwrap_or_default(),
         cost_flops: row.cost_flops,
         backoff_until_ms: row.backoff_until_ms,
         n_attempts: small_count(row.n_attempts),
-        n_ahead: n_ahead(pool, row.priority, row.cost_flops).await?,
-        recipe: row.recipe,
-        numerics,
+        n_ahead: n_ahead(pool, row.priority, row.cost_flops, &row.study_id).await?,
+        terms: study.as_ref().and_then(|study| terms.remove(study)).unwrap_or_default(),
+        study,
+        needs: Needs {
+            recipe: Some(row.recipe),
+            numerics,
+            memory_bytes: count(row.memory_bytes),
+            excluded: from_json(&row.excluded_json, "excluded", run.as_str())?,
+        },
         paused_studies: paused_studies(pool, run).await?,
         preparation: preparation(pool, row.preparation_id, row.preparation_state).await?,
         ended_as: row.ended_as,
@@ -61,17 +77,25 @@ WHERE r.id = ?1",
     }))
 }
 
-/// What goes first: a higher priority, then what is no run, then the longer runs.
-async fn n_ahead(pool: &Pool, priority: i64, cost_flops: f64) -> Result<u64, ReadError> {
+/// What goes first whoever's turn it is: a higher priority, then what is no run, then the study's
+/// longer runs.
+async fn n_ahead(
+    pool: &Pool,
+    priority: i64,
+    cost_flops: f64,
+    study_id: &str,
+) -> Result<u64, ReadError> {
     let n: i64 = query_scalar(
         "SELECT COUNT(*)
 FROM work
 WHERE state = 'queued' AND is_held = 0 AND (
-    priority > ?1 OR (priority = ?1 AND (kind <> 'run' OR cost_flops > ?2))
+    priority > ?1
+    OR (priority = ?1 AND (kind <> 'run' OR (study_id = ?3 AND cost_flops > ?2)))
 )",
     )
     .bind(priority)
     .bind(cost_flops)
+    .bind(study_id)
     .fetch_one(pool)
     .await
     .map_err(failed("the place in the queue"))?;

@@ -28,6 +28,9 @@ struct StudyRow {
     is_paused: i64,
     pause_reason: String,
     priority: i64,
+    user_name: String,
+    weight: f64,
+    budget_flops: Option<f64>,
     created_at_ms: i64,
     updated_at_ms: i64,
 }
@@ -112,6 +115,9 @@ impl StudyRow {
                 .label()
                 .to_owned(),
             priority: i32::try_from(self.priority).unwrap_or_default(),
+            user: self.user_name.clone(),
+            weight: self.weight,
+            budget_flops: self.budget_flops,
             eta_seconds: progress.eta_seconds(),
             runs: progress.runs,
             evaluations: progress.evaluations,
@@ -128,7 +134,8 @@ impl StudyRow {
 pub(super) async fn list(pool: &Pool) -> Result<StudyList, ReadError> {
     let rows: Vec<StudyRow> = query_as(
         "SELECT id, name, spec_text, spec_file, description, is_cancelled, cancel_reason,
-    is_paused, pause_reason, priority, created_at_ms, updated_at_ms
+    is_paused, pause_reason, priority, user_name, weight, budget_flops, created_at_ms,
+    updated_at_ms
 FROM studies
 ORDER BY created_at_ms DESC, id",
     )
@@ -143,7 +150,8 @@ ORDER BY created_at_ms DESC, id",
 pub(super) async fn view(pool: &Pool, study: &StudyId) -> Result<Option<StudyView>, ReadError> {
     let Some(row) = query_as::<StudyRow>(
         "SELECT id, name, spec_text, spec_file, description, is_cancelled, cancel_reason,
-    is_paused, pause_reason, priority, created_at_ms, updated_at_ms
+    is_paused, pause_reason, priority, user_name, weight, budget_flops, created_at_ms,
+    updated_at_ms
 FROM studies
 WHERE id = ?1",
     )

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use api::{AssignmentView, WorkerView};
 
-use super::{count, failed, small_count};
+use super::{count, failed, from_json, small_count};
 use crate::store::read::ReadError;
 use crate::store::sql::database::{Pool, query_as, query_scalar};
 
@@ -25,6 +25,7 @@ struct WorkerRow {
     cpu_capability: String,
     libtorch_version: String,
     memory_bytes: i64,
+    labels_json: String,
     registered_at_ms: i64,
     last_seen_at_ms: i64,
 }
@@ -59,7 +60,8 @@ WHERE state NOT IN ('gone', 'lost') AND last_seen_at_ms >= ?1",
 pub(super) async fn list(pool: &Pool, is_there_only: bool) -> Result<Vec<WorkerView>, ReadError> {
     let rows: Vec<WorkerRow> = query_as(
         "SELECT id, name, hostname, state, n_slots, device_kind, device_name, threads_per_slot,
-    cpu_capability, libtorch_version, memory_bytes, registered_at_ms, last_seen_at_ms
+    cpu_capability, libtorch_version, memory_bytes, labels_json, registered_at_ms,
+    last_seen_at_ms
 FROM workers
 WHERE state NOT IN ('gone', 'lost') OR ?1 = 0
 ORDER BY state IN ('gone', 'lost'),
@@ -77,13 +79,14 @@ LIMIT ?2",
         let assignments = assignments.remove(&row.id).unwrap_or_default();
         row.into_view(assignments)
     };
-    Ok(rows.into_iter().map(into_view).collect())
+    rows.into_iter().map(into_view).collect()
 }
 
 pub(super) async fn named(pool: &Pool, name_or_id: &str) -> Result<Option<WorkerView>, ReadError> {
     let row: Option<WorkerRow> = query_as(
         "SELECT id, name, hostname, state, n_slots, device_kind, device_name, threads_per_slot,
-    cpu_capability, libtorch_version, memory_bytes, registered_at_ms, last_seen_at_ms
+    cpu_capability, libtorch_version, memory_bytes, labels_json, registered_at_ms,
+    last_seen_at_ms
 FROM workers
 WHERE id = ?1 OR name = ?1
 ORDER BY state IN ('gone', 'lost'), registered_at_ms DESC, id
@@ -95,7 +98,7 @@ LIMIT 1",
     .map_err(failed("a worker by its name"))?;
     let Some(row) = row else { return Ok(None) };
     let assignments = assignments(pool).await?.remove(&row.id).unwrap_or_default();
-    Ok(Some(row.into_view(assignments)))
+    row.into_view(assignments).map(Some)
 }
 
 /// By worker, what is leased to it. An evaluation goes by the name of its run's cell.
@@ -112,8 +115,9 @@ async fn assignments(pool: &Pool) -> Result<HashMap<String, Vec<AssignmentView>>
 }
 
 impl WorkerRow {
-    fn into_view(self, assignments: Vec<AssignmentView>) -> WorkerView {
-        WorkerView {
+    fn into_view(self, assignments: Vec<AssignmentView>) -> Result<WorkerView, ReadError> {
+        Ok(WorkerView {
+            labels: from_json(&self.labels_json, "labels", &self.id)?,
             id: self.id,
             name: self.name,
             hostname: self.hostname,
@@ -128,7 +132,7 @@ impl WorkerRow {
             assignments,
             registered_at_ms: self.registered_at_ms,
             last_seen_at_ms: self.last_seen_at_ms,
-        }
+        })
     }
 }
 

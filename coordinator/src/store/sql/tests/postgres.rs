@@ -167,7 +167,7 @@ WHERE locktype = 'advisory' AND granted",
     while !second.try_to_lead().await.unwrap() {
         tokio::task::yield_now().await;
     }
-    let work = second.queue_head(1).await.unwrap().remove(0).work;
+    let work = second.queue_head(1, u64::MAX).await.unwrap().work.remove(0).work;
     let by_second = second.grant(&[placement(&work, &worker)]).await.unwrap();
     assert_eq!(by_second.len(), 1);
     // The first one does not know yet that it was deposed.

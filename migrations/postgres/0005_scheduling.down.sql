@@ -1,0 +1,11 @@
+DROP INDEX work_by_study;
+ALTER TABLE events DROP COLUMN actor;
+ALTER TABLE workers DROP COLUMN labels_json;
+ALTER TABLE runs DROP COLUMN memory_bytes;
+ALTER TABLE work DROP COLUMN excluded_json;
+ALTER TABLE work DROP COLUMN study_id;
+ALTER TABLE studies DROP COLUMN log_rules_json;
+ALTER TABLE studies DROP COLUMN placement_json;
+ALTER TABLE studies DROP COLUMN budget_flops;
+ALTER TABLE studies DROP COLUMN user_name;
+ALTER TABLE studies DROP COLUMN weight;
