@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use domain::ids::{LeaseToken, RunId, WorkId, WorkerId};
 use domain::lease::{LeaseTable, Renewal};
 use domain::planted::{Mistake, is_planted};
+use domain::worker::{WorkerEvent, WorkerState};
 use tokio::sync::Notify;
 
 use self::post::Post;
@@ -20,7 +21,7 @@ use crate::scheduler::explain::Seat;
 use crate::scheduler::fit::Machine;
 use crate::scheduler::policy::{FreeWorker, Snapshot};
 use crate::scheduler::turns::Turns;
-use crate::store::{Backoff, Granted, LiveLease, WorkerRecord, WorkerState};
+use crate::store::{Backoff, Granted, LiveLease, WorkerRecord};
 
 /// A worker that was silent for so many lease terms is lost: its leases are gone by then.
 const TERMS_UNTIL_LOST: u64 = 2;
@@ -142,14 +143,14 @@ impl Leader {
     pub fn activate(&self, worker: &WorkerId) -> bool {
         self.with_post(worker, |post, now_ms| {
             post.seen(now_ms);
-            post.set_state(WorkerState::Active);
+            post.move_on(WorkerEvent::Confirmed);
         })
     }
 
     /// The worker is given nothing more and is told so. False when it is not known.
     pub fn drain(&self, worker: &WorkerId) -> bool {
         self.with_post(worker, |post, _| {
-            post.set_state(WorkerState::Draining);
+            post.move_on(WorkerEvent::DrainRequested);
             post.wake();
         })
     }

@@ -103,7 +103,9 @@ pub enum AttemptState {
     },
     /// It is over.
     Ended {
-        /// How.
+        /// The right that it had.
+        token: LeaseToken,
+        /// How it ended.
         end: AttemptEnd,
     },
 }
@@ -121,17 +123,72 @@ impl AttemptState {
         }
     }
 
-    /// Whether a message with this token still counts.
-    pub fn accepts(self, token: LeaseToken) -> bool {
-        match self {
-            Self::Granted { token: held } | Self::Running { token: held } => held == token,
-            Self::Ended { .. } => false,
+    /// The state that a stored label spells, of an attempt with this token.
+    pub fn from_label(label: &str, token: LeaseToken, ended_as: Option<&str>) -> Option<Self> {
+        match label {
+            "granted" => Some(Self::Granted { token }),
+            "running" => Some(Self::Running { token }),
+            "ended" => {
+                ended_as.and_then(AttemptEnd::from_label).map(|end| Self::Ended { token, end })
+            }
+            _ => None,
+        }
+    }
+
+    /// The state after an event that carries this token.
+    pub fn on(self, token: LeaseToken, event: AttemptEvent) -> AttemptTransition {
+        use AttemptEvent as E;
+        use AttemptTransition::{Stale, Stays, To};
+        match (self, event) {
+            (
+                Self::Granted { token: held }
+                | Self::Running { token: held }
+                | Self::Ended { token: held, .. },
+                _,
+            ) if held != token => Stale,
+            (Self::Granted { token }, E::Started) => To(Self::Running { token }),
+            (Self::Granted { .. } | Self::Running { .. }, E::Ended { end }) => {
+                To(Self::Ended { token, end })
+            }
+            // What is said before the start, or a start that is told twice.
+            (Self::Granted { .. }, E::Reported)
+            | (Self::Running { .. }, E::Started | E::Reported) => Stays,
+            // The answer to the same end was lost on its way.
+            (Self::Ended { end: ended, .. }, E::Ended { end }) if ended == end => Stays,
+            (Self::Ended { .. }, _) => Stale,
         }
     }
 }
 
+/// What the holder of an attempt says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AttemptEvent {
+    /// It has begun to work.
+    Started,
+    /// Anything else that is to be stored.
+    Reported,
+    /// It is over.
+    Ended {
+        /// How.
+        end: AttemptEnd,
+    },
+}
+
+/// The outcome of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AttemptTransition {
+    /// The state changes.
+    To(AttemptState),
+    /// It is taken, and changes no state.
+    Stays,
+    /// The right is gone: an answer, not an error, and nothing is stored.
+    Stale,
+}
+
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use super::*;
 
     #[test]
@@ -142,10 +199,49 @@ mod tests {
     }
 
     #[test]
-    fn an_ended_attempt_accepts_no_token() {
-        let ended = AttemptState::Ended { end: AttemptEnd::WorkerLost };
-        assert!(!ended.accepts(LeaseToken(1)));
-        assert!(AttemptState::Running { token: LeaseToken(1) }.accepts(LeaseToken(1)));
-        assert!(!AttemptState::Running { token: LeaseToken(2) }.accepts(LeaseToken(1)));
+    fn the_table_of_transitions() {
+        let token = LeaseToken(5);
+        let states = [
+            AttemptState::Granted { token },
+            AttemptState::Running { token },
+            AttemptState::Ended { token, end: AttemptEnd::Preempted },
+        ];
+        let events = [
+            AttemptEvent::Started,
+            AttemptEvent::Reported,
+            AttemptEvent::Ended { end: AttemptEnd::Preempted },
+            AttemptEvent::Ended { end: AttemptEnd::Succeeded },
+        ];
+        let mut table = String::new();
+        for (whose, given) in [("its own token", token), ("another token", LeaseToken(4))] {
+            for event in events {
+                let name = match event {
+                    AttemptEvent::Ended { end } => format!("ended {}, {whose}", end.label()),
+                    other => format!("{other:?}, {whose}").to_lowercase(),
+                };
+                write!(table, "{name:<31}").unwrap();
+                for state in states {
+                    let cell = match state.on(given, event) {
+                        AttemptTransition::To(state) => state.label(),
+                        AttemptTransition::Stays => "·",
+                        AttemptTransition::Stale => "stale",
+                    };
+                    write!(table, " {}>{cell:<8}", &state.label()[..2]).unwrap();
+                }
+                table = table.trim_end().to_owned() + "\n";
+            }
+        }
+        insta::assert_snapshot!(table);
+    }
+
+    #[test]
+    fn states_are_read_back() {
+        let token = LeaseToken(5);
+        for state in [AttemptState::Granted { token }, AttemptState::Running { token }] {
+            assert_eq!(AttemptState::from_label(state.label(), token, None), Some(state));
+        }
+        let ended = AttemptState::Ended { token, end: AttemptEnd::Bug };
+        assert_eq!(AttemptState::from_label("ended", token, Some("bug")), Some(ended));
+        assert_eq!(AttemptState::from_label("ended", token, None), None);
     }
 }

@@ -7,6 +7,68 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::ids::{LeaseToken, WorkId, WorkerId};
 use crate::planted::{Mistake, is_planted};
 
+/// The state of a lease.
+///
+/// ```text
+///                 heartbeats of its holder
+///                 ┌──────┐
+///   granted ────▶ │ live │ ──── its time has passed ────▶ ran out ── recorded ──▶ over
+///                 └──────┘ ◀─── a heartbeat was faster ──────┘
+///                    └── its attempt ended, or the right was taken away ─────────▶ over
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeaseState {
+    /// Its holder may write.
+    Live {
+        /// Until this time, in milliseconds of the leader's monotonic clock.
+        until_ms: u64,
+    },
+    /// Its time has passed, and the store does not know it yet: the right was given to nobody else.
+    RanOut,
+    /// There is no such right any more.
+    Over,
+}
+
+/// What happens to a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeaseEvent {
+    /// Somebody wants it to live until this time.
+    Renewed {
+        /// Whether it is who holds it.
+        by_holder: bool,
+        /// The time.
+        until_ms: u64,
+    },
+    /// It is this time.
+    TimePassed {
+        /// The time.
+        now_ms: u64,
+    },
+    /// The store has recorded that it is over, for whatever reason.
+    Released,
+}
+
+impl LeaseState {
+    /// The state after an event; the same one where it changes nothing.
+    #[must_use]
+    pub fn on(self, event: LeaseEvent) -> Self {
+        use LeaseEvent as E;
+        match (self, event) {
+            (Self::Over, _) | (_, E::Released) => Self::Over,
+            // A renewal that was sent earlier may come later: it shortens nothing.
+            (Self::Live { until_ms: old_ms }, E::Renewed { by_holder: true, until_ms }) => {
+                Self::Live { until_ms: until_ms.max(old_ms) }
+            }
+            (Self::RanOut, E::Renewed { by_holder: true, until_ms }) => Self::Live { until_ms },
+            (Self::Live { until_ms }, E::TimePassed { now_ms }) if until_ms <= now_ms => {
+                Self::RanOut
+            }
+            (Self::Live { .. } | Self::RanOut, E::Renewed { by_holder: false, .. })
+            | (Self::Live { .. } | Self::RanOut, E::TimePassed { .. }) => self,
+        }
+    }
+}
+
 /// The exclusive, expiring right of an attempt to a piece of work.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {
@@ -14,8 +76,8 @@ pub struct Lease {
     pub work: WorkId,
     /// Who holds it.
     pub worker: WorkerId,
-    /// When it expires, in milliseconds of the leader's monotonic clock.
-    pub expires_at_ms: u64,
+    /// Its state; those that are over are not kept.
+    pub state: LeaseState,
 }
 
 /// The live leases. Grants, releases and expiries are durable in the store; the renewals are here.
@@ -44,9 +106,9 @@ impl LeaseTable {
     /// Enters a lease that was granted, or found in the store by a starting leader: it gets one
     /// full term from now.
     pub fn insert(&mut self, token: LeaseToken, work: WorkId, worker: WorkerId, now_ms: u64) {
-        let expires_at_ms = now_ms + self.term_ms;
+        let state = LeaseState::Live { until_ms: now_ms + self.term_ms };
         self.by_worker.entry(worker.clone()).or_default().insert(token);
-        self.leases.insert(token, Lease { work, worker, expires_at_ms });
+        self.leases.insert(token, Lease { work, worker, state });
     }
 
     /// Renews a lease for its holder. A renewal that comes after the expiry but before anyone
@@ -56,13 +118,11 @@ impl LeaseTable {
             let known = self.leases.contains_key(&token);
             return if known { Renewal::Renewed } else { Renewal::Stale };
         }
-        match self.leases.get_mut(&token) {
-            Some(lease) if lease.worker == *worker => {
-                lease.expires_at_ms = lease.expires_at_ms.max(now_ms + self.term_ms);
-                Renewal::Renewed
-            }
-            Some(_) | None => Renewal::Stale,
-        }
+        let Some(lease) = self.leases.get_mut(&token) else { return Renewal::Stale };
+        let by_holder = lease.worker == *worker;
+        lease.state =
+            lease.state.on(LeaseEvent::Renewed { by_holder, until_ms: now_ms + self.term_ms });
+        if by_holder { Renewal::Renewed } else { Renewal::Stale }
     }
 
     /// Takes out a lease that ended.
@@ -80,9 +140,10 @@ impl LeaseTable {
     /// The leases that have expired by now; they stay until [`Self::remove`], after the store has
     /// recorded it.
     pub fn expired(&self, now_ms: u64) -> Vec<(LeaseToken, Lease)> {
+        let passed = LeaseEvent::TimePassed { now_ms };
         self.leases
             .iter()
-            .filter(|(_, lease)| lease.expires_at_ms <= now_ms)
+            .filter(|(_, lease)| lease.state.on(passed) == LeaseState::RanOut)
             .map(|(token, lease)| (*token, lease.clone()))
             .collect()
     }
@@ -110,7 +171,41 @@ impl LeaseTable {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use super::*;
+
+    #[test]
+    fn the_table_of_transitions() {
+        let states = [LeaseState::Live { until_ms: 100 }, LeaseState::RanOut, LeaseState::Over];
+        let events = [
+            (
+                "renewed to 150 by its holder",
+                LeaseEvent::Renewed { by_holder: true, until_ms: 150 },
+            ),
+            ("renewed to 50 by its holder", LeaseEvent::Renewed { by_holder: true, until_ms: 50 }),
+            ("renewed to 150 by another", LeaseEvent::Renewed { by_holder: false, until_ms: 150 }),
+            ("it is 99", LeaseEvent::TimePassed { now_ms: 99 }),
+            ("it is 100", LeaseEvent::TimePassed { now_ms: 100 }),
+            ("released", LeaseEvent::Released),
+        ];
+        let label = |state| match state {
+            LeaseState::Live { until_ms } => format!("live({until_ms})"),
+            LeaseState::RanOut => "ran out".to_owned(),
+            LeaseState::Over => "over".to_owned(),
+        };
+        let mut table = String::new();
+        for (name, event) in events {
+            write!(table, "{name:<29}").unwrap();
+            for state in states {
+                let to = state.on(event);
+                let cell = if to == state { "·".to_owned() } else { label(to) };
+                write!(table, " {} > {cell:<9}", label(state)).unwrap();
+            }
+            table = table.trim_end().to_owned() + "\n";
+        }
+        insta::assert_snapshot!(table);
+    }
 
     fn table() -> (LeaseTable, WorkerId) {
         let worker: WorkerId = "w_a".parse().unwrap();

@@ -19,3 +19,4 @@ pub mod stability;
 pub mod study;
 pub mod suggest;
 pub mod tokens;
+pub mod worker;

@@ -1,6 +1,7 @@
-//! The state of a study, which follows from its runs and evaluations; and its exit status.
+//! The state of a study: what somebody has decided about it, and what follows from its runs and
+//! evaluations.
 //!
-//! It stores nothing: only the cancellation of a study is a fact of its own.
+//! It stores nothing: only the decision is a fact of its own.
 
 /// How many pieces of a study's work are in which state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -102,9 +103,138 @@ impl StudyState {
     }
 }
 
+/// What somebody has decided about a study, whatever its work has come to.
+///
+/// ```text
+///         pause                  cancel                      pause, resume
+///   live ◀─────▶ paused      live ──────▶ cancelled(false) ◀──────────────▶ cancelled(true)
+///         resume             paused ────▶ cancelled(true)
+///
+///   cancelled(false) ── applied, all of it retried ──▶ live;  cancelled(true) ──▶ paused
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// It is to run.
+    Live,
+    /// It is held.
+    Paused,
+    /// It is not wanted.
+    Cancelled {
+        /// Whether it is held once it is wanted again.
+        is_paused: bool,
+    },
+}
+
+/// What somebody asks of a study.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StudyEvent {
+    /// Its file is handed in, the first time or again.
+    Applied,
+    /// Hold it.
+    PauseRequested,
+    /// Let it go on.
+    ResumeRequested,
+    /// Stop it.
+    CancelRequested,
+    /// Try again what failed or was cancelled: all of it, or only what failed in some way.
+    RetryRequested {
+        /// Whether all of it is meant.
+        of_all: bool,
+    },
+}
+
+impl Decision {
+    /// The decision that two flags spell.
+    pub fn of(is_cancelled: bool, is_paused: bool) -> Self {
+        match (is_cancelled, is_paused) {
+            (true, is_paused) => Self::Cancelled { is_paused },
+            (false, true) => Self::Paused,
+            (false, false) => Self::Live,
+        }
+    }
+
+    /// Whether it is cancelled.
+    pub fn is_cancelled(self) -> bool {
+        matches!(self, Self::Cancelled { .. })
+    }
+
+    /// Whether it is held, or would be if it were wanted.
+    pub fn is_paused(self) -> bool {
+        matches!(self, Self::Paused | Self::Cancelled { is_paused: true })
+    }
+
+    /// The decision after an event; the same one where it changes nothing.
+    #[must_use]
+    pub fn on(self, event: StudyEvent) -> Self {
+        use Decision as D;
+        use StudyEvent as E;
+        match (self, event) {
+            (D::Live, E::PauseRequested)
+            | (D::Cancelled { is_paused: true }, E::Applied | E::RetryRequested { of_all: true }) => {
+                D::Paused
+            }
+            (D::Paused, E::ResumeRequested)
+            | (
+                D::Cancelled { is_paused: false },
+                E::Applied | E::RetryRequested { of_all: true },
+            ) => D::Live,
+            (D::Live | D::Paused, E::CancelRequested) => {
+                D::Cancelled { is_paused: self.is_paused() }
+            }
+            (D::Cancelled { .. }, E::PauseRequested) => D::Cancelled { is_paused: true },
+            (D::Cancelled { .. }, E::ResumeRequested) => D::Cancelled { is_paused: false },
+            // It holds already; or some of its runs are tried again, which decides nothing of it.
+            (D::Live, E::ResumeRequested)
+            | (D::Paused, E::PauseRequested)
+            | (D::Live | D::Paused, E::Applied | E::RetryRequested { .. })
+            | (D::Cancelled { .. }, E::CancelRequested | E::RetryRequested { of_all: false }) => {
+                self
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use super::*;
+
+    #[test]
+    fn the_table_of_decisions() {
+        let decisions = [
+            Decision::Live,
+            Decision::Paused,
+            Decision::Cancelled { is_paused: false },
+            Decision::Cancelled { is_paused: true },
+        ];
+        let events = [
+            StudyEvent::Applied,
+            StudyEvent::PauseRequested,
+            StudyEvent::ResumeRequested,
+            StudyEvent::CancelRequested,
+            StudyEvent::RetryRequested { of_all: true },
+            StudyEvent::RetryRequested { of_all: false },
+        ];
+        let name = |decision| match decision {
+            Decision::Live => "live",
+            Decision::Paused => "paused",
+            Decision::Cancelled { is_paused: false } => "cancelled",
+            Decision::Cancelled { is_paused: true } => "cancelled+paused",
+        };
+        let mut table = String::new();
+        for event in events {
+            write!(table, "{:<32}", format!("{event:?}")).unwrap();
+            for from in decisions {
+                assert_eq!(Decision::of(from.is_cancelled(), from.is_paused()), from);
+                let to = from.on(event);
+                let cell = if to == from { "·" } else { name(to) };
+                write!(table, " {}>{cell:<17}", name(from)).unwrap();
+            }
+            table = table.trim_end().to_owned() + "\n";
+        }
+        insta::assert_snapshot!(table);
+    }
 
     #[test]
     fn a_study_with_diverged_runs_is_complete() {

@@ -8,14 +8,15 @@ use axum::Json;
 use axum::extract::{Path, State};
 use domain::ids::{PreparationId, RunId, WorkId};
 use domain::suggest::nearest;
+use domain::worker::WorkerState;
 
 use super::error::ApiError;
 use crate::App;
 use crate::clock::Clock;
 use crate::scheduler::explain::{Case, Reason, why_idle, why_not_placed};
 use crate::scheduler::policy::{Needs, QueuedWork, StudyTerms};
+use crate::store::Store;
 use crate::store::read::{Lookup, ReadStore, RunStatus};
-use crate::store::{Store, WorkerState};
 
 /// So much of the queue is looked at for a worker, of each kind.
 const HEAD: u32 = 512;

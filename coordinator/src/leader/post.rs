@@ -9,11 +9,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use domain::ids::LeaseToken;
+use domain::worker::{WorkerEvent, WorkerState, WorkerTransition};
 use tokio::sync::Notify;
 
 use super::Wake;
 use crate::scheduler::fit::Machine;
-use crate::store::WorkerState;
 
 /// So many directives wait at most: beyond it the heartbeat's answer says the same.
 const MAX_DIRECTIVES: usize = 1000;
@@ -109,17 +109,13 @@ impl Post {
 
     pub(super) fn register_again(&mut self, machine: Machine, now_ms: u64) {
         self.machine = machine;
-        // One that has shown that it sees the artifact store need not show it again: its request may
-        // have come twice, and it will not confirm the second answer.
-        if !matches!(self.state, WorkerState::Active | WorkerState::Draining) {
-            self.state = WorkerState::Joining;
-        }
+        self.move_on(WorkerEvent::Registered);
         self.seen(now_ms);
     }
 
-    pub(super) fn set_state(&mut self, state: WorkerState) {
-        // A drained worker that confirms again stays drained.
-        if (self.state, state) != (WorkerState::Draining, WorkerState::Active) {
+    /// The worker's state after what the store has recorded.
+    pub(super) fn move_on(&mut self, event: WorkerEvent) {
+        if let WorkerTransition::To(state) = self.state.on(event) {
             self.state = state;
         }
     }

@@ -4,10 +4,11 @@
 
 use domain::ids::WorkerId;
 use domain::spec::PlacementSpec;
+use domain::worker::WorkerState;
 
 use super::fit::{Machine, Match, can_carry_out, memory_needed};
 use super::policy::{QueueHead, QueuedWork, StudyTerms, begins};
-use crate::store::{Numerics, WorkerState};
+use crate::store::Numerics;
 
 /// A worker as the leader sees it, with or without free slots.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -36,15 +36,26 @@ pub struct Session {
 }
 
 /// What is left of a session.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Power {
     /// Grows with each cut: what was connected before stays cut off.
     epoch: u64,
     is_on: bool,
-    /// The power fails at this many statements from now.
-    fails_in: Option<u64>,
+    /// When the power fails.
+    fails_at: Option<Moment>,
+    /// Whether the next statement is a commit.
+    is_commit_next: bool,
     /// Whether a statement that the failure meets is carried out all the same, unheard.
     keeps_last: bool,
+}
+
+/// A statement to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// The `n`-th from now, `n` from 1.
+    Statement(u64),
+    /// The `n`-th commit from now, `n` from 1.
+    Commit(u64),
 }
 
 /// What becomes of a statement.
@@ -77,7 +88,7 @@ impl Memory {
 
     /// A way to it, for one coordinator.
     pub fn session(&self) -> Session {
-        let power = Power { epoch: 0, is_on: true, fails_in: None, keeps_last: false };
+        let power = Power { epoch: 0, is_on: true, ..Power::default() };
         let power = Arc::new(Mutex::new(power));
         Session { memory: self.clone(), power, is_paused: Arc::default() }
     }
@@ -130,11 +141,11 @@ impl Session {
         self.power().fail();
     }
 
-    /// Lets the power fail at the `n`-th statement from now, `n` from 1. With `keeps_last` that
-    /// statement is still carried out, and only its answer is lost.
-    pub fn cut_in(&self, n: u64, keeps_last: bool) {
+    /// Lets the power fail at this moment. With `keeps_last` that statement is still carried out, and
+    /// only its answer is lost.
+    pub fn cut_at(&self, moment: Moment, keeps_last: bool) {
         let mut power = self.power();
-        power.fails_in = Some(n.max(1));
+        power.fails_at = Some(moment);
         power.keeps_last = keeps_last;
     }
 
@@ -183,7 +194,7 @@ impl Session {
 
 impl Power {
     fn fail(&mut self) {
-        *self = Self { epoch: self.epoch + 1, is_on: false, fails_in: None, keeps_last: false };
+        *self = Self { epoch: self.epoch + 1, ..Self::default() };
     }
 }
 
@@ -197,15 +208,22 @@ impl Line {
         self.session.is_same(&other.session) && self.epoch == other.epoch
     }
 
+    /// The next statement is a commit.
+    pub(in crate::store) fn announce_commit(&self) {
+        self.session.power().is_commit_next = true;
+    }
+
     /// What becomes of the next statement.
     pub(in crate::store) fn fate(&self) -> Fate {
         let mut power = self.session.power();
         if !power.is_on || power.epoch != self.epoch {
             return Fate::Lost;
         }
-        match &mut power.fails_in {
+        let is_commit = std::mem::take(&mut power.is_commit_next);
+        match &mut power.fails_at {
             None => Fate::Runs,
-            Some(n) if *n > 1 => {
+            Some(Moment::Commit(_)) if !is_commit => Fate::Runs,
+            Some(Moment::Statement(n) | Moment::Commit(n)) if *n > 1 => {
                 *n -= 1;
                 Fate::Runs
             }

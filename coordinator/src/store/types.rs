@@ -10,6 +10,7 @@ use domain::ids::{
 };
 use domain::run::RunState;
 use domain::spec::StudySpec;
+use domain::worker::WorkerState;
 use serde::{Deserialize, Serialize};
 
 use crate::scheduler::fit::Machine;
@@ -204,50 +205,6 @@ pub struct Registered {
     pub replaced: Vec<WorkerId>,
     /// What their attempts went through.
     pub changed: Changed,
-}
-
-/// The states of a worker.
-///
-/// ```text
-/// joining ── confirmed ──▶ active ── drain ──▶ draining
-///    └──────────┬─────────────┴──────────────────┘
-///               ├── deregistered ──▶ gone
-///               └── not heard of ──▶ lost ── registered again ──▶ joining
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WorkerState {
-    /// It has not shown yet that it sees the artifact store.
-    Joining,
-    /// It takes assignments.
-    Active,
-    /// It takes nothing more.
-    Draining,
-    /// It said goodbye.
-    Gone,
-    /// It was not heard of.
-    Lost,
-}
-
-impl WorkerState {
-    /// Every state, in the order of life.
-    pub const ALL: [Self; 5] =
-        [Self::Joining, Self::Active, Self::Draining, Self::Gone, Self::Lost];
-
-    /// The text in the store and in dashboards.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Joining => "joining",
-            Self::Active => "active",
-            Self::Draining => "draining",
-            Self::Gone => "gone",
-            Self::Lost => "lost",
-        }
-    }
-
-    /// The state with this label.
-    pub fn from_label(label: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.label() == label)
-    }
 }
 
 /// A worker as the store knows it.

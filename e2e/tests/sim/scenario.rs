@@ -1,5 +1,7 @@
 //! What a seed means: how large the cluster is, what the study asks for, and what goes wrong when.
 
+use coordinator::store::memory::Moment;
+
 use crate::chance::Chance;
 use crate::network::Quality;
 use crate::trainer::Weakness;
@@ -15,10 +17,10 @@ pub(crate) enum Fault {
     Freeze { worker: usize, for_ms: u64 },
     /// A worker is told to terminate in order, and comes back.
     Terminate { worker: usize },
-    /// The coordinator is killed between two statements of the store: the next `n`-th.
-    KillCoordinator { coordinator: usize, at_statement: u64, keeps_last: bool, away_ms: u64 },
+    /// The coordinator is killed between two statements of the store, or at a commit.
+    KillCoordinator { coordinator: usize, at: Moment, keeps_last: bool, away_ms: u64 },
     /// The way from a coordinator to its database breaks; the coordinator lives on.
-    BreakSession { coordinator: usize, at_statement: u64, keeps_last: bool, away_ms: u64 },
+    BreakSession { coordinator: usize, at: Moment, keeps_last: bool, away_ms: u64 },
     /// The ways between a worker and a coordinator are cut.
     Cut { worker: usize, coordinator: usize, is_to: bool, is_from: bool, for_ms: u64 },
     /// What a worker sends is held up, and arrives all at once.
@@ -59,6 +61,8 @@ pub(crate) struct Scenario {
     pub(crate) calm_ms: u64,
     pub(crate) widths: Vec<u32>,
     pub(crate) n_steps: u64,
+    /// Of the study among others, in tenths.
+    pub(crate) weight: u64,
 }
 
 /// How long things go wrong.
@@ -89,6 +93,7 @@ impl Scenario {
             calm_ms,
             widths,
             n_steps: chance.between(4, 40),
+            weight: chance.between(1, 40),
         };
         // Some seeds are quiet: what must hold in a storm must hold in the sun.
         let mean_gap_ms = *chance.one_of(&[4_000, 10_000, 30_000, 1_000_000]);
@@ -111,16 +116,21 @@ impl Scenario {
         let worker = chance.index(self.slots.len());
         let coordinator = chance.index(self.n_coordinators);
         let away_ms = chance.between(100, 3 * self.lease_term_ms);
-        let at_statement = chance.between(1, 40);
+        // What is acknowledged too early is lost at a commit alone.
+        let at = if chance.permille(400) {
+            Moment::Commit(chance.between(1, 8))
+        } else {
+            Moment::Statement(chance.between(1, 40))
+        };
         let keeps_last = chance.permille(500);
         match chance.below(16) {
             0 | 1 => Fault::KillWorker { worker, away_ms },
             2 => Fault::LosePower { worker, away_ms },
             3 => Fault::Freeze { worker, for_ms: away_ms },
             4 => Fault::Terminate { worker },
-            5 | 6 => Fault::KillCoordinator { coordinator, at_statement, keeps_last, away_ms },
+            5 | 6 => Fault::KillCoordinator { coordinator, at, keeps_last, away_ms },
             7 if self.n_coordinators > 1 => {
-                Fault::BreakSession { coordinator, at_statement, keeps_last, away_ms }
+                Fault::BreakSession { coordinator, at, keeps_last, away_ms }
             }
             7..=9 => {
                 let (is_to, is_from) =
@@ -152,6 +162,7 @@ impl Scenario {
             .map(|width| format!("              - {{label: s{width}, model.d_model: {width}}}"))
             .collect();
         let tokens = self.n_steps * 32;
+        let weight = self.weight as f64 / 10.0;
         format!(
             "version: 1
 name: storm
@@ -175,6 +186,7 @@ stages:
         checkpoints: {{log_spaced: {{count: 2, first_step: 2}}}}
         evaluate: [{{task: validation_loss, sequences: 8}}]
 runtime:
+  weight: {weight}
   retries:
     out_of_memory: {{attempts: 1000, longest_pause_seconds: 8}}
     bug: {{attempts: 1000, longest_pause_seconds: 8}}

@@ -3,12 +3,11 @@
 use domain::attempt::AttemptEnd;
 use domain::ids::LeaseToken;
 use domain::run::RunState;
+use domain::worker::WorkerState;
 
 use super::fixture::{Fixture, checkpoint, is_ended, last_step, placement, registration};
 use crate::store::read::ReadStore;
-use crate::store::{
-    AssignmentDetails, Changed, Finished, Retry, Store, WorkerState, WorkerToRegister,
-};
+use crate::store::{AssignmentDetails, Changed, Finished, Retry, Store, WorkerToRegister};
 
 pub(in crate::store) async fn work_is_granted_once_and_tokens_grow(
     f: &Fixture<impl Store + ReadStore>,

@@ -7,12 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use domain::ids::{ContentHash, RunId, StudyId, WorkId};
 use domain::recipe::CellConfig;
 use domain::spec::{EvaluateSpec, FlopKind, ParameterKind, RecipeSpec};
+use domain::study::StudyEvent;
 use planner::PlannedCell;
 use serde_json::json;
 
 use super::change::{cancel_unwanted, evaluations_of, retry_if_over};
 use super::convert::{from_json, parse_id, signed, to_json};
 use super::database::{query, query_scalar, query_with_list, query_with_rows};
+use super::decision::decide;
 use super::error::from_driver;
 use super::evaluations;
 use super::wanted;
@@ -104,7 +106,7 @@ SET spec_text = excluded.spec_text, spec_file = excluded.spec_file,
     evaluate_json = excluded.evaluate_json, priority = excluded.priority,
     weight = excluded.weight, budget_flops = excluded.budget_flops,
     placement_json = excluded.placement_json, log_rules_json = excluded.log_rules_json,
-    is_cancelled = 0, cancel_reason = '', updated_at_ms = excluded.updated_at_ms",
+    updated_at_ms = excluded.updated_at_ms",
     )
     .bind(id.as_str())
     .bind(&study.spec.name)
@@ -124,6 +126,7 @@ SET spec_text = excluded.spec_text, spec_file = excluded.spec_file,
     .execute(&mut tx.conn)
     .await
     .map_err(from_driver)?;
+    decide(tx, id, StudyEvent::Applied, "").await?;
     Ok(found.is_some())
 }
 

@@ -1,6 +1,7 @@
 SELECT
     a.work_id,
     a.worker_id,
+    a.state AS attempt_state,
     a.ended_as,
     CASE w.kind
         WHEN 'run' THEN (

@@ -4,10 +4,12 @@
 
 use domain::ids::{RunId, StudyId, WorkId};
 use domain::run::RunEvent;
+use domain::study::StudyEvent;
 use serde_json::json;
 
 use super::convert::parse_id;
-use super::database::{query, query_scalar};
+use super::database::query_scalar;
+use super::decision::{self, decide};
 use super::error::from_driver;
 use super::evaluations;
 use super::wanted;
@@ -25,21 +27,11 @@ impl Command for CancelStudy {
 
     async fn run(self, tx: &mut Tx) -> Result<Changed, StoreError> {
         let mut changed = Changed::default();
-        let runs = runs_of(tx, &self.study).await?;
-        let cancelled = query(
-            "UPDATE studies
-SET is_cancelled = 1, cancel_reason = ?, updated_at_ms = ?
-WHERE id = ? AND is_cancelled = 0",
-        )
-        .bind(&self.reason)
-        .bind(tx.now_ms)
-        .bind(self.study.as_str())
-        .execute(&mut tx.conn)
-        .await
-        .map_err(from_driver)?;
-        if cancelled.rows_affected() == 0 {
+        let event = StudyEvent::CancelRequested;
+        if !decide(tx, &self.study, event, &self.reason).await? {
             return Ok(changed);
         }
+        let runs = runs_of(tx, &self.study).await?;
         for run in &runs {
             cancel_unwanted(tx, run, &mut changed).await?;
         }
@@ -81,22 +73,13 @@ impl Command for RetryStudy {
 
     async fn run(self, tx: &mut Tx) -> Result<Changed, StoreError> {
         let mut changed = Changed::default();
-        let runs = runs_of(tx, &self.study).await?;
-        if self.which == Retry::All {
-            query(
-                "UPDATE studies
-SET is_cancelled = 0, cancel_reason = '', updated_at_ms = ?
-WHERE id = ?",
-            )
-            .bind(tx.now_ms)
-            .bind(self.study.as_str())
-            .execute(&mut tx.conn)
-            .await
-            .map_err(from_driver)?;
-        } else if is_cancelled(tx, &self.study).await? {
+        let event = StudyEvent::RetryRequested { of_all: self.which == Retry::All };
+        decide(tx, &self.study, event, "").await?;
+        if decision::about(tx, &self.study).await?.is_cancelled() {
             // Nobody would measure what is trained for a study that is cancelled.
             return Ok(changed);
         }
+        let runs = runs_of(tx, &self.study).await?;
         for run in &runs {
             retry_with_needs(tx, run, self.which, &mut changed).await?;
             // While the study was cancelled, its runs' data points got no evaluation of its own.
@@ -125,25 +108,8 @@ impl Command for RetryRun {
     }
 }
 
-async fn is_cancelled(tx: &mut Tx, study: &StudyId) -> Result<bool, StoreError> {
-    let is_cancelled: i64 = query_scalar("SELECT is_cancelled FROM studies WHERE id = ?")
-        .bind(study.as_str())
-        .fetch_one(&mut tx.conn)
-        .await
-        .map_err(from_driver)?;
-    Ok(is_cancelled != 0)
-}
-
-/// The runs of a study that exists.
-pub(super) async fn runs_of(tx: &mut Tx, study: &StudyId) -> Result<Vec<RunId>, StoreError> {
-    let found: Option<i64> = query_scalar("SELECT priority FROM studies WHERE id = ?")
-        .bind(study.as_str())
-        .fetch_optional(&mut tx.conn)
-        .await
-        .map_err(from_driver)?;
-    if found.is_none() {
-        return Err(StoreError::NotFound { kind: "study", id: study.to_string() });
-    }
+/// The runs of a study.
+async fn runs_of(tx: &mut Tx, study: &StudyId) -> Result<Vec<RunId>, StoreError> {
     let runs: Vec<String> = query_scalar(
         "SELECT DISTINCT run_id
 FROM cells

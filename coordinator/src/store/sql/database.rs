@@ -147,6 +147,14 @@ impl Connection {
         query(sql).execute(self).await.map(|_| ())
     }
 
+    /// Commits what was begun.
+    pub(super) async fn commit(&mut self) -> Result<(), sqlx::Error> {
+        if let Self::Memory(_, line) = self {
+            line.announce_commit();
+        }
+        query("COMMIT").execute(self).await.map(|_| ())
+    }
+
     /// Says goodbye. SQLite's log is folded into the file, so that a copy of it is a copy of the
     /// store; in PostgreSQL a standby may lead at once.
     pub(super) async fn close(mut self) -> Result<(), sqlx::Error> {

@@ -2,7 +2,7 @@
 //!
 //! What the work becomes is the domain's.
 
-use domain::attempt::{AttemptEnd, Charge};
+use domain::attempt::{AttemptEnd, AttemptEvent, AttemptState, AttemptTransition, Charge};
 use domain::ids::{LeaseToken, WorkId};
 use domain::planted::{Mistake, is_planted};
 use domain::run::RunEvent;
@@ -22,10 +22,18 @@ use crate::store::{Backoff, Changed, Finished, StoreError};
 struct AttemptRow {
     work_id: String,
     worker_id: String,
+    attempt_state: String,
     ended_as: Option<String>,
     n_results: i64,
     #[sqlx(flatten)]
     work: WorkRow,
+}
+
+impl AttemptRow {
+    fn state(&self, token: LeaseToken) -> Result<AttemptState, StoreError> {
+        AttemptState::from_label(&self.attempt_state, token, self.ended_as.as_deref())
+            .ok_or_else(|| StoreError::Bug(format!("a row of attempts spells no state: {self:?}")))
+    }
 }
 
 /// An attempt with its work, and how many results that work has: of a run the last checkpoint, which
@@ -54,11 +62,14 @@ impl Command for FinishAttempt {
         };
         tx.actor = Actor::Worker(parse_id(&row.worker_id)?);
         let mut changed = Changed::default();
-        match &row.ended_as {
-            Some(end) if end == self.end.label() => Ok(Finished::Ended { end: self.end, changed }),
-            Some(_) if !is_planted(Mistake::EndsAreNotFenced) => Ok(Finished::Stale),
-            Some(_) => Ok(Finished::Ended { end: self.end, changed }),
-            None => {
+        match row.state(self.token)?.on(self.token, AttemptEvent::Ended { end: self.end }) {
+            AttemptTransition::Stale if !is_planted(Mistake::EndsAreNotFenced) => {
+                Ok(Finished::Stale)
+            }
+            AttemptTransition::Stale | AttemptTransition::Stays => {
+                Ok(Finished::Ended { end: self.end, changed })
+            }
+            AttemptTransition::To(_) => {
                 // A success has something to show, which was reported before it.
                 let is_empty = self.end == AttemptEnd::Succeeded && row.n_results == 0;
                 let (end, message) = if is_empty {

@@ -10,6 +10,7 @@ mod closing;
 mod convert;
 pub mod copy;
 pub(crate) mod database;
+mod decision;
 pub(crate) mod error;
 mod evaluations;
 mod finish;
@@ -41,6 +42,7 @@ use api::EventView;
 use async_trait::async_trait;
 use domain::attempt::AttemptEnd;
 use domain::ids::{LeaseToken, RunId, StudyId, WorkId, WorkerId};
+use domain::worker::WorkerEvent;
 use sqlx::migrate::{MigrateError, Migrator};
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
@@ -51,7 +53,7 @@ use self::writer::{Command, Writer};
 use super::{
     ApplyOutcome, Artifact, Assignment, Backoff, Changed, Finished, FitToSave, Granted, LiveLease,
     Location, Registered, ReportEvent, Reported, Retry, Store, StoreError, StudyToApply,
-    WorkerRecord, WorkerState, WorkerToRegister,
+    WorkerRecord, WorkerToRegister,
 };
 use crate::clock::Clock;
 use crate::scheduler::policy::{Placement, QueueHead};
@@ -353,13 +355,13 @@ impl Store for SqlStore {
     }
 
     async fn confirm_worker(&self, worker: &WorkerId) -> Result<bool, StoreError> {
-        let (worker, to) = (worker.clone(), WorkerState::Active);
-        self.write(workers::MoveWorker { worker, to }).await
+        let (worker, event) = (worker.clone(), WorkerEvent::Confirmed);
+        self.write(workers::MoveWorker { worker, event }).await
     }
 
     async fn drain_worker(&self, worker: &WorkerId) -> Result<bool, StoreError> {
-        let (worker, to) = (worker.clone(), WorkerState::Draining);
-        self.write(workers::MoveWorker { worker, to }).await
+        let (worker, event) = (worker.clone(), WorkerEvent::DrainRequested);
+        self.write(workers::MoveWorker { worker, event }).await
     }
 
     async fn deregister_worker(&self, worker: &WorkerId) -> Result<Changed, StoreError> {

@@ -4,11 +4,12 @@
 //! leader's.
 
 use domain::ids::{LeaseToken, StudyId, WorkerId};
+use domain::study::StudyEvent;
 use serde_json::json;
 
-use super::change::runs_of;
 use super::convert::{parse_id, unsigned};
 use super::database::{Place, query, query_as};
+use super::decision::{self, decide};
 use super::error::from_driver;
 use super::wanted;
 use super::writer::{Command, Tx};
@@ -23,20 +24,10 @@ impl Command for PauseStudy {
     type Answer = Changed;
 
     async fn run(self, tx: &mut Tx) -> Result<Changed, StoreError> {
-        runs_of(tx, &self.study).await?;
-        let paused = query(
-            "UPDATE studies
-SET is_paused = 1, pause_reason = ?, updated_at_ms = ?
-WHERE id = ? AND is_paused = 0",
-        )
-        .bind(&self.reason)
-        .bind(tx.now_ms)
-        .bind(self.study.as_str())
-        .execute(&mut tx.conn)
-        .await
-        .map_err(from_driver)?;
+        let event = StudyEvent::PauseRequested;
+        let is_new = decide(tx, &self.study, event, &self.reason).await?;
         let mut changed = Changed::default();
-        if paused.rows_affected() > 0 {
+        if is_new {
             changed.settled = wanted::settle_study(tx, &self.study).await?;
             let detail = json!({ "reason": self.reason });
             tx.record(self.study.as_str(), "study_paused", &detail);
@@ -71,19 +62,9 @@ impl Command for ResumeStudy {
     type Answer = Changed;
 
     async fn run(self, tx: &mut Tx) -> Result<Changed, StoreError> {
-        runs_of(tx, &self.0).await?;
-        let resumed = query(
-            "UPDATE studies
-SET is_paused = 0, pause_reason = '', updated_at_ms = ?
-WHERE id = ? AND is_paused = 1",
-        )
-        .bind(tx.now_ms)
-        .bind(self.0.as_str())
-        .execute(&mut tx.conn)
-        .await
-        .map_err(from_driver)?;
+        let is_new = decide(tx, &self.0, StudyEvent::ResumeRequested, "").await?;
         let mut changed = Changed::default();
-        if resumed.rows_affected() > 0 {
+        if is_new {
             changed.settled = wanted::settle_study(tx, &self.0).await?;
             tx.record(self.0.as_str(), "study_resumed", &json!({}));
         }
@@ -100,7 +81,7 @@ impl Command for SetPriority {
     type Answer = Changed;
 
     async fn run(self, tx: &mut Tx) -> Result<Changed, StoreError> {
-        runs_of(tx, &self.study).await?;
+        decision::about(tx, &self.study).await?;
         let set = query(
             "UPDATE studies
 SET priority = ?, updated_at_ms = ?

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use domain::attempt::{AttemptEvent, AttemptState, AttemptTransition};
 use domain::ids::{LeaseToken, RunId, WorkId};
 use domain::planted::{Mistake, is_planted};
 use serde_json::json;
@@ -27,7 +28,7 @@ struct Holder {
     token: LeaseToken,
     work: WorkId,
     attempt: i64,
-    has_started: bool,
+    state: AttemptState,
 }
 
 impl Command for Report {
@@ -73,7 +74,10 @@ WHERE lease_token = ? AND state IN ('granted', 'running')"
         .map_err(from_driver)?;
     row.map(|(work, attempt, state, worker)| {
         tx.actor = Actor::Worker(parse_id(&worker)?);
-        Ok(Holder { token, work: parse_id(&work)?, attempt, has_started: state == "running" })
+        // A row without a live state is passed on only where a mistake is planted.
+        let state = AttemptState::from_label(&state, token, None)
+            .unwrap_or(AttemptState::Running { token });
+        Ok(Holder { token, work: parse_id(&work)?, attempt, state })
     })
     .transpose()
 }
@@ -98,9 +102,10 @@ async fn write_points(
 async fn store(tx: &mut Tx, holder: &mut Holder, event: ReportEvent) -> Result<bool, StoreError> {
     match (event, &holder.work) {
         (ReportEvent::Started { numerics, resumed_from_step }, _) => {
-            if !holder.has_started {
+            let transition = holder.state.on(holder.token, AttemptEvent::Started);
+            if let AttemptTransition::To(state) = transition {
                 mark_running(tx, holder, &numerics, signed(resumed_from_step)).await?;
-                holder.has_started = true;
+                holder.state = state;
             }
         }
         (ReportEvent::Log { at_ms, level, text }, _) => {

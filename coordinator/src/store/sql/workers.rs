@@ -5,7 +5,8 @@
 use domain::attempt::AttemptEnd;
 use domain::ids::WorkerId;
 use domain::planted::{Mistake, is_planted};
-use serde_json::json;
+use domain::worker::{WorkerEvent, WorkerState, WorkerTransition};
+use serde_json::{Value, json};
 
 use super::convert::{from_json, parse_id, signed, small, to_json, unsigned};
 use super::database::{Pool, query, query_as, query_scalar};
@@ -15,8 +16,7 @@ use super::writer::{Command, Tx};
 use crate::actor::Actor;
 use crate::scheduler::fit::Machine;
 use crate::store::{
-    Artifact, Capabilities, Changed, Registered, StoreError, WorkerRecord, WorkerState,
-    WorkerToRegister,
+    Artifact, Capabilities, Changed, Registered, StoreError, WorkerRecord, WorkerToRegister,
 };
 
 pub(super) struct RegisterWorker(pub(super) Box<WorkerToRegister>);
@@ -26,8 +26,8 @@ impl Command for RegisterWorker {
 
     async fn run(self, tx: &mut Tx) -> Result<Registered, StoreError> {
         let worker = *self.0;
-        let known: Vec<(String, i64)> = query_as(
-            "SELECT id, pid
+        let known: Vec<(String, String, i64)> = query_as(
+            "SELECT id, state, pid
 FROM workers
 WHERE name = ? AND hostname = ? AND state <> 'gone'
 ORDER BY registered_at_ms DESC, id",
@@ -42,18 +42,25 @@ ORDER BY registered_at_ms DESC, id",
             replaced: Vec::new(),
             changed: Changed::default(),
         };
-        if let Some((id, _)) = known.iter().find(|(_, pid)| *pid == i64::from(worker.pid)) {
+        let mut state = WorkerState::Joining;
+        let of_this_process = |(_, _, pid): &&(String, String, i64)| *pid == i64::from(worker.pid);
+        if let Some((id, label, _)) = known.iter().find(of_this_process) {
             registered.worker = parse_id(id)?;
+            let from = state_from(label)?;
+            state = match from.on(WorkerEvent::Registered) {
+                WorkerTransition::To(state) => state,
+                WorkerTransition::Stays | WorkerTransition::Absent => from,
+            };
         }
         tx.actor = Actor::Worker(registered.worker.clone());
-        for (id, _) in known.iter().filter(|(_, pid)| *pid != i64::from(worker.pid)) {
+        for (id, _, _) in known.iter().filter(|row| !of_this_process(row)) {
             let older: WorkerId = parse_id(id)?;
             let why = "its agent was started again";
             if lose(tx, &older, why, &mut registered.changed).await? {
                 registered.replaced.push(older);
             }
         }
-        upsert_worker(tx, &registered.worker, &worker).await?;
+        upsert_worker(tx, &registered.worker, &worker, state).await?;
         Ok(registered)
     }
 }
@@ -62,20 +69,21 @@ async fn upsert_worker(
     tx: &mut Tx,
     id: &WorkerId,
     worker: &WorkerToRegister,
+    state: WorkerState,
 ) -> Result<(), StoreError> {
     let capabilities = &worker.machine.capabilities;
     query(
         "INSERT INTO workers (id, name, hostname, pid, n_slots, device_kind, device_name,
     threads_per_slot, cpu_capability, libtorch_version, memory_bytes, recipes_json, labels_json,
     state, registered_at_ms, last_seen_at_ms)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'joining', ?, ?)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE
 SET n_slots = excluded.n_slots, device_kind = excluded.device_kind,
     device_name = excluded.device_name, threads_per_slot = excluded.threads_per_slot,
     cpu_capability = excluded.cpu_capability, libtorch_version = excluded.libtorch_version,
     memory_bytes = excluded.memory_bytes, recipes_json = excluded.recipes_json,
     labels_json = excluded.labels_json,
-    state = CASE WHEN workers.state IN ('active', 'draining') THEN workers.state ELSE 'joining' END,
+    state = excluded.state,
     last_seen_at_ms = excluded.last_seen_at_ms",
     )
     .bind(id.as_str())
@@ -91,6 +99,7 @@ SET n_slots = excluded.n_slots, device_kind = excluded.device_kind,
     .bind(signed(capabilities.memory_bytes))
     .bind(to_json(&capabilities.recipes, "recipes_json")?)
     .bind(to_json(&capabilities.labels, "labels_json")?)
+    .bind(state.label())
     .bind(tx.now_ms)
     .bind(tx.now_ms)
     .execute(&mut tx.conn)
@@ -99,34 +108,27 @@ SET n_slots = excluded.n_slots, device_kind = excluded.device_kind,
     Ok(())
 }
 
-/// Moves a worker between the given states; whether it now is in the new one.
+/// Moves a worker on; whether it is there.
 pub(super) struct MoveWorker {
     pub(super) worker: WorkerId,
-    pub(super) to: WorkerState,
+    pub(super) event: WorkerEvent,
 }
 
 impl Command for MoveWorker {
     type Answer = bool;
 
     async fn run(self, tx: &mut Tx) -> Result<bool, StoreError> {
-        let state = state_of(tx, &self.worker).await?;
-        let kind = match (state, self.to) {
-            (Some(from), to) if from == to => return Ok(true),
-            // It sees the artifact store.
-            (Some(WorkerState::Joining), WorkerState::Active) => {
-                tx.actor = Actor::Worker(self.worker.clone());
-                "worker_joined"
+        match transition(tx, &self.worker, self.event).await? {
+            WorkerTransition::To(state) => {
+                if self.event == WorkerEvent::Confirmed {
+                    tx.actor = Actor::Worker(self.worker.clone());
+                }
+                set_state(tx, &self.worker, state, &json!({})).await?;
+                Ok(true)
             }
-            // Confirmed twice, with the drain between.
-            (Some(WorkerState::Draining), WorkerState::Active) => return Ok(true),
-            (Some(WorkerState::Joining | WorkerState::Active), WorkerState::Draining) => {
-                "worker_drained"
-            }
-            _ => return Ok(false),
-        };
-        set_state(tx, &self.worker, self.to).await?;
-        tx.record(self.worker.as_str(), kind, &json!({}));
-        Ok(true)
+            WorkerTransition::Stays => Ok(true),
+            WorkerTransition::Absent => Ok(false),
+        }
     }
 }
 
@@ -137,16 +139,12 @@ impl Command for DeregisterWorker {
 
     async fn run(self, tx: &mut Tx) -> Result<Changed, StoreError> {
         let mut changed = Changed::default();
-        let is_there = matches!(
-            state_of(tx, &self.0).await?,
-            Some(WorkerState::Joining | WorkerState::Active | WorkerState::Draining)
-        );
-        if is_there {
+        let event = WorkerEvent::Deregistered;
+        if let WorkerTransition::To(state) = transition(tx, &self.0, event).await? {
             tx.actor = Actor::Worker(self.0.clone());
             let why = "its worker left";
             end_attempts_of(tx, &self.0, AttemptEnd::Preempted, why, &mut changed).await?;
-            set_state(tx, &self.0, WorkerState::Gone).await?;
-            tx.record(self.0.as_str(), "worker_left", &json!({}));
+            set_state(tx, &self.0, state, &json!({})).await?;
         }
         Ok(changed)
     }
@@ -172,37 +170,57 @@ async fn lose(
     why: &str,
     changed: &mut Changed,
 ) -> Result<bool, StoreError> {
-    let state = state_of(tx, worker).await?;
-    if !matches!(state, Some(WorkerState::Joining | WorkerState::Active | WorkerState::Draining)) {
+    let WorkerTransition::To(state) = transition(tx, worker, WorkerEvent::Missed).await? else {
         return Ok(false);
-    }
+    };
     if !is_planted(Mistake::LostWorkerKeepsLeases) {
         end_attempts_of(tx, worker, AttemptEnd::WorkerLost, why, changed).await?;
     }
-    set_state(tx, worker, WorkerState::Lost).await?;
-    tx.record(worker.as_str(), "worker_lost", &json!({ "why": why }));
+    set_state(tx, worker, state, &json!({ "why": why })).await?;
     Ok(true)
 }
 
-pub(super) async fn state_of(
+/// What an event does to a worker.
+async fn transition(
     tx: &mut Tx,
     worker: &WorkerId,
-) -> Result<Option<WorkerState>, StoreError> {
+    event: WorkerEvent,
+) -> Result<WorkerTransition, StoreError> {
     let label: Option<String> = query_scalar("SELECT state FROM workers WHERE id = ?")
         .bind(worker.as_str())
         .fetch_optional(&mut tx.conn)
         .await
         .map_err(from_driver)?;
-    Ok(label.as_deref().and_then(WorkerState::from_label))
+    match label {
+        Some(label) => Ok(state_from(&label)?.on(event)),
+        None => Ok(WorkerTransition::Absent),
+    }
 }
 
-async fn set_state(tx: &mut Tx, worker: &WorkerId, state: WorkerState) -> Result<(), StoreError> {
+fn state_from(label: &str) -> Result<WorkerState, StoreError> {
+    WorkerState::from_label(label).ok_or_else(|| StoreError::Bug(format!("no worker is `{label}`")))
+}
+
+async fn set_state(
+    tx: &mut Tx,
+    worker: &WorkerId,
+    state: WorkerState,
+    detail: &Value,
+) -> Result<(), StoreError> {
     query("UPDATE workers SET state = ? WHERE id = ?")
         .bind(state.label())
         .bind(worker.as_str())
         .execute(&mut tx.conn)
         .await
         .map_err(from_driver)?;
+    let kind = match state {
+        WorkerState::Joining => "worker_registered",
+        WorkerState::Active => "worker_joined",
+        WorkerState::Draining => "worker_drained",
+        WorkerState::Gone => "worker_left",
+        WorkerState::Lost => "worker_lost",
+    };
+    tx.record(worker.as_str(), kind, detail);
     Ok(())
 }
 
@@ -266,8 +284,7 @@ impl WorkerRow {
     fn into_record(self) -> Result<WorkerRecord, StoreError> {
         Ok(WorkerRecord {
             worker: parse_id(&self.id)?,
-            state: WorkerState::from_label(&self.state)
-                .ok_or_else(|| StoreError::Bug(format!("no worker is `{}`", self.state)))?,
+            state: state_from(&self.state)?,
             machine: Machine {
                 n_slots: small(self.n_slots),
                 capabilities: Capabilities {

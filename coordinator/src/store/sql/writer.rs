@@ -292,7 +292,7 @@ async fn commit(tx: &mut Tx, batch: &mut Vec<Box<dyn Job>>) -> Result<(), StoreE
         settles.drain(..).for_each(|settle| settle(Ok(())));
     }
     if outcome.is_ok() && !is_planted(Mistake::BatchWithoutTransaction) {
-        outcome = tx.execute("COMMIT").await;
+        outcome = tx.conn.commit().await.map_err(from_driver);
     }
     let committed = match &outcome {
         Ok(()) => Ok(()),

@@ -27,20 +27,20 @@ impl World {
                 let life = self.workers[worker].life;
                 self.after(0, Happening::WorkerStops { worker, life });
             }
-            Fault::KillCoordinator { coordinator, at_statement, keeps_last, away_ms } => {
+            Fault::KillCoordinator { coordinator, at, keeps_last, away_ms } => {
                 let process = &self.coordinators[coordinator];
                 if process.is_up() && self.dying[coordinator].is_none() {
-                    process.session.cut_in(at_statement, keeps_last);
+                    process.session.cut_at(at, keeps_last);
                     self.dying[coordinator] = Some(away_ms);
                     let life = process.life;
                     let dies = Happening::CoordinatorDies { coordinator, life, away_ms };
                     self.after(KILL_ANYHOW_MS, dies);
                 }
             }
-            Fault::BreakSession { coordinator, at_statement, keeps_last, away_ms } => {
+            Fault::BreakSession { coordinator, at, keeps_last, away_ms } => {
                 if self.coordinators[coordinator].is_up() {
                     let process = &self.coordinators[coordinator];
-                    process.session.cut_in(at_statement, keeps_last);
+                    process.session.cut_at(at, keeps_last);
                     process.is_to_break.set(true);
                     let opens = Happening::SessionOpens { coordinator };
                     self.after(KILL_ANYHOW_MS + away_ms, opens);

@@ -7,7 +7,7 @@ use domain::ids::ContentHash;
 use super::super::*;
 use crate::changes_channel;
 use crate::store::conformance::conformance;
-use crate::store::memory::{Memory, Session};
+use crate::store::memory::{Memory, Moment, Session};
 use crate::store::read::ReadStore;
 
 async fn made() -> Option<(SqlStore, Box<dyn Any + Send + Sync>)> {
@@ -44,7 +44,7 @@ async fn a_write_that_loses_power_is_whole_or_not_there() {
         let session = memory.session();
         let store = open(&session).await.unwrap();
         store.record_source(&source("before")).await.unwrap();
-        session.cut_in(n, keeps_last);
+        session.cut_at(Moment::Statement(n), keeps_last);
         let answer = store.record_source(&source("after")).await;
         let other = open(&memory.session()).await.unwrap();
         assert_eq!(missing(&other, &["before"]).await, 0, "{n}");
@@ -53,6 +53,22 @@ async fn a_write_that_loses_power_is_whole_or_not_there() {
         n_kept += u32::from(is_kept && answer.is_err());
     }
     assert_eq!(n_kept, 1, "the commit that was carried out and not heard of");
+}
+
+/// Aim: a commit that the power fails at is not heard of, and the ones before it are there.
+#[tokio::test]
+async fn the_power_fails_at_a_chosen_commit() {
+    for keeps_last in [false, true] {
+        let memory = Memory::new();
+        let session = memory.session();
+        let store = open(&session).await.unwrap();
+        session.cut_at(Moment::Commit(2), keeps_last);
+        store.record_source(&source("before")).await.unwrap();
+        store.record_source(&source("after")).await.unwrap_err();
+        let other = open(&memory.session()).await.unwrap();
+        assert_eq!(missing(&other, &["before"]).await, 0);
+        assert_eq!(missing(&other, &["after"]).await, usize::from(!keeps_last));
+    }
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use domain::attempt::AttemptEnd;
+use domain::worker::WorkerState;
 use sqlx::Connection as _;
 use sqlx::sqlite::SqliteConnection;
 
@@ -14,7 +15,7 @@ use super::old_points;
 use crate::changes_channel;
 use crate::store::conformance::conformance;
 use crate::store::conformance::fixture::{Fixture, study};
-use crate::store::{LogLevel, StoreError, WorkerState};
+use crate::store::{LogLevel, StoreError};
 
 async fn made() -> Option<(SqlStore, Box<dyn Any + Send + Sync>)> {
     let directory = tempfile::tempdir().unwrap();
