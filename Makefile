@@ -14,7 +14,7 @@ WEB := npm --prefix dashboards/web
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-demo web build demo test check fmt doc programs sim
-.PHONY: bench-train bench-ops bench-checkpoint bench-orchestration bench-dispatch bench-metrics
+.PHONY: bench-train bench-ops bench-checkpoint bench-orchestration bench-dispatch bench-scale bench-metrics
 .PHONY: bench-fit
 
 help: ## Print this list.
@@ -74,6 +74,9 @@ bench-orchestration: programs ## A run under a worker against the bare loop: 40 
 
 bench-dispatch: programs ## Null runs through a coordinator on both databases: 5 minutes.
 	target/release/gradus-bench dispatch $(ARGS)
+
+bench-scale: programs ## A long queue and many idle workers: 5 minutes; ARGS="--queued 1000000".
+	target/release/gradus-bench scale $(ARGS)
 
 bench-metrics: ## Metric points into the store and back, on both databases: 5 minutes.
 	cargo bench --locked -p coordinator --bench metrics -- --out $(CURDIR)/target/bench $(ARGS)

@@ -27,6 +27,8 @@ pub(crate) enum Command {
     Orchestration(OrchestrationArgs),
     /// Runs that do nothing through a coordinator, and how long one waits
     Dispatch(DispatchArgs),
+    /// What a long queue and many idle workers cost
+    Scale(ScaleArgs),
     /// Train what standard input asks for; started by the others
     #[command(hide = true)]
     Loop,
@@ -135,4 +137,19 @@ pub(crate) struct DispatchArgs {
     #[arg(long, value_name = "N", default_value_t = 64)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) slots: u32,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct ScaleArgs {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Only this database
+    #[arg(long, value_name = "NAME")]
+    pub(crate) database: Option<Database>,
+    /// Runs in the long queue
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) queued: Option<u32>,
+    /// Idle workers
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) workers: Option<u32>,
 }

@@ -57,6 +57,10 @@ pub enum Command {
     Show(RunArgs),
     /// Show the log of a run
     Logs(LogsArgs),
+    /// Show what has happened to a study, a run or a worker, and who did it
+    History(HistoryArgs),
+    /// Write every point of every series of a study or a run
+    Export(ExportArgs),
     /// Stop a study or a run
     Cancel(CancelArgs),
     /// Queue the failed and cancelled runs of a study, or one run, again
@@ -154,6 +158,45 @@ pub struct LogsArgs {
     /// Print JSON; with `--follow` one object a line
     #[arg(long)]
     pub json: bool,
+}
+
+/// `gradus history`.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct HistoryArgs {
+    /// Name or identifier of a study, a run or a worker
+    pub target: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `gradus export`.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct ExportArgs {
+    /// Name or identifier of a study or a run
+    pub target: String,
+    /// CSV with a header, or an object a line
+    #[arg(long, value_enum, default_value_t)]
+    pub format: ExportFormat,
+    /// Only the series of this name, such as `train_loss_nats`
+    #[arg(long, value_name = "NAME")]
+    pub series: Option<String>,
+    /// Leave out what a later attempt has done again
+    #[arg(long)]
+    pub current: bool,
+    /// The file to write; standard output by default
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+/// How points are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum ExportFormat {
+    /// `run,series,attempt,step,value,is_current`
+    #[default]
+    Csv,
+    /// A JSON object a line, of the same keys
+    Jsonl,
 }
 
 /// `gradus cancel`.

@@ -17,6 +17,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A fit with its bootstrap may take a while.
 const ANSWER_TIMEOUT: Duration = Duration::from_mins(5);
 
+/// An answer of many lines may take long.
+const LONG_ANSWER_TIMEOUT: Duration = Duration::from_hours(24);
+
 /// A call that gave nothing.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClientError {
@@ -116,6 +119,25 @@ impl Client {
         read(self.send(self.request(Method::GET, url)).await?).await
     }
 
+    /// The lines of an answer that may be long, as they come.
+    pub(crate) async fn lines(
+        &self,
+        segments: &[&str],
+        query: &[(&str, String)],
+    ) -> Result<Lines, ClientError> {
+        let mut url = self.url(segments);
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        // How long all of it takes is not known; each piece of it must come in time.
+        let request = self.request(Method::GET, url).timeout(LONG_ANSWER_TIMEOUT);
+        let response = self.send(request).await?;
+        if !response.status().is_success() {
+            return Err(refusal(response).await);
+        }
+        Ok(Lines { url: response.url().to_string(), response, come: Vec::new(), n_taken: 0 })
+    }
+
     /// `POST` of a JSON body.
     pub(crate) async fn post<T: DeserializeOwned>(
         &self,
@@ -174,6 +196,38 @@ impl Client {
         let unreachable =
             |source| ClientError::Unreachable { url: self.address().to_owned(), source };
         request.send().await.map_err(unreachable)
+    }
+}
+
+/// Lines of an answer.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    url: String,
+    response: Response,
+    /// What has come, and how much of it was taken.
+    come: Vec<u8>,
+    n_taken: usize,
+}
+
+impl Lines {
+    /// The next line; none at the end. An answer that breaks off is an error, not an end.
+    pub(crate) async fn next_line(&mut self) -> Result<Option<String>, ClientError> {
+        loop {
+            let rest = &self.come[self.n_taken..];
+            if let Some(length) = rest.iter().position(|byte| *byte == b'\n') {
+                let line = String::from_utf8_lossy(&rest[..length]).into_owned();
+                self.n_taken += length + 1;
+                return Ok(Some(line));
+            }
+            self.come.drain(..self.n_taken);
+            self.n_taken = 0;
+            let broken = |source| ClientError::Answer { url: self.url.clone(), source };
+            match self.response.chunk().await.map_err(broken)? {
+                Some(piece) => self.come.extend_from_slice(&piece),
+                None if self.come.is_empty() => return Ok(None),
+                None => self.come.push(b'\n'),
+            }
+        }
     }
 }
 

@@ -14,8 +14,10 @@ mod doctor;
 mod doctor_store;
 mod drain;
 mod explain;
+mod export;
 mod fit;
 mod fit_csv;
+mod history;
 mod logs;
 mod pause;
 mod plan;
@@ -49,6 +51,8 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         Command::Priority(args) => priority::run(global, args).await,
         Command::Drain(args) => drain::run(global, args).await,
         Command::Explain(args) => explain::run(global, args).await,
+        Command::History(args) => history::run(global, args).await,
+        Command::Export(args) => export::run(global, args).await,
         Command::Fit(args) => fit::run(global, args).await,
         Command::Workers(args) => workers::run(global, args).await,
         Command::Up(args) => up::run(global, args).await,

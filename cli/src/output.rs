@@ -13,6 +13,7 @@ pub mod file_fit;
 pub mod fit;
 pub mod fit_parts;
 pub mod format;
+mod history;
 mod plan;
 pub(crate) mod run;
 mod store;

@@ -17,12 +17,15 @@ const LEASE_TERM_MS: u64 = 600_000;
 
 const START_DEADLINE: Duration = Duration::from_secs(20);
 
+/// Linux counts in hundredths of a second, whatever its own clock does.
+const MILLISECONDS_PER_TICK: u64 = 10;
+
 /// The one text that every study names.
 const SOURCE: &[u8] = b"to be or not to be";
 
 pub(super) struct Server {
     // Dropped in this order: the coordinator before its database.
-    _coordinator: Process,
+    coordinator: Process,
     _postgres: Option<test_postgres::Server>,
     folder: TempDir,
     http: reqwest::Client,
@@ -60,7 +63,7 @@ impl Server {
         let coordinator = Process::start(command, &folder.path().join("coordinator.log"));
         let (http_url, grpc_url) = addresses(&endpoint, &coordinator)?;
         Ok(Some(Self {
-            _coordinator: coordinator,
+            coordinator,
             _postgres: postgres,
             folder,
             http: reqwest::Client::new(),
@@ -68,6 +71,26 @@ impl Server {
             grpc_url,
             source_hash: domain::ids::ContentHash::of(SOURCE).to_string(),
         }))
+    }
+
+    /// What the coordinator has in RAM, in bytes.
+    pub(super) fn resident_bytes(&self) -> Result<u64> {
+        let path = format!("/proc/{}/status", self.coordinator.id());
+        let text = std::fs::read_to_string(path)?;
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kibibytes = line.and_then(|rest| rest.trim().strip_suffix("kB"));
+        let kibibytes = kibibytes.context("no `VmRSS` in the process's status")?;
+        Ok(kibibytes.trim().parse::<u64>()? * 1024)
+    }
+
+    /// The time that the coordinator has spent on cores.
+    pub(super) fn cpu_time(&self) -> Result<Duration> {
+        let text = std::fs::read_to_string(format!("/proc/{}/stat", self.coordinator.id()))?;
+        // The name in parentheses may hold anything; behind it, fields 14 and 15 are the ticks.
+        let (_, rest) = text.rsplit_once(')').context("no name in the process's status")?;
+        let ticks = rest.split_whitespace().skip(11).take(2);
+        let n: u64 = ticks.map(str::parse::<u64>).sum::<Result<u64, _>>()?;
+        Ok(Duration::from_millis(n * MILLISECONDS_PER_TICK))
     }
 
     /// The artifact store's folder.

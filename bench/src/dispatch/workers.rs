@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use domain::ids::ContentHash;
@@ -48,7 +48,18 @@ pub(super) struct Worker {
 impl Worker {
     /// Registers and shows that it sees the artifact store.
     pub(super) async fn join(server: &Server, name: &str, n_slots: u32) -> Result<Self> {
-        let mut client = WorkerServiceClient::connect(server.grpc_url.clone()).await?;
+        let channel = Channel::from_shared(server.grpc_url.clone())?.connect().await?;
+        Self::join_on(&channel, server, name, n_slots).await
+    }
+
+    /// The same on a connection that others may use too.
+    pub(super) async fn join_on(
+        channel: &Channel,
+        server: &Server,
+        name: &str,
+        n_slots: u32,
+    ) -> Result<Self> {
+        let mut client = WorkerServiceClient::new(channel.clone());
         let registered = client.register(registration(name, n_slots)).await?.into_inner();
         let nonce = std::fs::read(server.artifacts().join(&registered.nonce_key))
             .context("could not read the nonce object")?;
@@ -102,6 +113,24 @@ impl Worker {
             if let Some(assignment) = assignments.pop() {
                 return Ok((Instant::now(), assignment));
             }
+        }
+    }
+
+    /// Holds a poll open for ever.
+    pub(super) async fn wait_for_work(&self) -> Result<()> {
+        loop {
+            self.next(1).await?;
+        }
+    }
+
+    /// Says that it lives, for ever.
+    pub(super) async fn beat(&self, first_after: Duration, every: Duration) -> Result<()> {
+        tokio::time::sleep(first_after).await;
+        loop {
+            let worker_id = self.id.clone();
+            let request = v1::HeartbeatRequest { worker_id, lease_tokens: Vec::new() };
+            self.client.clone().heartbeat(request).await?;
+            tokio::time::sleep(every).await;
         }
     }
 

@@ -19,6 +19,7 @@ mod events;
 mod explain;
 mod extract;
 mod guard;
+mod history;
 mod runs;
 mod session;
 mod sources;
@@ -65,6 +66,10 @@ fn documented() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(studies::pause))
         .routes(routes!(studies::resume))
         .routes(routes!(studies::priority))
+        .routes(routes!(history::of_study))
+        .routes(routes!(history::of_run))
+        .routes(routes!(history::of_worker))
+        .routes(routes!(history::points))
         .routes(routes!(runs::list))
         .routes(routes!(runs::show))
         .routes(routes!(runs::curves))

@@ -78,14 +78,7 @@ pub(super) async fn drain(
     Path(name): Path<String>,
     Body(EmptyRequest {}): Body<EmptyRequest>,
 ) -> Result<Json<WorkerView>, ApiError> {
-    let Some(found) = app.store.worker_named(&name).await? else {
-        let workers = app.store.workers(true).await?;
-        let names = workers.iter().map(|worker| worker.name.as_str());
-        let nearest = nearest(&name, names).map(str::to_owned);
-        return Err(ApiError::NotFound { kind: "worker", name, nearest });
-    };
-    let id: WorkerId =
-        found.id.parse().map_err(|error: IdError| ApiError::BadRequest(error.to_string()))?;
+    let id = worker_called(&app, &name).await?;
     let missing = || ApiError::NotFound { kind: "worker", name: name.clone(), nearest: None };
     if !app.store.drain_worker(&id).await? {
         return Err(missing());
@@ -98,4 +91,15 @@ pub(super) async fn drain(
 #[utoipa::path(get, path = "/workers", tag = "workers", responses((status = 200, body = WorkerList)))]
 pub(super) async fn workers(State(app): State<Arc<App>>) -> Result<Json<WorkerList>, ApiError> {
     Ok(Json(WorkerList { workers: app.store.workers(false).await? }))
+}
+
+/// The worker that a name or identifier means.
+pub(super) async fn worker_called(app: &App, name: &str) -> Result<WorkerId, ApiError> {
+    let Some(found) = app.store.worker_named(name).await? else {
+        let workers = app.store.workers(true).await?;
+        let names = workers.iter().map(|worker| worker.name.as_str());
+        let nearest = nearest(name, names).map(str::to_owned);
+        return Err(ApiError::NotFound { kind: "worker", name: name.to_owned(), nearest });
+    };
+    found.id.parse().map_err(|error: IdError| ApiError::BadRequest(error.to_string()))
 }

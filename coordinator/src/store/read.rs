@@ -3,10 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use api::{CurveList, EventView, LogList, RunList, RunView, StudyList, StudyView, WorkerView};
+use api::{
+    CurveList, EventView, HistoryEvent, LogList, RunList, RunView, StudyList, StudyView, WorkerView,
+};
 use async_trait::async_trait;
 use domain::attempt::AttemptEnd;
-use domain::ids::{ContentHash, RunId, StudyId};
+use domain::ids::{ContentHash, RunId, StudyId, WorkerId};
 use domain::invariant::Snapshot;
 
 use super::StoreErrorClass;
@@ -93,6 +95,19 @@ pub struct SeriesPoint {
     pub attempt: u32,
     /// The value, absent where it was not finite.
     pub value: Option<f64>,
+    /// Whether it is the value of its step, see [`ReadStore::curves`].
+    pub is_current: bool,
+}
+
+/// Whose history is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HistoryOf {
+    /// A study's, with its runs, their evaluations and its data.
+    Study(StudyId),
+    /// A run's, with its evaluations.
+    Run(RunId),
+    /// A worker's.
+    Worker(WorkerId),
 }
 
 /// Where a run stands with the scheduler.
@@ -264,6 +279,14 @@ pub trait ReadStore: Send + Sync {
 
     /// Every point of one series of a run, of all attempts: by step, and then by attempt.
     async fn points(&self, run: &RunId, series: &str) -> Result<Vec<SeriesPoint>, ReadError>;
+
+    /// What has happened, with numbers above `after`, the oldest first, at most `limit`.
+    async fn history(
+        &self,
+        of: &HistoryOf,
+        after: i64,
+        limit: u32,
+    ) -> Result<Vec<HistoryEvent>, ReadError>;
 
     /// Log lines of a run with a number above `after`, the oldest first, at most `limit`.
     async fn logs(&self, run: &RunId, after: i64, limit: u32) -> Result<LogList, ReadError>;

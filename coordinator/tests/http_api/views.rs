@@ -256,3 +256,80 @@ async fn a_fit_is_kept_once() {
     let stored = served.app.store.stored_fit(&study, &inputs_hash).await.unwrap();
     assert_eq!(stored.as_deref(), Some("{\"first\":1}"));
 }
+
+/// The lines of an answer.
+fn lines(answer: &crate::support::Answer) -> Vec<serde_json::Value> {
+    let text = std::str::from_utf8(&answer.body).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Aim: every point is given, and what a restart has done again is marked.
+#[tokio::test]
+async fn every_point_of_a_run_is_given() {
+    let served = Served::new().await;
+    let (worker, run, _) = served.prepared().await;
+    let work = WorkId::Run(run.clone());
+    let first = served.grant(&work, &worker).await;
+    served.report(first, vec![started(0), point(1, 5.5), point(2, f64::NAN), point(3, 0.1)]).await;
+    served.finish(first, AttemptEnd::Preempted, "").await;
+    let second = served.grant(&work, &worker).await;
+    served.report(second, vec![started(1), point(2, 5.25)]).await;
+    let answer = served.get(&format!("/api/v1/runs/{run}/points?series=train_loss_nats")).await;
+    assert_eq!(answer.headers["content-type"], "application/x-ndjson");
+    let found: Vec<_> = lines(&answer)
+        .into_iter()
+        .map(|line| {
+            assert_eq!(
+                (&line["run"], &line["series"]),
+                (&json!(run.as_str()), &json!("train_loss_nats"))
+            );
+            (
+                line["step"].clone(),
+                line["attempt"].clone(),
+                line["value"].clone(),
+                line["is_current"].clone(),
+            )
+        })
+        .collect();
+    let expected = [
+        (1, 1, json!(5.5), true),
+        (2, 1, json!(null), false),
+        (2, 2, json!(5.25), true),
+        (3, 1, json!(0.1), false),
+    ];
+    let expected = expected.map(|(step, attempt, value, is_current)| {
+        (json!(step), json!(attempt), value, json!(is_current))
+    });
+    assert_eq!(found, expected);
+    let all = lines(&served.get(&format!("/api/v1/runs/{run}/points")).await);
+    assert_eq!(all.len(), 2 * found.len(), "both series");
+    served.get("/api/v1/runs/none/points").await.refused(404, "not_found");
+}
+
+#[tokio::test]
+async fn a_history_says_what_has_happened_and_pages() {
+    let served = half_way().await;
+    served.post("/api/v1/studies/tiny/pause", &json!({ "reason": "lunch" })).await.ok();
+    let events = served.get("/api/v1/studies/tiny/history").await.ok()["events"].clone();
+    let events = events.as_array().unwrap();
+    let kinds: Vec<&str> = events.iter().map(|event| event["kind"].as_str().unwrap()).collect();
+    for kind in ["study_applied", "preparation_succeeded", "run_granted", "evaluation_succeeded"] {
+        assert!(kinds.contains(&kind), "{kinds:?}");
+    }
+    let last = events.last().unwrap();
+    assert_eq!(
+        (&last["kind"], &last["detail"]["reason"]),
+        (&json!("study_paused"), &json!("lunch"))
+    );
+    let after = events[1]["id"].as_i64().unwrap();
+    let path = format!("/api/v1/studies/tiny/history?after={after}&limit=2");
+    assert_eq!(served.get(&path).await.ok()["events"], json!(events[2..4]));
+    let run = &served.get("/api/v1/studies/tiny/runs").await.ok()["runs"][0]["id"];
+    let path = format!("/api/v1/runs/{}/history", run.as_str().unwrap());
+    let of_run = served.get(&path).await.ok()["events"].clone();
+    assert!(of_run.as_array().unwrap().iter().all(|event| events.contains(event)));
+    let of_worker = served.get("/api/v1/workers/two/history").await.ok()["events"].clone();
+    assert_eq!(of_worker[0]["kind"], "worker_joined");
+    served.get("/api/v1/workers/twoo/history").await.refused(404, "not_found");
+    served.get("/api/v1/studies/tiny/history?limit=0").await.refused(400, "bad_request");
+}

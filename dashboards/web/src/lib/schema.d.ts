@@ -178,6 +178,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/runs/{run}/history": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What has happened to it and its evaluations, and who did it. */
+        get: operations["of_run"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/runs/{run}/logs": {
         parameters: {
             query?: never;
@@ -187,6 +204,26 @@ export interface paths {
         };
         /** Its log lines, the oldest first, in pages. */
         get: operations["logs"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/runs/{run}/points": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Every point of every attempt, a [`PointRecord`] a line: by series, then step, then attempt. What a
+         *     restart has undone is there too, and says so.
+         */
+        get: operations["points"];
         put?: never;
         post?: never;
         delete?: never;
@@ -352,6 +389,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/studies/{study}/history": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What has happened to it, its runs, their evaluations and its data, and who did it. */
+        get: operations["of_study"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/studies/{study}/pause": {
         parameters: {
             query?: never;
@@ -468,6 +522,23 @@ export interface paths {
         put?: never;
         /** A worker takes nothing more, and leaves when what it has is over. */
         post: operations["drain"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/workers/{worker}/history": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What has happened to it, and who did it. */
+        get: operations["of_worker"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -997,6 +1068,35 @@ export interface components {
              */
             tokens: number;
         };
+        /** @description One thing that happened. */
+        HistoryEvent: {
+            /**
+             * @description Who did it: `user NAME`, `user` where no name is known, `worker ID` or `coordinator`; empty for
+             *     an event of a store older than schema 5.
+             */
+            actor: string;
+            /**
+             * Format: int64
+             * @description When, by the coordinator's wall clock.
+             */
+            at_ms: number;
+            /** @description More, such as the reason; the keys depend on the kind. */
+            detail: unknown;
+            /**
+             * Format: int64
+             * @description Grows.
+             */
+            id: number;
+            /** @description What, such as `study_paused` or `run_granted`. */
+            kind: string;
+            /** @description To what: a study, run, evaluation, preparation or worker identifier. */
+            subject: string;
+        };
+        /** @description What has happened to something and its parts. `gradus history` prints this with `--json`. */
+        HistoryPage: {
+            /** @description The oldest first. */
+            events: components["schemas"]["HistoryEvent"][];
+        };
         /** @description One log line. */
         LogLineView: {
             /**
@@ -1186,6 +1286,30 @@ export interface components {
              * @description D.
              */
             tokens: number;
+        };
+        /** @description One point of a series, whether the current truth shows it or not: a line of `…/points`. */
+        PointRecord: {
+            /**
+             * Format: int32
+             * @description The attempt that reported it.
+             */
+            attempt: number;
+            /** @description Whether it is the value of its step: a curve shows it. */
+            is_current: boolean;
+            /** @description The run. */
+            run: string;
+            /** @description The series, such as `train_loss_nats`. */
+            series: string;
+            /**
+             * Format: int64
+             * @description The step.
+             */
+            step: number;
+            /**
+             * Format: double
+             * @description The value, absent where it was not finite.
+             */
+            value?: number | null;
         };
         /** @description A request for another priority. */
         PriorityRequest: {
@@ -1778,6 +1902,41 @@ export interface operations {
             };
         };
     };
+    of_run: {
+        parameters: {
+            query?: {
+                /** @description Only events with a number above this; by default 0. */
+                after?: number;
+                /** @description At most so many, 1 to 10000; by default 1000. */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                /** @description Its identifier, or a cell's name that only it has */
+                run: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HistoryPage"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
     logs: {
         parameters: {
             query?: {
@@ -1801,6 +1960,39 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["LogList"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    points: {
+        parameters: {
+            query?: {
+                /** @description Only the series of this name; by default all. */
+                series?: string;
+            };
+            header?: never;
+            path: {
+                /** @description Its identifier, or a cell's name that only it has */
+                run: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/x-ndjson": components["schemas"]["PointRecord"];
                 };
             };
             404: {
@@ -2124,6 +2316,41 @@ export interface operations {
             };
         };
     };
+    of_study: {
+        parameters: {
+            query?: {
+                /** @description Only events with a number above this; by default 0. */
+                after?: number;
+                /** @description At most so many, 1 to 10000; by default 1000. */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                /** @description Its name or identifier */
+                study: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HistoryPage"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
     pause: {
         parameters: {
             query?: never;
@@ -2331,6 +2558,41 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["WorkerView"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    of_worker: {
+        parameters: {
+            query?: {
+                /** @description Only events with a number above this; by default 0. */
+                after?: number;
+                /** @description At most so many, 1 to 10000; by default 1000. */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                /** @description Its identifier or its name */
+                worker: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HistoryPage"];
                 };
             };
             404: {

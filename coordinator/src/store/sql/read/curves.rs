@@ -6,10 +6,11 @@ use std::collections::HashMap;
 use api::{Curve, CurveList};
 
 use super::points::{self, OF_RUN, OF_STUDY};
+use super::restarts::{self, Restart};
 use super::thin::{Point, Thinner};
 use super::{count, failed, from_json};
 use crate::store::read::{CurveQuery, CurveScope, ReadError};
-use crate::store::sql::database::{Pool, Reading, query_as};
+use crate::store::sql::database::{Pool, query_as};
 
 const HEADS_OF_STUDY: &str = "SELECT c.run_id, c.name, c.axis_values_json,
     CAST(r.batch_tokens AS DOUBLE PRECISION) AS tokens_per_step,
@@ -30,28 +31,6 @@ WHERE r.id = ?1
 ORDER BY s.created_at_ms, s.id, c.position
 LIMIT 1";
 
-/// The restarts that have reported the series, the newest last. A first attempt hides nothing.
-macro_rules! restarts {
-    ($runs:literal) => {
-        concat!(
-            "SELECT a.work_id, a.attempt, COALESCE(a.resumed_from_step, 0) AS resumed_from_step
-FROM attempts a
-WHERE a.work_id ",
-            $runs,
-            " AND a.attempt > 1 AND EXISTS (
-    SELECT 1
-    FROM point_series s
-    WHERE s.run_id = a.work_id AND s.attempt = a.attempt AND s.name = ?2
-        AND s.last_step >= COALESCE(a.resumed_from_step, 0)
-)
-ORDER BY a.work_id, a.attempt"
-        )
-    };
-}
-
-const RESTARTS_OF_STUDY: &str = restarts!("IN (SELECT run_id FROM cells WHERE study_id = ?1)");
-const RESTARTS_OF_RUN: &str = restarts!("= ?1");
-
 #[derive(sqlx::FromRow)]
 struct Head {
     run_id: String,
@@ -61,17 +40,10 @@ struct Head {
     flops_per_step: f64,
 }
 
-/// An attempt that continued from a checkpoint.
-#[derive(Debug, Clone, Copy)]
-struct Restart {
-    attempt: i64,
-    resumed_from_step: i64,
-}
-
 pub(super) async fn curves(pool: &Pool, query: &CurveQuery) -> Result<CurveList, ReadError> {
     let (id, heads, restarts, series) = match &query.scope {
-        CurveScope::Study(id) => (id.as_str(), HEADS_OF_STUDY, RESTARTS_OF_STUDY, OF_STUDY),
-        CurveScope::Run(id) => (id.as_str(), HEAD_OF_RUN, RESTARTS_OF_RUN, OF_RUN),
+        CurveScope::Study(id) => (id.as_str(), HEADS_OF_STUDY, restarts::OF_STUDY, OF_STUDY),
+        CurveScope::Run(id) => (id.as_str(), HEAD_OF_RUN, restarts::OF_RUN, OF_RUN),
     };
     // One transaction, so that a restart and its points are seen together or not at all.
     let mut reading = pool.begin().await.map_err(failed("curves"))?;
@@ -80,7 +52,7 @@ pub(super) async fn curves(pool: &Pool, query: &CurveQuery) -> Result<CurveList,
         .fetch_all(&mut reading)
         .await
         .map_err(failed("the runs of curves"))?;
-    let restarts = newest_restarts(&mut reading, restarts, id, &query.series).await?;
+    let restarts = restarts::newest(&mut reading, restarts, id, &query.series).await?;
     let mut kept = HashMap::new();
     points::each_run(&mut reading, series, id, &query.series, |run_id, points| {
         let mut truth = Truth::new(restarts.get(&run_id).copied(), query.max_points);
@@ -95,25 +67,6 @@ pub(super) async fn curves(pool: &Pool, query: &CurveQuery) -> Result<CurveList,
         .filter_map(|head| kept.remove(&head.run_id).map(|points| head.into_curve(points)))
         .collect::<Result<_, _>>()?;
     Ok(CurveList { series: query.series.clone(), curves })
-}
-
-/// By run, the newest restart that has reported the series.
-async fn newest_restarts(
-    reading: &mut Reading,
-    sql: &'static str,
-    id: &str,
-    series: &str,
-) -> Result<HashMap<String, Restart>, ReadError> {
-    let rows: Vec<(String, i64, i64)> = query_as(sql)
-        .bind(id)
-        .bind(series)
-        .fetch_all(reading)
-        .await
-        .map_err(failed("the restarts of runs"))?;
-    let by_run = rows.into_iter().map(|(run_id, attempt, resumed_from_step)| {
-        (run_id, Restart { attempt, resumed_from_step })
-    });
-    Ok(by_run.collect())
 }
 
 /// The current truth of one run's series: of each step the highest attempt's value, and nothing of
@@ -133,10 +86,7 @@ impl Truth {
 
     /// Takes the next row, ordered by step and then by attempt.
     fn push(&mut self, step: i64, attempt: i64, value: Option<f64>) {
-        let is_undone = self
-            .newest
-            .is_some_and(|restart| attempt < restart.attempt && step > restart.resumed_from_step);
-        if is_undone {
+        if self.newest.is_some_and(|restart| restart.undoes(step, attempt)) {
             return;
         }
         let point = (count(step), value);

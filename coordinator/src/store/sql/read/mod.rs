@@ -5,7 +5,9 @@
 mod curves;
 mod events;
 mod fits;
+mod history;
 mod points;
+mod restarts;
 mod run_parts;
 mod runs;
 mod snapshot;
@@ -14,14 +16,17 @@ mod studies;
 mod thin;
 mod workers;
 
-use api::{CurveList, EventView, LogList, RunList, RunView, StudyList, StudyView, WorkerView};
+use api::{
+    CurveList, EventView, HistoryEvent, LogList, RunList, RunView, StudyList, StudyView, WorkerView,
+};
 use async_trait::async_trait;
 use domain::ids::{ContentHash, RunId, StudyId};
 use domain::invariant::Snapshot;
 use serde::de::DeserializeOwned;
 
 use crate::store::read::{
-    CurveQuery, DroppedCell, FitInputs, Lookup, ReadError, ReadStore, RunStatus, SeriesPoint,
+    CurveQuery, DroppedCell, FitInputs, HistoryOf, Lookup, ReadError, ReadStore, RunStatus,
+    SeriesPoint,
 };
 use crate::store::sql::SqlStore;
 use crate::store::sql::database::query_scalar;
@@ -77,6 +82,15 @@ impl ReadStore for SqlStore {
 
     async fn points(&self, run: &RunId, series: &str) -> Result<Vec<SeriesPoint>, ReadError> {
         points::of_run(self.read_pool(), run, series).await
+    }
+
+    async fn history(
+        &self,
+        of: &HistoryOf,
+        after: i64,
+        limit: u32,
+    ) -> Result<Vec<HistoryEvent>, ReadError> {
+        history::of(self.read_pool(), of, after, limit).await
     }
 
     async fn logs(&self, run: &RunId, after: i64, limit: u32) -> Result<LogList, ReadError> {

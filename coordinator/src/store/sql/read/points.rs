@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use domain::ids::RunId;
 use futures::TryStreamExt;
 
+use super::restarts::{self, Restart};
 use super::{corrupt, count, failed, small_count};
 use crate::store::read::{ReadError, SeriesPoint};
 use crate::store::sql::database::{Pool, Reading, query_as};
@@ -106,16 +107,28 @@ pub(super) async fn of_run(
     series: &str,
 ) -> Result<Vec<SeriesPoint>, ReadError> {
     let mut reading = pool.begin().await.map_err(failed("points"))?;
+    let newest = restarts::newest_of_run(&mut reading, run, series).await?;
     let mut found = Vec::new();
     each_run(&mut reading, OF_RUN, run.as_str(), series, |_, points| {
-        found = points.into_iter().map(into_series_point).collect();
+        found = with_truth(points, newest);
     })
     .await?;
     Ok(found)
 }
 
-fn into_series_point((step, attempt, value): RunPoint) -> SeriesPoint {
-    SeriesPoint { step: count(step), attempt: small_count(attempt), value }
+/// Of each step the last point that was not undone is the current one.
+fn with_truth(points: Vec<RunPoint>, newest: Option<Restart>) -> Vec<SeriesPoint> {
+    let undone = |step, attempt| newest.is_some_and(|restart| restart.undoes(step, attempt));
+    let mut found: Vec<SeriesPoint> = Vec::with_capacity(points.len());
+    for (step, attempt, value) in points {
+        let (step_at, is_current) = (count(step), !undone(step, attempt));
+        if is_current && let Some(before) = found.last_mut().filter(|p| p.step == step_at) {
+            before.is_current = false;
+        }
+        let attempt = small_count(attempt);
+        found.push(SeriesPoint { step: step_at, attempt, value, is_current });
+    }
+    found
 }
 
 /// A run's points with those of its tails. Each attempt's are in order, so that sorting them joins

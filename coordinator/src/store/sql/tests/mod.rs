@@ -5,3 +5,4 @@ mod memory;
 mod old_points;
 mod postgres;
 mod sqlite;
+mod through_grpc;

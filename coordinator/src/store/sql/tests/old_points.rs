@@ -3,7 +3,7 @@
 use domain::ids::RunId;
 
 use crate::store::conformance::fixture::run_ids;
-use crate::store::read::{ReadStore, SeriesPoint};
+use crate::store::read::ReadStore;
 
 pub(super) struct OldPoint {
     pub(super) attempt: i64,
@@ -30,16 +30,14 @@ pub(super) async fn check(store: &impl ReadStore) {
     let view = store.run_view(&run()).await.unwrap().unwrap();
     assert_eq!(view.series, ["tokens_per_second", "train_loss_nats"]);
     for name in view.series {
-        let mut expected: Vec<SeriesPoint> = rows()
+        let mut expected: Vec<(u64, u32, Option<f64>)> = rows()
             .into_iter()
             .filter(|row| row.name == name)
-            .map(|row| SeriesPoint {
-                step: row.step.try_into().unwrap(),
-                attempt: row.attempt.try_into().unwrap(),
-                value: row.value,
-            })
+            .map(|row| (row.step.try_into().unwrap(), row.attempt.try_into().unwrap(), row.value))
             .collect();
-        expected.sort_by_key(|point| (point.step, point.attempt));
-        assert_eq!(store.points(&run(), &name).await.unwrap(), expected);
+        expected.sort_by_key(|(step, attempt, _)| (*step, *attempt));
+        let points = store.points(&run(), &name).await.unwrap().into_iter();
+        let found: Vec<_> = points.map(|p| (p.step, p.attempt, p.value)).collect();
+        assert_eq!(found, expected);
     }
 }
