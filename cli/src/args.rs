@@ -7,8 +7,12 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
 mod fit;
+mod predict;
+mod suggest;
 
 pub use fit::{ColumnArgs, FitArgs};
+pub use predict::PredictArgs;
+pub use suggest::SuggestArgs;
 
 /// Scaling studies: from one study file to a fitted scaling law with honest intervals.
 #[derive(Debug, Parser)]
@@ -77,6 +81,10 @@ pub enum Command {
     Explain(ExplainArgs),
     /// Show the fitted scaling laws of a study, or fit a law to a CSV file
     Fit(Box<FitArgs>),
+    /// Predict a loss, or the best size for a budget, from a saved fit; needs no coordinator
+    Predict(PredictArgs),
+    /// Suggest the next study from a saved fit, or the cells that would narrow it most
+    Suggest(SuggestArgs),
     /// List the workers
     Workers(JsonArgs),
     /// Start a coordinator and workers here, until Ctrl-C

@@ -21,12 +21,14 @@ mod history;
 mod logs;
 mod pause;
 mod plan;
+mod predict;
 mod priority;
 mod retry;
 mod runs;
 mod show;
 mod status;
 mod store;
+mod suggest;
 mod target;
 mod up;
 mod watch;
@@ -54,6 +56,8 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         Command::History(args) => history::run(global, args).await,
         Command::Export(args) => export::run(global, args).await,
         Command::Fit(args) => fit::run(global, args).await,
+        Command::Predict(args) => predict::run(global, args),
+        Command::Suggest(args) => suggest::run(global, args),
         Command::Workers(args) => workers::run(global, args).await,
         Command::Up(args) => up::run(global, args).await,
         Command::Demo(args) => demo::run(global, args).await,

@@ -5,6 +5,7 @@
 use domain::spec::SpecError;
 
 use crate::client::ClientError;
+use crate::fit_document::DocumentError;
 use crate::weights::WeightsError;
 
 /// A command that did not do what was asked.
@@ -66,6 +67,16 @@ impl From<anyhow::Error> for Failure {
 impl From<SpecError> for Failure {
     fn from(error: SpecError) -> Self {
         Self::Wrong(error.into())
+    }
+}
+
+impl From<DocumentError> for Failure {
+    fn from(error: DocumentError) -> Self {
+        if matches!(error, DocumentError::Write { .. }) {
+            Self::Failed(error.into())
+        } else {
+            Self::Wrong(error.into())
+        }
     }
 }
 

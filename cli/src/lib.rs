@@ -8,6 +8,8 @@ pub mod failure;
 
 pub mod commands;
 
+pub mod figure;
+pub mod fit_document;
 pub mod output;
 pub mod plot;
 

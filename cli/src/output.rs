@@ -8,6 +8,7 @@ use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, pr
 use serde::Serialize;
 
 mod change;
+pub mod comparison;
 mod explain;
 pub mod file_fit;
 pub mod fit;
@@ -15,9 +16,11 @@ pub mod fit_parts;
 pub mod format;
 mod history;
 mod plan;
+pub mod predict;
 pub(crate) mod run;
 mod store;
 pub(crate) mod study;
+pub mod suggest;
 pub(crate) mod worker;
 
 /// The widest table: the width that every terminal has.

@@ -33,6 +33,8 @@ pub mod select;
 
 pub mod diagnose;
 
+pub mod refine;
+
 mod algebra;
 mod minimize;
 mod random;

@@ -95,6 +95,17 @@ pub enum ObservationError {
     },
 }
 
+impl ObservationError {
+    /// Position in the list of the observation that is unusable.
+    pub fn index(&self) -> usize {
+        match self {
+            Self::NotPositive { index, .. }
+            | Self::NotFinite { index, .. }
+            | Self::SizeChanged { index, .. } => *index,
+        }
+    }
+}
+
 /// Checked observations, in the order given, with the excluded ones beside them.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Dataset {

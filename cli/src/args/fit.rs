@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
+use serde::{Deserialize, Serialize};
 
 /// `gradus fit`: of a study, or of a file.
 #[derive(Debug, Clone, ClapArgs)]
@@ -48,15 +49,38 @@ pub struct FitArgs {
     #[arg(long, default_value_t = 0, requires = "csv")]
     pub seed: u32,
     /// Threads for the bootstrap, which change no number; without it one for each core
-    #[arg(long, requires = "csv", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
+    /// C at which the groups of `--group-by` are compared; again for more. Without it the largest C
+    /// that both were fitted to
+    #[arg(long, value_name = "FLOPS", requires = "group_by", allow_negative_numbers = true)]
+    pub compare_at: Vec<f64>,
+    /// Also follow the classic grid of 4,500 starting points of `chinchilla`, and say what it found
+    #[arg(long, requires = "csv")]
+    pub audit: bool,
+    /// Draw data, law, interval, isoFLOP profiles and residuals into this file, as SVG
+    #[arg(long, value_name = "FILE", requires = "csv")]
+    pub plot: Option<PathBuf>,
+    /// Save the fit with its draws in this file, for `gradus predict` and `gradus suggest`
+    #[arg(long, value_name = "FILE", requires = "csv")]
+    pub out: Option<PathBuf>,
+    /// Fit again what a saved fit was made from, and say whether it is the same to the last bit
+    #[arg(long, value_name = "FIT.json", conflicts_with_all = ["csv", "study"])]
+    pub again: Option<PathBuf>,
+    /// What the column of N counts, to be kept with the fit: `non_embedding` or `total`
+    #[arg(long, value_name = "WHAT", requires = "n", value_parser = ["non_embedding", "total"])]
+    pub n_counts: Option<String>,
+    /// What the column of C counts, to be kept with the fit: `exact`, `published` or `6ND`
+    #[arg(long, value_name = "WHAT", requires = "c", value_parser = ["exact", "published", "6ND"])]
+    pub c_counts: Option<String>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
 }
 
 /// Which column has what.
-#[derive(Debug, Clone, ClapArgs)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, ClapArgs, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ColumnArgs {
     /// Column with N
     #[arg(long, value_name = "COLUMN", requires = "csv")]

@@ -11,6 +11,9 @@ use crate::output::Form;
 
 pub(super) async fn run(global: &Global, args: &FitArgs) -> Result<(), Failure> {
     let form = Form::of(args.json, global.quiet);
+    if let Some(saved) = &args.again {
+        return fit_csv::again(saved, args, form);
+    }
     if let Some(file) = &args.csv {
         return fit_csv::run(file, args, form);
     }

@@ -1,58 +1,88 @@
 //! `gradus fit --csv`: a law fitted to the rows of a file, for each group by itself.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::Path;
 
 use anyhow::Context;
-use api::EstimateView;
 use scaling::diagnose::diagnose;
-use scaling::fit::{Fit, FitOptions, fit};
-use scaling::interval::{
-    Estimate, Inference, IntervalOptions, MIN_DRAWS, Resampling, Scheme, infer_with,
-};
-use scaling::law::{LawName, LogPoint};
+use scaling::fit::{EQUAL_OBJECTIVE, Fit, FitError, FitOptions, fit};
+use scaling::interval::{Inference, IntervalOptions, MIN_DRAWS, Resampling, infer_with};
+use scaling::law::LawName;
 use scaling::objective::Objective;
 use scaling::observation::{Covariates, Dataset, Observation};
-use scaling::profile::FloorProfile;
 
 use self::hold_out::Rule;
+use self::picture::Picture;
 use self::read::{Row, Table};
 use crate::args::FitArgs;
 use crate::failure::Failure;
-use crate::output::Form;
-use crate::output::file_fit::{
-    ExcludedRow, FileFit, FileFits, FloorProfileView, HeldOutRow, HeldOutSummary, MinimumView,
-};
+use crate::fit_document::replace;
+use crate::output::file_fit::{AuditView, ExcludedRow, FileFit, FileFits};
+use crate::output::{Form, data};
 
 mod choose;
+mod compare;
 mod hold_out;
+mod keep;
+mod picture;
+mod profiles;
 mod read;
+mod report;
+
+pub(super) use report::made_by;
 
 /// Rows times draws beyond which draws are reduced, down to the fewest that make an interval: a minute of one core.
 const MAX_REFITTED_POINTS: usize = 20_000_000;
 
 pub(super) fn run(file: &Path, args: &FitArgs, form: Form) -> Result<(), Failure> {
+    with_job(file, args, |job| {
+        let fits = job.groups()?;
+        let is_grouped = args.columns.group_by.is_some();
+        let comparisons = if is_grouped { compare::compare(job, &fits)? } else { Vec::new() };
+        if let Some(out) = &args.out {
+            keep::write(job, &fits, out)?;
+        }
+        let picture = Picture::of(job, &fits);
+        if let Some(path) = &args.plot {
+            replace(path, picture.svg().as_bytes())
+                .with_context(|| format!("could not write `{}`", path.display()))?;
+        }
+        let mut groups: Vec<FileFit> = fits.into_iter().map(|one| one.report).collect();
+        match groups.pop() {
+            Some(report) if !is_grouped => form.print(&report)?,
+            last => {
+                groups.extend(last);
+                form.print(&FileFits { groups, comparisons })?;
+            }
+        }
+        if form == Form::Table {
+            data(&format!("\n{}", picture.text()));
+        }
+        if let Some(out) = &args.out {
+            form.hint(&format!("`gradus predict {} --c FLOPS` uses the fit", out.display()));
+        }
+        Ok(())
+    })
+}
+
+/// Fits again what a saved fit was made from.
+pub(super) fn again(saved: &Path, args: &FitArgs, form: Form) -> Result<(), Failure> {
+    keep::again(saved, args, form)
+}
+
+/// Reads the file and what was asked of it.
+fn with_job<T>(
+    file: &Path,
+    args: &FitArgs,
+    of: impl FnOnce(&Job<'_>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let name = args.law.as_deref().unwrap_or_default();
     let law: LawName = name.parse().map_err(|error| Failure::Wrong(anyhow::Error::new(error)))?;
     let objective = objective(args, law).map_err(Failure::Wrong)?;
     let table = read::read(file, args, law).map_err(Failure::Wrong)?;
     let rules = hold_out::rules(&args.hold_out, &table).map_err(Failure::Wrong)?;
-    let job = Job { file, args, table: &table, rules: &rules, objective };
-    if args.columns.group_by.is_none() {
-        let rows: Vec<&Row> = table.rows.iter().collect();
-        return Ok(form.print(&job.fit(&rows)?)?);
-    }
-    let mut groups: Vec<&str> = table.rows.iter().map(|row| row.group.as_str()).collect();
-    groups.sort_unstable();
-    groups.dedup();
-    let mut fits = Vec::new();
-    for group in groups {
-        let rows: Vec<&Row> = table.rows.iter().filter(|row| row.group == group).collect();
-        let fitted =
-            job.fit(&rows).map_err(|failure| failure.context(format!("group `{group}`")))?;
-        fits.push(FileFit { group: Some(group.to_owned()), ..fitted });
-    }
-    Ok(form.print(&FileFits { groups: fits })?)
+    of(&Job { file, args, table: &table, rules: &rules, objective })
 }
 
 fn objective(args: &FitArgs, law: LawName) -> anyhow::Result<Objective> {
@@ -85,10 +115,39 @@ struct Job<'a> {
     objective: Objective,
 }
 
+/// The fit of one group.
+struct Fitted {
+    dataset: Dataset,
+    fit: Fit,
+    inference: Inference,
+    /// The rows that were held out.
+    held_out: Vec<(Observation, Covariates)>,
+    report: FileFit,
+}
+
 impl Job<'_> {
-    fn fit(&self, rows: &[&Row]) -> Result<FileFit, Failure> {
+    /// Every group by itself, in the order of their names.
+    fn groups(&self) -> Result<Vec<Fitted>, Failure> {
+        if self.args.columns.group_by.is_none() {
+            return Ok(vec![self.fit(&self.table.rows.iter().collect::<Vec<_>>())?]);
+        }
+        let mut groups: BTreeMap<&str, Vec<&Row>> = BTreeMap::new();
+        for row in &self.table.rows {
+            groups.entry(&row.group).or_default().push(row);
+        }
+        let of_group = |(group, rows): (&str, Vec<&Row>)| {
+            let mut fitted =
+                self.fit(&rows).map_err(|failure| failure.context(format!("group `{group}`")))?;
+            fitted.report.group = Some(group.to_owned());
+            Ok(fitted)
+        };
+        groups.into_iter().map(of_group).collect()
+    }
+
+    fn fit(&self, rows: &[&Row]) -> Result<Fitted, Failure> {
         let reasons = self.reasons(rows);
-        let dataset = dataset(rows, &reasons)
+        let dataset = self
+            .dataset(rows, &reasons)
             .with_context(|| format!("`{}` cannot be fitted", self.file.display()))
             .map_err(Failure::Wrong)?;
         let law = self.table.choice.law();
@@ -106,18 +165,74 @@ impl Job<'_> {
             .map_err(anyhow::Error::new)?;
         let profile = scaling::profile::floor(&fitted, &dataset, &options, interval.level)
             .map_err(anyhow::Error::new)?;
+        let audit = self.audit(&fitted, &dataset, &options, &mut warnings)?;
         let findings = diagnose(&fitted, &inference, &dataset, profile.as_ref());
         warnings.extend(findings.iter().map(ToString::to_string));
         let selection = choose::choose(self.table, &dataset, &options)?;
-        let held_out = held_out(rows, &reasons, &inference);
+        let predicted = report::held_out(rows, &reasons, &inference);
+        let held_out = rows.iter().zip(&reasons).filter(|(_, reason)| reason.is_some());
+        let held_out = held_out.map(|(row, _)| (row.observation, row.covariates)).collect();
         let excluded = rows
             .iter()
             .zip(reasons)
             .filter_map(|(row, reason)| Some(ExcludedRow { line: row.line, reason: reason? }));
         let excluded = excluded.collect();
-        let report = self.report(&fitted, &inference, &interval, (excluded, held_out, warnings));
-        let floor_profile = profile.as_ref().map(floor_view);
-        Ok(FileFit { floor_profile, selection, ..report })
+        let shown = (excluded, predicted, warnings);
+        let report = report::report(self, (&fitted, &inference), &interval, shown);
+        if let Some(what) = report::not_finite(&report) {
+            let text = format!("`{}` was fitted, but {what} is not finite", self.file.display());
+            return Err(Failure::failed(text));
+        }
+        let floor_profile = profile.as_ref().map(report::floor_view);
+        let report = FileFit { floor_profile, selection, audit, ..report };
+        Ok(Fitted { dataset, fit: fitted, inference, held_out, report })
+    }
+
+    /// The classic grid beside the search, where it was asked for; a better minimum there is a warning.
+    fn audit(
+        &self,
+        fitted: &Fit,
+        dataset: &Dataset,
+        options: &FitOptions,
+        warnings: &mut Vec<String>,
+    ) -> Result<Option<AuditView>, Failure> {
+        if !self.args.audit {
+            return Ok(None);
+        }
+        let law = fitted.form.law();
+        let audit = match scaling::fit::audit(law, dataset, options, 1) {
+            Err(error @ FitError::NoClassicGrid { .. }) => {
+                return Err(Failure::Wrong(anyhow::Error::new(error).context("`--audit`")));
+            }
+            other => other.map_err(anyhow::Error::new)?,
+        };
+        let is_as_good = fitted.objective <= audit.objective * (1.0 + EQUAL_OBJECTIVE) + 1e-12;
+        if !is_as_good {
+            warnings.push(format!(
+                "audit: the classic grid reaches {:.9e}, the search only {:.9e}; do not use this fit",
+                audit.objective, fitted.objective
+            ));
+        }
+        Ok(Some(report::audit_view(law, &audit, is_as_good)))
+    }
+
+    /// The rows that no rule holds out.
+    fn dataset(&self, rows: &[&Row], reasons: &[Option<String>]) -> anyhow::Result<Dataset> {
+        let points: Vec<(Observation, Covariates)> =
+            rows.iter().map(|row| (row.observation, row.covariates)).collect();
+        let mut reasons = reasons.iter();
+        let dataset = Dataset::select_rows(&points, |_, _| reasons.next().cloned().flatten());
+        let dataset = dataset.map_err(|error| {
+            let line = rows[error.index()].line;
+            anyhow::Error::new(error).context(format!("{}:{line}", self.file.display()))
+        })?;
+        anyhow::ensure!(!dataset.points().is_empty(), "every row is held out");
+        if self.args.columns.stratify.is_none() {
+            return Ok(dataset);
+        }
+        let strata: BTreeMap<u32, u32> =
+            rows.iter().map(|row| (row.observation.run.0, row.stratum)).collect();
+        Ok(dataset.stratified(|point| strata.get(&point.run.0).copied().unwrap_or(0)))
     }
 
     /// Per row, the rule that holds it out.
@@ -153,69 +268,6 @@ impl Job<'_> {
         let cores = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         asked.unwrap_or_else(cores)
     }
-
-    fn report(
-        &self,
-        fitted: &Fit,
-        inference: &Inference,
-        interval: &IntervalOptions,
-        (excluded, held_out, warnings): (Vec<ExcludedRow>, Vec<HeldOutRow>, Vec<String>),
-    ) -> FileFit {
-        let law = fitted.form.law();
-        let named = |theta: &[f64]| {
-            law.coefficients(theta).iter().map(|one| (one.name.to_owned(), one.value)).collect()
-        };
-        let rivals = fitted.convergence.rivals.iter();
-        let minima = std::iter::once((fitted.objective, &fitted.theta))
-            .chain(rivals.map(|rival| (rival.objective, &rival.theta)))
-            .map(|(objective, theta)| MinimumView { objective, coefficients: named(theta) });
-        FileFit {
-            group: None,
-            file: self.file.display().to_string(),
-            law: fitted.law.to_string(),
-            formula: law.formula().to_owned(),
-            flops: self.table.flops.clone(),
-            coefficients: inference
-                .coefficients
-                .iter()
-                .map(|one| (one.name.to_owned(), view(&one.estimate)))
-                .collect(),
-            floor_profile: None,
-            selection: Vec::new(),
-            bca: bca(fitted, inference),
-            end_errors: end_errors(fitted, inference),
-            derived: derived(inference),
-            minima: minima.collect(),
-            n_starts: fitted.convergence.n_starts as u64,
-            n_converged: fitted.convergence.n_converged as u64,
-            n_at_best: fitted.convergence.n_at_best as u64,
-            n_observations: fitted.n_points as u64,
-            n_runs: fitted.n_runs as u64,
-            residual_rms_log: fitted.residual_rms_log,
-            objective_name: fitted.objective_kind.to_string(),
-            objective: fitted.objective,
-            huber_delta: fitted.objective_kind.huber_delta(),
-            confidence: interval.level,
-            intervals: made_by(&inference.resampled.scheme),
-            draws: u32::try_from(interval.draws).unwrap_or(u32::MAX),
-            seed: self.args.seed,
-            held_out_summary: HeldOutSummary::of(&held_out),
-            held_out,
-            excluded,
-            warnings,
-        }
-    }
-}
-
-fn dataset(rows: &[&Row], reasons: &[Option<String>]) -> anyhow::Result<Dataset> {
-    let points: Vec<(Observation, Covariates)> =
-        rows.iter().map(|row| (row.observation, row.covariates)).collect();
-    let mut reasons = reasons.iter();
-    let dataset = Dataset::select_rows(&points, |_, _| reasons.next().cloned().flatten())?;
-    anyhow::ensure!(!dataset.points().is_empty(), "every row is held out");
-    let strata: std::collections::BTreeMap<u32, u32> =
-        rows.iter().map(|row| (row.observation.run.0, row.stratum)).collect();
-    Ok(dataset.stratified(|point| strata.get(&point.run.0).copied().unwrap_or(0)))
 }
 
 fn warn_of_constant_loss(dataset: &Dataset) -> Option<String> {
@@ -223,109 +275,5 @@ fn warn_of_constant_loss(dataset: &Dataset) -> Option<String> {
     (low == high).then(|| format!("all losses are {low}: no coefficient can be determined"))
 }
 
-fn floor_view(profile: &FloorProfile) -> FloorProfileView {
-    FloorProfileView {
-        name: profile.name.to_owned(),
-        low: profile.low,
-        high: profile.high,
-        flat_nats: profile.flat_nats,
-    }
-}
-
-/// Predicted against measured, for the rows that a rule held out.
-fn held_out(rows: &[&Row], reasons: &[Option<String>], inference: &Inference) -> Vec<HeldOutRow> {
-    let pairs = rows.iter().zip(reasons).filter(|(_, reason)| reason.is_some());
-    pairs
-        .map(|(row, _)| {
-            let point = LogPoint::from(&row.observation).with(&row.covariates);
-            let prediction = inference.predict_at(&point);
-            let measured = row.observation.loss_nats;
-            let predicted = view(&prediction.measured);
-            let relative_error = prediction.curve.value().map(|value| value / measured - 1.0);
-            let is_inside = prediction
-                .measured
-                .interval()
-                .map(|(low, high)| low <= measured && measured <= high);
-            let extrapolation = Some(prediction.extrapolation).filter(|factor| factor.is_finite());
-            HeldOutRow {
-                line: row.line,
-                measured,
-                predicted,
-                relative_error,
-                is_inside,
-                extrapolation,
-            }
-        })
-        .collect()
-}
-
-fn bca(fitted: &Fit, inference: &Inference) -> std::collections::BTreeMap<String, EstimateView> {
-    let law = fitted.form.law();
-    let named = inference.coefficients.iter().zip(&fitted.coefficients).enumerate();
-    named
-        .filter(|(_, (one, _))| one.estimate.value().is_some())
-        .filter_map(|(index, (one, coefficient))| {
-            let value = |theta: &[f64]| law.coefficients(theta)[index].value;
-            let estimate = inference.resampled.estimate_bca(coefficient.quantity, value)?;
-            Some((one.name.to_owned(), view(&estimate)))
-        })
-        .collect()
-}
-
-fn end_errors(fitted: &Fit, inference: &Inference) -> std::collections::BTreeMap<String, [f64; 2]> {
-    let law = fitted.form.law();
-    let named = inference.coefficients.iter().zip(&fitted.coefficients).enumerate();
-    named
-        .filter(|(_, (one, _))| one.estimate.value().is_some())
-        .filter_map(|(index, (one, coefficient))| {
-            let value = |theta: &[f64]| law.coefficients(theta)[index].value;
-            let (low, high) = inference.resampled.end_errors(coefficient.quantity, value)?;
-            Some((one.name.to_owned(), [low, high]))
-        })
-        .collect()
-}
-
-/// a and b of N_opt ∝ C^a and D_opt ∝ C^b for C = κ N D, which need no κ.
-fn derived(inference: &Inference) -> std::collections::BTreeMap<String, EstimateView> {
-    let Some(optimum) = inference.optimum(inference.ranges.flops.1, 6.0) else {
-        return std::collections::BTreeMap::new();
-    };
-    let a = optimum.parameters_exponent;
-    let b = match &a {
-        Estimate::Identified { value, low, high } => {
-            Estimate::Identified { value: 1.0 - value, low: 1.0 - high, high: 1.0 - low }
-        }
-        other @ Estimate::NotIdentified { .. } => other.clone(),
-    };
-    [("parameters_exponent", a), ("tokens_exponent", b)]
-        .map(|(name, estimate)| (name.to_owned(), view(&estimate)))
-        .into()
-}
-
-/// How intervals were made, with the numbers needed to make them again; empty without any.
-fn made_by(scheme: &Scheme) -> String {
-    match scheme {
-        Scheme::Bootstrap { draws, seed, .. } => {
-            format!("bootstrap by run, {draws} draws, seed {seed}")
-        }
-        Scheme::Jackknife { n_runs } => format!(
-            "leave-one-run-out jackknife, Student's t with {} degrees of freedom",
-            n_runs.saturating_sub(1)
-        ),
-        Scheme::StatedNoise { draws, seed, sd_log, .. } => {
-            format!("stated noise of {sd_log} in ln L between seeds, {draws} draws, seed {seed}")
-        }
-        Scheme::Unavailable { .. } => String::new(),
-    }
-}
-
-fn view(estimate: &Estimate) -> EstimateView {
-    match estimate {
-        Estimate::Identified { value, low, high } => {
-            EstimateView::Identified { value: *value, low: *low, high: *high }
-        }
-        Estimate::NotIdentified { reason } => {
-            EstimateView::NotIdentified { reason: reason.clone() }
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use api::EstimateView;
 use serde::Serialize;
 
+use super::comparison::{ComparisonView, shown as shown_beside};
 use super::fit_parts::{Footnotes, number};
 use super::{View, sections, table};
 
@@ -38,6 +39,9 @@ pub struct FileFit {
     pub floor_profile: Option<FloorProfileView>,
     /// The law and those it is compared with, by their errors on unseen rows; empty without others.
     pub selection: Vec<CandidateView>,
+    /// What the classic grid of starting points found; not there unless it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audit: Option<AuditView>,
     /// What follows from the coefficients: exponents of the compute-optimal N and D.
     pub derived: BTreeMap<String, EstimateView>,
     /// The minimum, and others within half a per cent of it.
@@ -90,6 +94,23 @@ pub struct FloorProfileView {
     pub high: Option<f64>,
     /// Nats that fit about equally well.
     pub flat_nats: f64,
+}
+
+/// What the classic grid of 4,500 starting points found.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct AuditView {
+    /// Starting points, all followed to their end.
+    pub n_starts: u64,
+    /// Of these, converged.
+    pub n_converged: u64,
+    /// Of these, at the best minimum of the grid.
+    pub n_at_best: u64,
+    /// The best objective of the grid.
+    pub objective: f64,
+    /// The coefficients there.
+    pub coefficients: BTreeMap<String, f64>,
+    /// Whether the fit's objective is no larger, but for rounding.
+    pub is_as_good: bool,
 }
 
 /// A law's errors on rows it has not seen.
@@ -198,12 +219,16 @@ impl HeldOutSummary {
 pub struct FileFits {
     /// One fit each, in the order of their names.
     pub groups: Vec<FileFit>,
+    /// Every two of them beside each other; empty for laws that do not say the loss at a budget.
+    pub comparisons: Vec<ComparisonView>,
 }
 
 impl View for FileFits {
     fn table(&self) -> String {
         let parts: Vec<String> = self.groups.iter().map(View::table).collect();
-        parts.join("\n\n")
+        sections(
+            &parts.into_iter().chain(self.comparisons.iter().map(shown_beside)).collect::<Vec<_>>(),
+        )
     }
 
     fn names(&self) -> Vec<String> {
@@ -241,6 +266,7 @@ impl View for FileFit {
             table(&columns, rows),
             notes.text(),
             self.other_minima(),
+            self.audited(),
             self.laws(),
             self.predicted(),
             self.left_out(),
@@ -303,6 +329,18 @@ impl FileFit {
             format!("another minimum, {:.6e}: {}", minimum.objective, values.join(", "))
         });
         lines.collect::<Vec<_>>().join("\n")
+    }
+
+    fn audited(&self) -> String {
+        let Some(audit) = &self.audit else { return String::new() };
+        format!(
+            "audit: of {} classic starts {} converged and {} reached the best, {:.6e}; the fit {}",
+            audit.n_starts,
+            audit.n_converged,
+            audit.n_at_best,
+            audit.objective,
+            if audit.is_as_good { "is as good" } else { "is worse" }
+        )
     }
 
     fn laws(&self) -> String {

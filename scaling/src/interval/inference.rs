@@ -195,6 +195,26 @@ impl Inference {
         }
     }
 
+    /// What one new measurement at the compute-optimal point of `flops` should be, as [`Inference::optimum`] has it for
+    /// the curve; not identified for laws that have no such point.
+    pub fn optimum_measured(&self, flops: f64, flops_per_parameter_token: f64) -> Estimate {
+        let optimum = match (self.law, &self.form) {
+            (LawName::Chinchilla, LawForm::Free(_)) => Chinchilla::optimum,
+            (LawName::Coupled, LawForm::Free(_)) => Coupled::optimum,
+            _ => {
+                return Estimate::not_identified(
+                    "the law has no compute-optimal point in closed form",
+                );
+            }
+        };
+        match &self.whole {
+            Some(reason) => Estimate::not_identified(reason.clone()),
+            None => self.resampled.estimate_measured(|theta| {
+                optimum(theta, flops, flops_per_parameter_token).loss_nats
+            }),
+        }
+    }
+
     /// The compute-optimal point at `flops` = κ N D with κ = `flops_per_parameter_token`; `None` for laws that
     /// have no such point in closed form.
     pub fn optimum(&self, flops: f64, flops_per_parameter_token: f64) -> Option<OptimumEstimate> {

@@ -15,7 +15,7 @@ pub(super) enum Rule {
     LargestSize,
     /// Rows whose variable compares so with a number.
     Compare { variable: char, comparison: Comparison, value: f64 },
-    /// Rows with this text in a column.
+    /// Rows with this text in a column: of the file while it is parsed, of the kept ones in use.
     Equals { column: usize, text: String },
 }
 
@@ -102,9 +102,32 @@ impl Rule {
     }
 }
 
+/// Positions of the columns that rules of the form `COLUMN=VALUE` name.
+pub(super) fn columns(texts: &[String], headers: &[String]) -> Vec<usize> {
+    let rules = texts.iter().filter_map(|text| Rule::parse(text, headers).ok());
+    let named = rules.filter_map(|rule| match rule {
+        Rule::Equals { column, .. } => Some(column),
+        _ => None,
+    });
+    let mut columns: Vec<usize> = named.collect();
+    columns.sort_unstable();
+    columns.dedup();
+    columns
+}
+
 /// Parses all rules; each with its text, which is the reason of what it holds out.
 pub(super) fn rules(texts: &[String], table: &Table) -> anyhow::Result<Vec<(String, Rule)>> {
-    let parse = |text: &String| Ok((text.clone(), Rule::parse(text, &table.headers)?));
+    let parse = |text: &String| {
+        let rule = match Rule::parse(text, &table.headers)? {
+            Rule::Equals { column, text } => {
+                let kept = table.kept.binary_search(&column).ok();
+                let column = kept.context("the column of a rule was not kept")?;
+                Rule::Equals { column, text }
+            }
+            rule => rule,
+        };
+        Ok((text.clone(), rule))
+    };
     texts.iter().map(parse).collect()
 }
 

@@ -9,6 +9,7 @@ use anyhow::Context;
 use scaling::law::{Axis, LawChoice, LawName, Variable};
 use scaling::observation::{Covariates, Observation, RunKey};
 
+use super::hold_out;
 use crate::args::{ColumnArgs, FitArgs};
 
 /// C = 6 N D where a law of C has no column for it (Kaplan et al. 2020, section 2.1).
@@ -24,14 +25,18 @@ pub(super) struct Row {
     pub(super) stratum: u32,
     /// The value of the column of groups; empty without one.
     pub(super) group: String,
-    /// All cells, for rules about other columns.
+    /// The cells of the columns that a rule names, in the order of `Table::kept`.
     pub(super) cells: Vec<String>,
+    /// A digest of the whole row, to find copies.
+    digest: u128,
 }
 
 /// A file as it was read.
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) headers: Vec<String>,
+    /// Positions of the columns whose cells are kept: a file may have a million rows.
+    pub(super) kept: Vec<usize>,
     pub(super) rows: Vec<Row>,
     /// The law with what the columns say about it.
     pub(super) choice: LawChoice,
@@ -39,7 +44,37 @@ pub(super) struct Table {
     pub(super) against: Vec<LawChoice>,
     /// Where C comes from, in words.
     pub(super) flops: String,
+    /// Whether there are columns of N, D and C.
+    pub(super) has: [bool; 3],
+    /// BLAKE3 of the file's bytes as they were read.
+    pub(super) blake3: String,
     pub(super) warnings: Vec<String>,
+}
+
+impl Table {
+    /// Whether both N and D are known.
+    pub(super) fn has_sizes(&self) -> bool {
+        self.has[0] && self.has[1]
+    }
+
+    /// Whether C is known, from a column or as 6 N D.
+    pub(super) fn has_flops(&self) -> bool {
+        self.has[2] || self.has_sizes()
+    }
+}
+
+/// A file whose bytes are hashed as they are read.
+struct Hashed {
+    file: std::fs::File,
+    hasher: blake3::Hasher,
+}
+
+impl std::io::Read for Hashed {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.file.read(buffer)?;
+        self.hasher.update(&buffer[..n]);
+        Ok(n)
+    }
 }
 
 /// Where each variable stands in a row; a variable that the law does not use may be absent.
@@ -131,31 +166,30 @@ impl Columns {
 /// Reads the whole file.
 pub(super) fn read(file: &Path, args: &FitArgs, law: LawName) -> anyhow::Result<Table> {
     let context = || format!("could not read `{}`", file.display());
-    let mut reader =
-        csv::ReaderBuilder::new().trim(csv::Trim::All).from_path(file).with_context(context)?;
-    let headers: Vec<String> =
-        reader.headers().with_context(context)?.iter().map(str::to_owned).collect();
+    let opened = std::fs::File::open(file).with_context(context)?;
+    let hashed = Hashed { file: opened, hasher: blake3::Hasher::new() };
+    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(hashed);
+    let headers = reader.headers().map_err(|error| placed(file, error))?;
+    let headers: Vec<String> = headers.iter().map(str::to_owned).collect();
+    anyhow::ensure!(
+        !headers.is_empty(),
+        "`{}` is empty; its first line must name the columns",
+        file.display()
+    );
     let columns = Columns::find(&headers, &args.columns)?;
     let choice = columns.choice(law, args);
     columns.check(choice)?;
-    let mut against = Vec::with_capacity(args.against.len());
-    for name in &args.against {
-        let other = columns.choice(name.parse()?, args);
-        columns.check(other)?;
-        let of_accuracy = |choice: LawChoice| choice.name == LawName::Sigmoid;
-        anyhow::ensure!(
-            of_accuracy(other) == of_accuracy(choice),
-            "`{law}` and `{name}` do not predict the same: one is a law of accuracy"
-        );
-        against.push(other);
-    }
+    let against = rivals(args, &columns, choice)?;
+    let kept = hold_out::columns(&args.hold_out, &headers);
     let mut rows = Vec::new();
-    let (mut runs, mut strata) = (Numbers::default(), Numbers::default());
-    for (index, record) in reader.records().enumerate() {
-        let record = record.with_context(context)?;
-        let line = record.position().map_or(index as u64 + 2, csv::Position::line);
+    let mut numbers = Numbering::default();
+    let mut record = csv::StringRecord::new();
+    while reader.read_record(&mut record).map_err(|error| placed(file, error))? {
+        let line = record.position().map_or(rows.len() as u64 + 2, csv::Position::line);
         let cells = Cells { file, line, headers: &headers, record: &record };
-        rows.push(row(&cells, &columns, choice, (&mut runs, &mut strata))?);
+        let mut row = row(&cells, &columns, choice, &mut numbers)?;
+        row.cells = kept.iter().map(|column| cells.text(*column).to_owned()).collect();
+        rows.push(row);
     }
     anyhow::ensure!(!rows.is_empty(), "`{}` has no row", file.display());
     let (flops, mut warnings) = match (columns.flops, columns.parameters, columns.tokens) {
@@ -169,7 +203,47 @@ pub(super) fn read(file: &Path, args: &FitArgs, law: LawName) -> anyhow::Result<
         warnings.extend(warn_of_checkpoints(&rows, columns.parameters.is_some()));
     }
     warnings.extend(warn_of_copies(&rows));
-    Ok(Table { headers, rows, choice, against, flops, warnings })
+    let has = [columns.parameters, columns.tokens, columns.flops].map(|column| column.is_some());
+    let blake3 = reader.get_ref().hasher.finalize().to_hex().to_string();
+    Ok(Table { headers, kept, rows, choice, against, flops, has, blake3, warnings })
+}
+
+/// The laws that the fitted one is compared with.
+fn rivals(args: &FitArgs, columns: &Columns, choice: LawChoice) -> anyhow::Result<Vec<LawChoice>> {
+    let mut against = Vec::with_capacity(args.against.len());
+    for name in &args.against {
+        let other = columns.choice(name.parse()?, args);
+        columns.check(other)?;
+        let of_accuracy = |choice: LawChoice| choice.name == LawName::Sigmoid;
+        anyhow::ensure!(
+            of_accuracy(other) == of_accuracy(choice),
+            "`{}` and `{name}` do not predict the same: one is a law of accuracy",
+            choice.name
+        );
+        against.push(other);
+    }
+    Ok(against)
+}
+
+/// An error of the reader at its line, in words that say what would be valid.
+fn placed(file: &Path, error: csv::Error) -> anyhow::Error {
+    let file = file.display();
+    let text = match error.kind() {
+        csv::ErrorKind::UnequalLengths { pos, expected_len, len } => {
+            let line = pos.as_ref().map_or(0, csv::Position::line);
+            format!(
+                "{file}:{line}: the row has {len} cells and the header {expected_len}; \
+                 every row must have as many as the header"
+            )
+        }
+        csv::ErrorKind::Utf8 { pos, err } => {
+            let line = pos.as_ref().map_or(1, csv::Position::line);
+            let cell = err.field() + 1;
+            format!("{file}:{line}: cell {cell} is not UTF-8; save the file as UTF-8")
+        }
+        _ => format!("could not read `{file}`"),
+    };
+    anyhow::Error::new(error).context(text)
 }
 
 /// Consecutive numbers for texts, in the order of their first appearance.
@@ -187,6 +261,45 @@ impl Numbers {
     }
 }
 
+/// The numbers of runs and strata until now.
+#[derive(Default)]
+struct Numbering {
+    runs: Numbers,
+    strata: Numbers,
+    /// Rows until now, where each is a run.
+    n_rows: u32,
+    /// Per run, its stratum and the line that said so.
+    stratum_of_run: BTreeMap<u32, (u32, u64)>,
+}
+
+impl Numbering {
+    fn run(&mut self, cells: &Cells<'_>, columns: &Columns) -> anyhow::Result<u32> {
+        if let Some(column) = columns.run {
+            return self.runs.of(cells.named(column)?);
+        }
+        let run = self.n_rows;
+        self.n_rows = run.checked_add(1).context("there are too many rows")?;
+        Ok(run)
+    }
+
+    /// The stratum of a run, which must be one.
+    fn stratum(&mut self, run: u32, cells: &Cells<'_>, columns: &Columns) -> anyhow::Result<u32> {
+        let Some(column) = columns.stratify else { return Ok(0) };
+        let stratum = self.strata.of(cells.named(column)?)?;
+        let (known, line) = *self.stratum_of_run.entry(run).or_insert((stratum, cells.line));
+        anyhow::ensure!(
+            known == stratum,
+            "{}:{}: column `{}` is `{}`, and another value for the same run in line {line}; a run \
+             must lie in one stratum",
+            cells.file.display(),
+            cells.line,
+            cells.headers[column],
+            cells.text(column)
+        );
+        Ok(stratum)
+    }
+}
+
 /// The cells of one row.
 struct Cells<'a> {
     file: &'a Path,
@@ -198,6 +311,30 @@ struct Cells<'a> {
 impl Cells<'_> {
     fn text(&self, column: usize) -> &str {
         self.record.get(column).unwrap_or_default()
+    }
+
+    /// A text that names something, and so must be there.
+    fn named(&self, column: usize) -> anyhow::Result<&str> {
+        let text = self.text(column);
+        anyhow::ensure!(
+            !text.is_empty(),
+            "{}:{}: column `{}` is empty; it must name something in every row",
+            self.file.display(),
+            self.line,
+            self.headers[column]
+        );
+        Ok(text)
+    }
+
+    /// A digest of all cells with their borders.
+    fn digest(&self) -> u128 {
+        let mut hasher = blake3::Hasher::new();
+        for cell in self.record {
+            hasher.update(&(cell.len() as u64).to_le_bytes()).update(cell.as_bytes());
+        }
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+        u128::from_le_bytes(bytes)
     }
 
     /// A finite number.
@@ -234,7 +371,7 @@ fn row(
     cells: &Cells<'_>,
     columns: &Columns,
     choice: LawChoice,
-    (runs, strata): (&mut Numbers, &mut Numbers),
+    numbers: &mut Numbering,
 ) -> anyhow::Result<Row> {
     let positive = |column: Option<usize>| column.map(|at| cells.positive(at)).transpose();
     let (parameters, tokens) = (positive(columns.parameters)?, positive(columns.tokens)?);
@@ -258,12 +395,12 @@ fn row(
         [Some(sum), Some(fall)] => Some((cells.positive(sum)?, cells.finite(fall)?)),
         _ => None,
     };
-    let run = columns.run.map_or_else(|| cells.line.to_string(), |at| cells.text(at).to_owned());
+    let run = numbers.run(cells, columns)?;
     let [weights, activations, cache] = columns.bits;
     Ok(Row {
         line: cells.line,
         observation: Observation {
-            run: RunKey(runs.of(&run)?),
+            run: RunKey(run),
             parameters: known_n,
             tokens: known_d,
             flops: positive(columns.flops)?
@@ -278,9 +415,10 @@ fn row(
             rates,
             weight: positive(columns.weight)?.unwrap_or(1.0),
         },
-        stratum: columns.stratify.map_or(Ok(0), |at| strata.of(cells.text(at)))?,
-        group: columns.group.map(|at| cells.text(at).to_owned()).unwrap_or_default(),
-        cells: cells.record.iter().map(str::to_owned).collect(),
+        stratum: numbers.stratum(run, cells, columns)?,
+        group: columns.group.map_or(Ok(""), |at| cells.named(at))?.to_owned(),
+        cells: Vec::new(),
+        digest: cells.digest(),
     })
 }
 
@@ -300,7 +438,7 @@ fn warn_of_checkpoints(rows: &[Row], has_sizes: bool) -> Option<String> {
 
 /// A row that stands twice counts twice, and makes intervals too narrow.
 fn warn_of_copies(rows: &[Row]) -> Option<String> {
-    let mut all: Vec<&Vec<String>> = rows.iter().map(|row| &row.cells).collect();
+    let mut all: Vec<u128> = rows.iter().map(|row| row.digest).collect();
     all.sort_unstable();
     let n_copies = all.windows(2).filter(|pair| pair[0] == pair[1]).count();
     (n_copies > 0).then(|| {

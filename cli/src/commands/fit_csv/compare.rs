@@ -1,0 +1,139 @@
+//! The groups of a file beside each other: loss at a budget, compute for equal loss, where they cross.
+//!
+//! The comparison itself is `scaling::compare`.
+
+use scaling::compare::{LawComparison, Side, compare_laws, crossover};
+use scaling::law::LawName;
+
+use super::{Fitted, Job, keep};
+use crate::failure::Failure;
+use crate::fit_document::estimate_view;
+use crate::output::comparison::{BudgetView, ComparisonView};
+
+/// Values of N and D within this share are the same place of a design.
+const SAME_PLACE: f64 = 1e-9;
+
+/// Every pair of groups at the budgets asked for; without any at the largest that both were fitted to.
+pub(super) fn compare(job: &Job<'_>, fits: &[Fitted]) -> Result<Vec<ComparisonView>, Failure> {
+    let asked = &job.args.compare_at;
+    for flops in asked {
+        if !(flops.is_finite() && *flops > 0.0) {
+            let text = format!("`--compare-at` must be finite and above zero, found {flops}");
+            return Err(Failure::wrong(text));
+        }
+    }
+    let refusal = refusal(job, fits);
+    match (&refusal, asked.is_empty()) {
+        (Some(reason), false) => {
+            return Err(Failure::wrong(format!("`--compare-at` needs {reason}")));
+        }
+        (Some(_), true) => return Ok(Vec::new()),
+        (None, _) => {}
+    }
+    let pairs = (0..fits.len()).flat_map(|i| (i + 1..fits.len()).map(move |j| (i, j)));
+    Ok(pairs.filter_map(|(i, j)| pair(job, &fits[i], &fits[j])).collect())
+}
+
+/// Why these fits cannot be compared, if so.
+fn refusal(job: &Job<'_>, fits: &[Fitted]) -> Option<String> {
+    if fits.len() < 2 {
+        let found = fits.first().and_then(|one| one.report.group.clone()).unwrap_or_default();
+        return Some(format!("two groups; there is only `{found}`"));
+    }
+    let choice = job.table.choice;
+    let is_known = match choice.name {
+        LawName::Chinchilla | LawName::Coupled => true,
+        LawName::Power | LawName::PowerFloor | LawName::BrokenPower => {
+            choice.axis == scaling::law::Axis::Flops && job.table.has_flops()
+        }
+        _ => false,
+    };
+    (!is_known).then(|| {
+        format!(
+            "a law that says the loss at a budget: `chinchilla`, `coupled`, or `power`, \
+             `power_floor` or `broken_power` of C; this is `{}` of {}",
+            choice.name,
+            choice.law().variables().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        )
+    })
+}
+
+fn pair(job: &Job<'_>, first: &Fitted, second: &Fitted) -> Option<ComparisonView> {
+    // A law of C alone needs no κ.
+    let side = |one: &'_ Fitted| {
+        keep::conventions(job, &one.dataset).flops_per_parameter_token.unwrap_or(6.0)
+    };
+    let (kappas, is_paired) = ([side(first), side(second)], has_same_places(first, second));
+    let sides = [
+        Side { inference: &first.inference, flops_per_parameter_token: kappas[0] },
+        Side { inference: &second.inference, flops_per_parameter_token: kappas[1] },
+    ];
+    let ranges = [first.fit.ranges.flops, second.fit.ranges.flops];
+    let budgets = if job.args.compare_at.is_empty() {
+        vec![ranges[0].1.min(ranges[1].1)]
+    } else {
+        job.args.compare_at.clone()
+    };
+    let names = [first.report.group.clone()?, second.report.group.clone()?];
+    let found = compare_laws(sides[0], sides[1], is_paired, &budgets);
+    let warnings = warnings(&names, ranges, &found);
+    Some(ComparisonView {
+        crossover_flops: estimate_view(&crossover(sides[0], sides[1], is_paired)),
+        budgets: found.iter().map(budget).collect(),
+        flops_per_parameter_token: kappas,
+        is_paired,
+        level: first.inference.resampled.level,
+        warnings,
+        names,
+    })
+}
+
+fn budget(one: &LawComparison) -> BudgetView {
+    BudgetView {
+        flops: one.flops,
+        loss_difference_nats: estimate_view(&one.loss_difference_nats),
+        loss_ratio: estimate_view(&one.loss_ratio),
+        flops_ratio: estimate_view(&one.flops_ratio),
+        first_is_better: one.first_is_better,
+        is_inside_both: one.is_inside_both,
+    }
+}
+
+/// Whether the n-th run of one is at the N and D of the n-th run of the other, so that one draw of places is one of
+/// both.
+fn has_same_places(first: &Fitted, second: &Fitted) -> bool {
+    let (a, b) = (first.dataset.points(), second.dataset.points());
+    let runs = [&first.dataset, &second.dataset].map(scaling::observation::Dataset::runs);
+    let is_same = |x: f64, y: f64| (x / y - 1.0).abs() <= SAME_PLACE;
+    let place = |run, list: &[_]| list.binary_search(run).ok();
+    a.len() == b.len()
+        && runs[0].len() == runs[1].len()
+        && a.iter().zip(b).all(|(x, y)| {
+            place(&x.run, &runs[0]) == place(&y.run, &runs[1])
+                && is_same(x.parameters, y.parameters)
+                && is_same(x.tokens, y.tokens)
+                && is_same(x.flops, y.flops)
+        })
+}
+
+fn warnings(names: &[String; 2], ranges: [(f64, f64); 2], found: &[LawComparison]) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for one in found.iter().filter(|one| !one.is_inside_both) {
+        for (name, (low, high)) in names.iter().zip(ranges) {
+            if one.flops > high {
+                let factor = one.flops / high;
+                warnings.push(format!(
+                    "outside-data: C = {:.3e} is {factor:.3} times the largest fitted of `{name}`",
+                    one.flops
+                ));
+            } else if one.flops < low {
+                let factor = one.flops / low;
+                warnings.push(format!(
+                    "outside-data: C = {:.3e} is {factor:.3} times the smallest fitted of `{name}`",
+                    one.flops
+                ));
+            }
+        }
+    }
+    warnings
+}

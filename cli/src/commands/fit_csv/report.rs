@@ -1,0 +1,199 @@
+//! A fit of rows as it is shown: coefficients, minima, what was held out.
+//!
+//! It fits nothing.
+
+use api::EstimateView;
+use scaling::fit::{Audit, Fit};
+use scaling::interval::{Estimate, Inference, IntervalOptions, Scheme};
+use scaling::law::{Law, LogPoint};
+use scaling::profile::FloorProfile;
+
+use super::Job;
+use super::read::Row;
+use crate::fit_document::estimate_view;
+use crate::output::file_fit::{
+    AuditView, ExcludedRow, FileFit, FloorProfileView, HeldOutRow, HeldOutSummary, MinimumView,
+};
+
+/// A fit as it is shown.
+pub(super) fn report(
+    job: &Job<'_>,
+    (fitted, inference): (&Fit, &Inference),
+    interval: &IntervalOptions,
+    (excluded, held_out, warnings): (Vec<ExcludedRow>, Vec<HeldOutRow>, Vec<String>),
+) -> FileFit {
+    let law = fitted.form.law();
+    let named = |theta: &[f64]| -> std::collections::BTreeMap<String, f64> {
+        law.coefficients(theta).iter().map(|one| (one.name.to_owned(), one.value)).collect()
+    };
+    let rivals = fitted.convergence.rivals.iter();
+    let minima = std::iter::once((fitted.objective, &fitted.theta))
+        .chain(rivals.map(|rival| (rival.objective, &rival.theta)))
+        .map(|(objective, theta)| MinimumView { objective, coefficients: named(theta) });
+    let is_number = |minimum: &MinimumView| {
+        minimum.objective.is_finite() && minimum.coefficients.values().all(|one| one.is_finite())
+    };
+    // The fit's own stays whatever it is; `not_finite` refuses it then.
+    let minima = minima.enumerate().filter(|(index, one)| *index == 0 || is_number(one));
+    FileFit {
+        group: None,
+        file: job.file.display().to_string(),
+        law: fitted.law.to_string(),
+        formula: law.formula().to_owned(),
+        flops: job.table.flops.clone(),
+        coefficients: inference
+            .coefficients
+            .iter()
+            .map(|one| (one.name.to_owned(), estimate_view(&one.estimate)))
+            .collect(),
+        floor_profile: None,
+        selection: Vec::new(),
+        audit: None,
+        bca: bca(fitted, inference),
+        end_errors: end_errors(fitted, inference),
+        derived: derived(inference),
+        minima: minima.map(|(_, one)| one).collect(),
+        n_starts: fitted.convergence.n_starts as u64,
+        n_converged: fitted.convergence.n_converged as u64,
+        n_at_best: fitted.convergence.n_at_best as u64,
+        n_observations: fitted.n_points as u64,
+        n_runs: fitted.n_runs as u64,
+        residual_rms_log: fitted.residual_rms_log,
+        objective_name: fitted.objective_kind.to_string(),
+        objective: fitted.objective,
+        huber_delta: fitted.objective_kind.huber_delta(),
+        confidence: interval.level,
+        intervals: made_by(&inference.resampled.scheme),
+        draws: u32::try_from(interval.draws).unwrap_or(u32::MAX),
+        seed: job.args.seed,
+        held_out_summary: HeldOutSummary::of(&held_out),
+        held_out,
+        excluded,
+        warnings,
+    }
+}
+
+/// A number of the report that is none, which JSON would show as `null`; rivals with such a number are left out before.
+pub(super) fn not_finite(report: &FileFit) -> Option<String> {
+    if !report.objective.is_finite() {
+        return Some("the objective".to_owned());
+    }
+    if !report.residual_rms_log.is_finite() {
+        return Some("the root mean square of the residuals".to_owned());
+    }
+    let best = report.minima.first()?.coefficients.iter().find(|(_, value)| !value.is_finite());
+    best.map(|(name, _)| format!("the coefficient `{name}`"))
+}
+
+/// What the classic grid found, as it is shown.
+pub(super) fn audit_view(law: &dyn Law, audit: &Audit, is_as_good: bool) -> AuditView {
+    let coefficients = law.coefficients(&audit.theta);
+    AuditView {
+        n_starts: audit.n_starts as u64,
+        n_converged: audit.n_converged as u64,
+        n_at_best: audit.n_at_best as u64,
+        objective: audit.objective,
+        coefficients: coefficients.iter().map(|one| (one.name.to_owned(), one.value)).collect(),
+        is_as_good,
+    }
+}
+
+pub(super) fn floor_view(profile: &FloorProfile) -> FloorProfileView {
+    FloorProfileView {
+        name: profile.name.to_owned(),
+        low: profile.low,
+        high: profile.high,
+        flat_nats: profile.flat_nats,
+    }
+}
+
+/// Predicted against measured, for the rows that a rule held out.
+pub(super) fn held_out(
+    rows: &[&Row],
+    reasons: &[Option<String>],
+    inference: &Inference,
+) -> Vec<HeldOutRow> {
+    let pairs = rows.iter().zip(reasons).filter(|(_, reason)| reason.is_some());
+    pairs
+        .map(|(row, _)| {
+            let point = LogPoint::from(&row.observation).with(&row.covariates);
+            let prediction = inference.predict_at(&point);
+            let measured = row.observation.loss_nats;
+            let predicted = estimate_view(&prediction.measured);
+            let relative_error = prediction.curve.value().map(|value| value / measured - 1.0);
+            let is_inside = prediction
+                .measured
+                .interval()
+                .map(|(low, high)| low <= measured && measured <= high);
+            let extrapolation = Some(prediction.extrapolation).filter(|factor| factor.is_finite());
+            HeldOutRow {
+                line: row.line,
+                measured,
+                predicted,
+                relative_error,
+                is_inside,
+                extrapolation,
+            }
+        })
+        .collect()
+}
+
+fn bca(fitted: &Fit, inference: &Inference) -> std::collections::BTreeMap<String, EstimateView> {
+    let law = fitted.form.law();
+    let named = inference.coefficients.iter().zip(&fitted.coefficients).enumerate();
+    named
+        .filter(|(_, (one, _))| one.estimate.value().is_some())
+        .filter_map(|(index, (one, coefficient))| {
+            let value = |theta: &[f64]| law.coefficients(theta)[index].value;
+            let estimate = inference.resampled.estimate_bca(coefficient.quantity, value)?;
+            Some((one.name.to_owned(), estimate_view(&estimate)))
+        })
+        .collect()
+}
+
+fn end_errors(fitted: &Fit, inference: &Inference) -> std::collections::BTreeMap<String, [f64; 2]> {
+    let law = fitted.form.law();
+    let named = inference.coefficients.iter().zip(&fitted.coefficients).enumerate();
+    named
+        .filter(|(_, (one, _))| one.estimate.value().is_some())
+        .filter_map(|(index, (one, coefficient))| {
+            let value = |theta: &[f64]| law.coefficients(theta)[index].value;
+            let (low, high) = inference.resampled.end_errors(coefficient.quantity, value)?;
+            Some((one.name.to_owned(), [low, high]))
+        })
+        .collect()
+}
+
+/// a and b of N_opt ∝ C^a and D_opt ∝ C^b for C = κ N D, which need no κ.
+fn derived(inference: &Inference) -> std::collections::BTreeMap<String, EstimateView> {
+    let Some(optimum) = inference.optimum(inference.ranges.flops.1, 6.0) else {
+        return std::collections::BTreeMap::new();
+    };
+    let a = optimum.parameters_exponent;
+    let b = match &a {
+        Estimate::Identified { value, low, high } => {
+            Estimate::Identified { value: 1.0 - value, low: 1.0 - high, high: 1.0 - low }
+        }
+        other @ Estimate::NotIdentified { .. } => other.clone(),
+    };
+    [("parameters_exponent", a), ("tokens_exponent", b)]
+        .map(|(name, estimate)| (name.to_owned(), estimate_view(&estimate)))
+        .into()
+}
+
+/// How intervals were made, with the numbers needed to make them again; empty without any.
+pub(in crate::commands) fn made_by(scheme: &Scheme) -> String {
+    match scheme {
+        Scheme::Bootstrap { draws, seed, .. } => {
+            format!("bootstrap by run, {draws} draws, seed {seed}")
+        }
+        Scheme::Jackknife { n_runs } => format!(
+            "leave-one-run-out jackknife, Student's t with {} degrees of freedom",
+            n_runs.saturating_sub(1)
+        ),
+        Scheme::StatedNoise { draws, seed, sd_log, .. } => {
+            format!("stated noise of {sd_log} in ln L between seeds, {draws} draws, seed {seed}")
+        }
+        Scheme::Unavailable { .. } => String::new(),
+    }
+}

@@ -1,0 +1,219 @@
+//! Any file whatever is answered with a fit, or with an error that says where and what: never with a
+//! panic, and never with a number that is none.
+
+use std::fmt::Write as _;
+
+use clap::Parser as _;
+use proptest::prelude::*;
+use serde_json::Value;
+
+use super::*;
+use crate::args::{Args, Command};
+
+/// What a fit of the bytes prints as JSON, with everything else that can be made of it made.
+fn outcome(bytes: &[u8], arguments: &str) -> Result<Value, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("points.csv");
+    std::fs::write(&file, bytes).unwrap();
+    let line = format!("gradus fit --csv {} --draws 100 --threads 1 {arguments}", file.display());
+    let parsed = Args::try_parse_from(line.split_whitespace()).unwrap();
+    let Command::Fit(args) = parsed.command else { panic!("{line} is `gradus fit`") };
+    let made = with_job(&file, &args, |job| {
+        let fits = job.groups()?;
+        keep::write(job, &fits, &folder.path().join("fit.json"))?;
+        let picture = Picture::of(job, &fits);
+        let svg = picture.svg() + &picture.text();
+        assert!(!svg.contains("NaN") && !svg.contains("inf\""), "{svg}");
+        let reports: Vec<FileFit> = fits.into_iter().map(|one| one.report).collect();
+        Ok(serde_json::to_value(reports).unwrap())
+    });
+    made.map_err(|failure| failure.report())
+}
+
+/// `null` stands where a number is not known and the reference says so, and nowhere else.
+fn check_nulls(value: &Value, key: &str) {
+    const ALLOWED: [&str; 7] = [
+        "huber_delta",
+        "low",
+        "high",
+        "mean_absolute_error",
+        "relative_error",
+        "is_inside",
+        "extrapolation",
+    ];
+    match value {
+        Value::Null => assert!(ALLOWED.contains(&key), "`{key}` is null"),
+        Value::Array(list) => list.iter().for_each(|one| check_nulls(one, key)),
+        Value::Object(map) => {
+            if map.get("status").is_some_and(|status| status == "identified") {
+                let is_number = |name: &str| map[name].as_f64().is_some_and(f64::is_finite);
+                assert!(["value", "low", "high"].into_iter().all(is_number), "{value}");
+            }
+            map.iter().for_each(|(name, one)| check_nulls(one, name));
+        }
+        _ => {}
+    }
+}
+
+fn check(bytes: &[u8], arguments: &str) {
+    match outcome(bytes, arguments) {
+        Ok(value) => check_nulls(&value, ""),
+        Err(message) => assert!(message.len() > "error: ".len(), "{message}"),
+    }
+}
+
+const POWER: &str = "--law power --c c --loss l";
+const JOINT: &str = "--law chinchilla --n n --d d --loss l --run run --group-by arch --stratify n";
+
+/// A good file of 4 × 4 with all columns, whose rows start in line 2.
+fn rows() -> Vec<Vec<String>> {
+    let row = |i: i32| {
+        let (n, d) = (1e6 * 4_f64.powi(i / 4), 2e7 * 4_f64.powi(i % 4));
+        let luck = 1.0 + 0.002 * f64::from(i * 7 % 5);
+        let loss = (1.7 + 400.0 / n.powf(0.34) + 900.0 / d.powf(0.31)) * luck;
+        vec![format!("a{}", i % 2), i.to_string(), n.to_string(), d.to_string()]
+            .into_iter()
+            .chain([(6.0 * n * d).to_string(), loss.to_string()])
+            .collect()
+    };
+    (0..16).map(row).collect()
+}
+
+const HEADER: [&str; 6] = ["arch", "run", "n", "d", "c", "l"];
+
+fn text(rows: &[Vec<String>], end: &str) -> String {
+    let header = HEADER.map(str::to_owned).to_vec();
+    let lines = std::iter::once(&header).chain(rows).map(|row| row.join(","));
+    lines.fold(String::new(), |mut text, line| {
+        write!(text, "{line}{end}").unwrap();
+        text
+    })
+}
+
+/// Cells of every kind, good ones and others.
+fn cell() -> impl Strategy<Value = String> {
+    let odd = prop::sample::select(vec![
+        "",
+        "NaN",
+        "inf",
+        "-1",
+        "0",
+        "1e400",
+        "1e-320",
+        "1e300",
+        "1e-300",
+        "x",
+        "3,5",
+        " 2.5 ",
+        "\"2.5\"",
+        "\"a,b\"",
+        "\"two\nlines\"",
+        "\"open",
+        "1_000",
+        "0x10",
+        "٣",
+        "2.5",
+    ]);
+    prop_oneof![
+        3 => (0.5..9.0_f64).prop_map(|value| value.to_string()),
+        2 => (5.0..20.0_f64).prop_map(|power| format!("{:e}", 10_f64.powf(power))),
+        2 => odd.prop_map(str::to_owned),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn bytes_are_no_reason_to_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        check(&bytes, POWER);
+        let mut with_header = b"c,l\n1e10,3\n".to_vec();
+        with_header.extend(bytes);
+        check(&with_header, POWER);
+    }
+
+    #[test]
+    fn cells_of_every_kind_give_a_fit_or_a_reason(
+        rows in prop::collection::vec(prop::collection::vec(cell(), 5..8), 0..24),
+    ) {
+        check(text(&rows, "\n").as_bytes(), POWER);
+        check(text(&rows, "\r\n").as_bytes(), JOINT);
+    }
+
+    #[test]
+    fn one_wrong_cell_is_named_by_line_column_and_value(
+        at in 0..16_usize,
+        column in 2..6_usize,
+        value in prop::sample::select(vec!["NaN", "-inf", "-2", "0", "1e999", "three", "1 2"]),
+        end in prop::sample::select(vec!["\n", "\r\n"]),
+    ) {
+        let mut rows = rows();
+        rows[at][column] = value.to_owned();
+        let arguments = "--law overtraining --n n --d d --c c --loss l";
+        let message = outcome(text(&rows, end).as_bytes(), arguments).unwrap_err();
+        let place = format!("points.csv:{}:", at + 2);
+        let name = format!("`{}`", HEADER[column]);
+        prop_assert!(message.contains(&place) && message.contains(&name), "{message}");
+        prop_assert!(message.contains(&format!("`{value}`")), "{message}");
+    }
+
+    #[test]
+    fn a_row_with_too_many_or_too_few_cells_is_named_by_its_line(at in 0..16_usize, n in 1..9_usize) {
+        prop_assume!(n != 6);
+        let mut rows = rows();
+        rows[at].resize(n, "1".to_owned());
+        let message = outcome(text(&rows, "\n").as_bytes(), POWER).unwrap_err();
+        let said = format!("points.csv:{}: the row has {n} cells and the header 6", at + 2);
+        prop_assert!(message.contains(&said), "{message}");
+    }
+}
+
+#[test]
+fn byte_order_mark_line_ends_quotes_and_spaces_change_no_number() {
+    let plain = outcome(text(&rows(), "\n").as_bytes(), JOINT).unwrap();
+    let quoted: Vec<Vec<String>> =
+        rows().iter().map(|row| row.iter().map(|cell| format!("\" {cell}\"")).collect()).collect();
+    for same in [
+        text(&rows(), "\r\n"),
+        format!("\u{feff}{}", text(&rows(), "\n")),
+        text(&quoted, "\n"),
+        text(&rows(), "\n").replace(',', " , "),
+        text(&rows(), "\n").trim_end().to_owned(),
+    ] {
+        let mut other = outcome(same.as_bytes(), JOINT).unwrap();
+        for (one, group) in other.as_array_mut().unwrap().iter_mut().zip(plain.as_array().unwrap())
+        {
+            one["file"] = group["file"].clone();
+        }
+        assert_eq!(other, plain, "{same:?}");
+    }
+}
+
+#[test]
+fn what_is_wrong_beyond_one_cell_is_named_with_its_line_too() {
+    let check = |text: &str, arguments: &str, expected: &[&str]| {
+        let message = outcome(text.as_bytes(), arguments).unwrap_err();
+        for part in expected {
+            assert!(message.contains(part), "no {part:?} in {message}");
+        }
+    };
+    check("", POWER, &["is empty", "name the columns"]);
+    check("c,l\n", POWER, &["has no row"]);
+    check("a,b\n1,2\n", POWER, &["there is no column `c`", "the columns are `a`, `b`"]);
+    let run = "--law chinchilla --n n --d d --loss l --run r";
+    check("r,n,d,l\nx,1e6,1e8,3\nx,2e6,1e8,3\n", run, &["points.csv:3", "run 0 has 2000000"]);
+    check("r,n,d,l\n,1e6,1e8,3\n", run, &["points.csv:2", "column `r` is empty"]);
+    let tiny = "--law chinchilla --n n --d d --loss l";
+    check("n,d,l\n1e-200,1e-200,3\n", tiny, &["points.csv:2", "`flops`", "found 0"]);
+    let strata = "--law chinchilla --n n --d d --loss l --run r --stratify s";
+    check(
+        "r,s,n,d,l\nx,a,1e6,1e8,3\nx,b,1e6,2e8,3\n",
+        strata,
+        &["points.csv:3", "column `s` is `b`", "line 2"],
+    );
+    let group = "--law power --c c --loss l --group-by g";
+    check("g,c,l\na,1e10,3\n,1e11,2\n", group, &["points.csv:3", "column `g` is empty"]);
+    let bytes = b"c,l\n1e10,3\n1e11,\xff\n";
+    let message = outcome(bytes, POWER).unwrap_err();
+    assert!(message.contains("points.csv:3: cell 2 is not UTF-8"), "{message}");
+}

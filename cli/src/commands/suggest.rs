@@ -1,0 +1,58 @@
+//! `gradus suggest`: from a saved fit to the next study, or to the cells that would narrow it most.
+
+use crate::args::{Global, SuggestArgs};
+use crate::failure::Failure;
+use crate::fit_document::{FitDocument, Restored};
+use crate::output::{Form, data};
+
+mod refine;
+mod study;
+
+pub(super) fn run(global: &Global, args: &SuggestArgs) -> Result<(), Failure> {
+    let budget = args.budget;
+    if !(budget.is_finite() && budget > 0.0) {
+        let text = format!("`--budget` must be finite and above zero, found {budget}");
+        return Err(Failure::wrong(text));
+    }
+    let fit = the_fit(args)?;
+    let form = Form::of(args.json, global.quiet);
+    if args.refine {
+        form.print(&refine::refine(args, &fit).map_err(Failure::Wrong)?)?;
+        return Ok(());
+    }
+    let suggestion = study::suggest(args, &fit).map_err(Failure::Wrong)?;
+    match &args.out {
+        Some(path) => {
+            if path.exists() {
+                let text = format!("`{}` is there already; give another `--out`", path.display());
+                return Err(Failure::wrong(text));
+            }
+            crate::fit_document::replace(path, suggestion.text.as_bytes()).map_err(|error| {
+                let context = format!("could not write `{}`", path.display());
+                Failure::Failed(anyhow::Error::new(error).context(context))
+            })?;
+            form.print(&suggestion.view)?;
+            form.hint(&format!("look at `data`, then `gradus plan {}`", path.display()));
+        }
+        None if form == Form::Table => data(suggestion.text.trim_end()),
+        None => form.print(&suggestion.view)?,
+    }
+    Ok(())
+}
+
+/// The fit that is meant: the only one, or the one of `--group`.
+fn the_fit(args: &SuggestArgs) -> Result<Restored, Failure> {
+    let document = FitDocument::read(&args.file)?;
+    let mut fits = document.restore(&args.file, args.group.as_deref())?;
+    if let (Some(fit), true) = (fits.pop(), fits.is_empty()) {
+        return Ok(fit);
+    }
+    let names = document.fits.iter().filter_map(|one| one.group.as_deref());
+    let names: Vec<String> = names.map(|name| format!("`{name}`")).collect();
+    let text = format!(
+        "`{}` has several groups; give `--group` one of {}",
+        args.file.display(),
+        names.join(", ")
+    );
+    Err(Failure::wrong(text))
+}

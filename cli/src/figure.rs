@@ -1,0 +1,217 @@
+//! Owns figures as SVG: panels with axes, bands, lines and marks, readable in light and dark and without colour.
+//!
+//! A pure function from a description to text; it knows no study and no law. Colours are those of Okabe and Ito
+//! (2008, "Color universal design"), which people with any of the usual colour deficiencies tell apart; each series
+//! also has a mark of its own.
+
+mod axis;
+mod panel;
+mod style;
+
+pub use axis::Scale;
+
+use std::fmt::Write as _;
+
+/// Width of a figure, in pixels.
+const WIDTH: f64 = 860.0;
+/// Room for title and legend above the panels.
+const HEAD: f64 = 58.0;
+/// Room below a panel for its axis.
+const FOOT: f64 = 52.0;
+/// Room above a panel for its title.
+const TITLE: f64 = 30.0;
+
+/// A figure: panels below each other.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Figure {
+    /// What it is of, in one line.
+    pub title: String,
+    /// The names of the series, which the legend shows.
+    pub series: Vec<String>,
+    /// What else the legend says, such as what filled marks are.
+    pub notes: Vec<String>,
+    /// The panels, from the top.
+    pub panels: Vec<Panel>,
+}
+
+/// One pair of axes with what is drawn between them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Panel {
+    /// What it shows.
+    pub title: String,
+    /// The horizontal axis.
+    pub x: Axis,
+    /// The vertical axis.
+    pub y: Axis,
+    /// Height of the drawing area, in pixels.
+    pub height: f64,
+    /// What is drawn, the first at the back.
+    pub layers: Vec<Layer>,
+}
+
+/// An axis.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Axis {
+    /// What it measures, with its unit.
+    pub label: String,
+    /// Whether equal steps are equal factors.
+    pub scale: Scale,
+}
+
+/// Something drawn; `series` is a position among the figure's series.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Layer {
+    /// The area between two lines: (x, low, high).
+    Band {
+        /// The series.
+        series: usize,
+        /// Ascending in x.
+        points: Vec<(f64, f64, f64)>,
+    },
+    /// A line.
+    Line {
+        /// The series; without one it is drawn in the colour of text.
+        series: Option<usize>,
+        /// Ascending in x.
+        points: Vec<(f64, f64)>,
+        /// Whether it is broken, for what lies beyond the data.
+        is_dashed: bool,
+        /// Text at its right end; empty for none.
+        label: String,
+    },
+    /// Marks of the series' shape.
+    Marks {
+        /// The series.
+        series: usize,
+        /// Where.
+        points: Vec<(f64, f64)>,
+        /// Whether they are filled, as held-out rows are.
+        is_filled: bool,
+    },
+}
+
+impl Layer {
+    /// Every place that must be inside the axes.
+    fn places(&self) -> Vec<(f64, f64)> {
+        match self {
+            Self::Band { points, .. } => {
+                points.iter().flat_map(|(x, low, high)| [(*x, *low), (*x, *high)]).collect()
+            }
+            Self::Line { points, .. } | Self::Marks { points, .. } => points.clone(),
+        }
+    }
+}
+
+impl Figure {
+    /// The figure as an SVG document; panels without anything that can be drawn are left out.
+    pub fn svg(&self) -> String {
+        let mut body = String::new();
+        let mut top = HEAD;
+        for (index, panel) in self.panels.iter().enumerate() {
+            if let Some(drawn) = panel::draw(panel, index, top + TITLE) {
+                body.push_str(&drawn);
+                top += TITLE + panel.height + FOOT;
+            }
+        }
+        let mut svg = String::new();
+        let height = top + 4.0;
+        // Writing to a string cannot fail.
+        _ = write!(
+            svg,
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" \
+             height=\"{height}\" role=\"img\">\n<title>{}</title>\n<style>{}</style>\n\
+             <rect class=\"ground\" width=\"{WIDTH}\" height=\"{height}\"/>\n",
+            escaped(&self.title),
+            style::CSS
+        );
+        _ = writeln!(
+            svg,
+            "<text class=\"title\" x=\"70\" y=\"24\">{}</text>",
+            escaped(&self.title)
+        );
+        svg.push_str(&self.legend());
+        svg.push_str(&body);
+        svg.push_str("</svg>\n");
+        svg
+    }
+
+    fn legend(&self) -> String {
+        let mut text = String::new();
+        let mut x = 76.0;
+        for (index, name) in self.series.iter().enumerate() {
+            text.push_str(&style::mark(index, (x, 43.0), false));
+            _ = writeln!(text, "<text x=\"{:.1}\" y=\"47\">{}</text>", x + 10.0, escaped(name));
+            x += 34.0 + style::width(name);
+        }
+        for note in &self.notes {
+            _ = writeln!(
+                text,
+                "<text class=\"note\" x=\"{x:.1}\" y=\"47\">{}</text>",
+                escaped(note)
+            );
+            x += 18.0 + style::width(note);
+        }
+        text
+    }
+}
+
+/// Text that is no markup.
+fn escaped(text: &str) -> String {
+    let clean = text.chars().filter(|letter| !letter.is_control());
+    clean
+        .map(|letter| match letter {
+            '&' => "&amp;".to_owned(),
+            '<' => "&lt;".to_owned(),
+            '>' => "&gt;".to_owned(),
+            '"' => "&quot;".to_owned(),
+            other => other.to_string(),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn panel(layers: Vec<Layer>) -> Panel {
+        let axis = |label: &str, scale| Axis { label: label.to_owned(), scale };
+        Panel {
+            title: "loss".to_owned(),
+            x: axis("C, FLOPs", Scale::Log),
+            y: axis("L, nats", Scale::Linear),
+            height: 200.0,
+            layers,
+        }
+    }
+
+    fn figure(name: &str, layers: Vec<Layer>) -> String {
+        let (series, panels) = (vec![name.to_owned()], vec![panel(layers)]);
+        Figure { title: "t".to_owned(), series, panels, ..Figure::default() }.svg()
+    }
+
+    #[test]
+    fn every_point_is_drawn_inside_its_panel_and_names_are_no_markup() {
+        let points = vec![(1e18, 3.0), (1e19, 2.5), (1e20, 2.2)];
+        let marks = Layer::Marks { series: 0, points, is_filled: false };
+        let svg = figure("a<b & \"c\"", vec![marks]);
+        assert!(svg.contains("a&lt;b &amp; &quot;c&quot;") && !svg.contains("a<b"), "{svg}");
+        // One mark in the legend and three in the panel.
+        assert_eq!(svg.matches("<circle class=\"mark s0\"").count(), 4, "{svg}");
+        let centres = svg.split("cx=\"").skip(1).map(|rest| rest.split('"').next().unwrap());
+        let inside = centres.map(|x| x.parse::<f64>().unwrap()).all(|x| (0.0..WIDTH).contains(&x));
+        assert!(inside, "{svg}");
+        assert!(svg.contains(">10¹⁹<"), "{svg}");
+    }
+
+    #[test]
+    fn what_cannot_be_drawn_leaves_no_panel_and_no_number_that_is_none() {
+        let points = vec![(0.0, 1.0), (f64::NAN, 2.0), (-1.0, 1.0), (1.0, f64::INFINITY)];
+        let svg = figure("a", vec![Layer::Marks { series: 0, points, is_filled: true }]);
+        assert!(!svg.contains("class=\"frame\""), "{svg}");
+        let mixed = vec![(1.0, 1.0), (f64::NAN, 2.0)];
+        let line =
+            Layer::Line { series: None, points: mixed, is_dashed: true, label: String::new() };
+        let svg = figure("a", vec![line]);
+        assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
+    }
+}

@@ -1,0 +1,93 @@
+//! Two groups of a file beside each other, for people and programs.
+//!
+//! It compares nothing, and it ranks nobody: an interval that holds zero says that the data do not tell.
+
+use api::EstimateView;
+use serde::Serialize;
+
+use super::fit_parts::{Footnotes, number};
+use super::table;
+
+/// Two groups beside each other.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ComparisonView {
+    /// The groups, the first and the second.
+    pub names: [String; 2],
+    /// At each budget.
+    pub budgets: Vec<BudgetView>,
+    /// The C at which both have the same loss.
+    pub crossover_flops: EstimateView,
+    /// Whether the draws of both were taken together, for both were measured at the same places.
+    pub is_paired: bool,
+    /// κ of C = κ N D of each.
+    pub flops_per_parameter_token: [f64; 2],
+    /// Nominal coverage of the intervals.
+    pub level: f64,
+    /// What to know before quoting it.
+    pub warnings: Vec<String>,
+}
+
+/// Two groups at one budget, each at its own best N and D.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct BudgetView {
+    /// C.
+    pub flops: f64,
+    /// L of the first minus L of the second, nats per token.
+    pub loss_difference_nats: EstimateView,
+    /// L of the first over L of the second.
+    pub loss_ratio: EstimateView,
+    /// FLOPs that the second needs for the loss that the first has here, over C: above one the first saves compute.
+    pub flops_ratio: EstimateView,
+    /// Share of the draws in which the first has less loss; `null` without a bootstrap.
+    pub first_is_better: Option<f64>,
+    /// Whether C lies among the fitted ones of both.
+    pub is_inside_both: bool,
+}
+
+/// A comparison as text.
+pub(super) fn shown(view: &ComparisonView) -> String {
+    let [first, second] = &view.names;
+    let mut notes = Footnotes::default();
+    let mut parts = vec![format!(
+        "`{first}` against `{second}`, each at its own best N and D, {:.0} % intervals{}",
+        100.0 * view.level,
+        if view.is_paired { ", drawn together" } else { "" }
+    )];
+    for one in &view.budgets {
+        let mut rows = Vec::new();
+        let mut push = |name: String, estimate: &EstimateView, shown: fn(f64) -> String| {
+            let (value, interval) = match estimate {
+                EstimateView::Identified { value, low, high } => {
+                    (shown(*value), format!("[{}, {}]", shown(*low), shown(*high)))
+                }
+                EstimateView::NotIdentified { reason } => {
+                    ("not identified".to_owned(), notes.mark(reason))
+                }
+            };
+            rows.push(vec![name, value, interval]);
+        };
+        let fine: fn(f64) -> String = |value| format!("{value:.4}");
+        let signed: fn(f64) -> String = |value| format!("{value:+.4}");
+        push(format!("loss of `{first}` - `{second}`, nats"), &one.loss_difference_nats, signed);
+        push("ratio of the losses".to_owned(), &one.loss_ratio, fine);
+        push(format!("compute of `{second}` for equal loss"), &one.flops_ratio, number);
+        let share =
+            one.first_is_better.map_or_else(|| "–".to_owned(), |share| format!("{share:.3}"));
+        rows.push(vec![format!("probability that `{first}` is better"), share, String::new()]);
+        let heading = format!("AT C = {}", number(one.flops));
+        parts.push(table(&[heading.as_str(), ">VALUE", "INTERVAL"], rows));
+    }
+    parts.push(match &view.crossover_flops {
+        EstimateView::Identified { value, low, high } => {
+            let ends = format!("[{}, {}]", number(*low), number(*high));
+            format!("equal loss at C = {} {ends}", number(*value))
+        }
+        EstimateView::NotIdentified { reason } => format!("equal loss: not identified: {reason}"),
+    });
+    let notes = notes.text();
+    if !notes.is_empty() {
+        parts.push(notes);
+    }
+    parts.extend(view.warnings.iter().map(|warning| format!("warning: {warning}")));
+    parts.join("\n")
+}

@@ -1,0 +1,171 @@
+//! Predictions from a saved fit, for people and programs.
+//!
+//! It predicts nothing.
+
+use api::EstimateView;
+use serde::Serialize;
+
+use super::fit_parts::{Footnotes, number};
+use super::{View, sections, table};
+
+/// What a saved fit says. `gradus predict --json` prints this.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PredictionList {
+    /// The saved fit.
+    pub fit: String,
+    /// The file that it was made from, and BLAKE3 of its bytes.
+    pub input: String,
+    /// The hash.
+    pub input_blake3: String,
+    /// One prediction a group.
+    pub predictions: Vec<PredictionView>,
+}
+
+/// What the fit of one group says about one place.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PredictionView {
+    /// The group; not there without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// The law's name.
+    pub law: String,
+    /// Its formula.
+    pub formula: String,
+    /// How N and C were counted.
+    pub conventions: crate::fit_document::Conventions,
+    /// What was asked for: the given N, D and C, and what follows from them by κ.
+    pub at: PlaceView,
+    /// The compute-optimal N and D; only where a budget alone was given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub optimum: Option<OptimumView>,
+    /// The law's loss in nats per token; of `sigmoid` the accuracy.
+    pub curve: EstimateView,
+    /// The same with the interval of one new measurement.
+    pub measured: EstimateView,
+    /// How far beyond the fitted rows this is.
+    pub extrapolation: Vec<ExtrapolationView>,
+    /// Nominal coverage of the intervals.
+    pub level: f64,
+    /// How the intervals were made; empty when there are none.
+    pub intervals: String,
+    /// What to know before quoting it.
+    pub warnings: Vec<String>,
+}
+
+/// Where a loss is predicted.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct PlaceView {
+    /// N; `null` where it is not known.
+    pub n: Option<f64>,
+    /// D.
+    pub d: Option<f64>,
+    /// C.
+    pub c: Option<f64>,
+}
+
+/// How a budget is spent best.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct OptimumView {
+    /// N_opt.
+    pub n: EstimateView,
+    /// D_opt.
+    pub d: EstimateView,
+    /// D_opt / N_opt.
+    pub tokens_per_parameter: EstimateView,
+    /// a of N_opt ∝ C^a.
+    pub n_exponent: EstimateView,
+}
+
+/// How far a variable is from the fitted ones.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ExtrapolationView {
+    /// The letter, or the words for it.
+    pub variable: String,
+    /// Its value here.
+    pub value: f64,
+    /// Smallest fitted one.
+    pub low: f64,
+    /// Largest fitted one.
+    pub high: f64,
+    /// Whether it lies among the fitted ones.
+    pub is_inside: bool,
+    /// Value over the largest above it, over the smallest below it, 1 among the fitted ones; `null` where one is not
+    /// above zero.
+    pub factor: Option<f64>,
+}
+
+impl View for PredictionList {
+    fn table(&self) -> String {
+        let head = format!("from `{}`, fitted to `{}`", self.fit, self.input);
+        let parts = std::iter::once(head).chain(self.predictions.iter().map(one));
+        sections(&parts.collect::<Vec<_>>())
+    }
+
+    fn names(&self) -> Vec<String> {
+        let value = |one: &PredictionView| match &one.curve {
+            EstimateView::Identified { value, .. } => value.to_string(),
+            EstimateView::NotIdentified { .. } => "not identified".to_owned(),
+        };
+        self.predictions.iter().map(value).collect()
+    }
+}
+
+fn one(view: &PredictionView) -> String {
+    let group = view.group.as_ref().map(|name| format!("group `{name}`, "));
+    let conventions = &view.conventions;
+    let title = format!(
+        "{}{}: {}\nN: {}; C: {}, {}",
+        group.unwrap_or_default(),
+        view.law,
+        view.formula,
+        conventions.n_counts,
+        conventions.c_source,
+        conventions.c_counts,
+    );
+    let mut notes = Footnotes::default();
+    let mut rows = Vec::new();
+    let at = [("N", view.at.n), ("D", view.at.d), ("C", view.at.c)];
+    let given = at.into_iter().filter(|(name, _)| view.optimum.is_none() || *name == "C");
+    for (name, value) in given {
+        if let Some(value) = value {
+            rows.push(vec![name.to_owned(), number(value), String::new()]);
+        }
+    }
+    let mut push = |name: &str, estimate: &EstimateView| {
+        let (value, interval) = match estimate {
+            EstimateView::Identified { value, low, high } => {
+                (shown(name, *value), format!("[{}, {}]", shown(name, *low), shown(name, *high)))
+            }
+            EstimateView::NotIdentified { reason } => {
+                ("not identified".to_owned(), notes.mark(reason))
+            }
+        };
+        rows.push(vec![name.to_owned(), value, interval]);
+    };
+    if let Some(optimum) = &view.optimum {
+        push("best N", &optimum.n);
+        push("best D", &optimum.d);
+        push("D / N there", &optimum.tokens_per_parameter);
+    }
+    let what = if view.law == "sigmoid" { "accuracy" } else { "loss" };
+    push(what, &view.curve);
+    push(&format!("{what}, measured once"), &view.measured);
+    let intervals =
+        if view.intervals.is_empty() { "none can be made" } else { view.intervals.as_str() };
+    sections(&[
+        title,
+        table(&["", ">VALUE", "INTERVAL"], rows),
+        format!("{:.0} % intervals: {intervals}", 100.0 * view.level),
+        notes.text(),
+        view.warnings.iter().map(|text| format!("warning: {text}")).collect::<Vec<_>>().join("\n"),
+    ])
+}
+
+/// Losses and accuracies to a ten thousandth: the third digit is what models differ in.
+fn shown(name: &str, value: f64) -> String {
+    if name.starts_with("loss") || name.starts_with("accuracy") {
+        format!("{value:.4}")
+    } else {
+        number(value)
+    }
+}

@@ -1,0 +1,126 @@
+//! A suggested study, or suggested cells, for people and programs.
+//!
+//! It suggests nothing.
+
+use serde::Serialize;
+
+use super::fit_parts::number;
+use super::{View, sections, table};
+
+/// Cells that lower the variance of a quantity. `gradus suggest --refine --json` prints this.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RefinementView {
+    /// The group; not there without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// The quantity that was named.
+    pub quantity: String,
+    /// Whether standard deviations are those of its logarithm, which are relative ones.
+    pub is_logarithm: bool,
+    /// Its value now.
+    pub value: f64,
+    /// `flop` or `run`.
+    pub per: String,
+    /// What all cells may cost.
+    pub budget_flops: f64,
+    /// The cells, the best first; each knows those before it.
+    pub cells: Vec<ProposalView>,
+    /// Places that were compared.
+    pub n_candidates: u64,
+    /// What to know before training them.
+    pub warnings: Vec<String>,
+}
+
+/// One proposed cell.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct ProposalView {
+    /// N.
+    pub n: f64,
+    /// D.
+    pub d: f64,
+    /// C, which is what it costs.
+    pub flops: f64,
+    /// Standard deviation of the quantity before it.
+    pub sd_before: f64,
+    /// And after it, as predicted.
+    pub sd_after: f64,
+    /// Share of the variance that it takes away, for each FLOP.
+    pub variance_share_per_flop: f64,
+}
+
+impl View for RefinementView {
+    fn table(&self) -> String {
+        let of =
+            if self.is_logarithm { "relative standard deviation" } else { "standard deviation" };
+        let group = self.group.as_ref().map(|name| format!("group `{name}`: "));
+        let title = format!(
+            "{}cells that lower the variance of `{}` = {} most for each {}\n\
+             {of} as predicted from the joint draws; {} candidates; budget {} FLOPs",
+            group.unwrap_or_default(),
+            self.quantity,
+            number(self.value),
+            if self.per == "run" { "run" } else { "FLOP" },
+            self.n_candidates,
+            number(self.budget_flops)
+        );
+        let rows = self.cells.iter().map(|one| {
+            let numbers = [one.n, one.d, one.d / one.n, one.flops, one.sd_before, one.sd_after];
+            numbers.map(number).into()
+        });
+        let columns = [">N", ">D", ">D / N", ">FLOPS", ">SD BEFORE", ">SD AFTER"];
+        sections(&[
+            title,
+            table(&columns, rows.collect()),
+            self.warnings
+                .iter()
+                .map(|text| format!("warning: {text}"))
+                .collect::<Vec<_>>()
+                .join("\n"),
+        ])
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.cells.iter().map(|one| format!("{} {}", one.n, one.d)).collect()
+    }
+}
+
+/// A suggested study. `gradus suggest --json` prints this.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SuggestionView {
+    /// Its name.
+    pub study: String,
+    /// The file as text.
+    pub text: String,
+    /// What all of its runs cost by `flops_exact`.
+    pub flops_exact_total: f64,
+    /// What they may cost.
+    pub budget_flops: f64,
+    /// Its cells.
+    pub n_cells: u64,
+    /// Cells of the grid that the design leaves out.
+    pub n_dropped: u64,
+    /// Its budgets.
+    pub budgets: Vec<f64>,
+    /// What to know before training it.
+    pub warnings: Vec<String>,
+}
+
+impl View for SuggestionView {
+    fn table(&self) -> String {
+        let budgets: Vec<String> = self.budgets.iter().map(|flops| number(*flops)).collect();
+        let facts = format!(
+            "study `{}`: {} cells at budgets {}; {} of {} FLOPs",
+            self.study,
+            self.n_cells,
+            budgets.join(", "),
+            number(self.flops_exact_total),
+            number(self.budget_flops)
+        );
+        let warnings = self.warnings.iter().map(|text| format!("warning: {text}"));
+        sections(&[facts, warnings.collect::<Vec<_>>().join("\n")])
+    }
+
+    fn names(&self) -> Vec<String> {
+        vec![self.study.clone()]
+    }
+}
