@@ -227,7 +227,7 @@ pub fn main() -> ExitCode {
 }
 
 /// Log lines go to standard error; `RUST_LOG` chooses which.
-fn start_log() {
+pub(crate) fn start_log() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
