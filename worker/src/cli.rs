@@ -104,6 +104,10 @@ pub struct RunArgs {
     /// How long a trainer may take to give up an attempt before it is killed, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 5_000, hide = true)]
     pub stop_grace_ms: u64,
+    /// How much each slot may keep in the scratch folder of what it has to report while the
+    /// coordinator is away, in MiB; when that is full, training waits
+    #[arg(long, value_name = "MIB", default_value_t = 256)]
+    pub spill_mib: u32,
 }
 
 /// Arguments of `trainer`. The program that the agent starts speaks `ToTrainer` on standard input
