@@ -27,6 +27,8 @@ pub(crate) enum Command {
     Orchestration(OrchestrationArgs),
     /// Runs that do nothing through a coordinator, and how long one waits
     Dispatch(DispatchArgs),
+    /// How long a killed coordinator and a killed worker are missed
+    Recovery(RecoveryArgs),
     /// Train what standard input asks for; started by the others
     #[command(hide = true)]
     Loop,
@@ -135,4 +137,22 @@ pub(crate) struct DispatchArgs {
     #[arg(long, value_name = "N", default_value_t = 64)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) slots: u32,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct RecoveryArgs {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Only this database
+    #[arg(long, value_name = "NAME")]
+    pub(crate) database: Option<Database>,
+    /// Runs that are queued when the coordinator is killed
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) queued: Option<u32>,
+    /// Runs that are leased then
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) leased: Option<u32>,
+    /// Workers killed, one after the other
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) kills: Option<u32>,
 }

@@ -46,6 +46,7 @@ fn run(command: &Command) -> Result<bool> {
         Command::Ops(args) => (&args.common, ops::measure(args)?),
         Command::Checkpoint(args) => (&args.common, checkpoint::measure(args)?),
         Command::Dispatch(args) => (&args.common, dispatch::measure(args)?),
+        Command::Recovery(args) => (&args.common, dispatch::recovery::measure(args)?),
         Command::Orchestration(args) => (&args.common, orchestration::measure(args)?),
     };
     print(&report.to_markdown());
