@@ -13,9 +13,9 @@ CARGO_FLAGS := --release --locked --workspace
 WEB := npm --prefix dashboards/web
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-demo web build demo test check fmt doc programs sim
+.PHONY: help setup setup-demo web build demo test check fmt doc programs sim soak
 .PHONY: bench-train bench-ops bench-checkpoint bench-orchestration bench-dispatch bench-scale bench-metrics
-.PHONY: bench-fit
+.PHONY: bench-fit bench-recovery
 
 help: ## Print this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
@@ -78,6 +78,9 @@ bench-dispatch: programs ## Null runs through a coordinator on both databases: 5
 bench-scale: programs ## A long queue and many idle workers: 5 minutes; ARGS="--queued 1000000".
 	target/release/gradus-bench scale $(ARGS)
 
+bench-recovery: programs ## A killed coordinator and killed workers, until work goes on: 10 minutes.
+	target/release/gradus-bench recovery $(ARGS)
+
 bench-metrics: ## Metric points into the store and back, on both databases: 5 minutes.
 	cargo bench --locked -p coordinator --bench metrics -- --out $(CURDIR)/target/bench $(ARGS)
 
@@ -88,6 +91,9 @@ bench-fit: ## The parametric fit and its bootstrap on one core, beside SciPy: 3 
 
 sim: ## Simulated clusters in storms: SEEDS=1000, or SIM_SEED=7 for one (docs/reference/simulation.md).
 	SIM_SEEDS=$(or $(SEEDS),1000) cargo nextest run $(CARGO_FLAGS) --no-capture -E 'package(e2e) and binary(sim)'
+
+soak: ## Faults at random against real processes for MINUTES=10 on each database (docs/reference/faults.md).
+	SOAK_MINUTES=$(or $(MINUTES),10) cargo nextest run $(CARGO_FLAGS) --profile soak --no-capture -E 'package(e2e) and binary(process_soak)'
 
 fmt: ## Format the Rust code.
 	cargo fmt --all

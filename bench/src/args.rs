@@ -29,6 +29,8 @@ pub(crate) enum Command {
     Dispatch(DispatchArgs),
     /// What a long queue and many idle workers cost
     Scale(ScaleArgs),
+    /// How long a killed coordinator and a killed worker are missed
+    Recovery(RecoveryArgs),
     /// Train what standard input asks for; started by the others
     #[command(hide = true)]
     Loop,
@@ -152,4 +154,22 @@ pub(crate) struct ScaleArgs {
     /// Idle workers
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) workers: Option<u32>,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct RecoveryArgs {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Only this database
+    #[arg(long, value_name = "NAME")]
+    pub(crate) database: Option<Database>,
+    /// Runs that are queued when the coordinator is killed
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) queued: Option<u32>,
+    /// Runs that are leased then
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) leased: Option<u32>,
+    /// Workers killed, one after the other
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) kills: Option<u32>,
 }

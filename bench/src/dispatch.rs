@@ -3,6 +3,7 @@
 //!
 //! The workers here speak the protocol and train nothing; the coordinator is the program itself.
 
+pub(crate) mod recovery;
 pub(crate) mod scale;
 mod server;
 mod workers;

@@ -47,6 +47,7 @@ fn run(command: &Command) -> Result<bool> {
         Command::Checkpoint(args) => (&args.common, checkpoint::measure(args)?),
         Command::Dispatch(args) => (&args.common, dispatch::measure(args)?),
         Command::Scale(args) => (&args.common, dispatch::scale::measure(args)?),
+        Command::Recovery(args) => (&args.common, dispatch::recovery::measure(args)?),
         Command::Orchestration(args) => (&args.common, orchestration::measure(args)?),
     };
     print(&report.to_markdown());

@@ -29,6 +29,10 @@ const START_TIMEOUT: Duration = Duration::from_mins(1);
 /// How often a starting coordinator is asked.
 const START_INTERVAL: Duration = Duration::from_millis(50);
 
+/// A worker that dies is missed within this, so that its runs go on elsewhere in well under ten
+/// seconds; a busy machine may still keep four heartbeats in a row waiting.
+const LEASE_TERM_MS: &str = "5000";
+
 /// The dynamic loader's exit status when a library is missing (`ld.so` of glibc).
 const LOADER_FAILED: i32 = 127;
 
@@ -83,7 +87,8 @@ impl Local {
             .arg(format!("sqlite:{}", folder.join("store.db").display()))
             .arg("--endpoint-file")
             .arg(&endpoint_file)
-            .args(["--listen", &listen, "--exit-with-parent"]);
+            .args(["--listen", &listen, "--exit-with-parent"])
+            .args(["--lease-term-ms", LEASE_TERM_MS]);
         with_token(&mut command, token);
         let log = logs.join("coordinator.log");
         let mut coordinator = Process::start("gradus-coordinator", &mut command, &log)?;

@@ -1,5 +1,6 @@
 //! A coordinator and workers as real processes in a temporary folder.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -7,7 +8,7 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Process, binary, wait_for};
+use crate::{Process, Proxy, binary, wait_for};
 
 /// How a cluster differs from the usual one.
 #[derive(Debug, Clone)]
@@ -20,8 +21,14 @@ pub struct ClusterOptions {
     pub parent: PathBuf,
     /// The store's URL; an SQLite file in the cluster's folder by default.
     pub database: Option<String>,
+    /// The folder of the artifact store; one in the cluster's folder by default.
+    pub artifacts: Option<PathBuf>,
     /// Trainers that train nothing and take so long for a step; those that train by default.
     pub fake_step_ms: Option<u64>,
+    /// Whether each worker reaches the coordinator through a proxy of its own.
+    pub has_proxies: bool,
+    /// Further arguments of every worker.
+    pub worker_arguments: Vec<String>,
 }
 
 impl Default for ClusterOptions {
@@ -31,7 +38,10 @@ impl Default for ClusterOptions {
             worker_threads: 1,
             parent: std::env::temp_dir(),
             database: None,
+            artifacts: None,
             fake_step_ms: None,
+            has_proxies: false,
+            worker_arguments: Vec::new(),
         }
     }
 }
@@ -53,7 +63,9 @@ pub struct Cluster {
     endpoint: Endpoint,
     coordinator: Option<Process>,
     standby: Option<(Process, Endpoint)>,
-    workers: Vec<Process>,
+    /// By their numbers, from 1.
+    workers: BTreeMap<usize, Process>,
+    proxies: BTreeMap<usize, Proxy>,
     n_started: usize,
 }
 
@@ -69,7 +81,8 @@ impl Cluster {
             endpoint: unbound,
             coordinator: None,
             standby: None,
-            workers: Vec::new(),
+            workers: BTreeMap::new(),
+            proxies: BTreeMap::new(),
             n_started: 0,
         };
         cluster.start_coordinator()?;
@@ -122,7 +135,7 @@ impl Cluster {
         command
             .args(["--database", &database])
             .arg("--artifacts")
-            .arg(self.path().join("artifacts"))
+            .arg(self.artifacts())
             .args(["--listen", address(&at.http)])
             .args(["--grpc-listen", address(&at.grpc)])
             .args(["--lease-term-ms", &self.options.lease_term_ms.to_string()])
@@ -144,18 +157,48 @@ impl Cluster {
         self.options.database.clone().unwrap_or_else(of_file)
     }
 
+    /// The folder of the artifact store.
+    pub fn artifacts(&self) -> PathBuf {
+        self.options.artifacts.clone().unwrap_or_else(|| self.path().join("artifacts"))
+    }
+
+    /// The coordinator's process.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn coordinator(&self) -> &Process {
+        self.coordinator.as_ref().expect("a running coordinator")
+    }
+
     /// Kills the coordinator without warning.
     pub fn kill_coordinator(&mut self) {
         self.coordinator.take().expect("a running coordinator").kill();
     }
 
-    /// Starts a worker with one slot.
-    pub fn start_worker(&mut self) {
+    /// Starts a worker with one slot; its number, from 1.
+    ///
+    /// # Panics
+    /// If its proxy cannot be started.
+    pub fn start_worker(&mut self) -> usize {
         self.n_started += 1;
-        let name = format!("worker-{}", self.n_started);
-        let standby = self.standby.iter().map(|(_, endpoint)| endpoint.grpc.as_str());
-        let addresses: Vec<&str> =
-            std::iter::once(self.endpoint.grpc.as_str()).chain(standby).collect();
+        let number = self.n_started;
+        if self.options.has_proxies {
+            let target = address(&self.endpoint.grpc).parse().expect("an address");
+            self.proxies.insert(number, Proxy::start(target).expect("a proxy"));
+        }
+        self.start_worker_again(number);
+        number
+    }
+
+    /// Starts the killed worker of this number anew, under the same name.
+    pub fn start_worker_again(&mut self, number: usize) {
+        let name = format!("worker-{number}");
+        let first = match self.proxies.get(&number) {
+            Some(proxy) => format!("http://{}", proxy.address()),
+            None => self.endpoint.grpc.clone(),
+        };
+        let standby = self.standby.iter().map(|(_, endpoint)| endpoint.grpc.clone());
+        let addresses: Vec<String> = std::iter::once(first).chain(standby).collect();
         let mut command = Command::new(binary("gradus-worker"));
         command
             .arg("run")
@@ -163,12 +206,19 @@ impl Cluster {
             .args(["--name", &name])
             .args(["--slots", "1", "--threads", &self.options.worker_threads.to_string()])
             .arg("--scratch")
-            .arg(self.path().join("scratch").join(&name));
+            .arg(self.scratch(number))
+            .args(&self.options.worker_arguments);
         if let Some(step_ms) = self.options.fake_step_ms {
             command.arg("--trainer").arg(binary("gradus-fake-trainer"));
             command.env("GRADUS_FAKE_STEP_MS", step_ms.to_string());
         }
-        self.workers.push(Process::start(command, &self.path().join(format!("{name}.log"))));
+        let process = Process::start(command, &self.path().join(format!("{name}.log")));
+        self.workers.insert(number, process);
+    }
+
+    /// The folder for files of a worker that may be lost.
+    pub fn scratch(&self, number: usize) -> PathBuf {
+        self.path().join("scratch").join(format!("worker-{number}"))
     }
 
     /// Stops the workers, then the coordinator, in order; the folder stays.
@@ -176,7 +226,7 @@ impl Cluster {
     /// # Panics
     /// If one of them does not end.
     pub fn stop(&mut self) {
-        for worker in self.workers.drain(..) {
+        for (_, worker) in std::mem::take(&mut self.workers) {
             worker.stop();
         }
         let standby = self.standby.take().map(|(process, _)| process);
@@ -186,16 +236,36 @@ impl Cluster {
     }
 
     /// Kills the oldest worker without warning.
-    pub fn kill_worker(&mut self) {
-        self.workers.remove(0).kill();
-    }
-
-    /// The agent of the `n`-th worker, `n` from 1, where none was killed: `worker-n`.
     ///
     /// # Panics
-    /// If there are not so many.
-    pub fn worker(&self, n: usize) -> &Process {
-        &self.workers[n - 1]
+    /// If there is none.
+    pub fn kill_worker(&mut self) {
+        let (_, oldest) = self.workers.pop_first().expect("a running worker");
+        oldest.kill();
+    }
+
+    /// Kills the worker of this number without warning.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn kill_worker_number(&mut self, number: usize) {
+        self.workers.remove(&number).expect("a running worker").kill();
+    }
+
+    /// The agent of the worker of this number, from 1: `worker-1` and so on.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn worker(&self, number: usize) -> &Process {
+        &self.workers[&number]
+    }
+
+    /// What lies between the worker of this number and the coordinator.
+    ///
+    /// # Panics
+    /// If the cluster has no proxies.
+    pub fn proxy(&self, number: usize) -> &Proxy {
+        &self.proxies[&number]
     }
 
     /// How many workers were started and not killed.
@@ -241,6 +311,29 @@ impl Cluster {
             let summary = &view["summary"];
             (summary["state"] != "active").then(|| summary.clone())
         })
+    }
+
+    /// Everything that a study measured, by checkpoint: what must be equal bit for bit whatever
+    /// happened on the way.
+    ///
+    /// # Panics
+    /// If a run has no checkpoint.
+    pub fn results(&self, study: &str) -> BTreeMap<String, String> {
+        let mut results = BTreeMap::new();
+        for run in self.json(&["runs", study])["runs"].as_array().expect("a list of runs") {
+            let view = self.json(&["show", run["id"].as_str().expect("a run has an id")]);
+            for evaluation in view["evaluations"].as_array().expect("a list") {
+                let key = format!("{} at {}", run["name"], evaluation["step"]);
+                // JSON has the shortest text that reads back as the same float: equal text, equal
+                // bits.
+                results.insert(key, evaluation["value"].to_string());
+            }
+            let last = view["checkpoints"].as_array().and_then(|all| all.last().cloned());
+            let weights =
+                last.expect("a finished run has a checkpoint")["weights_hash"].to_string();
+            results.insert(format!("{} weights", run["name"]), weights);
+        }
+        results
     }
 
     /// All logs together, for the message of a failing test.

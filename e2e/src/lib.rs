@@ -6,11 +6,15 @@
 mod binaries;
 mod cluster;
 mod process;
+mod proxy;
+mod small_disk;
 mod study;
 mod wait;
 
 pub use binaries::{binary, libtorch_is_there};
 pub use cluster::{Cluster, ClusterOptions, Endpoint};
-pub use process::Process;
+pub use process::{Process, Usage};
+pub use proxy::{Flow, Proxy, Weather};
+pub use small_disk::SmallDisk;
 pub use study::{TinyStudy, tiny_study};
-pub use wait::wait_for;
+pub use wait::{let_pass, wait_for};

@@ -9,6 +9,15 @@ use nix::unistd::Pid;
 
 use crate::wait_for;
 
+/// What a process has of its machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Its memory that is not swapped out.
+    pub resident_bytes: u64,
+    /// Its open files, sockets and pipes.
+    pub n_handles: usize,
+}
+
 /// A running process. It is killed when this is dropped.
 #[derive(Debug)]
 pub struct Process {
@@ -71,6 +80,35 @@ impl Process {
     /// What it has written so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// What it has of the machine at this moment; none when it has ended.
+    pub fn usage(&self) -> Option<Usage> {
+        let folder = PathBuf::from(format!("/proc/{}", self.id()));
+        let status = std::fs::read_to_string(folder.join("status")).ok()?;
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        let resident_kib: u64 = resident.trim().trim_end_matches(" kB").parse().ok()?;
+        let n_handles = std::fs::read_dir(folder.join("fd")).ok()?.count();
+        Some(Usage { resident_bytes: resident_kib << 10, n_handles })
+    }
+
+    /// The processes that it started and that still run.
+    pub fn children(&self) -> Vec<u32> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.id())).into_iter().flatten();
+        let of_task =
+            |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("children"));
+        let lists = tasks.filter_map(|task| of_task(task.ok()?).ok());
+        let ids = |list: String| -> Vec<u32> {
+            list.split_whitespace().filter_map(|id| id.parse().ok()).collect()
+        };
+        lists.flat_map(ids).collect()
+    }
+
+    /// Ends one of the processes that it started, at once. One that has ended meanwhile is none.
+    pub fn kill_child(&self, id: u32) {
+        if self.children().contains(&id) {
+            kill(Pid::from_raw(i32::try_from(id).expect("a process id")), Signal::SIGKILL).ok();
+        }
     }
 
     fn signal(&self, signal: Signal) {

@@ -20,6 +20,14 @@ pub fn wait_for<T>(what: &str, seconds: u64, mut condition: impl FnMut() -> Opti
     }
 }
 
+/// Lets time pass between faults that chance chose. No test waits for a condition in this way.
+pub fn let_pass(time: Duration) {
+    let deadline = Instant::now() + time;
+    while Instant::now() < deadline {
+        pause();
+    }
+}
+
 #[expect(clippy::disallowed_methods, reason = "a condition of another process has no wake-up")]
 fn pause() {
     std::thread::sleep(PAUSE);

@@ -15,24 +15,6 @@ const LONG: TinyStudy = TinyStudy {
     learning_rate: 3e-3,
 };
 
-/// Everything that a study measured, by checkpoint: what must be equal bit for bit.
-fn results(cluster: &Cluster, study: &str) -> BTreeMap<String, String> {
-    let mut results = BTreeMap::new();
-    for run in cluster.json(&["runs", study])["runs"].as_array().expect("a list of runs") {
-        let id = run["id"].as_str().expect("a run has an id");
-        let view = cluster.json(&["show", id]);
-        for evaluation in view["evaluations"].as_array().expect("a list") {
-            let key = format!("{} at {}", run["name"], evaluation["step"]);
-            // JSON has the shortest text that reads back as the same float: equal text, equal bits.
-            results.insert(key, evaluation["value"].to_string());
-        }
-        let last = view["checkpoints"].as_array().and_then(|all| all.last().cloned());
-        let weights = last.expect("a finished run has a checkpoint")["weights_hash"].to_string();
-        results.insert(format!("{} weights", run["name"]), weights);
-    }
-    results
-}
-
 /// A cluster with one worker that has a study.
 fn cluster_with(study: &TinyStudy) -> Result<Cluster> {
     let mut cluster = Cluster::start(ClusterOptions::default())?;
@@ -49,7 +31,7 @@ fn wait_until_complete(cluster: &Cluster, study: &TinyStudy) {
 fn undisturbed(study: &TinyStudy) -> Result<BTreeMap<String, String>> {
     let cluster = cluster_with(study)?;
     wait_until_complete(&cluster, study);
-    Ok(results(&cluster, study.name))
+    Ok(cluster.results(study.name))
 }
 
 fn the_run(cluster: &Cluster, study: &str) -> Value {
@@ -84,7 +66,7 @@ fn check_one_attempt(cluster: &Cluster, expected: &BTreeMap<String, String>) {
     let run = the_run(cluster, LONG.name);
     let attempts = run["attempts"].as_array().expect("a list");
     assert_eq!(attempts.len(), 1, "the worker should have kept its lease: {attempts:?}");
-    assert_eq!(results(cluster, LONG.name), *expected);
+    assert_eq!(cluster.results(LONG.name), *expected);
 }
 
 fn wait_until_in_the_middle(cluster: &Cluster, study: &TinyStudy) {
@@ -112,7 +94,7 @@ fn a_run_whose_worker_is_killed_ends_bit_for_bit_like_an_undisturbed_one() -> Re
     assert_eq!(attempts.len(), 2, "{attempts:?}");
     assert_eq!(attempts[0]["ended_as"], "worker_lost");
     assert!(attempts[1]["resumed_from_step"].as_u64() > Some(0), "{attempts:?}");
-    assert_eq!(results(&cluster, LONG.name), expected);
+    assert_eq!(cluster.results(LONG.name), expected);
     Ok(())
 }
 
@@ -155,7 +137,7 @@ fn a_paused_run_leaves_and_ends_bit_for_bit_like_an_undisturbed_one() -> Result<
     assert_eq!(attempts.as_array().map(Vec::len), Some(2), "{attempts}");
     let left_at = run["summary"]["step"].as_u64();
     assert_eq!(attempts[1]["resumed_from_step"].as_u64(), left_at, "no step is done twice");
-    assert_eq!(results(&cluster, LONG.name), expected);
+    assert_eq!(cluster.results(LONG.name), expected);
     Ok(())
 }
 
@@ -231,7 +213,7 @@ fn a_damaged_checkpoint_is_passed_over() -> Result<()> {
     let resumed = run["attempts"][1]["resumed_from_step"].as_u64();
     assert!(resumed < newest["step"].as_u64(), "{:?}", run["attempts"]);
     // The damaged data point itself may have been written again by the second attempt.
-    let found = results(&cluster, LONG.name);
+    let found = cluster.results(LONG.name);
     for (key, value) in &expected {
         assert_eq!(found.get(key), Some(value), "{key}");
     }

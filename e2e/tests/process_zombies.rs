@@ -87,7 +87,9 @@ fn check_zombies(database: Option<String>) -> Result<()> {
         ..ClusterOptions::default()
     };
     let mut cluster = Cluster::start(options)?;
-    (0..2 * N_RUNS).for_each(|_| cluster.start_worker());
+    for _ in 0..2 * N_RUNS {
+        cluster.start_worker();
+    }
     cluster.apply(&tiny_study(cluster.path(), &ENDLESS));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let location: Location = cluster.database().parse()?;

@@ -17,6 +17,7 @@ mod board;
 pub mod core;
 mod registration;
 mod shell;
+mod spill;
 mod stop;
 mod trainers;
 

@@ -107,6 +107,10 @@ pub struct RunArgs {
     /// How long a trainer may take to give up an attempt before it is killed, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 5_000, hide = true)]
     pub stop_grace_ms: u64,
+    /// How much each slot may keep in the scratch folder of what it has to report while the
+    /// coordinator is away, in MiB; when that is full, training waits
+    #[arg(long, value_name = "MIB", default_value_t = 256)]
+    pub spill_mib: u32,
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
@@ -238,7 +242,7 @@ pub fn main() -> ExitCode {
 }
 
 /// Log lines go to standard error; `RUST_LOG` chooses which.
-fn start_log() {
+pub(crate) fn start_log() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -42,6 +42,8 @@ pub struct Config {
     pub preempt_deadline: Duration,
     /// How long a trainer may take to give up an attempt before it is killed.
     pub stop_grace: Duration,
+    /// How much each slot may keep on disk of what it cannot report.
+    pub spill_bytes: u64,
 }
 
 /// Why a configuration cannot be used.
@@ -118,6 +120,7 @@ impl Config {
             exit_with_parent: args.exit_with_parent,
             preempt_deadline: Duration::from_millis(args.preempt_deadline_ms),
             stop_grace: Duration::from_millis(args.stop_grace_ms),
+            spill_bytes: u64::from(args.spill_mib) << 20,
         })
     }
 }

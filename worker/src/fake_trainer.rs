@@ -18,7 +18,7 @@ use proto::to_wire;
 use proto::v1::{self, assignment, event, from_trainer, to_trainer};
 
 use crate::artifacts::Artifacts;
-use crate::cli::TrainerArgs;
+use crate::cli::{TrainerArgs, start_log};
 use crate::pipe::{self, MessageReader};
 use faults::Faults;
 
@@ -70,6 +70,7 @@ enum Wish {
 /// The fake trainer's program.
 pub fn main() -> ExitCode {
     let FakeCli::Trainer(args) = FakeCli::parse();
+    start_log();
     match Trainer::start(&args).and_then(Trainer::serve) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => fail(&failure),

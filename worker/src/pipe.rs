@@ -85,7 +85,7 @@ impl<R: Read> MessageReader<R> {
 }
 
 /// The message at the buffer's start, if all of it is there.
-fn take<M: Message + Default>(buffer: &mut BytesMut) -> Result<Option<M>, PipeError> {
+pub(crate) fn take<M: Message + Default>(buffer: &mut BytesMut) -> Result<Option<M>, PipeError> {
     let head = &buffer[..buffer.len().min(MAX_VARINT_BYTES)];
     let is_length_there = head.iter().any(|byte| byte & 0x80 == 0);
     if !is_length_there && head.len() < MAX_VARINT_BYTES {

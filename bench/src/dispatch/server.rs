@@ -25,8 +25,9 @@ const SOURCE: &[u8] = b"to be or not to be";
 
 pub(super) struct Server {
     // Dropped in this order: the coordinator before its database.
-    coordinator: Process,
+    coordinator: Option<Process>,
     _postgres: Option<test_postgres::Server>,
+    database_url: String,
     folder: TempDir,
     http: reqwest::Client,
     http_url: String,
@@ -50,32 +51,59 @@ impl Server {
                 }
             },
         };
-        let endpoint = folder.path().join("endpoint");
+        // Free ports, and the same ones after a kill.
+        let unbound = "http://127.0.0.1:0".to_owned();
+        let mut server = Self {
+            coordinator: None,
+            _postgres: postgres,
+            database_url: url,
+            folder,
+            http: reqwest::Client::new(),
+            http_url: unbound.clone(),
+            grpc_url: unbound,
+            source_hash: domain::ids::ContentHash::of(SOURCE).to_string(),
+        };
+        server.serve()?;
+        Ok(Some(server))
+    }
+
+    /// Starts the coordinator and waits until its sockets accept.
+    pub(super) fn serve(&mut self) -> Result<()> {
+        let endpoint = self.folder.path().join("endpoint");
+        if endpoint.exists() {
+            std::fs::remove_file(&endpoint).context("could not remove the old endpoint file")?;
+        }
         let mut command = Command::new(e2e::binary("gradus-coordinator"));
         command
-            .args(["--database", &url])
+            .args(["--database", &self.database_url])
             .arg("--artifacts")
-            .arg(folder.path().join("artifacts"))
+            .arg(self.artifacts())
             .args(["--lease-term-ms", &LEASE_TERM_MS.to_string()])
+            .args(["--listen", self.http_url.trim_start_matches("http://")])
+            .args(["--grpc-listen", self.grpc_url.trim_start_matches("http://")])
             .arg("--endpoint-file")
             .arg(&endpoint)
             .env("RUST_LOG", "warn");
-        let coordinator = Process::start(command, &folder.path().join("coordinator.log"));
-        let (http_url, grpc_url) = addresses(&endpoint, &coordinator)?;
-        Ok(Some(Self {
-            coordinator,
-            _postgres: postgres,
-            folder,
-            http: reqwest::Client::new(),
-            http_url,
-            grpc_url,
-            source_hash: domain::ids::ContentHash::of(SOURCE).to_string(),
-        }))
+        let coordinator = Process::start(command, &self.folder.path().join("coordinator.log"));
+        (self.http_url, self.grpc_url) = addresses(&endpoint, &coordinator)?;
+        self.coordinator = Some(coordinator);
+        Ok(())
+    }
+
+    /// Kills the coordinator without warning.
+    pub(super) fn kill(&mut self) {
+        if let Some(coordinator) = self.coordinator.take() {
+            coordinator.kill();
+        }
+    }
+
+    fn process(&self) -> Result<&Process> {
+        self.coordinator.as_ref().context("the coordinator was killed")
     }
 
     /// What the coordinator has in RAM, in bytes.
     pub(super) fn resident_bytes(&self) -> Result<u64> {
-        let path = format!("/proc/{}/status", self.coordinator.id());
+        let path = format!("/proc/{}/status", self.process()?.id());
         let text = std::fs::read_to_string(path)?;
         let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kibibytes = line.and_then(|rest| rest.trim().strip_suffix("kB"));
@@ -85,7 +113,7 @@ impl Server {
 
     /// The time that the coordinator has spent on cores.
     pub(super) fn cpu_time(&self) -> Result<Duration> {
-        let text = std::fs::read_to_string(format!("/proc/{}/stat", self.coordinator.id()))?;
+        let text = std::fs::read_to_string(format!("/proc/{}/stat", self.process()?.id()))?;
         // The name in parentheses may hold anything; behind it, fields 14 and 15 are the ticks.
         let (_, rest) = text.rsplit_once(')').context("no name in the process's status")?;
         let ticks = rest.split_whitespace().skip(11).take(2);
@@ -124,9 +152,14 @@ impl Server {
 
     /// How many runs of a study have succeeded.
     pub(super) async fn n_succeeded(&self, name: &str) -> Result<u64> {
+        self.n_in(name, "succeeded").await
+    }
+
+    /// How many runs of a study are in this state.
+    pub(super) async fn n_in(&self, name: &str, state: &str) -> Result<u64> {
         let url = format!("{}/api/v1/studies/{name}", self.http_url);
         let view: Value = self.http.get(url).send().await?.error_for_status()?.json().await?;
-        Ok(view["summary"]["runs"]["succeeded"].as_u64().unwrap_or(0))
+        Ok(view["summary"]["runs"][state].as_u64().unwrap_or(0))
     }
 }
 

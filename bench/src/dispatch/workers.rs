@@ -134,6 +134,32 @@ impl Worker {
         }
     }
 
+    /// Takes so many assignments and says of each that it has begun; their tokens.
+    pub(super) async fn hold(&self, n: u32) -> Result<Vec<u64>> {
+        let mut tokens = Vec::new();
+        while tokens.len() < usize::try_from(n)? {
+            let n_left = n - u32::try_from(tokens.len())?;
+            for assignment in self.next(n_left).await? {
+                let lease_token = assignment.lease_token;
+                let report = v1::ReportRequest { lease_token, events: vec![started()] };
+                self.client.clone().report(report).await?;
+                tokens.push(lease_token);
+            }
+        }
+        Ok(tokens)
+    }
+
+    /// Renews these leases; how many are gone. An error when nobody answers.
+    pub(super) async fn renew(&self, lease_tokens: &[u64]) -> Result<usize> {
+        let worker_id = self.id.clone();
+        let request = v1::HeartbeatRequest { worker_id, lease_tokens: lease_tokens.to_vec() };
+        let answer = self.client.clone().heartbeat(request).await?.into_inner();
+        if answer.is_unknown_worker {
+            bail!("the coordinator has forgotten its worker");
+        }
+        Ok(answer.stale_lease_tokens.len())
+    }
+
     async fn next(&self, n_free_slots: u32) -> Result<Vec<v1::Assignment>> {
         let worker_id = self.id.clone();
         let request = v1::NextRequest { worker_id, n_free_slots, max_wait_ms: 30_000 };

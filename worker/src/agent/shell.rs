@@ -14,6 +14,7 @@ use tokio::time::sleep_until;
 
 use super::core::{Answer, CallId, Core, Effect, Input, Request, Settings};
 use super::registration::{Announcement, register};
+use super::spill::SpillLimits;
 use super::trainers::{Keeper, Said};
 use super::{AgentError, StopReason, trainer_command};
 use crate::client::Client;
@@ -123,7 +124,9 @@ impl Shell {
             }
             Effect::StartTrainer { slot, artifact_store_uri } => {
                 let command = trainer_command(&self.config, Some(artifact_store_uri), slot);
-                self.keepers[slot] = Some(Keeper::start(command));
+                let folder = self.config.scratch.clone();
+                let limits = SpillLimits { folder, slot, max_bytes: self.config.spill_bytes };
+                self.keepers[slot] = Some(Keeper::start(command, limits));
             }
             Effect::Tell { slot, kind } => {
                 if let Some(keeper) = &self.keepers[slot] {

@@ -10,10 +10,11 @@ use proto::v1::{self, event, from_trainer, to_trainer};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::spill::{Spill, SpillLimits};
 use crate::child::{FromChild, Trainer, TrainerCommand, level_of};
 use crate::clock;
 
-/// Messages that wait for the agent; then the pipe fills, then the trainer waits.
+/// Messages on their way to the agent; what it does not take waits in the spill.
 const SAID_CAPACITY: usize = 16;
 
 /// What a keeper is told.
@@ -54,10 +55,10 @@ impl Drop for Keeper {
 
 impl Keeper {
     /// Starts a trainer.
-    pub(super) fn start(command: TrainerCommand) -> Self {
+    pub(super) fn start(command: TrainerCommand, limits: SpillLimits) -> Self {
         let (orders, ordered) = mpsc::unbounded_channel();
         let (out, said) = mpsc::channel(SAID_CAPACITY);
-        let task = tokio::spawn(async move { mind(&command, ordered, &out).await });
+        let task = tokio::spawn(async move { mind(&command, limits, ordered, &out).await });
         Self { orders, said, task }
     }
 
@@ -100,6 +101,7 @@ impl Keeper {
 /// Minds one trainer to its end.
 async fn mind(
     command: &TrainerCommand,
+    limits: SpillLimits,
     mut orders: mpsc::UnboundedReceiver<Order>,
     out: &mpsc::Sender<Said>,
 ) {
@@ -109,7 +111,9 @@ async fn mind(
     };
     say(out, Said::Ready).await;
     let mut last_token = None;
-    loop {
+    let mut spill = Spill::new(limits);
+    let mut is_gone = false;
+    while !(is_gone && spill.is_empty()) {
         tokio::select! {
             biased;
             order = orders.recv() => match order {
@@ -122,20 +126,30 @@ async fn mind(
                 Some(Order::Kill) => trainer.kill(),
                 None => return,
             },
-            // Only when the agent has room, so that a trainer that says too much waits.
-            heard = async {
-                let room = out.reserve().await;
-                (room, trainer.next().await)
-            } => {
-                let (Ok(room), heard) = heard else { return };
-                match understood(heard, last_token) {
-                    Some(said @ Said::Gone { .. }) => return room.send(said),
-                    Some(said) => room.send(said),
-                    None => {}
+            room = out.reserve(), if !spill.is_empty() => {
+                let Ok(room) = room else { return };
+                match spill.pop().await {
+                    Ok(Some(said)) => room.send(said),
+                    Ok(None) => {}
+                    Err(error) => return room.send(lost(last_token, &error)),
+                }
+            }
+            // A trainer that says more than there is room for waits.
+            heard = trainer.next(), if spill.has_room() => {
+                if let Some(said) = understood(heard, last_token) {
+                    is_gone = matches!(said, Said::Gone { .. });
+                    spill.push(said).await;
                 }
             }
         }
     }
+}
+
+/// Some of what the trainer said is no more, so that nothing after it may be told. The trainer ends
+/// with its keeper.
+fn lost(last_token: Option<u64>, error: &std::io::Error) -> Said {
+    let message = format!("the worker could not read its buffer on disk: {error}");
+    Said::Gone { last_token, end: AttemptEnd::Bug, message }
 }
 
 async fn say(out: &mpsc::Sender<Said>, said: Said) {

@@ -6,6 +6,7 @@
 
 mod error;
 pub mod manifest;
+mod room;
 pub mod uri;
 
 use std::collections::HashSet;
@@ -23,6 +24,7 @@ use proto::v1::ArtifactRef;
 
 pub use error::ArtifactError;
 use manifest::Manifest;
+use room::when_there_is_room;
 
 /// The artifact store for the synchronous trainer, with a cache in the scratch directory.
 #[derive(Debug)]
@@ -47,10 +49,10 @@ impl Artifacts {
         Ok(Self { store: uri::open(uri)?, runtime, cache, verified: Mutex::default() })
     }
 
-    /// Writes an object; when this returns, it is durable.
+    /// Writes an object; when this returns, it is durable. While the disk is full it waits.
     pub fn put(&self, key: &str, content: Vec<u8>) -> Result<ArtifactRef, ArtifactError> {
         let reference = reference_to(key, &content);
-        self.put_with(key, content.into(), PutMode::Overwrite)?;
+        self.put_with(key, &content.into(), &PutMode::Overwrite)?;
         Ok(reference)
     }
 
@@ -66,12 +68,12 @@ impl Artifacts {
     ) -> Result<ArtifactRef, ArtifactError> {
         let content = Bytes::from(manifest.to_json());
         let reference = reference_to(key, &content);
-        match self.put_with(key, content.clone(), PutMode::Create) {
+        match self.put_with(key, &content, &PutMode::Create) {
             Err(ArtifactError::Put {
                 source: object_store::Error::AlreadyExists { .. }, ..
             }) => {
                 if self.get(key)? != content {
-                    self.put_with(key, content, PutMode::Overwrite)?;
+                    self.put_with(key, &content, &PutMode::Overwrite)?;
                 }
             }
             other => other?,
@@ -94,7 +96,7 @@ impl Artifacts {
 
     /// A local file with the object's content, checked against size and hash.
     ///
-    /// A file that is in the cache is hashed once in each process.
+    /// A file that is in the cache is hashed once in each process. While the disk is full it waits.
     pub fn fetch(&self, reference: &ArtifactRef) -> Result<PathBuf, ArtifactError> {
         // The hash becomes a file name, so it must be one and nothing else.
         let hash: ContentHash = reference
@@ -103,7 +105,7 @@ impl Artifacts {
             .map_err(|_| ArtifactError::NoHash { key: reference.key.clone() })?;
         let path = self.cache.join(hash.as_str());
         if !self.is_cached(&path, reference)? {
-            self.download(&path, reference)?;
+            when_there_is_room(&self.runtime, &reference.key, || self.download(&path, reference))?;
         }
         let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
         verified.insert(reference.hash.clone());
@@ -168,14 +170,16 @@ impl Artifacts {
         content.map_err(|source| ArtifactError::Get { key: key.to_owned(), source })
     }
 
-    fn put_with(&self, key: &str, content: Bytes, mode: PutMode) -> Result<(), ArtifactError> {
+    fn put_with(&self, key: &str, content: &Bytes, mode: &PutMode) -> Result<(), ArtifactError> {
         let location = location(key)?;
-        let options = PutOptions { mode, ..PutOptions::default() };
-        let put = self.store.put_opts(&location, PutPayload::from(content), options);
-        self.runtime
-            .block_on(put)
-            .map(|_| ())
-            .map_err(|source| ArtifactError::Put { key: key.to_owned(), source })
+        when_there_is_room(&self.runtime, key, || {
+            let options = PutOptions { mode: mode.clone(), ..PutOptions::default() };
+            let put = self.store.put_opts(&location, PutPayload::from(content.clone()), options);
+            self.runtime
+                .block_on(put)
+                .map(|_| ())
+                .map_err(|source| ArtifactError::Put { key: key.to_owned(), source })
+        })
     }
 }
 

@@ -15,8 +15,8 @@ pub const FLUSH_MS: u64 = 1_000;
 /// So many events make a report at once.
 pub const MAX_EVENTS_PER_BATCH: usize = 1_000;
 
-/// So many events wait for a coordinator that is away; then the trainer waits too. At one point a
-/// step and ten steps a second, this is a quarter of an hour.
+/// So many events wait in memory for a coordinator that is away; what comes after them waits on disk
+/// (`agent::spill`). At one point a step and ten steps a second, this is a quarter of an hour.
 pub const MAX_BUFFERED_EVENTS: usize = 10_000;
 
 /// A report is closed at this size, well below what the coordinator takes.
