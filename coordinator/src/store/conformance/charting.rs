@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use domain::attempt::AttemptEnd;
 use domain::ids::{LeaseToken, RunId};
 
+use proto::MAX_EVENTS_PER_REPORT;
+
 use super::fixture::{Fixture, last_step, placement, point, run_of};
 use crate::store::read::{CurveQuery, CurveScope, ReadStore};
 use crate::store::{Granted, Numerics, ReportEvent, Store};
@@ -50,7 +52,10 @@ async fn report(
         events.push(point(step, value));
         twin.entry((step, attempt)).or_insert(value.is_finite().then(|| bits(value)));
     }
-    f.store.report(token, events).await.unwrap();
+    // More does not fit into one report of a worker.
+    for some in events.chunks(MAX_EVENTS_PER_REPORT) {
+        f.store.report(token, some.to_vec()).await.unwrap();
+    }
 }
 
 async fn check(f: &Fixture<impl Store + ReadStore>, run: &RunId, twin: &Twin) {
@@ -151,7 +156,7 @@ async fn curve(f: &Fixture<impl ReadStore>, run: &RunId) -> Vec<(u64, Option<u64
     let query = CurveQuery { scope, series: LOSS.to_owned(), max_points: 100_000 };
     let curves = f.store.curves(&query).await.unwrap().curves;
     let points = curves.into_iter().flat_map(|curve| curve.steps.into_iter().zip(curve.values));
-    points.map(|(step, value)| (step, value.map(f64::to_bits))).collect()
+    points.map(|(step, value)| (step, value.map(bits))).collect()
 }
 
 /// Aim: a thinned curve has the exact extremes and the last point, whether they are in a chunk or in
