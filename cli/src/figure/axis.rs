@@ -62,6 +62,11 @@ impl Ruler {
     }
 }
 
+/// Whether a value lies anywhere on an axis.
+pub(super) fn has_place(scale: Scale, value: f64) -> bool {
+    place(scale, value).is_some()
+}
+
 fn place(scale: Scale, value: f64) -> Option<f64> {
     let placed = match scale {
         Scale::Linear => value,

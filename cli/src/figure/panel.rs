@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::axis::Ruler;
+use super::axis::{Ruler, has_place};
 use super::{Layer, Panel, WIDTH, escaped, style};
 
 /// Left and right end of every drawing area.
@@ -11,7 +11,10 @@ const RIGHT: f64 = WIDTH - 64.0;
 
 /// The panel with its drawing area below `top`; `None` when nothing can be drawn.
 pub(super) fn draw(panel: &Panel, index: usize, top: f64) -> Option<String> {
-    let places: Vec<(f64, f64)> = panel.layers.iter().flat_map(Layer::places).collect();
+    let is_drawn =
+        |(x, y): &(f64, f64)| has_place(panel.x.scale, *x) && has_place(panel.y.scale, *y);
+    let places = panel.layers.iter().flat_map(Layer::places);
+    let places: Vec<(f64, f64)> = places.filter(is_drawn).collect();
     let bottom = top + panel.height;
     let x = Ruler::around(places.iter().map(|place| place.0), panel.x.scale, (LEFT, RIGHT))?;
     let y = Ruler::around(places.iter().map(|place| place.1), panel.y.scale, (bottom, top))?;

@@ -63,17 +63,35 @@ impl Table {
     }
 }
 
-/// A file whose bytes are hashed as they are read.
+/// A file whose bytes are hashed as they are read, and whose lines all end with a line feed for the reader: that one
+/// counts a line that ends in two characters when it begins the next.
 struct Hashed {
     file: std::fs::File,
     hasher: blake3::Hasher,
+    /// Whether the last byte was a carriage return, which was given as a line feed.
+    ends_in_return: bool,
 }
 
 impl std::io::Read for Hashed {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let n = self.file.read(buffer)?;
-        self.hasher.update(&buffer[..n]);
-        Ok(n)
+        loop {
+            let n = self.file.read(buffer)?;
+            self.hasher.update(&buffer[..n]);
+            let mut kept = 0;
+            for at in 0..n {
+                let byte = buffer[at];
+                let is_second = byte == b'\n' && self.ends_in_return;
+                self.ends_in_return = byte == b'\r';
+                if !is_second {
+                    buffer[kept] = if byte == b'\r' { b'\n' } else { byte };
+                    kept += 1;
+                }
+            }
+            // Nothing kept of something read is not the end of the file.
+            if kept > 0 || n == 0 {
+                return Ok(kept);
+            }
+        }
     }
 }
 
@@ -167,7 +185,7 @@ impl Columns {
 pub(super) fn read(file: &Path, args: &FitArgs, law: LawName) -> anyhow::Result<Table> {
     let context = || format!("could not read `{}`", file.display());
     let opened = std::fs::File::open(file).with_context(context)?;
-    let hashed = Hashed { file: opened, hasher: blake3::Hasher::new() };
+    let hashed = Hashed { file: opened, hasher: blake3::Hasher::new(), ends_in_return: false };
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(hashed);
     let headers = reader.headers().map_err(|error| placed(file, error))?;
     let headers: Vec<String> = headers.iter().map(str::to_owned).collect();

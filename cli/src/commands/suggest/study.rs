@@ -32,7 +32,7 @@ const LEAST_STEPS: f64 = 2000.0;
 const WARMUP_SHARE: f64 = 0.05;
 /// What the total may miss of the budget, and how often it is tried.
 const CLOSE: f64 = 0.9;
-const MOST_TRIALS: usize = 20;
+const MOST_DRAFTS: usize = 20;
 
 /// A study file with what is known about it.
 pub(super) struct Suggestion {
@@ -50,7 +50,7 @@ pub(super) fn suggest(args: &SuggestArgs, fit: &Restored) -> anyhow::Result<Sugg
     let mut top = args.budget / 7.5;
     let mut best: Option<Suggestion> = None;
     let mut last_error = None;
-    for _ in 0..MOST_TRIALS {
+    for _ in 0..MOST_DRAFTS {
         let made = match draft.at(top) {
             Ok(made) => made,
             Err(error) => {
@@ -94,7 +94,7 @@ fn preset(args: &SuggestArgs, fit: &Restored) -> anyhow::Result<String> {
     Ok(name.to_owned())
 }
 
-/// What every trial has in common.
+/// What every draft has in common.
 struct Draft<'a> {
     args: &'a SuggestArgs,
     fit: &'a Restored,
