@@ -75,6 +75,8 @@ pub struct Core {
     beat: Beat,
     /// When the last heartbeat that was answered was sent: the leases live for a term from there.
     renewed_ms: u64,
+    /// When it was last told anything.
+    seen_ms: u64,
     poll: Poll,
     poll_backoff: Backoff,
     board: Board,
@@ -95,6 +97,7 @@ impl Core {
             n_calls: 0,
             beat: Beat::Due { at_ms: now_ms },
             renewed_ms: now_ms,
+            seen_ms: now_ms,
             poll: Poll::Due { at_ms: now_ms },
             poll_backoff: Backoff::default(),
             board: Board::new(settings.n_slots),
@@ -141,9 +144,10 @@ impl Core {
             .min()
     }
 
-    /// When the next report, end or return is to be sent; none while nothing may be written.
+    /// When the next report, end or return is to be sent; none while nothing may be written: what was
+    /// due before, and not sent because this worker stood still, waits for a heartbeat's answer.
     fn send_ms(&self) -> Option<u64> {
-        let until_ms = self.write_until_ms()?;
+        let until_ms = self.write_until_ms().filter(|until_ms| self.seen_ms < *until_ms)?;
         let slots = self.slots.iter().filter_map(Slot::send_ms);
         let returns = self.returns.iter().filter_map(|(_, persistent)| persistent.due_ms());
         slots.chain(returns).min().filter(|due_ms| *due_ms < until_ms)
@@ -158,6 +162,7 @@ impl Core {
     /// Takes in what happened at `now_ms` and says what must be done.
     pub fn handle(&mut self, input: Input, now_ms: u64) -> Vec<Effect> {
         let mut effects = Vec::new();
+        self.seen_ms = now_ms;
         if matches!(self.leaving, Leaving::Over) {
             return effects;
         }

@@ -332,3 +332,23 @@ fn it_is_never_due_at_a_time_that_has_passed() {
         }
     }
 }
+
+/// A report that was to be sent again while the worker stood still is not due for ever: nothing may be
+/// written until a heartbeat is answered, however long that takes.
+#[test]
+fn what_it_may_not_write_any_more_is_not_due() {
+    let mut agent = Agent::serving();
+    agent.answer("heartbeat", Ok(heard(&[])));
+    agent.assign(&[1]);
+    agent.at(3_400);
+    agent.feed(Input::TrainerSaid { slot: 0, event: checkpoint() });
+    // It is to be sent again before 3500, when writing ends.
+    agent.answer("report", failed(Code::Unavailable));
+    for now_ms in [3_600, 3_700] {
+        agent.at(now_ms);
+        assert!(agent.asked("report").is_none() && agent.asked("heartbeat").is_some());
+        assert!(agent.core.deadline_ms().is_none_or(|due_ms| due_ms > now_ms));
+    }
+    agent.answer("heartbeat", Ok(heard(&[])));
+    assert!(agent.asked("report").is_some());
+}
