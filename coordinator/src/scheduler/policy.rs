@@ -4,7 +4,7 @@
 //! is `turns`'.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use domain::ids::{StudyId, WorkId, WorkerId};
 use domain::spec::PlacementSpec;
@@ -128,11 +128,13 @@ impl Snapshot {
         self.user_weights.get(user).copied().unwrap_or(1.0)
     }
 
-    /// Moves the turns on by these grants.
+    /// Moves the turns on by these grants, in the order in which they were placed: another one would
+    /// bring who comes last forward to the present, and take from him what he is owed.
     pub fn serve<'a>(&self, turns: &mut Turns, granted: impl Iterator<Item = &'a WorkId>) {
-        let granted: BTreeSet<&WorkId> = granted.collect();
+        let queued: BTreeMap<&WorkId, &QueuedWork> =
+            self.queue.work.iter().map(|work| (&work.work, work)).collect();
         let usual = StudyTerms::default();
-        for work in self.queue.work.iter().filter(|work| granted.contains(&work.work)) {
+        for work in granted.filter_map(|work| queued.get(work)) {
             if takes_turns(work) {
                 let terms = self.terms(work, &usual);
                 let line = Line { user: &terms.user, study: study_key(work) };

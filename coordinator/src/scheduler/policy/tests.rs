@@ -314,6 +314,30 @@ fn a_budget_lets_shorter_runs_and_begun_ones_pass() {
     check(&snapshot, &[("r_5", "w_a"), ("r_4", "w_a"), ("r_2", "w_a")]);
 }
 
+/// Aim: what a tick grants moves the turns on as if it had been granted one after the other.
+#[test]
+fn a_tick_of_many_grants_leaves_the_turns_that_it_decided_by() {
+    let mut queue = Vec::new();
+    for n in 0..20_u32 {
+        queue.push(of_study(&format!("r_a{n}"), "s_a", 100.0 - f64::from(n)));
+        queue.push(of_study(&format!("r_b{n}"), "s_b", 50.0 - f64::from(n)));
+    }
+    let mut snapshot = snapshot(queue, vec![seat("w_a", 4, 1)]);
+    snapshot.queue.studies = [("s_a", "ada", 1.0), ("s_b", "bob", 1.0)].map(terms).into();
+    let mut served = String::new();
+    for _ in 0..5 {
+        let placements = place(&snapshot);
+        let mut turns = snapshot.turns.clone();
+        snapshot.serve(&mut turns, placements.iter().map(|placement| &placement.work));
+        snapshot.turns = turns;
+        for placement in placements {
+            served.push(char::from(placement.work.as_str().as_bytes()[2]));
+            snapshot.queue.work.retain(|work| work.work != placement.work);
+        }
+    }
+    assert_eq!(served, "ab".repeat(10));
+}
+
 /// Grants one run after the other as ticks do, each study with always the same runs queued; which
 /// study each grant was for.
 fn sequence(weights: &[u32], n_grants: usize) -> Vec<usize> {
