@@ -1,4 +1,5 @@
 DROP INDEX work_by_study;
+DROP INDEX work_beside_runs;
 ALTER TABLE events DROP COLUMN actor;
 ALTER TABLE workers DROP COLUMN labels_json;
 ALTER TABLE runs DROP COLUMN memory_bytes;

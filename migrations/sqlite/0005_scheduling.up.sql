@@ -39,6 +39,10 @@ SET study_id = (
 )
 WHERE kind = 'evaluation';
 
+-- Evaluations and preparations are found without the runs.
+CREATE INDEX work_beside_runs ON work (state, is_held, priority DESC, cost_flops DESC)
+WHERE kind <> 'run';
+
 -- The head of each study's queue is found without the others'.
 CREATE INDEX work_by_study ON work (study_id, state, is_held, priority DESC, cost_flops DESC)
 WHERE kind = 'run';

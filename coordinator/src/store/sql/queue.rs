@@ -70,14 +70,14 @@ struct TermsRow {
 }
 
 impl TermsRow {
-    fn into_terms(self) -> Result<(StudyId, StudyTerms), StoreError> {
+    fn into_terms(self) -> Result<(Option<StudyId>, StudyTerms), StoreError> {
         let terms = StudyTerms {
             user: self.user_name,
             weight: self.weight,
             budget_left_flops: self.budget_flops.map(|budget| budget - self.begun_flops),
             placement: from_json(&self.placement_json, "placement_json")?,
         };
-        Ok((parse_id(&self.id)?, terms))
+        Ok((study_of(&self.id)?, terms))
     }
 }
 
@@ -102,32 +102,34 @@ pub(super) async fn head(
     limit: u32,
     largest_slot: u64,
 ) -> Result<QueueHead, StoreError> {
-    let mut head = QueueHead { work: short(pool, limit).await?, studies: wanting(pool).await? };
-    let asking: BTreeSet<&StudyId> =
-        head.work.iter().filter_map(|work| work.study.as_ref()).collect();
-    let unknown: Vec<&str> = asking
-        .into_iter()
-        .filter(|study| !head.studies.contains_key(*study))
-        .map(StudyId::as_str)
-        .collect();
-    let others = terms_of(pool, &unknown).await?;
-    let n_studies = u32::try_from(head.studies.len()).unwrap_or(u32::MAX);
+    let mut work = short(pool, limit).await?;
+    let wanting = wanting(pool).await?;
+    let n_studies = u32::try_from(wanting.len()).unwrap_or(u32::MAX);
     let share = limit.saturating_mul(STUDIES_IN_FULL) / n_studies.max(1);
     let of_each = share.max(FEWEST_RUNS).min(limit);
-    let nobodys = StudyTerms::default();
-    let mut runs = runs_of(pool, ("", &nobodys), of_each, largest_slot).await?;
-    for (study, terms) in &head.studies {
-        runs.extend(runs_of(pool, (study.as_str(), terms), of_each, largest_slot).await?);
+    let mut runs = Vec::new();
+    for (study, terms) in &wanting {
+        let study = study.as_ref().map_or("", StudyId::as_str);
+        runs.extend(runs_of(pool, (study, terms), of_each, largest_slot).await?);
     }
+    let mut studies: BTreeMap<StudyId, StudyTerms> =
+        wanting.into_iter().filter_map(|(study, terms)| Some((study?, terms))).collect();
+    let asking: BTreeSet<&str> =
+        work.iter().filter_map(|work| work.study.as_ref()).map(StudyId::as_str).collect();
+    let unknown: Vec<&str> = asking
+        .into_iter()
+        .filter(|asking| studies.keys().all(|study| study.as_str() != *asking))
+        .collect();
+    let others = terms_of(pool, &unknown).await?;
+    studies.extend(others);
     runs.sort_by(|a, b| {
         Reverse(a.priority)
             .cmp(&Reverse(b.priority))
             .then(b.cost_flops.total_cmp(&a.cost_flops))
             .then(a.work.cmp(&b.work))
     });
-    head.work.extend(runs);
-    head.studies.extend(others);
-    Ok(head)
+    work.extend(runs);
+    Ok(QueueHead { work, studies })
 }
 
 /// What takes no turns.
@@ -150,8 +152,8 @@ LIMIT ?",
     rows.into_iter().map(QueuedRow::into_work).collect()
 }
 
-/// The studies that have runs in the queue.
-async fn wanting(pool: &Pool) -> Result<BTreeMap<StudyId, StudyTerms>, StoreError> {
+/// The studies that have runs in the queue; with none of them, what no live study has.
+async fn wanting(pool: &Pool) -> Result<Vec<(Option<StudyId>, StudyTerms)>, StoreError> {
     let rows: Vec<TermsRow> = query_as(concat!(
         terms!(),
         "studies.is_cancelled = 0 AND EXISTS (
@@ -159,6 +161,14 @@ async fn wanting(pool: &Pool) -> Result<BTreeMap<StudyId, StudyTerms>, StoreErro
     FROM work
     WHERE work.study_id = studies.id AND work.state = 'queued' AND work.is_held = 0
         AND work.kind = 'run'
+)
+UNION ALL
+SELECT '' AS id, '' AS user_name, 1.0 AS weight, CAST(NULL AS DOUBLE PRECISION) AS budget_flops,
+    '{}' AS placement_json, 0.0 AS begun_flops
+WHERE EXISTS (
+    SELECT *
+    FROM work
+    WHERE work.study_id = '' AND work.state = 'queued' AND work.is_held = 0 AND work.kind = 'run'
 )"
     ))
     .fetch_all(pool)
@@ -180,7 +190,8 @@ pub(super) async fn terms_of(
         query = query.bind(*study);
     }
     let rows = query.fetch_all(pool).await.map_err(from_driver)?;
-    rows.into_iter().map(TermsRow::into_terms).collect()
+    let found = rows.into_iter().map(TermsRow::into_terms);
+    found.filter_map(|row| row.map(|(study, terms)| Some((study?, terms))).transpose()).collect()
 }
 
 async fn runs_of(
