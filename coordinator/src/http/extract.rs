@@ -9,7 +9,9 @@ use axum::extract::rejection::JsonRejection;
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use utoipa::IntoParams;
 
 use super::error::ApiError;
 
@@ -37,6 +39,34 @@ fn refused(rejection: &JsonRejection) -> ApiError {
         ApiError::TooLarge(rejection.body_text())
     } else {
         ApiError::BadRequest(rejection.body_text())
+    }
+}
+
+/// Which part of a long list.
+#[derive(Debug, Clone, Copy, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Page {
+    /// Only what has a number above this; by default 0.
+    #[serde(default)]
+    pub(super) after: i64,
+    /// At most so many, 1 to 10000; by default 1000.
+    #[serde(default = "default_limit")]
+    pub(super) limit: u32,
+}
+
+fn default_limit() -> u32 {
+    1_000
+}
+
+/// A reader pages with `after`.
+const MOST_IN_A_PAGE: u32 = 10_000;
+
+impl Page {
+    /// The page, if it is not too long.
+    pub(super) fn checked(self) -> Result<Self, ApiError> {
+        in_range("limit", self.limit, 1..=MOST_IN_A_PAGE)?;
+        Ok(self)
     }
 }
 

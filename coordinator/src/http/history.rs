@@ -15,37 +15,13 @@ use utoipa::IntoParams;
 
 use super::address::{Found, RunAddress, StudyAddress};
 use super::error::ApiError;
-use super::extract::{Parameters, in_range};
+use super::extract::{Page, Parameters};
 use super::system::worker_called;
 use crate::App;
 use crate::store::read::{HistoryOf, ReadError, ReadStore};
 
-/// Which events.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct HistoryParameters {
-    /// Only events with a number above this; by default 0.
-    #[serde(default)]
-    after: i64,
-    /// At most so many, 1 to 10000; by default 1000.
-    #[serde(default = "default_limit")]
-    limit: u32,
-}
-
-fn default_limit() -> u32 {
-    1_000
-}
-
-/// A reader pages with `after`.
-const MOST_EVENTS: u32 = 10_000;
-
-async fn page(
-    app: &App,
-    of: HistoryOf,
-    HistoryParameters { after, limit }: HistoryParameters,
-) -> Result<Json<HistoryPage>, ApiError> {
-    in_range("limit", limit, 1..=MOST_EVENTS)?;
+async fn answer(app: &App, of: HistoryOf, page: Page) -> Result<Json<HistoryPage>, ApiError> {
+    let Page { after, limit } = page.checked()?;
     Ok(Json(HistoryPage { events: app.store.history(&of, after, limit).await? }))
 }
 
@@ -54,15 +30,15 @@ async fn page(
     get,
     path = "/studies/{study}/history",
     tag = "studies",
-    params(StudyAddress, HistoryParameters),
+    params(StudyAddress, Page),
     responses((status = 200, body = HistoryPage), (status = 404, body = ErrorBody))
 )]
 pub(super) async fn of_study(
     State(app): State<Arc<App>>,
     study: Found<StudyId>,
-    Parameters(parameters): Parameters<HistoryParameters>,
+    Parameters(page): Parameters<Page>,
 ) -> Result<Json<HistoryPage>, ApiError> {
-    page(&app, HistoryOf::Study(study.id), parameters).await
+    answer(&app, HistoryOf::Study(study.id), page).await
 }
 
 /// What has happened to it and its evaluations, and who did it.
@@ -70,15 +46,15 @@ pub(super) async fn of_study(
     get,
     path = "/runs/{run}/history",
     tag = "runs",
-    params(RunAddress, HistoryParameters),
+    params(RunAddress, Page),
     responses((status = 200, body = HistoryPage), (status = 404, body = ErrorBody))
 )]
 pub(super) async fn of_run(
     State(app): State<Arc<App>>,
     run: Found<RunId>,
-    Parameters(parameters): Parameters<HistoryParameters>,
+    Parameters(page): Parameters<Page>,
 ) -> Result<Json<HistoryPage>, ApiError> {
-    page(&app, HistoryOf::Run(run.id), parameters).await
+    answer(&app, HistoryOf::Run(run.id), page).await
 }
 
 /// What has happened to it, and who did it.
@@ -88,17 +64,17 @@ pub(super) async fn of_run(
     tag = "workers",
     params(
         ("worker" = String, Path, description = "Its identifier or its name"),
-        HistoryParameters
+        Page
     ),
     responses((status = 200, body = HistoryPage), (status = 404, body = ErrorBody))
 )]
 pub(super) async fn of_worker(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
-    Parameters(parameters): Parameters<HistoryParameters>,
+    Parameters(page): Parameters<Page>,
 ) -> Result<Json<HistoryPage>, ApiError> {
     let worker = worker_called(&app, &name).await?;
-    page(&app, HistoryOf::Worker(worker), parameters).await
+    answer(&app, HistoryOf::Worker(worker), page).await
 }
 
 /// Which points.

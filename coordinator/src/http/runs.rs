@@ -8,36 +8,14 @@ use api::{
 use axum::Json;
 use axum::extract::State;
 use domain::ids::RunId;
-use serde::Deserialize;
-use utoipa::IntoParams;
 
 use super::address::{Found, RunAddress};
 use super::error::ApiError;
-use super::extract::{Body, Parameters, in_range};
+use super::extract::{Body, Page, Parameters};
 use super::studies::{CurveParameters, which};
 use crate::App;
 use crate::store::Store;
 use crate::store::read::{CurveScope, ReadStore};
-
-/// Which log lines.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct LogParameters {
-    /// Only lines with a number above this; by default 0.
-    #[serde(default)]
-    after: i64,
-    /// At most so many, 1 to 10000; by default 1000.
-    #[serde(default = "default_limit")]
-    limit: u32,
-}
-
-fn default_limit() -> u32 {
-    1_000
-}
-
-/// A reader pages with `after`.
-const MOST_LINES: u32 = 10_000;
 
 /// Every run of the store.
 #[utoipa::path(get, path = "/runs", tag = "runs", responses((status = 200, body = RunList)))]
@@ -86,15 +64,15 @@ pub(super) async fn curves(
     get,
     path = "/runs/{run}/logs",
     tag = "runs",
-    params(RunAddress, LogParameters),
+    params(RunAddress, Page),
     responses((status = 200, body = LogList), (status = 404, body = ErrorBody))
 )]
 pub(super) async fn logs(
     State(app): State<Arc<App>>,
     run: Found<RunId>,
-    Parameters(LogParameters { after, limit }): Parameters<LogParameters>,
+    Parameters(page): Parameters<Page>,
 ) -> Result<Json<LogList>, ApiError> {
-    in_range("limit", limit, 1..=MOST_LINES)?;
+    let Page { after, limit } = page.checked()?;
     Ok(Json(app.store.logs(&run.id, after, limit).await?))
 }
 

@@ -2,10 +2,12 @@
 //!
 //! It fits nothing.
 
+use std::collections::BTreeMap;
+
 use api::EstimateView;
 use scaling::fit::{Audit, Fit};
 use scaling::interval::{Estimate, Inference, IntervalOptions, Scheme};
-use scaling::law::{Law, LogPoint};
+use scaling::law::{Law, LogPoint, Quantity};
 use scaling::profile::FloorProfile;
 
 use super::Job;
@@ -23,7 +25,7 @@ pub(super) fn report(
     (excluded, held_out, warnings): (Vec<ExcludedRow>, Vec<HeldOutRow>, Vec<String>),
 ) -> FileFit {
     let law = fitted.form.law();
-    let named = |theta: &[f64]| -> std::collections::BTreeMap<String, f64> {
+    let named = |theta: &[f64]| -> BTreeMap<String, f64> {
         law.coefficients(theta).iter().map(|one| (one.name.to_owned(), one.value)).collect()
     };
     let rivals = fitted.convergence.rivals.iter();
@@ -138,36 +140,39 @@ pub(super) fn held_out(
         .collect()
 }
 
-fn bca(fitted: &Fit, inference: &Inference) -> std::collections::BTreeMap<String, EstimateView> {
-    let law = fitted.form.law();
-    let named = inference.coefficients.iter().zip(&fitted.coefficients).enumerate();
-    named
-        .filter(|(_, (one, _))| one.estimate.value().is_some())
-        .filter_map(|(index, (one, coefficient))| {
-            let value = |theta: &[f64]| law.coefficients(theta)[index].value;
-            let estimate = inference.resampled.estimate_bca(coefficient.quantity, value)?;
-            Some((one.name.to_owned(), estimate_view(&estimate)))
-        })
-        .collect()
+fn bca(fitted: &Fit, inference: &Inference) -> BTreeMap<String, EstimateView> {
+    of_identified(fitted, inference, |quantity, value| {
+        inference.resampled.estimate_bca(quantity, value).map(|estimate| estimate_view(&estimate))
+    })
 }
 
-fn end_errors(fitted: &Fit, inference: &Inference) -> std::collections::BTreeMap<String, [f64; 2]> {
+fn end_errors(fitted: &Fit, inference: &Inference) -> BTreeMap<String, [f64; 2]> {
+    of_identified(fitted, inference, |quantity, value| {
+        inference.resampled.end_errors(quantity, value).map(|(low, high)| [low, high])
+    })
+}
+
+/// Something of each coefficient that the data identify, from how it follows from a draw.
+fn of_identified<T>(
+    fitted: &Fit,
+    inference: &Inference,
+    ask: impl Fn(Quantity, &dyn Fn(&[f64]) -> f64) -> Option<T>,
+) -> BTreeMap<String, T> {
     let law = fitted.form.law();
     let named = inference.coefficients.iter().zip(&fitted.coefficients).enumerate();
     named
         .filter(|(_, (one, _))| one.estimate.value().is_some())
         .filter_map(|(index, (one, coefficient))| {
             let value = |theta: &[f64]| law.coefficients(theta)[index].value;
-            let (low, high) = inference.resampled.end_errors(coefficient.quantity, value)?;
-            Some((one.name.to_owned(), [low, high]))
+            Some((one.name.to_owned(), ask(coefficient.quantity, &value)?))
         })
         .collect()
 }
 
 /// a and b of N_opt ∝ C^a and D_opt ∝ C^b for C = κ N D, which need no κ.
-fn derived(inference: &Inference) -> std::collections::BTreeMap<String, EstimateView> {
+fn derived(inference: &Inference) -> BTreeMap<String, EstimateView> {
     let Some(optimum) = inference.optimum(inference.ranges.flops.1, 6.0) else {
-        return std::collections::BTreeMap::new();
+        return BTreeMap::new();
     };
     let a = optimum.parameters_exponent;
     let b = match &a {

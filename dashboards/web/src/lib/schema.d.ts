@@ -1905,7 +1905,7 @@ export interface operations {
     of_run: {
         parameters: {
             query?: {
-                /** @description Only events with a number above this; by default 0. */
+                /** @description Only what has a number above this; by default 0. */
                 after?: number;
                 /** @description At most so many, 1 to 10000; by default 1000. */
                 limit?: number;
@@ -1940,7 +1940,7 @@ export interface operations {
     logs: {
         parameters: {
             query?: {
-                /** @description Only lines with a number above this; by default 0. */
+                /** @description Only what has a number above this; by default 0. */
                 after?: number;
                 /** @description At most so many, 1 to 10000; by default 1000. */
                 limit?: number;
@@ -2319,7 +2319,7 @@ export interface operations {
     of_study: {
         parameters: {
             query?: {
-                /** @description Only events with a number above this; by default 0. */
+                /** @description Only what has a number above this; by default 0. */
                 after?: number;
                 /** @description At most so many, 1 to 10000; by default 1000. */
                 limit?: number;
@@ -2573,7 +2573,7 @@ export interface operations {
     of_worker: {
         parameters: {
             query?: {
-                /** @description Only events with a number above this; by default 0. */
+                /** @description Only what has a number above this; by default 0. */
                 after?: number;
                 /** @description At most so many, 1 to 10000; by default 1000. */
                 limit?: number;
