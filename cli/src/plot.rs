@@ -168,6 +168,8 @@ fn below(share: f64, n: usize) -> usize {
 
 /// Powers of ten inside a range; with fewer than three of them also twice and five times each.
 fn ticks((low, high): (f64, f64)) -> Vec<f64> {
+    // A margin may reach beyond the numbers that there are.
+    let (low, high) = (low.max(f64::MIN_POSITIVE), high.min(f64::MAX));
     let decades = || {
         let first = low.log10().floor();
         let last = high.log10().ceil();
@@ -287,5 +289,11 @@ mod tests {
     fn ticks_within_a_decade_are_not_only_powers_of_ten() {
         assert_eq!(ticks((1.5e10, 6e10)), [2e10, 5e10]);
         assert_eq!(ticks((1e3, 2e6)), [1e3, 1e4, 1e5, 1e6]);
+    }
+
+    #[test]
+    fn a_range_to_the_ends_of_numbers_has_ticks_without_running_on() {
+        assert!(ticks((0.0, 1.0)).len() < 400);
+        assert!(ticks((1.0, f64::INFINITY)).len() < 400);
     }
 }

@@ -50,7 +50,9 @@ impl Ruler {
         match self.scale {
             Scale::Linear => linear(self.ends, at_most),
             Scale::Log => {
-                let (low, high) = (self.ends.0.exp(), self.ends.1.exp());
+                // The margin may reach beyond the numbers that there are.
+                let low = self.ends.0.exp().max(f64::MIN_POSITIVE);
+                let high = self.ends.1.exp().min(f64::MAX);
                 let values = decades(low, high, at_most);
                 // Within a decade or so the values themselves say more than their powers.
                 if high / low < 12.0 && values.len() < 4 {
@@ -157,6 +159,16 @@ mod tests {
         assert_eq!(ticks(Scale::Log, 2e6, 3e7, 8), ["2·10⁶", "5·10⁶", "10⁷", "2·10⁷"]);
         assert!(ticks(Scale::Log, 1.0, 1e30, 6).len() <= 7);
         assert!(ticks(Scale::Linear, 5.0, 5.0, 6).len() <= 7);
+    }
+
+    /// Aim: the ends of the range of numbers have ticks like any others, and not without end.
+    #[test]
+    fn the_smallest_and_the_largest_numbers_have_few_ticks() {
+        for (low, high) in [(5e-324, 1.0), (1.0, f64::MAX), (5e-324, f64::MAX), (1e-310, 1e-309)] {
+            for scale in [Scale::Log, Scale::Linear] {
+                assert!(ticks(scale, low, high, 7).len() <= 8, "{low} to {high}");
+            }
+        }
     }
 
     #[test]
