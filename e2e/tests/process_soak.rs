@@ -112,7 +112,7 @@ impl Soak {
         for _ in 0..N_WORKERS {
             cluster.start_worker();
         }
-        Ok(Self {
+        let soak = Self {
             cluster,
             server,
             chance: Chance(ChaCha8Rng::seed_from_u64(seed)),
@@ -120,7 +120,11 @@ impl Soak {
             is_warming_up: true,
             studies: Vec::new(),
             samples: Vec::new(),
-        })
+        };
+        for worker in 1..=N_WORKERS {
+            soak.wait_until_registered(worker, 0);
+        }
+        Ok(soak)
     }
 
     /// One study from its file to its end, with faults all the way.
@@ -171,11 +175,7 @@ impl Soak {
                 self.cluster.kill_worker_number(worker);
                 let_pass(time);
                 self.cluster.start_worker_again(worker);
-                // An agent whose first trainer is killed, which it asks what the machine can do,
-                // says so and ends: that is no fault to survive.
-                self.wait_or_say("a new worker to register", || {
-                    (self.n_registered(worker) > n_before).then_some(())
-                });
+                self.wait_until_registered(worker, n_before);
             }
             Fault::KillTrainer => {
                 let trainers = self.cluster.worker(worker).children();
@@ -247,6 +247,14 @@ impl Soak {
             say(&self.cluster.logs());
             std::panic::resume_unwind(panic);
         }
+    }
+
+    /// Waits until a worker has been taken in more than so often. An agent whose first trainer is
+    /// killed, which it asks what the machine can do, says so and ends: no fault to survive.
+    fn wait_until_registered(&self, worker: usize, n_before: usize) {
+        self.wait_or_say("a worker to register", || {
+            (self.n_registered(worker) > n_before).then_some(())
+        });
     }
 
     /// How often a worker has been taken in.
