@@ -108,6 +108,9 @@ pub struct AttemptView {
     pub worker_id: String,
     /// That worker's name.
     pub worker: String,
+    /// The names of the workers of a gang's other members, by rank from 1.
+    #[serde(default)]
+    pub members: Vec<String>,
     /// The step it continued from.
     pub resumed_from_step: Option<u64>,
     /// When it was granted.

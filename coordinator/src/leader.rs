@@ -19,7 +19,8 @@ pub use self::post::{Directive, Mail, Poll};
 use crate::clock::Clock;
 use crate::scheduler::explain::Seat;
 use crate::scheduler::fit::Machine;
-use crate::scheduler::policy::{FreeWorker, Snapshot};
+use crate::scheduler::policy::{FreeWorker, LetPass, Placement, Snapshot};
+use crate::scheduler::seats::Reservation;
 use crate::scheduler::turns::Turns;
 use crate::store::{Backoff, Granted, LiveLease, WorkerRecord};
 
@@ -60,6 +61,10 @@ struct Inner {
     record_seen_at_ms: u64,
     /// Whose turn it is.
     turns: Turns,
+    /// What is kept for the gang that waits first.
+    kept: Option<Reservation>,
+    /// What went before the gang that was kept something last.
+    let_pass: Option<LetPass>,
 }
 
 /// What the agent is told about its leases.
@@ -80,6 +85,8 @@ impl Inner {
             repeat_at_ms: 0,
             record_seen_at_ms: 0,
             turns: Turns::default(),
+            kept: None,
+            let_pass: None,
         }
     }
 }
@@ -237,6 +244,12 @@ impl Leader {
             inner.leases.insert(lease.token, lease.work.clone(), lease.worker.clone(), now_ms);
             if let Some(post) = inner.posts.get_mut(&lease.worker) {
                 post.deliver(lease.token);
+            }
+            for LiveLease { token, work, worker } in &lease.members {
+                inner.leases.insert(*token, work.clone(), worker.clone(), now_ms);
+                if let Some(post) = inner.posts.get_mut(worker) {
+                    post.deliver(*token);
+                }
             }
         }
     }
@@ -411,6 +424,38 @@ impl Leader {
     /// Of a snapshot's queue this work was granted, and takes turns.
     pub fn take_turns<'a>(&self, snapshot: &Snapshot, granted: impl Iterator<Item = &'a WorkId>) {
         snapshot.serve(&mut self.lock().turns, granted);
+    }
+
+    /// What went before the gang that waits first.
+    pub fn let_pass(&self) -> Option<LetPass> {
+        self.lock().let_pass.clone()
+    }
+
+    /// What the last tick kept for the gang that waits first.
+    pub fn kept(&self) -> Option<Reservation> {
+        self.lock().kept.clone()
+    }
+
+    /// A tick keeps so much for the gang that waits first. With nothing kept one may still wait: others
+    /// had taken all slots before its turn came.
+    pub fn keep(&self, kept: Option<Reservation>) {
+        let mut inner = self.lock();
+        if let Some(Reservation { work, .. }) = &kept
+            && inner.let_pass.as_ref().is_none_or(|passed| passed.work != *work)
+        {
+            inner.let_pass = Some(LetPass { work: work.clone(), n_passed: 0 });
+        }
+        inner.kept = kept;
+    }
+
+    /// Of what was granted so much went before the gang that waits first. A starting leader counts anew.
+    pub fn passed(&self, placements: &[Placement]) {
+        let mut inner = self.lock();
+        if let Some(LetPass { work, n_passed }) = &mut inner.let_pass {
+            let is_passing = |placement: &&Placement| placement.passes.as_ref() == Some(&*work);
+            let n_now = placements.iter().filter(is_passing).count();
+            *n_passed = n_passed.saturating_add(u32::try_from(n_now).unwrap_or(u32::MAX));
+        }
     }
 
     /// How many leases are live.

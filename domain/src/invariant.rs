@@ -31,11 +31,14 @@ pub enum Invariant {
     EventsAreWhole,
     /// Work is charged with no more failures and losses than its attempts have ended with.
     ChargesHaveHappened,
+    /// An attempt has every rank of its gang from 1, each with a token of its own, and none of them
+    /// holds a slot when it is over.
+    GangsAreWhole,
 }
 
 impl Invariant {
     /// Every invariant, in the order of its number.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::OneLiveLease,
         Self::TokensGrow,
         Self::AttemptsAreCounted,
@@ -45,6 +48,7 @@ impl Invariant {
         Self::HeldByPauses,
         Self::EventsAreWhole,
         Self::ChargesHaveHappened,
+        Self::GangsAreWhole,
     ];
 
     /// Its number, from 1.
@@ -64,6 +68,7 @@ impl Invariant {
             Self::HeldByPauses => "work is held exactly when all that want it are paused",
             Self::EventsAreWhole => "events are numbered from 1 without a gap",
             Self::ChargesHaveHappened => "work is charged with no more than what has happened",
+            Self::GangsAreWhole => "a gang has every rank, and holds no slot when it is over",
         }
     }
 }
@@ -131,6 +136,23 @@ pub struct Attempt {
     pub state: String,
     /// The label of its end, when it is over.
     pub ended_as: Option<String>,
+    /// How many members it has, with rank 0.
+    pub world_size: u32,
+}
+
+/// A gang's other member as a snapshot has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// The token of its attempt.
+    pub attempt_token: u64,
+    /// Its own token.
+    pub token: u64,
+    /// From 1.
+    pub rank: u32,
+    /// Its worker.
+    pub worker: String,
+    /// Whether it holds its slot.
+    pub is_held: bool,
 }
 
 /// One consistent state of a store.
@@ -140,6 +162,8 @@ pub struct Snapshot {
     pub work: Vec<Work>,
     /// All attempts, by work and number.
     pub attempts: Vec<Attempt>,
+    /// All other members of gangs, by attempt and rank.
+    pub members: Vec<Member>,
     /// The workers that are there.
     pub workers: BTreeSet<String>,
     /// The last token that was given out.
@@ -168,6 +192,7 @@ pub fn check(snapshot: &Snapshot) -> Vec<Violation> {
         of_one_state(work, &states, &snapshot.workers, &mut broken);
     }
     tokens(snapshot, &mut violations);
+    gangs(snapshot, &mut violations);
     let (n_events, newest) = snapshot.events;
     if n_events != newest {
         violations.push(Violation {
@@ -252,16 +277,50 @@ fn of_one_state(
 
 fn tokens(snapshot: &Snapshot, violations: &mut Vec<Violation>) {
     let mut seen = BTreeSet::new();
-    for attempt in &snapshot.attempts {
-        let found = if !seen.insert(attempt.token) {
-            format!("token {} was given out twice", attempt.token)
-        } else if attempt.token > snapshot.last_token {
-            format!("token {} is above the last, {}", attempt.token, snapshot.last_token)
+    let of_attempts = snapshot.attempts.iter().map(|attempt| (attempt.token, &attempt.work));
+    let of_members = snapshot.members.iter().map(|member| (member.token, &member.worker));
+    for (token, subject) in of_attempts.chain(of_members) {
+        let found = if !seen.insert(token) {
+            format!("token {token} was given out twice")
+        } else if token > snapshot.last_token {
+            format!("token {token} is above the last, {}", snapshot.last_token)
         } else {
             continue;
         };
-        let (invariant, subject) = (Invariant::TokensGrow, attempt.work.clone());
+        let (invariant, subject) = (Invariant::TokensGrow, subject.clone());
         violations.push(Violation { invariant, subject, found });
+    }
+}
+
+fn gangs(snapshot: &Snapshot, violations: &mut Vec<Violation>) {
+    let mut members: BTreeMap<u64, Vec<&Member>> = BTreeMap::new();
+    for member in &snapshot.members {
+        members.entry(member.attempt_token).or_default().push(member);
+    }
+    for attempt in &snapshot.attempts {
+        let own = members.remove(&attempt.token).unwrap_or_default();
+        let mut broken = |invariant, found: String| {
+            violations.push(Violation { invariant, subject: attempt.work.clone(), found });
+        };
+        let ranks: Vec<u32> = own.iter().map(|member| member.rank).collect();
+        if !ranks.iter().copied().eq(1..attempt.world_size) {
+            let found = format!("of {} members it has the ranks {ranks:?}", attempt.world_size);
+            broken(Invariant::GangsAreWhole, found);
+        }
+        let is_open = HOLDS_LEASE.contains(&attempt.state.as_str());
+        for member in own.iter().filter(|member| member.is_held) {
+            if !is_open {
+                let found = format!("rank {} holds its slot, and it is over", member.rank);
+                broken(Invariant::GangsAreWhole, found);
+            } else if !snapshot.workers.contains(&member.worker) {
+                broken(Invariant::HoldersAreThere, format!("`{}` is not", member.worker));
+            }
+        }
+    }
+    if let Some((token, _)) = members.first_key_value() {
+        let found = "no attempt has it".to_owned();
+        let subject = format!("the attempt {token} of a member");
+        violations.push(Violation { invariant: Invariant::GangsAreWhole, subject, found });
     }
 }
 
@@ -272,7 +331,7 @@ mod tests {
     fn attempt(attempt: u32, token: u64, state: &str) -> Attempt {
         let (work, worker) = ("r_1".to_owned(), "w_1".to_owned());
         let ended_as = (state == "ended").then(|| "worker_lost".to_owned());
-        Attempt { work, attempt, token, worker, state: state.to_owned(), ended_as }
+        Attempt { work, attempt, token, worker, state: state.to_owned(), ended_as, world_size: 1 }
     }
 
     /// A run that was lost once and is leased again, after its data.
@@ -304,9 +363,20 @@ mod tests {
         let of_data = Attempt { work: "p_1".to_owned(), ..attempt(1, 3, "ended") };
         Snapshot {
             work: vec![data, run],
-            attempts: vec![of_data, attempt(1, 5, "ended"), attempt(2, 7, "running")],
+            attempts: vec![
+                of_data,
+                attempt(1, 5, "ended"),
+                Attempt { world_size: 2, ..attempt(2, 7, "running") },
+            ],
+            members: vec![Member {
+                attempt_token: 7,
+                token: 8,
+                rank: 1,
+                worker: "w_1".to_owned(),
+                is_held: true,
+            }],
             workers: BTreeSet::from(["w_1".to_owned()]),
-            last_token: 7,
+            last_token: 8,
             events: (9, 9),
         }
     }
@@ -332,6 +402,7 @@ mod tests {
         check_broken(I::OneLiveLease, |s| s.work[1].state = "queued".to_owned());
         check_broken(I::OneLiveLease, |s| s.attempts[2].worker = "w_2".to_owned());
         check_broken(I::TokensGrow, |s| s.last_token = 6);
+        check_broken(I::TokensGrow, |s| s.members[0].token = 7);
         check_broken(I::TokensGrow, |s| s.attempts[0].token = 5);
         check_broken(I::TokensGrow, |s| s.attempts[1].token = 8);
         check_broken(I::AttemptsAreCounted, |s| s.work[0].n_attempts = 2);
@@ -345,6 +416,11 @@ mod tests {
         check_broken(I::EventsAreWhole, |s| s.events = (8, 9));
         check_broken(I::ChargesHaveHappened, |s| s.work[1].n_losses = 2);
         check_broken(I::ChargesHaveHappened, |s| s.work[1].n_failures = 1);
+        check_broken(I::GangsAreWhole, |s| s.members.clear());
+        check_broken(I::GangsAreWhole, |s| s.members[0].rank = 2);
+        check_broken(I::GangsAreWhole, |s| s.members[0].attempt_token = 9);
+        check_broken(I::GangsAreWhole, |s| s.attempts[2].state = "ended".to_owned());
+        check_broken(I::HoldersAreThere, |s| s.members[0].worker = "w_2".to_owned());
     }
 
     #[test]

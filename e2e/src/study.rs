@@ -16,6 +16,8 @@ pub struct TinyStudy {
     pub tokens: u64,
     /// The peak learning rate.
     pub learning_rate: f64,
+    /// How many slots a run takes at a time.
+    pub slots: u32,
 }
 
 impl Default for TinyStudy {
@@ -26,6 +28,7 @@ impl Default for TinyStudy {
             widths: &[16],
             tokens: 16_384,
             learning_rate: 3e-3,
+            slots: 1,
         }
     }
 }
@@ -47,7 +50,7 @@ pub fn tiny_study(folder: &Path, study: &TinyStudy) -> PathBuf {
             )
         })
         .collect();
-    let TinyStudy { name, tokens, learning_rate, .. } = study;
+    let TinyStudy { name, tokens, learning_rate, slots, .. } = study;
     let text = format!(
         "version: 1
 name: {name}
@@ -74,7 +77,7 @@ stages:
         checkpoints: {{log_spaced: {{count: 4}}}}
         evaluate: [{{task: validation_loss, sequences: 8}}]
 fit: {{group_by: architecture, draws: 50}}
-runtime: {{rolling_checkpoint_seconds: 1}}
+runtime: {{rolling_checkpoint_seconds: 1, placement: {{slots: {slots}}}}}
 ",
         architectures = study.architectures.join(", "),
         sizes = sizes.join("\n"),

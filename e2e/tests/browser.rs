@@ -13,6 +13,7 @@ const STUDY: TinyStudy = TinyStudy {
     widths: &[16, 32],
     tokens: 128 * 500,
     learning_rate: 3e-3,
+    slots: 1,
 };
 
 #[expect(clippy::print_stderr, reason = "a skipped test says so")]

@@ -19,6 +19,7 @@ const CHATTY: TinyStudy = TinyStudy {
     widths: &[16],
     tokens: 128 * N_STEPS,
     learning_rate: 3e-3,
+    slots: 1,
 };
 
 /// As fast as a fake trainer walks, after its first steps were seen.

@@ -13,6 +13,7 @@ const LONG: TinyStudy = TinyStudy {
     widths: &[16],
     tokens: 128 * 1200,
     learning_rate: 3e-3,
+    slots: 1,
 };
 
 /// A cluster with one worker that has a study.

@@ -20,6 +20,7 @@ const CRAMPED: TinyStudy = TinyStudy {
     widths: &[16],
     tokens: 128 * N_STEPS,
     learning_rate: 3e-3,
+    slots: 1,
 };
 
 /// A second study, to see what is answered when there is no room for it.

@@ -17,6 +17,7 @@ const WINDY: TinyStudy = TinyStudy {
     widths: &[16],
     tokens: 128 * N_STEPS,
     learning_rate: 3e-3,
+    slots: 1,
 };
 
 const N_STEPS: u64 = 3_000;

@@ -10,6 +10,7 @@ const STUDY: TinyStudy = TinyStudy {
     widths: &[16, 24],
     tokens: 128 * 60,
     learning_rate: 3e-3,
+    slots: 1,
 };
 
 #[test]
@@ -66,6 +67,7 @@ fn the_loss_of_every_architecture_falls() -> Result<()> {
         widths: &[16],
         tokens: 128 * 150,
         learning_rate: 5e-3,
+        slots: 1,
     };
     let mut cluster = Cluster::start(ClusterOptions::default())?;
     cluster.start_worker();

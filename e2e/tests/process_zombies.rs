@@ -25,6 +25,7 @@ const ENDLESS: TinyStudy = TinyStudy {
     widths: &[16, 32, 48, 64, 80],
     tokens: 128 * 1_000_000,
     learning_rate: 3e-3,
+    slots: 1,
 };
 
 /// Who has a run.

@@ -202,6 +202,16 @@ fn equal_configurations_are_one_run_with_a_warning() {
 }
 
 #[test]
+fn slots_that_only_wait_are_warned_of() {
+    let with = |slots: u32| {
+        let runtime = format!("version: 1\nruntime: {{placement: {{slots: {slots}}}}}");
+        try_plan(&[("version: 1", &runtime)]).unwrap().warnings
+    };
+    assert!(with(1).is_empty());
+    assert!(with(4)[0].starts_with("`runtime.placement.slots` is 4: "), "{:?}", with(4));
+}
+
+#[test]
 fn other_sources_make_other_runs_and_equal_ones_the_same() {
     let plan_of = |text: &[u8]| {
         let mut sources = sources();

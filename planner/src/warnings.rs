@@ -24,7 +24,19 @@ pub(crate) fn of(spec: &StudySpec, pretrain: &PretrainSpec, plan: &Plan) -> Vec<
     warnings.extend(unlike_texts(pretrain, &plan.cells));
     warnings.extend(no_seeds(spec, plan));
     warnings.extend(shared_runs(&plan.cells));
+    warnings.extend(idle_slots(spec));
     warnings
+}
+
+/// More slots make no run faster.
+fn idle_slots(spec: &StudySpec) -> Option<String> {
+    let n_slots = spec.runtime.placement.n_slots();
+    (n_slots > 1).then(|| {
+        format!(
+            "`runtime.placement.slots` is {n_slots}: a run holds so many slots, and trains on the \
+             first alone; training over several slots is not there yet"
+        )
+    })
 }
 
 /// Under a decaying schedule a checkpoint on the way is not what a shorter run would have been.

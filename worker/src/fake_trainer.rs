@@ -36,6 +36,9 @@ enum FakeCli {
     Trainer(TrainerArgs),
 }
 
+/// A member of a gang that has nothing to do looks this often whether it may go.
+const MEMBER_PAUSE: Duration = Duration::from_secs(1);
+
 /// Why an assignment did not succeed.
 #[derive(Debug)]
 struct Failure {
@@ -125,6 +128,7 @@ impl Trainer {
     fn carry_out(&mut self, assignment: &v1::Assignment) -> Result<(), Failure> {
         let token = LeaseToken(assignment.lease_token);
         let outcome = match &assignment.work {
+            _ if assignment.rank > 0 => Ok(self.hold(assignment.lease_token)),
             Some(assignment::Work::Train(work)) => train::train(self, assignment, work),
             Some(assignment::Work::Evaluate(work)) => train::evaluate(self, work),
             Some(assignment::Work::PrepareData(work)) => prepare::prepare(self, assignment, work),
@@ -135,6 +139,17 @@ impl Trainer {
             Err(failure) => to_wire::finish(token, failure.end, &failure.message),
         };
         self.say(from_trainer::Kind::Finished(finished))
+    }
+
+    /// A gang's other members keep their slots until they are asked to let go.
+    fn hold(&self, token: u64) -> AttemptEnd {
+        loop {
+            match self.wish(token, MEMBER_PAUSE) {
+                Wish::GoOn => {}
+                Wish::Stop => return AttemptEnd::Cancelled,
+                Wish::Preempt => return AttemptEnd::Preempted,
+            }
+        }
     }
 
     fn artifacts(&self) -> Result<&Artifacts, Failure> {

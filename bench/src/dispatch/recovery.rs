@@ -152,6 +152,7 @@ const ENDLESS: TinyStudy = TinyStudy {
     widths: &[16],
     tokens: 128 * 10_000_000,
     learning_rate: 3e-3,
+    slots: 1,
 };
 
 /// The run's worker, its attempt and its step.

@@ -116,7 +116,7 @@ fn attempts(attempts: &[AttemptView]) -> String {
         vec![
             attempt.attempt.to_string(),
             ended,
-            attempt.worker.clone(),
+            workers(attempt),
             attempt.resumed_from_step.map_or_else(|| "–".to_owned(), |step| step.to_string()),
             format::time(attempt.granted_at_ms),
             format::optional(
@@ -128,6 +128,22 @@ fn attempts(attempts: &[AttemptView]) -> String {
     };
     let columns = [">ATTEMPT", "END", "WORKER", ">FROM STEP", "GRANTED", ">TOOK", "MESSAGE"];
     rows_or_nothing(&columns, attempts.iter().map(row).collect())
+}
+
+/// Who had it: of a gang rank 0, and how many slots each other worker gave beside it.
+fn workers(attempt: &AttemptView) -> String {
+    let mut slots: Vec<(&str, usize)> = vec![(&attempt.worker, 1)];
+    for member in &attempt.members {
+        match slots.iter_mut().find(|(worker, _)| worker == member) {
+            Some((_, n)) => *n += 1,
+            None => slots.push((member, 1)),
+        }
+    }
+    let named = |(worker, n): &(&str, usize)| match n {
+        1 => (*worker).to_owned(),
+        n => format!("{worker} ×{n}"),
+    };
+    slots.iter().map(named).collect::<Vec<_>>().join(", ")
 }
 
 fn checkpoints(checkpoints: &[CheckpointView]) -> String {

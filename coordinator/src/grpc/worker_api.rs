@@ -126,6 +126,7 @@ impl WorkerApi {
 
     fn carry_out(&self, changed: &Changed) {
         self.app.leader.revoke(&changed.revoked);
+        self.app.leader.preempt(&changed.preempted);
         self.app.nudge.notify_one();
     }
 

@@ -125,7 +125,9 @@ fn queued(app: &App, run: &RunId, status: &RunStatus) -> Vec<Reason> {
         has_begun: status.n_attempts > 0,
         needs: status.needs.clone(),
     };
-    let case = Case { work: &work, terms: &status.terms, n_ahead: status.n_ahead };
+    let kept = app.leader.kept();
+    let (terms, n_ahead, kept) = (&status.terms, status.n_ahead, kept.as_ref());
+    let case = Case { work: &work, terms, n_ahead, kept };
     why_not_placed(case, &app.leader.all_seats())
 }
 
@@ -154,7 +156,8 @@ fn waits_for_data(app: &App, status: &RunStatus) -> Vec<Reason> {
             has_begun: false,
             needs: Needs::default(),
         };
-        let case = Case { work: &work, terms: &StudyTerms::default(), n_ahead: 0 };
+        let (terms, kept) = (StudyTerms::default(), app.leader.kept());
+        let case = Case { work: &work, terms: &terms, n_ahead: 0, kept: kept.as_ref() };
         reasons.extend(why_not_placed(case, &app.leader.all_seats()));
     }
     reasons.extend(held);
@@ -221,7 +224,10 @@ fn first_line(text: &str) -> &str {
 async fn of_worker(app: &App, worker: &WorkerView) -> Result<ExplainView, ApiError> {
     let seats = app.leader.all_seats();
     let reasons = match seats.iter().find(|seat| seat.worker.as_str() == worker.id) {
-        Some(seat) => why_idle(seat, &app.store.queue_head(HEAD, u64::MAX).await?, &seats),
+        Some(seat) => {
+            let queue = app.store.queue_head(HEAD, u64::MAX).await?;
+            why_idle(seat, &queue, &seats, app.leader.kept().as_ref())
+        }
         None if !app.leader.has_taken_over() => {
             let message = "this coordinator does not lead: the worker is the leader's";
             vec![Reason::new("not_leading", message, "ask the coordinator that leads")]

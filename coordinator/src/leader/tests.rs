@@ -24,6 +24,7 @@ fn granted(token: u64, worker: &WorkerId) -> Granted {
         work: format!("r_{token}").parse().unwrap(),
         attempt: domain::ids::AttemptNumber(1),
         worker: worker.clone(),
+        members: Vec::new(),
     }
 }
 

@@ -2,12 +2,15 @@
 //!
 //! It asks nobody: what it needs to know is given to it.
 
+use std::collections::BTreeMap;
+
 use domain::ids::WorkerId;
 use domain::spec::PlacementSpec;
 use domain::worker::WorkerState;
 
 use super::fit::{Machine, Match, can_carry_out, memory_needed};
-use super::policy::{QueueHead, QueuedWork, StudyTerms, begins};
+use super::policy::{QueueHead, QueuedWork, StudyTerms, begins, n_slots};
+use super::seats::{Reservation, class};
 use crate::store::Numerics;
 
 /// A worker as the leader sees it, with or without free slots.
@@ -57,11 +60,13 @@ pub struct Case<'a> {
     pub terms: &'a StudyTerms,
     /// So many pieces of work go before it, whoever's turn it is.
     pub n_ahead: u64,
+    /// What is kept for the gang that waits first.
+    pub kept: Option<&'a Reservation>,
 }
 
 /// Every reason why queued work is not with a worker, the most important first.
 pub fn why_not_placed(case: Case<'_>, seats: &[Seat]) -> Vec<Reason> {
-    let Case { work, terms, n_ahead } = case;
+    let Case { work, terms, n_ahead, .. } = case;
     let active: Vec<&Seat> = seats.iter().filter(|s| s.state == WorkerState::Active).collect();
     if active.is_empty() {
         return vec![nobody(seats)];
@@ -73,18 +78,7 @@ pub fn why_not_placed(case: Case<'_>, seats: &[Seat]) -> Vec<Reason> {
     if let Some(missing) = machines.into_iter().find(|wanted| fit(*wanted).is_empty()) {
         return vec![no_machine(missing, case, &active)];
     }
-    let mut reasons = Vec::new();
-    if begins(work) && !terms.affords(work.cost_flops) {
-        let left = terms.budget_left_flops.unwrap_or_default().max(0.0);
-        reasons.push(Reason::new(
-            "over_budget",
-            format!(
-                "it costs {:.3e} FLOPs, and its study may begin {left:.3e} more (`budget_flops`)",
-                work.cost_flops
-            ),
-            "raise `runtime.budget_flops` in the study file and apply it again",
-        ));
-    }
+    let mut reasons: Vec<Reason> = over_budget(work, terms).into_iter().collect();
     let able = fit(Match::Machine);
     let alike = fit(Match::Numerics);
     let fit = match &work.needs.numerics {
@@ -104,19 +98,7 @@ pub fn why_not_placed(case: Case<'_>, seats: &[Seat]) -> Vec<Reason> {
         }
         _ => able,
     };
-    if fit.iter().all(|seat| seat.n_free_slots == 0) {
-        let n_slots: u32 = fit.iter().map(|seat| seat.machine.n_slots).sum();
-        let n_held: u32 = fit.iter().map(|seat| seat.n_held).sum();
-        reasons.push(Reason::new(
-            "no_free_slot",
-            format!(
-                "no slot is free: {n_held} of {n_slots} are taken on the {} workers that can \
-                 carry it out",
-                fit.len()
-            ),
-            "wait, start another worker, or give its study a higher priority",
-        ));
-    }
+    reasons.extend(no_slot(case, &fit));
     if n_ahead > 0 {
         reasons.push(Reason::new(
             "not_its_turn",
@@ -131,6 +113,85 @@ pub fn why_not_placed(case: Case<'_>, seats: &[Seat]) -> Vec<Reason> {
         reasons.push(Reason::waits("about_to_run", "it is about to be granted"));
     }
     reasons
+}
+
+fn over_budget(work: &QueuedWork, terms: &StudyTerms) -> Option<Reason> {
+    let is_over = begins(work) && !terms.affords(work.cost_flops);
+    let left = terms.budget_left_flops.unwrap_or_default().max(0.0);
+    is_over.then(|| {
+        Reason::new(
+            "over_budget",
+            format!(
+                "it costs {:.3e} FLOPs, and its study may begin {left:.3e} more (`budget_flops`)",
+                work.cost_flops
+            ),
+            "raise `runtime.budget_flops` in the study file and apply it again",
+        )
+    })
+}
+
+/// Why none of the workers that can carry it out has a slot for it, or not enough.
+fn no_slot(case: Case<'_>, fit: &[&Seat]) -> Option<Reason> {
+    let Case { work, terms, kept, .. } = case;
+    let is_kept = |seat: &&Seat| {
+        kept.is_some_and(|kept| kept.work != work.work && kept.workers.contains(&seat.worker))
+    };
+    let free = fit.iter().copied().filter(|seat| seat.n_free_slots > 0 && !is_kept(seat));
+    let n_free = most_alike(free, |seat| seat.n_free_slots);
+    let n_all = most_alike(fit.iter().copied(), |seat| seat.machine.n_slots);
+    let n_wanted = n_slots(work, terms);
+    if n_all < n_wanted {
+        let message = format!(
+            "it takes {n_wanted} slots at a time, and the workers that can carry it out and round \
+             alike have {n_all}"
+        );
+        let remedy =
+            "start more such workers, or lower `runtime.placement.slots` and apply the study again";
+        return Some(Reason::new("gang_too_large", message, remedy));
+    }
+    if n_free >= n_wanted {
+        return None;
+    }
+    if n_wanted > 1 {
+        let keeps = match kept {
+            Some(kept) if kept.work == work.work => ", which are kept for it",
+            _ => "",
+        };
+        let message = format!(
+            "it takes {n_wanted} slots at a time, and {n_free} of the {n_all} that round alike are \
+             free{keeps}"
+        );
+        return Some(Reason::new("gang", message, "wait, or start another worker"));
+    }
+    if fit.iter().any(|seat| seat.n_free_slots > 0) {
+        return kept.map(|kept| reserved("the free slots are", kept));
+    }
+    let n_slots: u32 = fit.iter().map(|seat| seat.machine.n_slots).sum();
+    let n_held: u32 = fit.iter().map(|seat| seat.n_held).sum();
+    let message = format!(
+        "no slot is free: {n_held} of {n_slots} are taken on the {} workers that can carry it out",
+        fit.len()
+    );
+    let remedy = "wait, start another worker, or give its study a higher priority";
+    Some(Reason::new("no_free_slot", message, remedy))
+}
+
+/// The largest sum over machines that round alike.
+fn most_alike<'a>(seats: impl Iterator<Item = &'a Seat>, count: fn(&Seat) -> u32) -> u32 {
+    let mut sums: BTreeMap<_, u32> = BTreeMap::new();
+    for seat in seats {
+        *sums.entry(class(&seat.machine)).or_default() += count(seat);
+    }
+    sums.into_values().max().unwrap_or(0)
+}
+
+/// What is free is not free for this.
+fn reserved(whose: &str, kept: &Reservation) -> Reason {
+    let Reservation { work, n_needed, n_free, .. } = kept;
+    let message = format!(
+        "{whose} kept for `{work}`, which takes {n_needed} at a time; {n_free} of them are free"
+    );
+    Reason::new("reserved", message, "wait, or start another worker")
 }
 
 /// Why none of the workers is fit, of which none fits so well.
@@ -216,7 +277,12 @@ fn describe(numerics: &Numerics) -> String {
 }
 
 /// Why a worker has free slots, or none, among all that are there.
-pub fn why_idle(seat: &Seat, queue: &QueueHead, seats: &[Seat]) -> Vec<Reason> {
+pub fn why_idle(
+    seat: &Seat,
+    queue: &QueueHead,
+    seats: &[Seat],
+    kept: Option<&Reservation>,
+) -> Vec<Reason> {
     match seat.state {
         WorkerState::Joining => {
             return vec![Reason::new(
@@ -247,6 +313,9 @@ pub fn why_idle(seat: &Seat, queue: &QueueHead, seats: &[Seat]) -> Vec<Reason> {
             "it does not ask for work at the moment: its trainers start, or it is cut off",
             "look into its log when this lasts",
         )];
+    }
+    if let Some(kept) = kept.filter(|kept| kept.workers.contains(&seat.worker)) {
+        return vec![reserved("its free slots are", kept)];
     }
     why_nothing_suits(seat, queue, seats)
 }

@@ -1,7 +1,7 @@
 //! Which ready work goes to which free slot: a pure function of a snapshot.
 //!
 //! It knows neither time nor gRPC nor the store. What a machine must have is `fit`'s, whose turn it
-//! is `turns`'.
+//! is `turns`', and which slots are kept for a gang is `seats`'.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, VecDeque};
@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, VecDeque};
 use domain::ids::{StudyId, WorkId, WorkerId};
 use domain::spec::PlacementSpec;
 
-use super::fit::{Machine, Match, can_carry_out};
+use super::fit::Machine;
+use super::seats::{Reservation, Seats};
 use super::turns::{Line, Turns};
 use crate::store::Numerics;
 
@@ -94,6 +95,24 @@ pub struct FreeWorker {
     pub machine: Machine,
 }
 
+/// A slot that an attempt has.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BusySlot {
+    /// Whose.
+    pub worker: WorkerId,
+    /// About so many FLOPs of the attempt are left.
+    pub flops_left: f64,
+}
+
+/// How much went before the gang that waits first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LetPass {
+    /// The gang.
+    pub work: WorkId,
+    /// So many pieces of work were begun on slots that it waits for.
+    pub n_passed: u32,
+}
+
 /// The head of the queue.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct QueueHead {
@@ -117,9 +136,19 @@ pub struct Snapshot {
     pub turns: Turns,
     /// The shares of users that are not 1, each above 0.
     pub user_weights: BTreeMap<String, f64>,
+    /// The slots that are taken; only looked at where a gang is queued.
+    pub busy: Vec<BusySlot>,
+    /// What went before the gang that waits first.
+    pub let_pass: Option<LetPass>,
 }
 
 impl Snapshot {
+    /// Whether something queued takes more than one slot.
+    pub fn has_gangs(&self) -> bool {
+        let usual = StudyTerms::default();
+        self.queue.work.iter().any(|work| n_slots(work, self.terms(work, &usual)) > 1)
+    }
+
     fn terms<'a>(&'a self, work: &QueuedWork, usual: &'a StudyTerms) -> &'a StudyTerms {
         work.study.as_ref().and_then(|study| self.queue.studies.get(study)).unwrap_or(usual)
     }
@@ -138,10 +167,16 @@ impl Snapshot {
             if takes_turns(work) {
                 let terms = self.terms(work, &usual);
                 let line = Line { user: &terms.user, study: study_key(work) };
-                turns.serve(line, self.user_weight(&terms.user), terms.weight);
+                let n_slots = n_slots(work, terms);
+                turns.serve(line, self.user_weight(&terms.user), terms.weight, n_slots);
             }
         }
     }
+}
+
+/// How many slots it takes at a time. Only runs are more than one slot's.
+pub(super) fn n_slots(work: &QueuedWork, terms: &StudyTerms) -> u32 {
+    if takes_turns(work) { terms.placement.n_slots() } else { 1 }
 }
 
 /// Preparations and evaluations are short, and others wait for them.
@@ -158,13 +193,31 @@ fn study_key(work: &QueuedWork) -> &str {
     work.study.as_ref().map_or("", StudyId::as_str)
 }
 
-/// A decision.
+/// Work and who gets it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Placement {
     /// The work.
     pub work: WorkId,
-    /// Who gets it.
-    pub worker: WorkerId,
+    /// Who gets it, by rank. A worker that is there twice gives two slots.
+    pub workers: Vec<WorkerId>,
+    /// The gang that waits for the slot that this takes meanwhile.
+    pub passes: Option<WorkId>,
+}
+
+impl Placement {
+    /// On one slot.
+    pub fn of_one(work: WorkId, worker: WorkerId) -> Self {
+        Self { work, workers: vec![worker], passes: None }
+    }
+}
+
+/// What a snapshot leads to.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Decision {
+    /// What is granted.
+    pub placements: Vec<Placement>,
+    /// What is kept for the gang that waits first.
+    pub reservation: Option<Reservation>,
 }
 
 /// Places work on free slots: the highest priority first, then data preparations and evaluations
@@ -173,13 +226,16 @@ pub struct Placement {
 /// twice. A run is begun only while its study affords it. It goes to a machine that rounds as its first
 /// attempt did; when no live one does, any that is fit will do, and the attempt reports what it used.
 ///
+/// A gang takes all its slots at a time, on machines that round alike. The first whose turn it is and
+/// that has too few keeps those that are free, and each that becomes free. Before them goes only what
+/// has fewer FLOPs than what it waits for has left, and of that no more pieces than it has slots; so it
+/// begins at the latest when every attempt on its machines, and so many after them, are over. One that
+/// is too large for every class of the live machines keeps nothing.
+///
 /// What fits nowhere takes no turn. Each piece of work is looked at once.
-pub fn place(snapshot: &Snapshot) -> Vec<Placement> {
+pub fn decide(snapshot: &Snapshot) -> Decision {
     let usual = StudyTerms::default();
-    let mut seats = Seats {
-        free: snapshot.free.iter().filter(|seat| seat.n_free_slots > 0).cloned().collect(),
-        live: &snapshot.live,
-    };
+    let mut seats = Seats::of(snapshot);
     let mut budgets: BTreeMap<&StudyId, f64> = snapshot
         .queue
         .studies
@@ -194,8 +250,8 @@ pub fn place(snapshot: &Snapshot) -> Vec<Placement> {
     for band in queue.chunk_by(|a, b| a.priority == b.priority) {
         let mut lines = Lines::of(band, snapshot, &usual);
         while let Some((line, work)) = lines.next(&turns) {
-            if seats.free.is_empty() {
-                return placements;
+            if seats.are_all_taken() {
+                return Decision { placements, reservation: seats.into_reservation() };
             }
             let terms = snapshot.terms(work, &usual);
             let left = work.study.as_ref().and_then(|study| budgets.get_mut(study));
@@ -204,17 +260,22 @@ pub fn place(snapshot: &Snapshot) -> Vec<Placement> {
             {
                 continue;
             }
-            let Some(placement) = seats.take(work, &terms.placement) else { continue };
+            let n_slots = n_slots(work, terms);
+            let placement = match n_slots {
+                1 => seats.take_one(work, &terms.placement),
+                _ => seats.take_gang(work, &terms.placement, n_slots),
+            };
+            let Some(placement) = placement else { continue };
             placements.push(placement);
             if let Some(line) = line {
-                turns.serve(line, snapshot.user_weight(line.user), terms.weight);
+                turns.serve(line, snapshot.user_weight(line.user), terms.weight, n_slots);
             }
             if let Some(left) = left.filter(|_| begins(work)) {
                 *left -= work.cost_flops;
             }
         }
     }
-    placements
+    Decision { placements, reservation: seats.into_reservation() }
 }
 
 /// The work of one priority: what takes no turns, and a line of runs for each study.
@@ -253,49 +314,12 @@ impl<'a> Lines<'a> {
     }
 }
 
-/// The slots that are left.
-struct Seats<'a> {
-    free: Vec<FreeWorker>,
-    live: &'a [(WorkerId, Machine)],
-}
-
-impl Seats<'_> {
-    /// Takes a slot for this work, if one suits it.
-    fn take(&mut self, work: &QueuedWork, placement: &PlacementSpec) -> Option<Placement> {
-        let needs = &work.needs;
-        let can = |worker: &WorkerId, machine: &Machine, wanted| {
-            can_carry_out((worker, machine), needs, placement, wanted)
-        };
-        let is_bound = needs.numerics.is_some()
-            && self.live.iter().any(|(worker, machine)| can(worker, machine, Match::Numerics));
-        let wanted = if is_bound { Match::Numerics } else { Match::Machine };
-        let index = best_seat(&self.free, |seat| can(&seat.worker, &seat.machine, wanted))?;
-        let seat = &mut self.free[index];
-        let placement = Placement { work: work.work.clone(), worker: seat.worker.clone() };
-        seat.n_free_slots -= 1;
-        if seat.n_free_slots == 0 {
-            self.free.remove(index);
-        }
-        Some(placement)
-    }
-}
-
 fn order(a: &QueuedWork, b: &QueuedWork) -> Ordering {
     Reverse(a.priority)
         .cmp(&Reverse(b.priority))
         .then(takes_turns(a).cmp(&takes_turns(b)))
         .then(b.cost_flops.total_cmp(&a.cost_flops))
         .then(a.work.cmp(&b.work))
-}
-
-/// Of those that suit, the worker with the most free slots, so that the load spreads; ties go to the
-/// first identifier.
-fn best_seat(free: &[FreeWorker], suits: impl Fn(&FreeWorker) -> bool) -> Option<usize> {
-    free.iter()
-        .enumerate()
-        .filter(|(_, seat)| suits(seat))
-        .max_by_key(|(_, seat)| (seat.n_free_slots, Reverse(seat.worker.clone())))
-        .map(|(index, _)| index)
 }
 
 #[cfg(test)]

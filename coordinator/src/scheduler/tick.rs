@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::policy::{Snapshot, place};
+use super::policy::{Decision, Snapshot, decide};
 use crate::App;
 use crate::store::{Store as _, StoreError};
 
@@ -52,13 +52,20 @@ pub async fn tick(app: &App) -> Result<usize, StoreError> {
     let queue = app.store.queue_head(HEAD, largest_slot).await?;
     let turns = app.leader.turns();
     let user_weights = app.config.user_weights.clone();
-    let snapshot = Snapshot { queue, free, live, turns, user_weights };
-    let placements = place(&snapshot);
+    let let_pass = app.leader.let_pass();
+    let mut snapshot =
+        Snapshot { queue, free, live, turns, user_weights, busy: Vec::new(), let_pass };
+    if snapshot.has_gangs() {
+        snapshot.busy = app.store.busy_slots().await?;
+    }
+    let Decision { placements, reservation } = decide(&snapshot);
+    app.leader.keep(reservation);
     if placements.is_empty() {
         return Ok(0);
     }
     let granted = app.store.grant(&placements).await?;
     app.leader.granted(&granted);
+    app.leader.passed(&placements);
     app.leader.take_turns(&snapshot, granted.iter().map(|lease| &lease.work));
     Ok(granted.len())
 }

@@ -18,11 +18,13 @@ pub struct Line<'a> {
 
 /// When each user and each study is due, on clocks of their own that only grants move.
 ///
-/// A grant moves its user and its study on by 1 / weight; who is due first is next. Who had nothing
-/// to run comes back at the present and is owed nothing. Before a queued run at the head of a study
-/// of weight w, every other study of its user and priority and of weight v is therefore granted at
-/// most ⌊v / w⌋ + 1 runs; and between two grants of a user of weight w, every other user of weight v
-/// who has something of that priority to run gets at most ⌊v / w⌋ + 1.
+/// A grant moves its user and its study on by slots / weight; who is due first is next. Who had nothing
+/// to run comes back at the present and is owed nothing. Where every run takes one slot: before a
+/// queued run at the head of a study of weight w, every other study of its user and priority and of
+/// weight v is therefore granted at most ⌊v / w⌋ + 1 runs; and between two grants of a user of weight
+/// w, every other user of weight v who has something of that priority to run gets at most
+/// ⌊v / w⌋ + 1. After a gang of s slots, others get s times that share; and a gang of another counts
+/// as its slots, whatever is left of the share when it comes.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Turns {
     users: DueTimes,
@@ -30,10 +32,11 @@ pub struct Turns {
 }
 
 impl Turns {
-    /// A user and a study of these weights, above 0, were granted a run.
-    pub fn serve(&mut self, line: Line<'_>, user_weight: f64, weight: f64) {
-        self.users.serve(line.user, user_weight);
-        self.studies.entry(line.user.to_owned()).or_default().serve(line.study, weight);
+    /// A user and a study of these weights, above 0, were granted a run of so many slots.
+    pub fn serve(&mut self, line: Line<'_>, user_weight: f64, weight: f64, n_slots: u32) {
+        let n_slots = f64::from(n_slots);
+        self.users.serve(line.user, n_slots / user_weight);
+        self.studies.entry(line.user.to_owned()).or_default().serve(line.study, n_slots / weight);
     }
 
     /// Which of two is next: the one that is due first, then the one that was served longest ago,
@@ -57,10 +60,10 @@ struct DueTimes {
 }
 
 impl DueTimes {
-    fn serve(&mut self, who: &str, weight: f64) {
+    fn serve(&mut self, who: &str, time: f64) {
         let begin = self.due(who).max(self.now);
         self.now = begin;
-        self.due.insert(who.to_owned(), begin + 1.0 / weight);
+        self.due.insert(who.to_owned(), begin + time);
     }
 
     fn order(&self, a: &str, b: &str) -> Ordering {

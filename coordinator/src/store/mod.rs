@@ -22,7 +22,7 @@ pub use sql::SqlStore;
 pub use sql::copy::{TableRows, copy, plan_copy};
 pub use types::*;
 
-use crate::scheduler::policy::{Placement, QueueHead};
+use crate::scheduler::policy::{BusySlot, Placement, QueueHead};
 
 /// The verbs. Each is one transaction: all of it happens, durably, or nothing. Every change leaves
 /// a row in `events` in the same transaction, and is announced after the commit.
@@ -93,10 +93,11 @@ pub trait Store: Send + Sync + 'static {
     /// The workers that a starting leader takes over.
     async fn live_workers(&self) -> Result<Vec<WorkerRecord>, StoreError>;
 
-    /// The leases that a starting leader takes over.
+    /// The leases that a starting leader takes over, with the rights of gangs' other members.
     async fn live_leases(&self) -> Result<Vec<LiveLease>, StoreError>;
 
-    /// The rights of attempts whose runs are held since: they are to give their slots back.
+    /// The rights of attempts whose runs are held since, and of gangs that a member has left: they are
+    /// to give their slots back.
     async fn held_leases(&self) -> Result<Vec<(LeaseToken, WorkerId)>, StoreError>;
 
     /// The head of the queue for the scheduler: preparations and evaluations, then the runs of every
@@ -106,16 +107,20 @@ pub trait Store: Send + Sync + 'static {
     /// beyond their study's budget.
     async fn queue_head(&self, limit: u32, largest_slot: u64) -> Result<QueueHead, StoreError>;
 
-    /// Grants placements, compare-and-set each: work that is no longer queued and workers that are
-    /// no longer active are left out of the answer. Tokens only grow. Not to be repeated blindly:
+    /// The slots that are taken, with what is about left to do on each.
+    async fn busy_slots(&self) -> Result<Vec<BusySlot>, StoreError>;
+
+    /// Grants placements, compare-and-set each: work that is no longer queued, and what has a worker
+    /// that is no longer active, is left out of the answer. A gang is granted whole or not at all.
+    /// Tokens only grow. Not to be repeated blindly:
     /// a second call grants nothing for the same work.
     async fn grant(&self, placements: &[Placement]) -> Result<Vec<Granted>, StoreError>;
 
     /// What the holder of a token is to do; none when the token is not live.
     async fn assignment(&self, token: LeaseToken) -> Result<Option<Assignment>, StoreError>;
 
-    /// Stores what an attempt has to say: all of it, or with a token that is not live none of it.
-    /// Repeating it changes nothing.
+    /// Stores what an attempt has to say: all of it, or with a token that is not live none of it. Of a
+    /// gang's other members only log lines are stored. Repeating it changes nothing.
     async fn report(
         &self,
         token: LeaseToken,
@@ -124,6 +129,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Ends an attempt and moves its work on. A token that is not live is stale and changes
     /// nothing, except that the same end twice is answered alike.
+    ///
+    /// A gang's other member that leaves in order lets go of its slot, and the attempt is to give the
+    /// rest back; any other end of it is the attempt's.
     async fn finish_attempt(
         &self,
         token: LeaseToken,

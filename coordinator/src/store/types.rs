@@ -218,7 +218,7 @@ pub struct WorkerRecord {
     pub machine: Machine,
 }
 
-/// A lease as the store knows it.
+/// A lease as the store knows it, or the right of a gang's other member to its slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LiveLease {
     /// The right.
@@ -238,8 +238,10 @@ pub struct Granted {
     pub work: WorkId,
     /// The attempt.
     pub attempt: AttemptNumber,
-    /// Who has it.
+    /// Who has it: rank 0 where there are others.
     pub worker: WorkerId,
+    /// The other members of a gang, by rank from 1, each with a right to its own slot.
+    pub members: Vec<LiveLease>,
 }
 
 /// What the holder of a token is to do.
@@ -251,6 +253,10 @@ pub struct Assignment {
     pub work: WorkId,
     /// The attempt.
     pub attempt: AttemptNumber,
+    /// Its place among the members, from 0, who does the work and reports.
+    pub rank: u32,
+    /// How many members there are.
+    pub world_size: u32,
     /// The work itself.
     pub details: AssignmentDetails,
 }

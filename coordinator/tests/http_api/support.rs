@@ -153,10 +153,8 @@ impl Served {
 
     /// Gives a piece of queued work to a worker.
     pub(crate) async fn grant(&self, work: &WorkId, worker: &WorkerId) -> LeaseToken {
-        let placement = coordinator::scheduler::policy::Placement {
-            work: work.clone(),
-            worker: worker.clone(),
-        };
+        use coordinator::scheduler::policy::Placement;
+        let placement = Placement::of_one(work.clone(), worker.clone());
         let granted = self.app.store.grant(&[placement]).await.unwrap();
         assert_eq!(granted.len(), 1, "`{work}` was queued");
         granted[0].token

@@ -24,7 +24,16 @@ pub struct PlacementSpec {
     /// takes any machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<u64>,
+    /// Slots that one run takes at a time, all or none, on machines that round alike; by default 1. The
+    /// first of them trains, and the others are held for it: training itself is not spread over
+    /// slots yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1024))]
+    pub slots: Option<u32>,
 }
+
+/// The largest gang.
+const MAX_SLOTS: u32 = 1024;
 
 /// What a worker computes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -47,7 +56,17 @@ impl DeviceKind {
 }
 
 impl PlacementSpec {
+    /// How many slots one run takes at a time.
+    pub fn n_slots(&self) -> u32 {
+        self.slots.unwrap_or(1).max(1)
+    }
+
     pub(super) fn check(&self) -> Result<(), Complaint> {
+        if let Some(slots) = self.slots {
+            require((1..=MAX_SLOTS).contains(&slots), "runtime.placement.slots", || {
+                format!("{slots} slots; a run takes 1 to {MAX_SLOTS} at a time")
+            })?;
+        }
         for (key, value) in &self.labels {
             let is_label = is_name(key) && is_name(value);
             require(is_label, "runtime.placement.labels", || {

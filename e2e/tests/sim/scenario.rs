@@ -63,6 +63,8 @@ pub(crate) struct Scenario {
     pub(crate) n_steps: u64,
     /// Of the study among others, in tenths.
     pub(crate) weight: u64,
+    /// How many slots a run takes at a time.
+    pub(crate) gang: usize,
 }
 
 /// How long things go wrong.
@@ -82,6 +84,11 @@ impl Scenario {
         };
         let n_sizes = chance.between(1, 4);
         let widths = (1..=n_sizes).map(|size| 16 * u32::try_from(size).expect("small")).collect();
+        // Of its own, so that all else of a seed is what it was without gangs.
+        let mut of_gangs = Chance::new(seed, 7);
+        let most = slots.iter().sum::<usize>();
+        let gang =
+            if most > 1 && of_gangs.permille(350) { 2 + of_gangs.index(most - 1) } else { 1 };
         let mut scenario = Self {
             seed,
             n_coordinators,
@@ -94,6 +101,7 @@ impl Scenario {
             widths,
             n_steps: chance.between(4, 40),
             weight: chance.between(1, 40),
+            gang,
         };
         // Some seeds are quiet: what must hold in a storm must hold in the sun.
         let mean_gap_ms = *chance.one_of(&[4_000, 10_000, 30_000, 1_000_000]);
@@ -163,6 +171,7 @@ impl Scenario {
             .collect();
         let tokens = self.n_steps * 32;
         let weight = self.weight as f64 / 10.0;
+        let gang = self.gang;
         format!(
             "version: 1
 name: storm
@@ -187,6 +196,7 @@ stages:
         evaluate: [{{task: validation_loss, sequences: 8}}]
 runtime:
   weight: {weight}
+  placement: {{slots: {gang}}}
   retries:
     out_of_memory: {{attempts: 1000, longest_pause_seconds: 8}}
     bug: {{attempts: 1000, longest_pause_seconds: 8}}

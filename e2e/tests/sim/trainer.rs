@@ -70,6 +70,8 @@ enum Phase {
     },
     Evaluate(v1::Evaluate),
     Prepare,
+    /// A gang's other member keeps its slot.
+    Hold,
 }
 
 #[derive(Debug)]
@@ -102,7 +104,7 @@ impl Trainer {
                     token: LeaseToken(given.lease_token),
                     attempt: given.attempt,
                     work_id: given.work_id,
-                    phase: Phase::Begin(work),
+                    phase: if given.rank == 0 { Phase::Begin(work) } else { Phase::Hold },
                     is_preempted: false,
                     is_stopped: false,
                 }));
@@ -194,6 +196,13 @@ impl Job {
                 self.synced(training, &manifest_key, is_data_point, out)
             }
             Phase::Evaluate(evaluate) => Some(evaluated(&evaluate, disk, out)),
+            Phase::Hold if self.is_preempted => {
+                Some((AttemptEnd::Preempted, "asked to leave".to_owned()))
+            }
+            Phase::Hold => {
+                self.phase = Phase::Hold;
+                None
+            }
             Phase::Prepare => {
                 let manifest = reference(&format!("data/{}", self.work_id), &self.work_id);
                 let result = v1::PreparationResult {

@@ -66,6 +66,14 @@ impl Outcome {
     }
 }
 
+/// How work without a checkpoint ends on a demand.
+fn interrupted(demand: Demand) -> Outcome {
+    match demand {
+        Demand::Stop => Outcome::of(AttemptEnd::Cancelled),
+        Demand::Preempt => Outcome::of(AttemptEnd::Preempted),
+    }
+}
+
 impl Context<'_> {
     /// What the agent demands of this assignment.
     fn demand(&self) -> Option<Demand> {
@@ -74,10 +82,7 @@ impl Context<'_> {
 
     /// How work that needs no checkpoint ends when it is told to.
     fn interruption(&self) -> Option<Outcome> {
-        self.demand().map(|demand| match demand {
-            Demand::Stop => Outcome::of(AttemptEnd::Cancelled),
-            Demand::Preempt => Outcome::of(AttemptEnd::Preempted),
-        })
+        self.demand().map(interrupted)
     }
 
     /// What decides the rounding of work that is done in one go.
@@ -102,6 +107,9 @@ impl Context<'_> {
 
 /// Carries out the assignment at hand. A failure is reported as a log line and becomes the end.
 pub fn carry_out(context: &mut Context<'_>) -> Outcome {
+    if context.assignment.rank > 0 {
+        return hold(context);
+    }
     let work = required(context.assignment.work.as_ref(), "work").map_err(RecipeError::from);
     let result = work.and_then(|work| match work {
         Work::Train(train) => pretrain::train(context, train),
@@ -113,6 +121,12 @@ pub fn carry_out(context: &mut Context<'_>) -> Outcome {
         context.report.log("error", message.clone());
         Outcome { end: error.end(), message }
     })
+}
+
+/// A gang's other members keep their slots until they are asked to let go: training is not spread over
+/// slots yet, and rank 0 does all of it.
+fn hold(context: &Context<'_>) -> Outcome {
+    interrupted(context.control.wait_for_demand(context.assignment.lease_token))
 }
 
 /// An error with everything behind it, in one line.

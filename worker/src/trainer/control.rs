@@ -4,6 +4,7 @@
 //! It does not act on a demand; the recipes do, after a step.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
 
 /// What the assignment at hand is asked to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,17 +22,37 @@ pub struct Control {
     preempted: AtomicU64,
     is_busy: AtomicBool,
     is_alone: AtomicBool,
+    /// Held while a demand is made, so that who waits for one misses none.
+    demanding: Mutex<()>,
+    demanded: Condvar,
 }
 
 impl Control {
     /// Asks the assignment with this token to stop.
     pub fn stop(&self, lease_token: u64) {
-        self.stopped.store(lease_token, Ordering::SeqCst);
+        self.demand_by(&self.stopped, lease_token);
     }
 
     /// Asks the assignment with this token to write a checkpoint and leave.
     pub fn preempt(&self, lease_token: u64) {
-        self.preempted.store(lease_token, Ordering::SeqCst);
+        self.demand_by(&self.preempted, lease_token);
+    }
+
+    fn demand_by(&self, demand: &AtomicU64, lease_token: u64) {
+        let _demanding = self.demanding.lock().unwrap_or_else(PoisonError::into_inner);
+        demand.store(lease_token, Ordering::SeqCst);
+        self.demanded.notify_all();
+    }
+
+    /// Waits until something is asked of the assignment with this token.
+    pub fn wait_for_demand(&self, lease_token: u64) -> Demand {
+        let mut demanding = self.demanding.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(demand) = self.demand(lease_token) {
+                return demand;
+            }
+            demanding = self.demanded.wait(demanding).unwrap_or_else(PoisonError::into_inner);
+        }
     }
 
     /// What is asked of the assignment with this token; to stop outweighs to leave in order.
@@ -73,6 +94,19 @@ mod tests {
         assert_eq!(control.demand(4), None);
         control.stop(3);
         assert_eq!(control.demand(3), Some(Demand::Stop));
+    }
+
+    #[test]
+    fn who_waits_for_a_demand_is_woken_by_its_own() {
+        let control = Control::default();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| control.wait_for_demand(3));
+            control.stop(2);
+            control.preempt(3);
+            assert_eq!(waiting.join().unwrap(), Demand::Preempt);
+        });
+        control.stop(3);
+        assert_eq!(control.wait_for_demand(3), Demand::Stop, "it was made before");
     }
 
     #[test]

@@ -67,7 +67,7 @@ fn without_budget() -> StudyTerms {
 
 #[track_caller]
 fn check(work: &QueuedWork, terms: &StudyTerms, n_ahead: u64, seats: &[Seat], codes: &[&str]) {
-    let reasons = why_not_placed(Case { work, terms, n_ahead }, seats);
+    let reasons = why_not_placed(Case { work, terms, n_ahead, kept: None }, seats);
     let found: Vec<&str> = reasons.iter().map(|reason| reason.code).collect();
     assert_eq!(found, codes, "{reasons:?}");
 }
@@ -87,6 +87,43 @@ fn every_reason_of_queued_work_is_named() {
     let busy = [seat(WorkerState::Active, 0)];
     check(&work(), &usual, 3, &busy, &["no_free_slot", "not_its_turn"]);
     check(&work(), &usual, 0, &free, &["about_to_run"]);
+}
+
+fn in_gangs(slots: u32) -> StudyTerms {
+    let placement = PlacementSpec { slots: Some(slots), ..PlacementSpec::default() };
+    StudyTerms { placement, ..StudyTerms::default() }
+}
+
+fn kept_for(work: &str) -> Reservation {
+    Reservation {
+        work: work.parse().unwrap(),
+        n_needed: 2,
+        n_free: 1,
+        workers: vec!["w_a".parse().unwrap()],
+        lets_pass_flops: 0.0,
+        n_lets_pass: 2,
+    }
+}
+
+#[test]
+fn a_gang_is_told_what_it_waits_for_and_others_that_they_wait_for_it() {
+    let half_free = [seat(WorkerState::Active, 1)];
+    check(&work(), &in_gangs(3), 0, &half_free, &["gang_too_large"]);
+    check(&work(), &in_gangs(2), 0, &half_free, &["gang"]);
+    check(&work(), &in_gangs(2), 0, &[seat(WorkerState::Active, 2)], &["about_to_run"]);
+    let alike = [seat(WorkerState::Active, 1), of_threads(4, 1)];
+    check(&work(), &in_gangs(3), 0, &alike, &["gang_too_large"]);
+    let why = |work: &QueuedWork, terms: &StudyTerms, kept: &Reservation| {
+        let case = Case { work, terms, n_ahead: 0, kept: Some(kept) };
+        why_not_placed(case, &half_free).remove(0)
+    };
+    let own = why(&work(), &in_gangs(2), &kept_for("r_1"));
+    assert_eq!((own.code, own.message.contains("kept for it")), ("gang", true), "{own:?}");
+    let others = why(&work(), &StudyTerms::default(), &kept_for("r_2"));
+    assert_eq!((others.code, others.message.contains("`r_2`")), ("reserved", true), "{others:?}");
+    let queue = head(vec![work()], StudyTerms::default());
+    let idle = why_idle(&half_free[0], &queue, &half_free, Some(&kept_for("r_2")));
+    assert_eq!(idle[0].code, "reserved");
 }
 
 #[test]
@@ -122,7 +159,7 @@ fn head(work: Vec<QueuedWork>, terms: StudyTerms) -> QueueHead {
 
 #[track_caller]
 fn check_worker(seat: &Seat, queue: Vec<QueuedWork>, terms: StudyTerms, code: &str) {
-    let reasons = why_idle(seat, &head(queue, terms), std::slice::from_ref(seat));
+    let reasons = why_idle(seat, &head(queue, terms), std::slice::from_ref(seat), None);
     assert_eq!(reasons[0].code, code, "{reasons:?}");
 }
 
@@ -142,7 +179,7 @@ fn every_reason_of_a_worker_is_named() {
     check_worker(&free, vec![too_large()], usual(), "memory");
     check_worker(&free, vec![excluded()], usual(), "excluded");
     let queue = head(vec![bound(4)], usual());
-    let reasons = why_idle(&free, &queue, &[free.clone(), of_threads(4, 0)]);
+    let reasons = why_idle(&free, &queue, &[free.clone(), of_threads(4, 0)], None);
     assert_eq!(reasons[0].code, "numerics");
     check_worker(&free, vec![bound(4)], usual(), "about_to_run");
     check_worker(&free, vec![work()], usual(), "about_to_run");

@@ -5,8 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use domain::spec::DeviceKind;
 use proptest::prelude::*;
 
+use super::super::fit::{Match, can_carry_out};
 use super::*;
-use crate::store::Capabilities;
+use crate::store::{Capabilities, Numerics};
+
+mod gangs;
+
+fn place(snapshot: &Snapshot) -> Vec<Placement> {
+    decide(snapshot).placements
+}
 
 fn seat(worker: &str, n_free_slots: u32, threads: u32) -> FreeWorker {
     let worker = worker.parse().unwrap();
@@ -27,13 +34,17 @@ fn queued(work: &str, priority: i32, cost_flops: f64) -> QueuedWork {
 fn snapshot(work: Vec<QueuedWork>, free: Vec<FreeWorker>) -> Snapshot {
     let live = free.iter().map(|seat| (seat.worker.clone(), seat.machine.clone())).collect();
     let queue = QueueHead { work, studies: BTreeMap::new() };
-    Snapshot { queue, free, live, turns: Turns::default(), user_weights: BTreeMap::new() }
+    Snapshot { queue, free, live, ..Snapshot::default() }
+}
+
+fn names(workers: &[WorkerId]) -> String {
+    workers.iter().map(WorkerId::as_str).collect::<Vec<_>>().join(" ")
 }
 
 #[track_caller]
 fn check(snapshot: &Snapshot, expected: &[(&str, &str)]) {
     let placed: Vec<(String, String)> =
-        place(snapshot).iter().map(|p| (p.work.to_string(), p.worker.to_string())).collect();
+        place(snapshot).iter().map(|p| (p.work.to_string(), names(&p.workers))).collect();
     let expected: Vec<(String, String)> =
         expected.iter().map(|(work, worker)| ((*work).into(), (*worker).into())).collect();
     assert_eq!(placed, expected);
@@ -114,11 +125,13 @@ fn any_terms() -> impl Strategy<Value = StudyTerms> {
     let user = prop_oneof![Just("ada"), Just("bob")];
     let device = proptest::option::weighted(0.1, Just(DeviceKind::Cuda));
     let budget = proptest::option::of(0_u32..30);
-    (user, 1_u32..4, budget, device).prop_map(|(user, weight, budget, device)| StudyTerms {
+    let slots = proptest::option::weighted(0.3, 1_u32..4);
+    let all = (user, 1_u32..4, budget, device, slots);
+    all.prop_map(|(user, weight, budget, device, slots)| StudyTerms {
         user: user.into(),
         weight: f64::from(weight),
         budget_left_flops: budget.map(f64::from),
-        placement: PlacementSpec { device, ..PlacementSpec::default() },
+        placement: PlacementSpec { device, slots, ..PlacementSpec::default() },
     })
 }
 
@@ -176,8 +189,8 @@ proptest! {
     fn no_slot_is_given_twice_and_no_work_is_placed_twice(snapshot in any_snapshot()) {
         let placements = place(&snapshot);
         let mut taken: BTreeMap<&WorkerId, u32> = BTreeMap::new();
-        for placement in &placements {
-            *taken.entry(&placement.worker).or_default() += 1;
+        for worker in placements.iter().flat_map(|placement| &placement.workers) {
+            *taken.entry(worker).or_default() += 1;
         }
         for seat in &snapshot.free {
             prop_assert!(taken.get(&seat.worker).copied().unwrap_or(0) <= seat.n_free_slots);
@@ -190,8 +203,28 @@ proptest! {
     fn work_goes_to_machines_that_are_fit_for_it(snapshot in any_snapshot()) {
         for placement in place(&snapshot) {
             let (work, terms) = looked_up(&snapshot, &placement.work);
-            let seat = snapshot.free.iter().find(|seat| seat.worker == placement.worker).unwrap();
-            prop_assert!(suits(seat, work, &terms, Match::Machine), "{work:?} on {seat:?}");
+            for worker in &placement.workers {
+                let seat = snapshot.free.iter().find(|seat| seat.worker == *worker).unwrap();
+                prop_assert!(suits(seat, work, &terms, Match::Machine), "{work:?} on {seat:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_gang_has_all_its_slots_on_machines_that_round_alike(snapshot in any_snapshot()) {
+        for placement in place(&snapshot) {
+            let (work, terms) = looked_up(&snapshot, &placement.work);
+            let n_slots = match work.work {
+                WorkId::Run(_) => terms.placement.slots.unwrap_or(1),
+                _ => 1,
+            };
+            prop_assert_eq!(placement.workers.len(), n_slots as usize);
+            let threads = placement.workers.iter().map(|worker| {
+                let seat = snapshot.free.iter().find(|seat| seat.worker == *worker).unwrap();
+                seat.machine.capabilities.threads_per_slot
+            });
+            let distinct: BTreeSet<u32> = threads.collect();
+            prop_assert_eq!(distinct.len(), 1);
         }
     }
 
@@ -204,20 +237,29 @@ proptest! {
 
     #[test]
     fn nothing_placeable_is_left_while_a_matching_slot_is_free(snapshot in any_snapshot()) {
-        let placements = place(&snapshot);
+        let Decision { placements, reservation } = decide(&snapshot);
         let budgets = budgets_after(&snapshot, &placements);
         let mut free = snapshot.free.clone();
         for seat in &mut free {
-            let n_taken = placements.iter().filter(|p| p.worker == seat.worker).count();
+            let taken = placements.iter().flat_map(|p| &p.workers);
+            let n_taken = taken.filter(|worker| **worker == seat.worker).count();
             seat.n_free_slots -= u32::try_from(n_taken).unwrap();
         }
-        free.retain(|seat| seat.n_free_slots > 0);
+        let kept = reservation.map(|kept| kept.workers).unwrap_or_default();
+        free.retain(|seat| seat.n_free_slots > 0 && !kept.contains(&seat.worker));
         for work in &snapshot.queue.work {
             let (_, terms) = looked_up(&snapshot, &work.work);
             let left = work.study.as_ref().and_then(|study| budgets.get(study));
             let is_short = !matches!(work.work, WorkId::Run(_)) || work.has_begun;
             let is_afforded = is_short || left.is_none_or(|left| work.cost_flops <= *left);
-            let has_seat = free.iter().any(|seat| suits(seat, work, &terms, Match::Numerics));
+            let seats = free.iter().filter(|seat| suits(seat, work, &terms, Match::Numerics));
+            let mut n_alike: BTreeMap<u32, u32> = BTreeMap::new();
+            for seat in seats {
+                let threads = seat.machine.capabilities.threads_per_slot;
+                *n_alike.entry(threads).or_default() += seat.n_free_slots;
+            }
+            let n_slots = n_slots(work, &terms);
+            let has_seat = n_alike.values().any(|n_free| *n_free >= n_slots);
             let is_placed = placements.iter().any(|p| p.work == work.work);
             prop_assert!(is_placed || !is_afforded || !has_seat, "{work:?}");
         }
@@ -231,7 +273,8 @@ proptest! {
                 let (needs, wanted) = (&work.needs, Match::Numerics);
                 can_carry_out((worker, machine), needs, &terms.placement, wanted)
             };
-            let seat = snapshot.free.iter().find(|seat| seat.worker == placement.worker).unwrap();
+            let first = &placement.workers[0];
+            let seat = snapshot.free.iter().find(|seat| seat.worker == *first).unwrap();
             let is_alike = matches(&(seat.worker.clone(), seat.machine.clone()));
             prop_assert!(is_alike || !snapshot.live.iter().any(matches));
         }
@@ -243,7 +286,7 @@ proptest! {
         let n = turned.queue.work.len().max(1);
         turned.queue.work.rotate_left(by % n);
         turned.free.reverse();
-        prop_assert_eq!(place(&turned), place(&snapshot));
+        prop_assert_eq!(decide(&turned), decide(&snapshot));
     }
 
     #[test]

@@ -144,7 +144,7 @@ pub(in crate::store) fn run_of(work: &WorkId) -> RunId {
 }
 
 pub(in crate::store) fn placement(work: &WorkId, worker: &WorkerId) -> Placement {
-    Placement { work: work.clone(), worker: worker.clone() }
+    Placement::of_one(work.clone(), worker.clone())
 }
 
 pub(in crate::store) fn source() -> Artifact {

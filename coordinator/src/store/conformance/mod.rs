@@ -6,6 +6,7 @@
 pub(in crate::store) mod applying;
 pub(in crate::store) mod charting;
 pub(in crate::store) mod fixture;
+pub(in crate::store) mod gangs;
 pub(in crate::store) mod holding;
 pub(in crate::store) mod leasing;
 pub(in crate::store) mod races;
@@ -90,6 +91,15 @@ macro_rules! conformance {
                 a_log_rule_keeps_work_from_a_worker,
                 a_log_rule_stops_retries,
                 events_say_who,
+            }
+            gangs {
+                a_gang_is_granted_whole_or_not_at_all,
+                every_member_has_its_rank,
+                only_rank_0_says_what_counts,
+                the_end_of_a_gang_is_the_end_of_all_its_rights,
+                a_lost_member_loses_the_attempt,
+                a_member_that_fails_ends_the_attempt_so,
+                a_member_that_leaves_has_rank_0_asked,
             }
             viewing {
                 every_view_shows_a_study_in_the_middle_of_its_work,

@@ -10,6 +10,7 @@ use domain::recipe::PreparationConfig;
 use super::convert::{from_json, parse_id, signed, small, unsigned};
 use super::database::{Pool, query_as, query_scalar};
 use super::error::from_driver;
+use super::members;
 use crate::store::{Artifact, Assignment, AssignmentDetails, StoreError, TrainDetails};
 
 /// So many checkpoints are named to a trainer: when that many are damaged in a row, starting over
@@ -21,25 +22,30 @@ pub(super) async fn assignment(
     pool: &Pool,
     token: LeaseToken,
 ) -> Result<Option<Assignment>, StoreError> {
-    let row: Option<(String, i64)> = query_as(
-        "SELECT id, lease_attempt
+    let row: Option<(String, i64, i64)> = query_as(
+        "SELECT work.id, lease_attempt, world_size
 FROM work
-WHERE state = 'leased' AND lease_token = ?",
+JOIN attempts ON attempts.lease_token = work.lease_token
+WHERE work.state = 'leased' AND work.lease_token = ?",
     )
     .bind(signed(token.0))
     .fetch_optional(pool)
     .await
     .map_err(from_driver)?;
-    let Some((id, attempt)) = row else {
-        return Ok(None);
+    let (work, attempt, rank, world_size) = match row {
+        Some((id, attempt, world_size)) => (parse_id(&id)?, attempt, 0, small(world_size)),
+        None => match members::held(pool, token).await? {
+            Some(member) => (member.work, member.attempt, member.rank, member.world_size),
+            None => return Ok(None),
+        },
     };
-    let work: WorkId = parse_id(&id)?;
     let details = match &work {
         WorkId::Run(_) => train(pool, &work).await?,
         WorkId::Evaluation(_) => evaluate(pool, &work).await?,
         WorkId::Preparation(_) => prepare(pool, &work).await?,
     };
-    Ok(Some(Assignment { token, work, attempt: AttemptNumber(small(attempt)), details }))
+    let attempt = AttemptNumber(small(attempt));
+    Ok(Some(Assignment { token, work, attempt, rank, world_size, details }))
 }
 
 #[derive(Debug, sqlx::FromRow)]

@@ -12,6 +12,7 @@ use super::convert::{parse_id, signed};
 use super::database::{Pool, query_as};
 use super::error::from_driver;
 use super::log_rules;
+use super::members::{self, Member};
 use super::micro_batch;
 use super::work::{WorkRow, advance, advance_row};
 use super::writer::{Command, Tx};
@@ -58,7 +59,10 @@ impl Command for FinishAttempt {
 
     async fn run(self, tx: &mut Tx) -> Result<Finished, StoreError> {
         let Some(row) = attempt_of(tx, self.token).await? else {
-            return Ok(Finished::Stale);
+            return match members::held(&mut tx.conn, self.token).await? {
+                Some(member) => self.end_member(tx, &member).await,
+                None => Ok(Finished::Stale),
+            };
         };
         tx.actor = Actor::Worker(parse_id(&row.worker_id)?);
         let mut changed = Changed::default();
@@ -84,6 +88,33 @@ impl Command for FinishAttempt {
     }
 }
 
+impl FinishAttempt {
+    /// What a member beside rank 0 says of itself. One that leaves in order lets go of its slot, and
+    /// rank 0 is asked for a checkpoint; any other end is that of the attempt.
+    async fn end_member(&self, tx: &mut Tx, member: &Member) -> Result<Finished, StoreError> {
+        tx.actor = Actor::Worker(member.worker.clone());
+        let mut changed = Changed::default();
+        let end = self.end;
+        match end {
+            AttemptEnd::Succeeded | AttemptEnd::Cancelled | AttemptEnd::Preempted => {
+                members::leave(tx, self.token).await?;
+                changed.preempted.push((member.attempt_token, member.lead.clone()));
+            }
+            _ => {
+                let Member { attempt_token, rank, worker, .. } = member;
+                let message = format!("rank {rank} on `{worker}`: {}", self.message);
+                if let Some(row) = attempt_of(tx, *attempt_token).await? {
+                    end_row(tx, *attempt_token, row, end, &message, &mut changed).await?;
+                    // Its own right is not one to be told of.
+                    changed.revoked.retain(|(token, _)| *token != self.token);
+                    changed.revoked.push((*attempt_token, member.lead.clone()));
+                }
+            }
+        }
+        Ok(Finished::Ended { end, changed })
+    }
+}
+
 /// Ends a live attempt whose row was read in this transaction.
 async fn end_row(
     tx: &mut Tx,
@@ -99,7 +130,7 @@ async fn end_row(
     {
         row.work.give_up()?;
     }
-    let was_open = close_attempt(tx, token, end, message).await?;
+    let was_open = close_attempt(tx, token, end, message, changed).await?;
     let event = RunEvent::AttemptEnded { token, end };
     let has_moved = advance_row(tx, &work, &row.work, event, changed).await?;
     if let (AttemptEnd::OutOfMemory, WorkId::Run(run)) = (end, &work) {
@@ -122,7 +153,11 @@ impl Command for ExpireLeases {
 
     async fn run(self, tx: &mut Tx) -> Result<Changed, StoreError> {
         let mut changed = Changed::default();
-        for token in self.0 {
+        for mut token in self.0 {
+            // A gang is as good as the worst of its members.
+            if let Some(member) = members::held(&mut tx.conn, token).await? {
+                token = member.attempt_token;
+            }
             let Some(row) = attempt_of(tx, token).await?.filter(|row| row.ended_as.is_none())
             else {
                 continue;

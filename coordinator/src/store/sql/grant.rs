@@ -10,6 +10,7 @@ use domain::planted::{Mistake, is_planted};
 use super::convert::{parse_id, signed, unsigned};
 use super::database::{Pool, query_as, query_scalar, query_with_list, query_with_rows};
 use super::error::from_driver;
+use super::members;
 use super::work::{WorkRow, record_grant};
 use super::writer::{Command, Tx};
 use crate::scheduler::policy::Placement;
@@ -38,7 +39,7 @@ async fn grant_some(tx: &mut Tx, placements: &[Placement]) -> Result<Vec<Granted
     let works: Vec<&WorkId> = placements.iter().map(|placement| &placement.work).collect();
     let mut rows = WorkRow::load_many(tx, &works).await?;
     let mut chosen = Vec::new();
-    for placement in placements.iter().filter(|p| active.contains(p.worker.as_str())) {
+    for placement in placements.iter().filter(|placement| is_there(placement, &active)) {
         // Taken out, so that work which is placed twice is granted once.
         if let Some(row) = rows.remove(placement.work.as_str()).filter(WorkRow::may_be_granted) {
             chosen.push((placement, row));
@@ -47,37 +48,53 @@ async fn grant_some(tx: &mut Tx, placements: &[Placement]) -> Result<Vec<Granted
     if chosen.is_empty() {
         return Ok(Vec::new());
     }
-    let mut last = last_token_after(tx, chosen.len()).await?.0 - chosen.len() as u64;
+    let n_tokens = chosen.iter().map(|(placement, _)| placement.workers.len()).sum();
+    let mut last = last_token_after(tx, n_tokens).await?.0 - n_tokens as u64;
     if is_planted(Mistake::TokenReused) {
         last = last.saturating_sub(1);
     }
     let mut granted = Vec::with_capacity(chosen.len());
     for (placement, row) in chosen {
-        last += 1;
         let attempt = u32::try_from(row.n_attempts + 1)
             .map_err(|_| StoreError::Bug(format!("`{}` has too many attempts", placement.work)))?;
-        let lease = Granted {
-            token: LeaseToken(last),
-            work: placement.work.clone(),
-            attempt: AttemptNumber(attempt),
-            worker: placement.worker.clone(),
-        };
+        let mut rights = placement.workers.iter().map(|worker| {
+            last += 1;
+            LiveLease {
+                token: LeaseToken(last),
+                work: placement.work.clone(),
+                worker: worker.clone(),
+            }
+        });
+        let Some(LiveLease { token, work, worker }) = rights.next() else { continue };
+        let members = rights.collect();
+        let lease = Granted { token, work, attempt: AttemptNumber(attempt), worker, members };
         row.check_grant(&lease, tx.now_ms)?;
         granted.push(lease);
     }
     write_leases(tx, &granted).await?;
     insert_attempts(tx, &granted).await?;
+    members::insert(tx, &granted).await?;
     for lease in &granted {
         record_grant(tx, lease);
     }
     Ok(granted)
 }
 
+/// Whether all who are to have it are there.
+fn is_there(placement: &Placement, active: &BTreeSet<String>) -> bool {
+    !placement.workers.is_empty()
+        && placement.workers.iter().all(|worker| active.contains(worker.as_str()))
+}
+
 async fn active_workers(
     tx: &mut Tx,
     placements: &[Placement],
 ) -> Result<BTreeSet<String>, StoreError> {
-    let asked: BTreeSet<&str> = placements.iter().map(|p| p.worker.as_str()).collect();
+    let asked: BTreeSet<&str> =
+        placements.iter().flat_map(|p| &p.workers).map(WorkerId::as_str).collect();
+    if asked.is_empty() {
+        return Ok(BTreeSet::new());
+    }
     let head = "SELECT id FROM workers WHERE state = 'active' AND id IN";
     let mut query = query_with_list::<(String,)>(head, asked.len());
     for worker in asked {
@@ -129,9 +146,9 @@ WHERE work.id = lease.column1 AND work.state = 'queued' AND work.is_held = 0";
 
 async fn insert_attempts(tx: &mut Tx, granted: &[Granted]) -> Result<(), StoreError> {
     let head = "INSERT INTO attempts (work_id, attempt, lease_token, worker_id, state,
-    granted_at_ms)
+    granted_at_ms, world_size)
 VALUES";
-    let mut insert = query_with_rows(head, (granted.len(), 6), "");
+    let mut insert = query_with_rows(head, (granted.len(), 7), "");
     for lease in granted {
         insert = insert
             .bind(lease.work.as_str())
@@ -139,13 +156,14 @@ VALUES";
             .bind(signed(lease.token.0))
             .bind(lease.worker.as_str())
             .bind("granted")
-            .bind(tx.now_ms);
+            .bind(tx.now_ms)
+            .bind(signed(1 + lease.members.len() as u64));
     }
     insert.execute(&mut tx.conn).await.map_err(from_driver)?;
     Ok(())
 }
 
-/// The leases that are live.
+/// The leases that are live, with the rights of gangs' other members to their slots.
 pub(super) async fn live_leases(pool: &Pool) -> Result<Vec<LiveLease>, StoreError> {
     let rows: Vec<(i64, String, String)> = query_as(
         "SELECT lease_token, id, lease_worker_id
@@ -156,13 +174,11 @@ ORDER BY lease_token",
     .fetch_all(pool)
     .await
     .map_err(from_driver)?;
-    rows.into_iter()
-        .map(|(token, work, worker)| {
-            Ok(LiveLease {
-                token: LeaseToken(unsigned(token)),
-                work: parse_id(&work)?,
-                worker: parse_id::<WorkerId>(&worker)?,
-            })
-        })
-        .collect()
+    let mut leases = members::live(pool).await?;
+    for (token, work, worker) in rows {
+        let token = LeaseToken(unsigned(token));
+        leases.push(LiveLease { token, work: parse_id(&work)?, worker: parse_id(&worker)? });
+    }
+    leases.sort_by_key(|lease| lease.token);
+    Ok(leases)
 }

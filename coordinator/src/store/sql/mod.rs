@@ -17,6 +17,7 @@ mod finish;
 mod fits;
 mod grant;
 mod log_rules;
+mod members;
 mod memory;
 mod micro_batch;
 mod pause;
@@ -56,7 +57,7 @@ use super::{
     WorkerRecord, WorkerToRegister,
 };
 use crate::clock::Clock;
-use crate::scheduler::policy::{Placement, QueueHead};
+use crate::scheduler::policy::{BusySlot, Placement, QueueHead};
 
 /// How often a standby looks whether there still is a leader, when nobody told it.
 const STANDBY_INTERVAL: Duration = Duration::from_secs(1);
@@ -390,6 +391,10 @@ impl Store for SqlStore {
 
     async fn queue_head(&self, limit: u32, largest_slot: u64) -> Result<QueueHead, StoreError> {
         queue::head(&self.readers, limit, largest_slot).await
+    }
+
+    async fn busy_slots(&self) -> Result<Vec<BusySlot>, StoreError> {
+        queue::busy(&self.readers).await
     }
 
     async fn grant(&self, placements: &[Placement]) -> Result<Vec<Granted>, StoreError> {

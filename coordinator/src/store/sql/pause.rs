@@ -37,7 +37,7 @@ impl Command for PauseStudy {
     }
 }
 
-/// The attempts of runs that are held. Evaluations and preparations are short: they end by
+/// The attempts of runs that are held, and of gangs that a member has left. Evaluations and preparations are short: they end by
 /// themselves.
 pub(super) async fn held_leases(
     place: impl Into<Place<'_>>,
@@ -46,7 +46,12 @@ pub(super) async fn held_leases(
         "SELECT lease_token, lease_worker_id
 FROM work
 WHERE state = 'leased' AND is_held = 1 AND kind = 'run'
-ORDER BY lease_token",
+UNION
+SELECT a.lease_token, a.worker_id
+FROM attempts a
+JOIN members m ON m.attempt_token = a.lease_token
+WHERE a.state IN ('granted', 'running') AND m.is_held = 0
+ORDER BY 1",
     )
     .fetch_all(place)
     .await

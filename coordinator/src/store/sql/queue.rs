@@ -12,7 +12,7 @@ use domain::spec::PlacementSpec;
 use super::convert::{from_json, parse_id, signed, unsigned};
 use super::database::{Pool, query_as, query_with_list};
 use super::error::from_driver;
-use crate::scheduler::policy::{Needs, QueueHead, QueuedWork, StudyTerms};
+use crate::scheduler::policy::{BusySlot, Needs, QueueHead, QueuedWork, StudyTerms};
 use crate::store::{Numerics, StoreError};
 
 /// With more studies than this, each has fewer runs in a look.
@@ -52,6 +52,43 @@ impl QueuedRow {
             },
         })
     }
+}
+
+#[derive(Debug, sqlx::FromRow)]
+struct BusyRow {
+    worker_id: String,
+    cost_flops: f64,
+    latest_step: i64,
+    steps: i64,
+}
+
+impl BusyRow {
+    fn into_slot(self) -> Result<BusySlot, StoreError> {
+        let done = self.latest_step as f64 / self.steps.max(1) as f64;
+        let flops_left = self.cost_flops * (1.0 - done).max(0.0);
+        Ok(BusySlot { worker: parse_id(&self.worker_id)?, flops_left })
+    }
+}
+
+/// The slots that are taken.
+pub(super) async fn busy(pool: &Pool) -> Result<Vec<BusySlot>, StoreError> {
+    let rows: Vec<BusyRow> = query_as(
+        "SELECT work.lease_worker_id AS worker_id, work.cost_flops,
+    COALESCE(runs.latest_step, 0) AS latest_step, COALESCE(runs.steps, 1) AS steps
+FROM work
+LEFT JOIN runs ON runs.id = work.id
+WHERE work.state = 'leased'
+UNION ALL
+SELECT members.worker_id, work.cost_flops, runs.latest_step, runs.steps
+FROM work
+JOIN members ON members.attempt_token = work.lease_token AND members.is_held = 1
+JOIN runs ON runs.id = work.id
+WHERE work.state = 'leased'",
+    )
+    .fetch_all(pool)
+    .await
+    .map_err(from_driver)?;
+    rows.into_iter().map(BusyRow::into_slot).collect()
 }
 
 /// An empty text is no study.

@@ -13,6 +13,7 @@ use super::convert::{parse_id, signed, to_json};
 use super::database::{query, query_as};
 use super::error::from_driver;
 use super::evaluations;
+use super::members;
 use super::points;
 use super::writer::{Command, Tx};
 use crate::actor::Actor;
@@ -40,7 +41,7 @@ impl Command for Report {
             self.events.pop();
         }
         let Some(mut holder) = holder(tx, self.token).await? else {
-            return Ok(Reported::Stale);
+            return self.by_member(tx).await;
         };
         let mut has_new_work = false;
         let mut steps: Vec<(u64, BTreeMap<String, f64>)> = Vec::new();
@@ -56,6 +57,29 @@ impl Command for Report {
         }
         write_points(tx, &holder, &mut steps).await?;
         Ok(Reported::Stored { work: holder.work, has_new_work })
+    }
+}
+
+impl Report {
+    /// A member beside rank 0 has log lines only; what counts is rank 0's to say.
+    async fn by_member(self, tx: &mut Tx) -> Result<Reported, StoreError> {
+        let Some(member) = members::held(&mut tx.conn, self.token).await? else {
+            return Ok(Reported::Stale);
+        };
+        tx.actor = Actor::Worker(member.worker);
+        let holder = Holder {
+            token: member.attempt_token,
+            work: member.work,
+            attempt: member.attempt,
+            state: AttemptState::Running { token: member.attempt_token },
+        };
+        for event in self.events {
+            if let ReportEvent::Log { at_ms, level, text } = event {
+                let text = format!("rank {}: {text}", member.rank);
+                store_log(tx, &holder, at_ms, level, &text).await?;
+            }
+        }
+        Ok(Reported::Stored { work: holder.work, has_new_work: false })
     }
 }
 

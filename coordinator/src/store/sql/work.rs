@@ -16,6 +16,7 @@ use super::convert::{from_json, parse_id, signed, small, to_json, unsigned};
 use super::database::{query, query_as, query_scalar, query_with_list};
 use super::error::from_driver;
 use super::log_rules;
+use super::members;
 use super::writer::Tx;
 use crate::store::{Changed, Granted, Retry, StoreError};
 
@@ -347,7 +348,7 @@ async fn carry_out(
         Effect::ReleaseDependents | Effect::FailDependents if !has_dependents => Ok(()),
         Effect::RevokeLease { token } => {
             if !is_planted(Mistake::CancelKeepsAttempt) {
-                close_attempt(tx, token, AttemptEnd::Cancelled, "").await?;
+                close_attempt(tx, token, AttemptEnd::Cancelled, "", changed).await?;
             }
             if let RunState::Leased { worker, .. } = from {
                 changed.revoked.push((token, worker.clone()));
@@ -413,7 +414,7 @@ pub(super) async fn end_attempt(
     message: &str,
     changed: &mut Changed,
 ) -> Result<(), StoreError> {
-    let was_open = close_attempt(tx, token, end, message).await?;
+    let was_open = close_attempt(tx, token, end, message, changed).await?;
     let has_moved = advance(tx, work, RunEvent::AttemptEnded { token, end }, changed).await?;
     if was_open && has_moved {
         Ok(())
@@ -447,13 +448,22 @@ ORDER BY lease_token",
         end_attempt(tx, token, &parse_id(&work)?, end, message, changed).await?;
         changed.revoked.push((token, worker.clone()));
     }
+    // A gang is as good as the worst of its members.
+    for (token, work, lead) in members::attempts_with(tx, worker).await? {
+        end_attempt(tx, token, &work, end, message, changed).await?;
+        changed.revoked.push((token, lead));
+    }
     Ok(())
 }
 
 /// Notes a grant.
 pub(super) fn record_grant(tx: &mut Tx, lease: &Granted) {
     let (token, attempt, worker) = (lease.token, lease.attempt, lease.worker.clone());
-    let detail = detail_of(&RunEvent::Granted { token, attempt, worker: worker.clone() });
+    let mut detail = detail_of(&RunEvent::Granted { token, attempt, worker: worker.clone() });
+    if !lease.members.is_empty() {
+        let members: Vec<&str> = lease.members.iter().map(|m| m.worker.as_str()).collect();
+        detail["members"] = json!(members);
+    }
     let state = RunState::Leased { token, attempt, worker };
     tx.record(lease.work.as_str(), &kind_of(&lease.work, &state), &detail);
 }

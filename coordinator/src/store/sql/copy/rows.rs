@@ -46,6 +46,7 @@ pub(super) const TABLES: &[Table] = tables![
     "dropped_cells",
     "workers",
     "attempts",
+    "members" order by "lease_token",
     "checkpoints",
     "evaluations",
     "points",

@@ -91,8 +91,16 @@ ORDER BY a.attempt",
     .fetch_all(pool)
     .await
     .map_err(failed("a run's attempts"))?;
+    let mut members = members(pool, id).await?;
+    let mut of_attempt = |attempt: i64| {
+        let (own, others) = std::mem::take(&mut members).into_iter().partition(|m| m.0 == attempt);
+        members = others;
+        let own: Vec<(i64, String)> = own;
+        own.into_iter().map(|(_, worker)| worker).collect()
+    };
     let into_view = |row: AttemptRow| AttemptView {
         attempt: small_count(row.attempt),
+        members: of_attempt(row.attempt),
         state: row.state,
         ended_as: row.ended_as,
         message: row.message,
@@ -104,6 +112,22 @@ ORDER BY a.attempt",
         ended_at_ms: row.ended_at_ms,
     };
     Ok(rows.into_iter().map(into_view).collect())
+}
+
+/// The workers of gangs' other members, each with its attempt.
+async fn members(pool: &Pool, id: &str) -> Result<Vec<(i64, String)>, ReadError> {
+    query_as(
+        "SELECT a.attempt, k.name
+FROM attempts a
+JOIN members m ON m.attempt_token = a.lease_token
+JOIN workers k ON k.id = m.worker_id
+WHERE a.work_id = ?1
+ORDER BY a.attempt, m.rank",
+    )
+    .bind(id)
+    .fetch_all(pool)
+    .await
+    .map_err(failed("a run's gangs"))
 }
 
 #[derive(sqlx::FromRow)]

@@ -1,7 +1,7 @@
 //! One consistent state of work, attempts, workers and events, for the checker of the invariants.
 //! What must hold is `domain::invariant`'s.
 
-use domain::invariant::{Attempt, Snapshot, Work};
+use domain::invariant::{Attempt, Member, Snapshot, Work};
 
 use super::{count, failed, small_count};
 use crate::store::read::ReadError;
@@ -31,6 +31,16 @@ struct AttemptRow {
     worker_id: String,
     state: String,
     ended_as: Option<String>,
+    world_size: i64,
+}
+
+#[derive(sqlx::FromRow)]
+struct MemberRow {
+    attempt_token: i64,
+    lease_token: i64,
+    rank: i64,
+    worker_id: String,
+    is_held: i64,
 }
 
 pub(super) async fn snapshot(pool: &Pool) -> Result<Snapshot, ReadError> {
@@ -40,13 +50,21 @@ pub(super) async fn snapshot(pool: &Pool) -> Result<Snapshot, ReadError> {
         .await
         .map_err(failed("all work"))?;
     let attempts: Vec<AttemptRow> = query_as(
-        "SELECT work_id, attempt, lease_token, worker_id, state, ended_as
+        "SELECT work_id, attempt, lease_token, worker_id, state, ended_as, world_size
 FROM attempts
 ORDER BY work_id, attempt",
     )
     .fetch_all(&mut reading)
     .await
     .map_err(failed("all attempts"))?;
+    let members: Vec<MemberRow> = query_as(
+        "SELECT attempt_token, lease_token, rank, worker_id, is_held
+FROM members
+ORDER BY attempt_token, rank",
+    )
+    .fetch_all(&mut reading)
+    .await
+    .map_err(failed("all members of gangs"))?;
     let workers: Vec<String> =
         query_scalar("SELECT id FROM workers WHERE state IN ('joining', 'active', 'draining')")
             .fetch_all(&mut reading)
@@ -63,6 +81,7 @@ ORDER BY work_id, attempt",
     Ok(Snapshot {
         work: work.into_iter().map(WorkRow::into_work).collect(),
         attempts: attempts.into_iter().map(AttemptRow::into_attempt).collect(),
+        members: members.into_iter().map(MemberRow::into_member).collect(),
         workers: workers.into_iter().collect(),
         last_token: count(last_token),
         events: (count(events.0), count(events.1)),
@@ -101,6 +120,19 @@ impl AttemptRow {
             worker: self.worker_id,
             state: self.state,
             ended_as: self.ended_as,
+            world_size: small_count(self.world_size),
+        }
+    }
+}
+
+impl MemberRow {
+    fn into_member(self) -> Member {
+        Member {
+            attempt_token: count(self.attempt_token),
+            token: count(self.lease_token),
+            rank: small_count(self.rank),
+            worker: self.worker_id,
+            is_held: self.is_held != 0,
         }
     }
 }

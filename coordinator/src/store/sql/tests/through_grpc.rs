@@ -193,8 +193,10 @@ impl Store for ThroughGrpc {
             return Ok(Finished::Stale);
         }
         let snapshot = self.inner().snapshot().await.unwrap();
-        let attempt = snapshot.attempts.into_iter().find(|a| a.token == token.0).unwrap();
-        let end = AttemptEnd::from_label(&attempt.ended_as.unwrap()).unwrap();
+        // A gang's other member ends under its own token.
+        let attempt = snapshot.attempts.into_iter().find(|a| a.token == token.0);
+        let ended_as = attempt.and_then(|attempt| attempt.ended_as);
+        let end = ended_as.and_then(|label| AttemptEnd::from_label(&label)).unwrap_or(end);
         Ok(Finished::Ended { end, changed: Changed::default() })
     }
 
@@ -273,6 +275,10 @@ impl Store for ThroughGrpc {
 
     async fn queue_head(&self, limit: u32, largest_slot: u64) -> Result<QueueHead, StoreError> {
         self.inner().queue_head(limit, largest_slot).await
+    }
+
+    async fn busy_slots(&self) -> Result<Vec<BusySlot>, StoreError> {
+        self.inner().busy_slots().await
     }
 
     async fn backoffs(&self, limit: u32) -> Result<Vec<Backoff>, StoreError> {
@@ -489,6 +495,8 @@ fn from_wire(assignment: v1::Assignment) -> Assignment {
         token: LeaseToken(assignment.lease_token),
         work: assignment.work_id.parse().unwrap(),
         attempt: domain::ids::AttemptNumber(assignment.attempt),
+        rank: assignment.rank,
+        world_size: assignment.world_size,
         details,
     }
 }

@@ -1,0 +1,149 @@
+//! Gangs: granted whole, as good as the worst of their members, and gone together.
+
+use domain::attempt::AttemptEnd;
+use domain::ids::{LeaseToken, WorkerId};
+
+use super::fixture::{Fixture, checkpoint, is_ended, last_step, run_of};
+use crate::scheduler::policy::Placement;
+use crate::store::read::ReadStore;
+use crate::store::{Changed, Finished, Granted, LogLevel, ReportEvent, Reported, Store};
+
+/// A gang of three, rank 1 with rank 0 on one worker and rank 2 on another.
+async fn gang(f: &Fixture<impl Store + ReadStore>) -> (Granted, WorkerId, WorkerId) {
+    let first = f.prepared().await;
+    let second = f.worker().await;
+    let granted = grant(f, &[&first, &first, &second]).await.remove(0);
+    (granted, first, second)
+}
+
+async fn grant(f: &Fixture<impl Store + ReadStore>, workers: &[&WorkerId]) -> Vec<Granted> {
+    let work = f.queued_ids().await.remove(0);
+    let workers = workers.iter().copied().cloned().collect();
+    let granted = f.store.grant(&[Placement { work, workers, passes: None }]).await.unwrap();
+    f.check().await;
+    granted
+}
+
+async fn live(f: &Fixture<impl Store + ReadStore>) -> Vec<LeaseToken> {
+    f.store.live_leases().await.unwrap().into_iter().map(|lease| lease.token).collect()
+}
+
+fn tokens(granted: &Granted) -> Vec<LeaseToken> {
+    let members = granted.members.iter().map(|member| member.token);
+    std::iter::once(granted.token).chain(members).collect()
+}
+
+pub(in crate::store) async fn a_gang_is_granted_whole_or_not_at_all(
+    f: &Fixture<impl Store + ReadStore>,
+) {
+    let first = f.prepared().await;
+    let second = f.worker().await;
+    f.store.drain_worker(&second).await.unwrap();
+    assert_eq!(grant(f, &[&first, &second]).await, []);
+    assert_eq!(live(f).await, []);
+    assert_eq!(grant(f, &[]).await, [], "nobody is no gang");
+    let granted = grant(f, &[&first, &first]).await.remove(0);
+    let workers: Vec<&WorkerId> = granted.members.iter().map(|member| &member.worker).collect();
+    assert_eq!((granted.worker.clone(), workers), (first.clone(), vec![&first]));
+    assert_eq!(live(f).await, tokens(&granted));
+}
+
+pub(in crate::store) async fn every_member_has_its_rank(f: &Fixture<impl Store + ReadStore>) {
+    let (granted, first, second) = gang(f).await;
+    for (rank, token) in tokens(&granted).into_iter().enumerate() {
+        let assignment = f.store.assignment(token).await.unwrap().unwrap();
+        assert_eq!((assignment.rank as usize, assignment.world_size), (rank, 3));
+        assert_eq!(assignment.work, granted.work);
+        assert_eq!(assignment.attempt, granted.attempt);
+    }
+    let busy = f.store.busy_slots().await.unwrap();
+    let n_of = |worker: &WorkerId| busy.iter().filter(|slot| slot.worker == *worker).count();
+    assert_eq!((n_of(&first), n_of(&second)), (2, 1));
+    assert!(busy.iter().all(|slot| slot.flops_left > 1e6), "{busy:?}");
+}
+
+pub(in crate::store) async fn only_rank_0_says_what_counts(f: &Fixture<impl Store + ReadStore>) {
+    let (granted, ..) = gang(f).await;
+    let member = granted.members[1].token;
+    let log = ReportEvent::Log { at_ms: 1, level: LogLevel::Info, text: "here".into() };
+    let point = ReportEvent::Point { step: 1, values: [("train_loss_nats".into(), 9.0)].into() };
+    let events = vec![log, point, checkpoint(20, true)];
+    let reported = f.store.report(member, events).await.unwrap();
+    assert_eq!(reported, Reported::Stored { work: granted.work.clone(), has_new_work: false });
+    let run = run_of(&granted.work);
+    let logs = f.store.logs(&run, 0, 10).await.unwrap().lines;
+    assert_eq!(logs.iter().map(|line| line.text.as_str()).collect::<Vec<_>>(), ["rank 2: here"]);
+    assert_eq!(f.store.run_view(&run).await.unwrap().unwrap().summary.step, 0);
+    let assignment = f.store.assignment(granted.token).await.unwrap().unwrap();
+    let crate::store::AssignmentDetails::Train(details) = assignment.details else {
+        panic!("a run is trained");
+    };
+    assert_eq!(details.checkpoints, []);
+}
+
+pub(in crate::store) async fn the_end_of_a_gang_is_the_end_of_all_its_rights(
+    f: &Fixture<impl Store + ReadStore>,
+) {
+    let (granted, ..) = gang(f).await;
+    assert!(is_ended(&f.succeed(granted.token, last_step()).await));
+    assert_eq!(live(f).await, []);
+    for member in &granted.members {
+        assert!(f.store.assignment(member.token).await.unwrap().is_none());
+        assert_eq!(f.finish(member.token, AttemptEnd::Bug).await, Finished::Stale);
+        let events = vec![checkpoint(20, false)];
+        assert_eq!(f.store.report(member.token, events).await.unwrap(), Reported::Stale);
+    }
+}
+
+/// Aim: whichever member is lost, the attempt is, and the others are told.
+pub(in crate::store) async fn a_lost_member_loses_the_attempt(f: &Fixture<impl Store + ReadStore>) {
+    let (granted, first, second) = gang(f).await;
+    let changed = f.store.expire_leases(&[granted.members[1].token]).await.unwrap();
+    let mut revoked = changed.revoked;
+    revoked.sort();
+    let holders = [first.clone(), first.clone(), second.clone()];
+    let all: Vec<_> = tokens(&granted).into_iter().zip(holders).collect();
+    assert_eq!(revoked, all);
+    f.check().await;
+    let again = f.store.expire_leases(&tokens(&granted)).await.unwrap();
+    assert_eq!(again, Changed::default());
+    // And where its worker is gone.
+    let granted = grant(f, &[&first, &second]).await.remove(0);
+    f.store.close_lost_workers(std::slice::from_ref(&second)).await.unwrap();
+    f.check().await;
+    assert_eq!(live(f).await, []);
+    assert_eq!(f.finish(granted.token, AttemptEnd::Succeeded).await, Finished::Stale);
+}
+
+pub(in crate::store) async fn a_member_that_fails_ends_the_attempt_so(
+    f: &Fixture<impl Store + ReadStore>,
+) {
+    let (granted, ..) = gang(f).await;
+    let member = granted.members[1].token;
+    f.store.finish_attempt(member, AttemptEnd::OutOfMemory, "no room").await.unwrap();
+    f.check().await;
+    assert_eq!(live(f).await, []);
+    let run = f.store.run_view(&run_of(&granted.work)).await.unwrap().unwrap();
+    let attempt = &run.attempts[0];
+    assert_eq!(attempt.ended_as.as_deref(), Some("out_of_memory"));
+    assert!(attempt.message.starts_with("rank 2 on `w_"), "{}", attempt.message);
+    assert!(attempt.message.ends_with(": no room"), "{}", attempt.message);
+}
+
+/// Aim: a member that must leave costs no work: rank 0 is asked for a checkpoint first.
+pub(in crate::store) async fn a_member_that_leaves_has_rank_0_asked(
+    f: &Fixture<impl Store + ReadStore>,
+) {
+    let (granted, first, _) = gang(f).await;
+    let member = granted.members[1].token;
+    assert_eq!(f.store.held_leases().await.unwrap(), []);
+    assert!(is_ended(&f.finish(member, AttemptEnd::Preempted).await));
+    assert_eq!(f.store.held_leases().await.unwrap(), [(granted.token, first)]);
+    assert_eq!(live(f).await, [granted.token, granted.members[0].token]);
+    assert_eq!(f.finish(member, AttemptEnd::Preempted).await, Finished::Stale);
+    f.report(granted.token, checkpoint(20, false)).await;
+    assert!(is_ended(&f.finish(granted.token, AttemptEnd::Preempted).await));
+    assert_eq!(live(f).await, []);
+    assert_eq!(f.store.held_leases().await.unwrap(), []);
+    assert!(f.queued_ids().await.contains(&granted.work));
+}

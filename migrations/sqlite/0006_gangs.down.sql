@@ -1,0 +1,2 @@
+DROP TABLE members;
+ALTER TABLE attempts DROP COLUMN world_size;

@@ -1,0 +1,16 @@
+-- A gang: an attempt with several members. Rank 0 is the attempt's own worker, under the attempt's own
+-- token; every other member holds its slot by a token of its own, until the attempt is over or it
+-- leaves.
+ALTER TABLE attempts ADD COLUMN world_size INTEGER NOT NULL DEFAULT 1;
+
+CREATE TABLE members (
+    lease_token INTEGER PRIMARY KEY,
+    attempt_token INTEGER NOT NULL REFERENCES attempts (lease_token),
+    rank INTEGER NOT NULL CHECK (rank > 0),
+    worker_id TEXT NOT NULL REFERENCES workers (id),
+    is_held INTEGER NOT NULL DEFAULT 1 CHECK (is_held IN (0, 1)),
+    UNIQUE (attempt_token, rank)
+);
+
+-- Who holds something now is found among all that ever did.
+CREATE INDEX members_held ON members (worker_id) WHERE is_held = 1;
