@@ -25,7 +25,7 @@ const PAIRED: TinyStudy = TinyStudy {
 fn options(database: Option<String>) -> ClusterOptions {
     ClusterOptions {
         database,
-        fake_step_ms: Some(5),
+        fake_step_ms: Some(10),
         lease_term_ms: 1_500,
         ..ClusterOptions::default()
     }
@@ -33,7 +33,7 @@ fn options(database: Option<String>) -> ClusterOptions {
 
 /// The attempts of a run, each with how it ended and how many members it had.
 fn attempts(cluster: &Cluster, run: &str) -> Vec<(String, usize)> {
-    let view = cluster.json(&["status", run]);
+    let view = cluster.json(&["show", run]);
     let attempts = view["attempts"].as_array().expect("a list of attempts").iter();
     attempts
         .map(|attempt| {
@@ -43,10 +43,11 @@ fn attempts(cluster: &Cluster, run: &str) -> Vec<(String, usize)> {
         .collect()
 }
 
-/// The worker that holds a slot for the run that this one trains, and this one.
+/// A worker that trains a run, and the one that holds a slot for it.
 fn wait_for_a_gang(cluster: &Cluster) -> (usize, usize) {
     wait_for("a gang of two workers", 60, || {
-        let run = runs(cluster, PAIRED.name).into_iter().find(|run| run.step > 20)?;
+        let mut runs = runs(cluster, PAIRED.name).into_iter();
+        let run = runs.find(|run| run.step > 0 && run.worker.is_some())?;
         let lead = run.worker?;
         let member = (1..=cluster.n_workers()).find(|number| {
             *number != lead

@@ -23,6 +23,7 @@ pub(crate) struct Violation {
 struct Right {
     work: String,
     attempt: u32,
+    rank: u32,
     worker: usize,
     handed_over_ms: u64,
 }
@@ -64,6 +65,7 @@ impl History {
         let right = Right {
             work: given.work_id.clone(),
             attempt: given.attempt,
+            rank: given.rank,
             worker,
             handed_over_ms: now_ms,
         };
@@ -205,7 +207,13 @@ impl History {
 
     /// The token of an attempt.
     pub(crate) fn token_of(&self, work: &str, attempt: u32) -> Option<u64> {
-        let is_it = |right: &Right| right.work == work && right.attempt == attempt;
+        self.token_of_member(work, attempt, 0)
+    }
+
+    /// The token of a member of a gang; rank 0's is the attempt's.
+    pub(crate) fn token_of_member(&self, work: &str, attempt: u32, rank: u32) -> Option<u64> {
+        let is_it =
+            |right: &Right| (&*right.work, right.attempt, right.rank) == (work, attempt, rank);
         self.rights.iter().find(|(_, right)| is_it(right)).map(|(token, _)| *token)
     }
 

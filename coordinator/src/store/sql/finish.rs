@@ -154,17 +154,18 @@ impl Command for ExpireLeases {
     async fn run(self, tx: &mut Tx) -> Result<Changed, StoreError> {
         let mut changed = Changed::default();
         for mut token in self.0 {
+            let mut why = "its lease ran out".to_owned();
             // A gang is as good as the worst of its members.
             if let Some(member) = members::held(&mut tx.conn, token).await? {
                 token = member.attempt_token;
+                why = format!("the lease of rank {} on `{}` ran out", member.rank, member.worker);
             }
             let Some(row) = attempt_of(tx, token).await?.filter(|row| row.ended_as.is_none())
             else {
                 continue;
             };
-            let why = "its lease ran out";
             let holder = parse_id(&row.worker_id)?;
-            end_row(tx, token, row, AttemptEnd::WorkerLost, why, &mut changed).await?;
+            end_row(tx, token, row, AttemptEnd::WorkerLost, &why, &mut changed).await?;
             changed.revoked.push((token, holder));
         }
         Ok(changed)

@@ -151,8 +151,9 @@ impl World {
             return;
         }
         let term_ms = self.scenario.lease_term_ms;
-        for attempt in view.attempts.iter().filter(|a| a.message == "its lease ran out") {
-            let token = self.history.token_of(&view.summary.id, attempt.attempt);
+        for attempt in &view.attempts {
+            let Some(rank) = expired_rank(&attempt.message) else { continue };
+            let token = self.history.token_of_member(&view.summary.id, attempt.attempt, rank);
             let ended_ms = attempt.ended_at_ms.map(|at_ms| at_ms - WALL_START_MS);
             if let (Some(token), Some(ended_ms)) = (token, ended_ms) {
                 let ended_ms = u64::try_from(ended_ms).unwrap_or_default();
@@ -187,4 +188,13 @@ impl World {
         let user = self.user.describe();
         format!("{open:#?}; seats {seats:?}; workers hold {held:?}; the user {user}")
     }
+}
+
+/// Whose lease ran out, where an attempt ended so; 0 is the attempt's own.
+fn expired_rank(message: &str) -> Option<u32> {
+    if message == "its lease ran out" {
+        return Some(0);
+    }
+    let (rank, _) = message.strip_prefix("the lease of rank ")?.split_once(' ')?;
+    rank.parse().ok()
 }
