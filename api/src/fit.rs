@@ -34,6 +34,9 @@ pub struct FitReport {
     pub groups: Vec<GroupFit>,
     /// Runs that no fit uses, with the reason.
     pub excluded: Vec<ExcludedRun>,
+    /// Cells that a provisional fit misses: their runs are not over.
+    #[serde(default)]
+    pub missing: Vec<MissingRun>,
     /// What a reader must know before quoting a number.
     pub notes: Vec<String>,
 }
@@ -99,6 +102,9 @@ pub struct MethodFit {
     pub method: String,
     /// The formula with the coefficients' names, such as `L = a·C^-b`.
     pub formulas: Vec<String>,
+    /// What was minimised, by its exact name.
+    #[serde(default)]
+    pub objective: String,
     /// The coefficients and exponents by name.
     pub coefficients: BTreeMap<String, EstimateView>,
     /// How many observations it used.
@@ -176,6 +182,15 @@ pub struct HeldOutView {
     pub predicted_loss_nats: EstimateView,
     /// (predicted − measured) / measured; absent when nothing is predicted.
     pub relative_error: Option<f64>,
+}
+
+/// A run that is not over. What is measured of it already may be fitted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MissingRun {
+    /// The run.
+    pub run_id: String,
+    /// The cell's name.
+    pub name: String,
 }
 
 /// A run that no fit uses.

@@ -81,7 +81,9 @@ pub enum Command {
     Explain(ExplainArgs),
     /// Show the fitted scaling laws of a study, or fit a law to a CSV file
     Fit(Box<FitArgs>),
-    /// Predict a loss, or the best size for a budget, from a saved fit; needs no coordinator
+    /// List the fits that the store keeps
+    Fits(StudyArgs),
+    /// Predict a loss, or the best size for a budget, from a saved fit or one that the store keeps
     Predict(PredictArgs),
     /// Suggest the next study from a saved fit, or the cells that would narrow it most
     Suggest(SuggestArgs),

@@ -17,6 +17,7 @@ mod explain;
 mod export;
 mod fit;
 mod fit_csv;
+mod fits;
 mod history;
 mod logs;
 mod pause;
@@ -56,7 +57,11 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         Command::History(args) => history::run(global, args).await,
         Command::Export(args) => export::run(global, args).await,
         Command::Fit(args) => fit::run(global, args).await,
-        Command::Predict(args) => predict::run(global, args),
+        Command::Fits(args) => fits::run(global, args).await,
+        Command::Predict(args) => match fits::stored(args) {
+            Some(fit) => fits::predict(global, args, fit).await,
+            None => predict::run(global, args),
+        },
         Command::Suggest(args) => suggest::run(global, args),
         Command::Workers(args) => workers::run(global, args).await,
         Command::Up(args) => up::run(global, args).await,

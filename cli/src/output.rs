@@ -13,6 +13,7 @@ mod explain;
 pub mod file_fit;
 pub mod fit;
 pub mod fit_parts;
+mod fits;
 pub mod format;
 mod history;
 mod plan;
@@ -89,6 +90,11 @@ fn write_line(stream: &mut impl Write, text: &str) {
     if writeln!(stream, "{text}").is_ok() {
         drop(stream.flush());
     }
+}
+
+/// The same, or nothing where it has no rows.
+pub(crate) fn rows_or_nothing(columns: &[&str], rows: Vec<Vec<String>>) -> String {
+    if rows.is_empty() { String::new() } else { table(columns, rows) }
 }
 
 /// A table without lines: columns two spaces apart, numbers to the right.

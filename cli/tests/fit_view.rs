@@ -54,6 +54,7 @@ fn envelope(scale: f64) -> MethodFit {
     MethodFit {
         method: "envelope".to_owned(),
         formulas: vec!["L(C) = loss_coefficient·(C / 1e10)^-loss_exponent".to_owned()],
+        objective: "sum of squared residuals of ln L".to_owned(),
         coefficients,
         n_observations: 6,
         n_runs: 2,
@@ -124,6 +125,7 @@ fn report() -> FitReport {
         groups: [("llama_study", 6.0), ("tnl", 5.5), ("hgrn2", 5.2), ("cosformer2", 5.0)]
             .map(|(name, scale)| group(name, scale))
             .into(),
+        missing: Vec::new(),
         excluded: vec![ExcludedRun {
             run_id: "r_x".to_owned(),
             name: "tnl-s9".to_owned(),

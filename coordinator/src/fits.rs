@@ -2,23 +2,27 @@
 //! It reads no curve and trains nothing.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
-use api::FitReport;
+use api::{FitReport, FitSummary};
 use domain::cell::{Identity, IdentityError};
 use domain::ids::{ContentHash, FitId, StudyId};
+use domain::spec::FitSpec;
 use tokio::sync::Semaphore;
 
 use crate::store::read::{FitInputs, ReadError, ReadStore};
 use crate::store::{FitToSave, Store, StoreError, StoreErrorClass};
 
+mod ask;
 mod method;
 mod notes;
 mod observe;
 mod report;
 mod view;
 
-use observe::Observed;
+pub use ask::{Model, Question, Which};
+use observe::{Observed, REPORT_VERSION};
+use report::Made;
 
 /// Why a study could not be fitted. That the data do not identify a number is no error.
 #[derive(Debug, thiserror::Error)]
@@ -51,13 +55,44 @@ pub enum FitsError {
         source: IdentityError,
     },
     /// The arithmetic broke off.
-    #[error("the fit of study `{study}` broke off")]
+    #[error("a fit broke off")]
     Broken {
-        /// The study.
-        study: StudyId,
         /// How.
         #[source]
         source: tokio::task::JoinError,
+    },
+    /// No group of it would be what was meant.
+    #[error("`fit.group_by` is `{axis}`, and the study has no such axis; it has {}", .axes.join(", "))]
+    NoAxis {
+        /// What was asked for.
+        axis: String,
+        /// What there is.
+        axes: Vec<String>,
+    },
+    /// What it was made from was not kept, or would be fitted in another way today.
+    #[error(
+        "fit `{fit}` was made by an older build: its report stands, but it cannot be asked; fit the study again"
+    )]
+    OlderBuild {
+        /// The fit.
+        fit: FitId,
+    },
+    /// The same observations give another report.
+    #[error(
+        "fit `{fit}` is not made again as it was stored: another build made it; fit the study again"
+    )]
+    NotReproduced {
+        /// The fit.
+        fit: FitId,
+    },
+    /// The stored observations are not of this build's form.
+    #[error("the observations of fit `{fit}` cannot be read")]
+    Observations {
+        /// The fit.
+        fit: FitId,
+        /// What is wrong with them.
+        #[source]
+        source: serde_json::Error,
     },
 }
 
@@ -66,10 +101,14 @@ impl FitsError {
     pub fn class(&self) -> StoreErrorClass {
         match self {
             Self::Read(error) => error.class(),
-            Self::NoStudy { .. } => StoreErrorClass::GiveUp,
-            Self::Settings { .. } | Self::Identity { .. } | Self::Broken { .. } => {
-                StoreErrorClass::Bug
-            }
+            Self::NoStudy { .. }
+            | Self::NoAxis { .. }
+            | Self::OlderBuild { .. }
+            | Self::NotReproduced { .. } => StoreErrorClass::GiveUp,
+            Self::Settings { .. }
+            | Self::Identity { .. }
+            | Self::Broken { .. }
+            | Self::Observations { .. } => StoreErrorClass::Bug,
         }
     }
 }
@@ -84,6 +123,37 @@ const MAX_REMEMBERED: usize = 64;
 /// measurement of a long study would hold little else.
 static REMEMBERED: Mutex<BTreeMap<StudyId, FitReport>> = Mutex::new(BTreeMap::new());
 
+/// Fits that can be asked without being made again.
+const MAX_MODELS: usize = 32;
+
+/// The fits that were made or asked last, each with the number of the question that it was last asked.
+static MODELS: Mutex<Models> = Mutex::new(Models { n_asked: 0, by_id: BTreeMap::new() });
+
+struct Models {
+    n_asked: u64,
+    by_id: BTreeMap<FitId, (u64, Arc<Model>)>,
+}
+
+impl Models {
+    fn get(&mut self, fit: &FitId) -> Option<Arc<Model>> {
+        self.n_asked += 1;
+        let (asked, model) = self.by_id.get_mut(fit)?;
+        *asked = self.n_asked;
+        Some(Arc::clone(model))
+    }
+
+    fn keep(&mut self, fit: FitId, model: Arc<Model>) {
+        self.n_asked += 1;
+        self.by_id.insert(fit, (self.n_asked, model));
+        if self.by_id.len() > MAX_MODELS
+            && let Some(oldest) =
+                self.by_id.iter().min_by_key(|(_, (asked, _))| *asked).map(|(fit, _)| fit.clone())
+        {
+            self.by_id.remove(&oldest);
+        }
+    }
+}
+
 /// The fits of a study as it stands: those made before when nothing has come in since, otherwise
 /// made anew, and stored once nothing more can come in. May be asked as often as one likes.
 ///
@@ -93,9 +163,9 @@ pub async fn report<S>(store: &S, study: &StudyId) -> Result<FitReport, FitsErro
 where
     S: ReadStore + Store,
 {
-    let inputs = store.fit_inputs(study).await?;
-    let inputs = inputs.ok_or_else(|| FitsError::NoStudy { study: study.clone() })?;
-    let (observed, hash) = observe(&inputs)?;
+    let inputs = inputs_of(store, study).await?;
+    let (observed, identity) = observe(&inputs)?;
+    let hash = identity.hash.clone();
     if let Some(report) = known(store, study, &hash).await? {
         return Ok(report);
     }
@@ -104,16 +174,129 @@ where
     if let Some(report) = known(store, study, &hash).await? {
         return Ok(report);
     }
-    // The permit goes with the arithmetic, which runs on when the caller goes away.
-    let fitting = tokio::task::spawn_blocking(move || {
-        let report = report::make(&observed, &hash);
-        drop(permit);
-        report
-    });
-    let report =
-        fitting.await.map_err(|source| FitsError::Broken { study: study.clone(), source })?;
-    keep(store, study, &report).await;
+    let model = make(observed, hash, permit).await?;
+    let report = model.report().clone();
+    remember(study, &report);
+    if !report.is_provisional {
+        keep(store, study, &identity, &report).await;
+    }
     Ok(report)
+}
+
+/// Makes the fits of a study as it stands, by other settings than its own where there are any, and
+/// stores them, provisional or not. The same observations under the same settings are one fit.
+///
+/// # Errors
+/// [`FitsError`]; also where it could not be stored, for then it cannot be asked for.
+pub async fn create<S>(
+    store: &S,
+    study: &StudyId,
+    spec: Option<FitSpec>,
+) -> Result<FitReport, FitsError>
+where
+    S: ReadStore + Store,
+{
+    let mut inputs = inputs_of(store, study).await?;
+    if let Some(spec) = spec {
+        check_axis(&inputs, &spec)?;
+        let failed = |source| FitsError::Settings { study: inputs.study.clone(), source };
+        inputs.fit_spec_json = serde_json::to_string(&spec).map_err(failed)?;
+    }
+    let (observed, identity) = observe(&inputs)?;
+    let hash = identity.hash.clone();
+    let permit = TURN.acquire().await.expect("the semaphore is never closed");
+    if let Some(text) = store.stored_fit(study, &hash).await?
+        && let Ok(report) = serde_json::from_str(&text)
+    {
+        return Ok(report);
+    }
+    let report = make(observed, hash, permit).await?.report().clone();
+    keep(store, study, &identity, &report).await;
+    Ok(report)
+}
+
+/// A stored fit that can be asked; none when there is none of this identifier.
+///
+/// # Errors
+/// [`FitsError::OlderBuild`] and [`FitsError::NotReproduced`] where this build would fit another way.
+pub async fn model<S: ReadStore>(store: &S, fit: &FitId) -> Result<Option<Arc<Model>>, FitsError> {
+    if let Some(model) = models().get(fit) {
+        return Ok(Some(model));
+    }
+    let Some(record) = store.fit_record(fit).await? else { return Ok(None) };
+    let older = || FitsError::OlderBuild { fit: fit.clone() };
+    let failed = |source| FitsError::Observations { fit: fit.clone(), source };
+    let version: serde_json::Value =
+        serde_json::from_str(&record.inputs_json).map_err(|_| older())?;
+    if version["version"] != REPORT_VERSION {
+        return Err(older());
+    }
+    let observed: Observed = serde_json::from_str(&record.inputs_json).map_err(failed)?;
+    let stored: FitReport = serde_json::from_str(&record.report_json).map_err(failed)?;
+    let hash = stored.inputs_hash.parse().map_err(|_| older())?;
+    let permit = TURN.acquire().await.expect("the semaphore is never closed");
+    if let Some(model) = models().get(fit) {
+        return Ok(Some(model));
+    }
+    let model = make(observed, hash, permit).await?;
+    if *model.report() != stored {
+        models().by_id.remove(fit);
+        return Err(FitsError::NotReproduced { fit: fit.clone() });
+    }
+    Ok(Some(model))
+}
+
+/// A stored report; none when there is none of this identifier.
+///
+/// # Errors
+/// [`FitsError::Read`], and [`FitsError::OlderBuild`] where it is not of this build's form.
+pub async fn stored_report<S: ReadStore>(
+    store: &S,
+    fit: &FitId,
+) -> Result<Option<FitReport>, FitsError> {
+    let cached = models().get(fit);
+    if let Some(model) = cached {
+        return Ok(Some(model.report().clone()));
+    }
+    let Some(record) = store.fit_record(fit).await? else { return Ok(None) };
+    let report = serde_json::from_str(&record.report_json);
+    report.map(Some).map_err(|_| FitsError::OlderBuild { fit: fit.clone() })
+}
+
+async fn inputs_of<S: ReadStore>(store: &S, study: &StudyId) -> Result<FitInputs, FitsError> {
+    let inputs = store.fit_inputs(study).await?;
+    inputs.ok_or_else(|| FitsError::NoStudy { study: study.clone() })
+}
+
+/// A group for each value of an axis that there is not would be one group.
+fn check_axis(inputs: &FitInputs, spec: &FitSpec) -> Result<(), FitsError> {
+    let Some(axis) = &spec.group_by else { return Ok(()) };
+    let axes: std::collections::BTreeSet<&String> =
+        inputs.runs.iter().flat_map(|run| run.axis_values.keys()).collect();
+    if axes.contains(axis) {
+        return Ok(());
+    }
+    let axes = axes.into_iter().map(|axis| format!("`{axis}`")).collect();
+    Err(FitsError::NoAxis { axis: axis.clone(), axes })
+}
+
+/// Makes a fit that can be asked. The permit goes with the arithmetic, which runs on when the caller
+/// goes away.
+async fn make(
+    observed: Observed,
+    hash: ContentHash,
+    permit: tokio::sync::SemaphorePermit<'static>,
+) -> Result<Arc<Model>, FitsError> {
+    let fit = FitId::from_hash(&hash);
+    let fitting = tokio::task::spawn_blocking(move || {
+        let made = report::make(&observed, &hash);
+        drop(permit);
+        made
+    });
+    let made: Made = fitting.await.map_err(|source| FitsError::Broken { source })?;
+    let model = Arc::new(Model::new(made));
+    models().keep(fit, Arc::clone(&model));
+    Ok(model)
 }
 
 /// The fits of given inputs: pure, and equal for equal inputs.
@@ -121,17 +304,17 @@ where
 /// # Errors
 /// [`FitsError::Settings`] and [`FitsError::Identity`].
 pub fn fit_report(inputs: &FitInputs) -> Result<FitReport, FitsError> {
-    let (observed, hash) = observe(inputs)?;
-    Ok(report::make(&observed, &hash))
+    let (observed, identity) = observe(inputs)?;
+    Ok(report::make(&observed, &identity.hash).report)
 }
 
-fn observe(inputs: &FitInputs) -> Result<(Observed, ContentHash), FitsError> {
+fn observe(inputs: &FitInputs) -> Result<(Observed, Identity), FitsError> {
     let study = || inputs.study.clone();
     let observed =
         Observed::new(inputs).map_err(|source| FitsError::Settings { study: study(), source })?;
     let identity =
         Identity::of(&observed).map_err(|source| FitsError::Identity { study: study(), source })?;
-    Ok((observed, identity.hash))
+    Ok((observed, identity))
 }
 
 /// The report of these inputs, if it was made before.
@@ -156,25 +339,30 @@ async fn known<S: ReadStore>(
     }
 }
 
-/// Remembers a report, and stores it when it is final.
-async fn keep<S: Store>(store: &S, study: &StudyId, report: &FitReport) {
-    {
-        let mut remembered = remembered();
-        if remembered.len() >= MAX_REMEMBERED && !remembered.contains_key(study) {
-            remembered.pop_first();
-        }
-        remembered.insert(study.clone(), report.clone());
+fn remember(study: &StudyId, report: &FitReport) {
+    let mut remembered = remembered();
+    if remembered.len() >= MAX_REMEMBERED && !remembered.contains_key(study) {
+        remembered.pop_first();
     }
-    if report.is_provisional {
-        return;
-    }
-    let (Ok(inputs_hash), Ok(report_json)) =
-        (report.inputs_hash.parse::<ContentHash>(), serde_json::to_string(report))
+    remembered.insert(study.clone(), report.clone());
+}
+
+/// Stores a report with what it is made from.
+async fn keep<S: Store>(store: &S, study: &StudyId, identity: &Identity, report: &FitReport) {
+    let summary = summary(report);
+    let (Ok(report_json), Ok(summary_json)) =
+        (serde_json::to_string(report), serde_json::to_string(&summary))
     else {
         return;
     };
-    let id = FitId::from_hash(&inputs_hash);
-    let fit = FitToSave { id, study: study.clone(), inputs_hash, report_json };
+    let fit = FitToSave {
+        id: FitId::from_hash(&identity.hash),
+        study: study.clone(),
+        inputs_hash: identity.hash.clone(),
+        inputs_json: identity.canonical_json.clone(),
+        report_json,
+        summary_json,
+    };
     match store.save_fit(fit).await {
         Ok(()) | Err(StoreError::ReadOnly | StoreError::NotLeading) => {}
         Err(error) => {
@@ -182,6 +370,28 @@ async fn keep<S: Store>(store: &S, study: &StudyId, report: &FitReport) {
             tracing::warn!(study.id = %study, error, "could not store a fit; it will be made again");
         }
     }
+}
+
+fn summary(report: &FitReport) -> FitSummary {
+    let methods = report.groups.first().map(|group| &group.fits);
+    FitSummary {
+        id: report.id.clone(),
+        study: report.study.clone(),
+        created_at_ms: 0,
+        is_provisional: report.is_provisional,
+        methods: methods.into_iter().flatten().map(|fit| fit.method.clone()).collect(),
+        groups: report.groups.iter().map(|group| group.group.clone()).collect(),
+        n_observations: report.groups.iter().map(|group| group.observations.len() as u64).sum(),
+        n_excluded: report.excluded.len() as u64,
+        draws: report.draws,
+        seed: report.seed,
+        inputs_hash: report.inputs_hash.clone(),
+    }
+}
+
+fn models() -> std::sync::MutexGuard<'static, Models> {
+    // A panic while it was held left whole models behind.
+    MODELS.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 fn remembered() -> std::sync::MutexGuard<'static, BTreeMap<StudyId, FitReport>> {

@@ -50,6 +50,10 @@ pub enum Mistake {
     LaterCheckpointsUnmeasured,
     /// A new leader skips the number of an event.
     EventNumberSkipped,
+    /// A gang's other members keep their slots when their attempt is over.
+    MembersKeepSlots,
+    /// A gang goes on when one of its other members is lost.
+    LostMemberIgnored,
     /// The agent takes an assignment that it has already.
     AgentRunsTwice,
     /// The agent takes a report that was not answered for stored.
@@ -62,7 +66,7 @@ pub enum Mistake {
 
 impl Mistake {
     /// Every mistake.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 28] = [
         Self::ReportsAreNotFenced,
         Self::EndsAreNotFenced,
         Self::AnsweredBeforeCommit,
@@ -85,6 +89,8 @@ impl Mistake {
         Self::DependentsForgotten,
         Self::LaterCheckpointsUnmeasured,
         Self::EventNumberSkipped,
+        Self::MembersKeepSlots,
+        Self::LostMemberIgnored,
         Self::AgentRunsTwice,
         Self::AgentForgetsReports,
         Self::AgentEndsTooEarly,

@@ -29,6 +29,9 @@ const ORDER: [&str; 11] = [
 /// The letters of the science for the long names of the JSON, so that four groups fit side by side.
 const LETTERS: [(&str, &str); 3] = [("loss_", "L_"), ("parameters_", "N_"), ("tokens_", "D_")];
 
+/// So many cells of those that are missing are named.
+const MOST_NAMED: usize = 10;
+
 /// Above this C a study is no longer a demonstration: a day of one accelerator.
 const SMALL_FLOPS: f64 = 1e18;
 
@@ -43,6 +46,7 @@ impl View for FitReport {
         parts.push(notes.text());
         parts.push(plot(&self.groups));
         parts.push(excluded(self));
+        parts.push(missing(self));
         parts.push(remarks(self));
         sections(&parts)
     }
@@ -50,6 +54,20 @@ impl View for FitReport {
     fn names(&self) -> Vec<String> {
         self.groups.iter().map(|group| group.group.clone()).collect()
     }
+}
+
+/// The cells that a provisional fit misses, the first of many.
+fn missing(report: &FitReport) -> String {
+    if report.missing.is_empty() {
+        return String::new();
+    }
+    let named: Vec<&str> =
+        report.missing.iter().take(MOST_NAMED).map(|run| run.name.as_str()).collect();
+    let more = match report.missing.len().saturating_sub(MOST_NAMED) {
+        0 => String::new(),
+        n => format!(" and {n} more"),
+    };
+    format!("not over yet: {}{more}", named.join(", "))
 }
 
 /// The methods in the order in which they first appear.
@@ -78,6 +96,10 @@ fn method_part(report: &FitReport, method: &str, notes: &mut Footnotes) -> Strin
         if !parts.contains(&formula) {
             parts.push(formula);
         }
+    }
+    let objectives = fits.iter().filter(|(_, fit)| !fit.objective.is_empty());
+    for (_, text) in merged(objectives.map(|(group, fit)| (*group, fit.objective.clone()))) {
+        parts.push(format!("  minimised: {}", lettered(&text)));
     }
     for chunk in fits.chunks(GROUPS_A_TABLE) {
         parts.push(coefficient_table(chunk, notes));

@@ -4,7 +4,7 @@ use api::{
     AttemptView, CheckpointView, EvaluationView, LogLineView, LogList, RunList, RunSummary, RunView,
 };
 
-use super::{View, format, pairs, sections, table};
+use super::{View, format, pairs, rows_or_nothing, sections, table};
 
 impl View for RunList {
     fn table(&self) -> String {
@@ -176,10 +176,6 @@ fn evaluations(evaluations: &[EvaluationView]) -> String {
     };
     let columns = [">STEP", "EVALUATION", "STATE", ">VALUE", ">ERROR", ">D", ">FLOPS"];
     rows_or_nothing(&columns, evaluations.iter().map(row).collect())
-}
-
-fn rows_or_nothing(columns: &[&str], rows: Vec<Vec<String>>) -> String {
-    if rows.is_empty() { String::new() } else { table(columns, rows) }
 }
 
 impl View for LogList {

@@ -84,8 +84,8 @@ pub(super) struct Fitted {
 pub(super) enum Predictor {
     /// The frontier, by C.
     Envelope(Box<EnvelopeFit>),
-    /// The law, by N and D.
-    Chinchilla(Box<Inference>),
+    /// The law, by N and D, with κ of C = κ N D.
+    Chinchilla(Box<Inference>, f64),
     /// Nothing, for this reason.
     Nothing(String),
 }
@@ -103,7 +103,7 @@ impl Predictor {
         };
         match self {
             Self::Envelope(fit) => viewed(&fit.predict_loss(flops)),
-            Self::Chinchilla(inference) => viewed(&inference.predict(parameters, tokens, flops)),
+            Self::Chinchilla(inference, _) => viewed(&inference.predict(parameters, tokens, flops)),
             Self::Nothing(reason) => (view::not_identified(reason), None),
         }
     }

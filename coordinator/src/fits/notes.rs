@@ -27,7 +27,7 @@ fn provisional(observed: &Observed, settings: &Settings, is_drawn: bool) -> Opti
         return None;
     }
     let n_used = observed.runs().filter(|run| !run.is_over).count();
-    let mut parts = vec![match observed.n_unfinished {
+    let mut parts = vec![match observed.missing.len() {
         0 => "provisional: some evaluations are not over".to_owned(),
         n => format!("provisional: {n} of {} runs are not over", observed.n_runs),
     }];

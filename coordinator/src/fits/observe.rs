@@ -4,19 +4,19 @@
 
 use std::collections::BTreeMap;
 
-use api::{DroppedPoint, ExcludedRun};
+use api::{DroppedPoint, ExcludedRun, MissingRun};
 use domain::attempt::AttemptEnd;
 use domain::ids::RunId;
 use domain::run::TERMINAL;
 use domain::spec::{EvaluationTask, FitSpec, FlopKind, HoldOut, ParameterKind};
 use scaling::observation::{Observation, RunKey};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::store::read::{FitEvaluation, FitInputs, FitRun, FitUnmeasured};
 
 /// Grows whenever the same observations would give another report, so that stored ones are made
 /// anew.
-const REPORT_VERSION: u32 = 2;
+pub(super) const REPORT_VERSION: u32 = 3;
 
 /// The name of the only group when there is no `group_by`.
 const UNGROUPED: &str = "all";
@@ -28,9 +28,9 @@ const LOSS: EvaluationTask = EvaluationTask::ValidationLoss;
 const MAX_MESSAGE_CHARS: usize = 160;
 
 /// A study as the fits see it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Observed {
-    version: u32,
+    pub(super) version: u32,
     pub(super) study: String,
     pub(super) spec: FitSpec,
     /// What L is.
@@ -40,14 +40,14 @@ pub(super) struct Observed {
     pub(super) excluded: Vec<ExcludedRun>,
     /// Runs of the study.
     pub(super) n_runs: usize,
-    /// Of these, not over.
-    pub(super) n_unfinished: usize,
+    /// Of these, those that are not over, in the order of the cells.
+    pub(super) missing: Vec<MissingRun>,
     /// Whether an evaluation is not over.
     pub(super) has_open_evaluations: bool,
 }
 
 /// The runs with one value of the `group_by` axis.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Group {
     pub(super) name: String,
     /// Those with a usable measurement, in the order of the cells.
@@ -59,7 +59,7 @@ pub(super) struct Group {
 }
 
 /// A run with at least one usable measurement.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Run {
     /// Its place among the runs of the study.
     key: u32,
@@ -78,7 +78,7 @@ pub(super) struct Run {
 }
 
 /// One usable measurement.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(super) struct Point {
     pub(super) step: u64,
     /// D.
@@ -100,7 +100,7 @@ impl Observed {
             groups: Vec::new(),
             excluded: Vec::new(),
             n_runs: inputs.runs.len(),
-            n_unfinished: inputs.runs.iter().filter(|run| !is_over(run)).count(),
+            missing: inputs.runs.iter().filter(|run| !is_over(run)).map(missing_run).collect(),
             has_open_evaluations: inputs.n_open_evaluations > 0,
             spec,
         };
@@ -220,7 +220,7 @@ impl Observed {
 
     /// Whether a run or an evaluation is not over.
     pub(super) fn is_provisional(&self) -> bool {
-        self.n_unfinished > 0 || self.has_open_evaluations
+        !self.missing.is_empty() || self.has_open_evaluations
     }
 
     /// Every usable run.
@@ -302,6 +302,10 @@ impl Run {
         let flops = self.budget_flops.unwrap_or(self.flops_exact);
         Observation { flops, ..self.observation(self.last()) }
     }
+}
+
+fn missing_run(run: &FitRun) -> MissingRun {
+    MissingRun { run_id: run.run_id.to_string(), name: run.name.clone() }
 }
 
 fn is_over(run: &FitRun) -> bool {

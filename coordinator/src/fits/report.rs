@@ -5,18 +5,27 @@ use api::{EstimateView, FitReport, GroupFit, HeldOutView, ObservationView};
 use domain::ids::{ContentHash, FitId};
 use domain::spec::{FitMethod, FlopKind, ParameterKind};
 
-use super::method::{self, CONFIDENCE, Fitted, Settings};
+use super::method::{self, CONFIDENCE, Fitted, Predictor, Settings};
 use super::notes;
 use super::observe::{Group, Observed, Run};
 
 /// C beyond the fitted range by this factor is worth a warning.
 const WARN_EXTRAPOLATION: f64 = 1.5;
 
+/// A report, and what it is to be asked by.
+#[derive(Debug)]
+pub(super) struct Made {
+    pub(super) report: FitReport,
+    /// Of each group each method, in the report's order.
+    pub(super) predictors: Vec<Vec<Predictor>>,
+}
+
 /// Fits everything that the study asks for. Takes seconds of one core at the worst.
-pub(super) fn make(observed: &Observed, inputs_hash: &ContentHash) -> FitReport {
+pub(super) fn make(observed: &Observed, inputs_hash: &ContentHash) -> Made {
     let settings = Settings::new(observed);
     let mut interval_notes: Vec<String> = Vec::new();
     let mut groups = Vec::with_capacity(observed.groups.len());
+    let mut predictors = Vec::with_capacity(observed.groups.len());
     let mut is_drawn = false;
     for group in &observed.groups {
         let fits: Vec<Fitted> =
@@ -27,11 +36,13 @@ pub(super) fn make(observed: &Observed, inputs_hash: &ContentHash) -> FitReport 
                 interval_notes.push(note.clone());
             }
         }
-        groups.push(group_fit(group, fits));
+        let (view, own) = group_fit(group, fits);
+        groups.push(view);
+        predictors.push(own);
     }
     let mut notes = notes::of(observed, &settings, is_drawn);
     notes.extend(interval_notes);
-    FitReport {
+    let report = FitReport {
         id: FitId::from_hash(inputs_hash).to_string(),
         study: observed.study.clone(),
         is_provisional: observed.is_provisional(),
@@ -45,8 +56,10 @@ pub(super) fn make(observed: &Observed, inputs_hash: &ContentHash) -> FitReport 
         group_by: observed.spec.group_by.clone(),
         groups,
         excluded: observed.excluded.clone(),
+        missing: observed.missing.clone(),
         notes,
-    }
+    };
+    Made { report, predictors }
 }
 
 fn parameter_kind(kind: ParameterKind) -> &'static str {
@@ -63,8 +76,9 @@ fn flop_kind(kind: FlopKind) -> &'static str {
     }
 }
 
-fn group_fit(group: &Group, fits: Vec<Fitted>) -> GroupFit {
+fn group_fit(group: &Group, fits: Vec<Fitted>) -> (GroupFit, Vec<Predictor>) {
     let mut held_out = Vec::new();
+    let mut predictors = Vec::with_capacity(fits.len());
     let mut views = Vec::with_capacity(fits.len());
     for fitted in fits {
         let Fitted { mut view, predictor, .. } = fitted;
@@ -81,9 +95,11 @@ fn group_fit(group: &Group, fits: Vec<Fitted>) -> GroupFit {
                 .push(format!("what is held out lies at {farthest:.1} times the largest fitted C"));
         }
         views.push(view);
+        predictors.push(predictor);
     }
     let observations = group.runs.iter().flat_map(observations).collect();
-    GroupFit { group: group.name.clone(), observations, fits: views, held_out }
+    let view = GroupFit { group: group.name.clone(), observations, fits: views, held_out };
+    (view, predictors)
 }
 
 fn held_out_view(run: &Run, method: &str, predicted: EstimateView) -> HeldOutView {

@@ -43,9 +43,18 @@ pub(super) fn minus(from: f64, estimate: &Estimate) -> Estimate {
 
 /// A log-spaced curve from a little below `low` to a little above `high`, where it is identified.
 pub(super) fn curve((low, high): (f64, f64), predict: impl Fn(f64) -> Estimate) -> Vec<CurvePoint> {
-    let (first, last) = ((low / CURVE_MARGIN).ln(), (high * CURVE_MARGIN).ln());
-    let step = (last - first) / (CURVE_POINTS - 1) as f64;
-    (0..CURVE_POINTS)
+    points((low / CURVE_MARGIN, high * CURVE_MARGIN), CURVE_POINTS, predict)
+}
+
+/// So many log-spaced points between two C, at least 2, where the loss is identified.
+pub(super) fn points(
+    (low, high): (f64, f64),
+    n_points: usize,
+    predict: impl Fn(f64) -> Estimate,
+) -> Vec<CurvePoint> {
+    let (first, last) = (low.ln(), high.ln());
+    let step = (last - first) / (n_points - 1) as f64;
+    (0..n_points)
         .map(|index| (first + step * index as f64).exp())
         .filter_map(|flops| match estimate(&predict(flops)) {
             EstimateView::Identified { value, low, high } if flops.is_finite() => {
@@ -73,6 +82,7 @@ pub(super) fn unfitted(
     MethodFit {
         method: method.to_owned(),
         formulas,
+        objective: String::new(),
         coefficients,
         n_observations: 0,
         n_runs: 0,

@@ -120,8 +120,12 @@ impl ApiError {
             Self::NotFound { .. }
             | Self::Store(StoreError::NotFound { .. })
             | Self::Fits(FitsError::NoStudy { .. }) => (StatusCode::NOT_FOUND, "not_found"),
-            Self::Ambiguous { .. } => (StatusCode::CONFLICT, "conflict"),
+            Self::Ambiguous { .. }
+            | Self::Fits(FitsError::OlderBuild { .. } | FitsError::NotReproduced { .. }) => {
+                (StatusCode::CONFLICT, "conflict")
+            }
             Self::BadRequest(_)
+            | Self::Fits(FitsError::NoAxis { .. })
             | Self::Artifact(ArtifactError::HashMismatch { .. } | ArtifactError::Upload { .. }) => {
                 (StatusCode::BAD_REQUEST, "bad_request")
             }

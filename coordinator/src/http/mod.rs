@@ -18,6 +18,7 @@ mod error;
 mod events;
 mod explain;
 mod extract;
+mod fits;
 mod guard;
 mod history;
 mod runs;
@@ -61,6 +62,11 @@ fn documented() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(studies::runs))
         .routes(routes!(studies::curves))
         .routes(routes!(studies::fit))
+        .routes(routes!(fits::list))
+        .routes(routes!(fits::create))
+        .routes(routes!(fits::show))
+        .routes(routes!(fits::curve))
+        .routes(routes!(fits::predict))
         .routes(routes!(studies::cancel))
         .routes(routes!(studies::retry))
         .routes(routes!(studies::pause))

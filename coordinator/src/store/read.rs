@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 
 use api::{
-    CurveList, EventView, HistoryEvent, LogList, RunList, RunView, StudyList, StudyView, WorkerView,
+    CurveList, EventView, FitSummary, HistoryEvent, LogList, RunList, RunView, StudyList,
+    StudyView, WorkerView,
 };
 use async_trait::async_trait;
 use domain::attempt::AttemptEnd;
-use domain::ids::{ContentHash, RunId, StudyId, WorkerId};
+use domain::ids::{ContentHash, FitId, RunId, StudyId, WorkerId};
 use domain::invariant::Snapshot;
 
 use super::StoreErrorClass;
@@ -161,6 +162,15 @@ pub struct DroppedCell {
     pub study: String,
     /// Why.
     pub reason: String,
+}
+
+/// A stored fit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FitRecord {
+    /// Everything that it is made from, as canonical JSON; empty where an older build made it.
+    pub inputs_json: String,
+    /// The report (`api::FitReport`) as JSON.
+    pub report_json: String,
 }
 
 /// What the fits of a study are made from.
@@ -317,6 +327,17 @@ pub trait ReadStore: Send + Sync {
     /// What the fits of a study are made from; `None` when the study is gone. Only evaluations
     /// that the study itself asks for, at the steps that it asks for, are given.
     async fn fit_inputs(&self, study: &StudyId) -> Result<Option<FitInputs>, ReadError>;
+
+    /// Stored fits, of one study or of all, the newest first, at most `limit`; of those made by an older
+    /// build only identifier, study and time are known.
+    async fn fit_list(
+        &self,
+        study: Option<&StudyId>,
+        limit: u32,
+    ) -> Result<Vec<FitSummary>, ReadError>;
+
+    /// A stored fit.
+    async fn fit_record(&self, fit: &FitId) -> Result<Option<FitRecord>, ReadError>;
 
     /// The stored report (`api::FitReport` as JSON) of a study's fit with this inputs' hash.
     async fn stored_fit(

@@ -425,8 +425,12 @@ pub struct FitToSave {
     pub study: StudyId,
     /// BLAKE3 of the observations and the settings.
     pub inputs_hash: ContentHash,
+    /// Everything that it is made from, as canonical JSON, whose hash that is.
+    pub inputs_json: String,
     /// The report (`api::FitReport`) as JSON.
     pub report_json: String,
+    /// The report in a line (`api::FitSummary`) as JSON.
+    pub summary_json: String,
 }
 
 /// What became of a report.

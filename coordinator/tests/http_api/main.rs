@@ -6,6 +6,7 @@ mod apply;
 mod curves;
 mod document;
 mod events;
+mod fits;
 mod guard;
 mod support;
 mod verbs;

@@ -186,7 +186,7 @@ async fn health_says_what_serves() {
     let served = half_way().await;
     let health = served.get("/api/v1/health").await.ok();
     assert_eq!(health["is_read_only"], false);
-    assert_eq!(health["schema_version"], 6);
+    assert_eq!(health["schema_version"], 7);
     assert_eq!(health["n_live_workers"], 2);
 }
 
@@ -249,7 +249,9 @@ async fn a_fit_is_kept_once() {
             id: FitId::from_hash(&inputs_hash),
             study: study.clone(),
             inputs_hash: inputs_hash.clone(),
+            inputs_json: String::new(),
             report_json: report.to_owned(),
+            summary_json: String::new(),
         };
         served.app.store.save_fit(fit).await.unwrap();
     }

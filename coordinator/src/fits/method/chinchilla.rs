@@ -57,6 +57,7 @@ fn try_fit(group: &Group, settings: &Settings) -> Result<Fitted, String> {
     let view = MethodFit {
         method: label(FitMethod::Chinchilla).to_owned(),
         formulas: formulas(),
+        objective: fit.objective_kind.to_string(),
         coefficients: coefficients(&inference, &kappa),
         n_observations: fit.n_points as u64,
         n_runs: fit.n_runs as u64,
@@ -67,7 +68,7 @@ fn try_fit(group: &Group, settings: &Settings) -> Result<Fitted, String> {
         dropped: Vec::new(),
         warnings,
     };
-    let predictor = Predictor::Chinchilla(Box::new(inference));
+    let predictor = Predictor::Chinchilla(Box::new(inference), kappa.mean);
     Ok(Fitted { view, predictor, is_drawn, interval_note })
 }
 

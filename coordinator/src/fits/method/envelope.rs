@@ -56,6 +56,7 @@ fn try_fit(group: &Group, settings: &Settings) -> Result<Fitted, String> {
     let view = MethodFit {
         method: label(FitMethod::Envelope).to_owned(),
         formulas: formulas(settings),
+        objective: "sum of squared residuals of ln L, of ln N and of ln D over ln C".to_owned(),
         coefficients: coefficients(&fit),
         n_observations: (dataset.points().len() - fit.runs_without_curve.len()) as u64,
         n_runs: fit.n_runs as u64,

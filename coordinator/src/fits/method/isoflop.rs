@@ -54,6 +54,10 @@ fn try_fit(group: &Group, settings: &Settings) -> Result<Fitted, String> {
     let view = MethodFit {
         method: label(FitMethod::Isoflop).to_owned(),
         formulas: formulas(settings),
+        objective:
+            "sum of squared residuals of ln L from a parabola in ln N at each budget, then of ln N \
+                    and of ln D over ln C"
+                .to_owned(),
         coefficients: coefficients(&fit),
         n_observations: n_used,
         n_runs: n_used,

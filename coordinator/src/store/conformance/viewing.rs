@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use domain::attempt::AttemptEnd;
 use domain::ids::{ContentHash, LeaseToken, RunId};
 
-use super::fixture::{Fixture, checkpoint, point, run_of, source};
+use super::fixture::{Fixture, checkpoint, point, run_of, source, study_named};
 use crate::store::read::{CurveQuery, CurveScope, Lookup, ReadStore};
 use crate::store::{FitToSave, Granted, LogLevel, Numerics, ReportEvent, Store};
 
@@ -163,12 +163,38 @@ pub(in crate::store) async fn what_a_fit_is_made_from_is_complete(
             id: id.clone(),
             study: study.clone(),
             inputs_hash: inputs_hash.clone(),
+            inputs_json: String::new(),
             report_json: report_json.into(),
+            summary_json: String::new(),
         };
         f.store.save_fit(fit).await.unwrap();
     }
     let stored = f.store.stored_fit(&study, &inputs_hash).await.unwrap();
     assert_eq!(stored.as_deref(), Some("{}"), "the first is kept");
+    let record = f.store.fit_record(&id).await.unwrap().unwrap();
+    assert_eq!((record.report_json.as_str(), record.inputs_json.as_str()), ("{}", ""));
+    let other = domain::ids::FitId::from_hash(&ContentHash::of(b"other"));
+    assert_eq!(f.store.fit_record(&other).await.unwrap(), None);
+    let line = api::FitSummary { draws: 7, ..api::FitSummary::default() };
+    let newer = FitToSave {
+        id: other.clone(),
+        study: study.clone(),
+        inputs_hash: ContentHash::of(b"other"),
+        inputs_json: "[1]".into(),
+        report_json: "{}".into(),
+        summary_json: serde_json::to_string(&line).unwrap(),
+    };
+    f.store.save_fit(newer).await.unwrap();
+    let list = f.store.fit_list(Some(&study), 10).await.unwrap();
+    let mut found: Vec<(String, u32)> =
+        list.iter().map(|fit| (fit.id.clone(), fit.draws)).collect();
+    found.sort();
+    let mut expected = vec![(id.to_string(), 0), (other.to_string(), 7)];
+    expected.sort();
+    assert_eq!(found, expected);
+    assert!(list.iter().all(|fit| fit.study == "tiny" && fit.created_at_ms > 0), "{list:?}");
+    assert_eq!(f.store.fit_list(None, 1).await.unwrap().len(), 1);
+    assert_eq!(f.store.fit_list(Some(&study_named("nobody")), 9).await.unwrap(), []);
 }
 
 /// Grants the first evaluation.

@@ -4,6 +4,7 @@
 
 use domain::attempt::AttemptEnd;
 use domain::ids::LeaseToken;
+use domain::planted::{Mistake, is_planted};
 
 use super::convert::{parse_id, signed};
 use super::database::query_as;
@@ -50,7 +51,8 @@ RETURNING work_id, attempt, world_size, (
     if let Some(row) = closed.as_ref().filter(|row| row.n_open_series > 0) {
         points::close(tx, &parse_id(&row.work_id)?, row.attempt).await?;
     }
-    if closed.as_ref().is_some_and(|row| row.world_size > 1) {
+    let is_gang = closed.as_ref().is_some_and(|row| row.world_size > 1);
+    if is_gang && !is_planted(Mistake::MembersKeepSlots) {
         members::release(tx, token, changed).await?;
     }
     Ok(closed.is_some())

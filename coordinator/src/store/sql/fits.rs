@@ -17,14 +17,17 @@ impl Command for SaveFit {
     async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
         let fit = self.0;
         let inserted = query(
-            "INSERT INTO fits (id, study_id, inputs_hash, report_json, created_at_ms)
-VALUES (?, ?, ?, ?, ?)
+            "INSERT INTO fits (id, study_id, inputs_hash, inputs_json, report_json, summary_json,
+    created_at_ms)
+VALUES (?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT DO NOTHING",
         )
         .bind(fit.id.as_str())
         .bind(fit.study.as_str())
         .bind(fit.inputs_hash.as_str())
+        .bind(&fit.inputs_json)
         .bind(&fit.report_json)
+        .bind(&fit.summary_json)
         .bind(tx.now_ms)
         .execute(&mut tx.conn)
         .await

@@ -3,14 +3,15 @@
 
 use std::collections::BTreeMap;
 
+use api::FitSummary;
 use domain::attempt::AttemptEnd;
-use domain::ids::{ContentHash, RunId, StudyId};
+use domain::ids::{ContentHash, FitId, RunId, StudyId};
 use domain::recipe::EvaluationConfig;
 use domain::run::TERMINAL;
 use domain::spec::EvaluateSpec;
 
 use super::{corrupt, count, failed, from_json};
-use crate::store::read::{FitEvaluation, FitInputs, FitRun, FitUnmeasured, ReadError};
+use crate::store::read::{FitEvaluation, FitInputs, FitRecord, FitRun, FitUnmeasured, ReadError};
 use crate::store::sql::database::{Pool, query_as, query_scalar};
 
 #[derive(sqlx::FromRow)]
@@ -143,6 +144,63 @@ ORDER BY e.run_id, e.step, e.task, e.attempt, e.id",
 /// A run may be in two studies that measure it differently; each fits its own measurements.
 fn is_asked(config: &EvaluationConfig, asked: &[EvaluateSpec]) -> bool {
     asked.iter().any(|spec| spec.task.label() == config.task && spec.sequences == config.sequences)
+}
+
+#[derive(sqlx::FromRow)]
+struct SummaryRow {
+    id: String,
+    study: String,
+    created_at_ms: i64,
+    summary_json: String,
+}
+
+impl SummaryRow {
+    fn into_summary(self) -> Result<FitSummary, ReadError> {
+        let summary = match self.summary_json.as_str() {
+            "" => FitSummary::default(),
+            text => from_json(text, "fit in a line", &self.id)?,
+        };
+        Ok(FitSummary {
+            id: self.id,
+            study: self.study,
+            created_at_ms: self.created_at_ms,
+            ..summary
+        })
+    }
+}
+
+pub(super) async fn list(
+    pool: &Pool,
+    study: Option<&StudyId>,
+    limit: u32,
+) -> Result<Vec<FitSummary>, ReadError> {
+    let rows: Vec<SummaryRow> = query_as(
+        "SELECT f.id, s.name AS study, f.created_at_ms, f.summary_json
+FROM fits f
+JOIN studies s ON s.id = f.study_id
+WHERE ?1 = '' OR f.study_id = ?1
+ORDER BY f.created_at_ms DESC, f.id DESC
+LIMIT ?2",
+    )
+    .bind(study.map_or("", StudyId::as_str))
+    .bind(limit)
+    .fetch_all(pool)
+    .await
+    .map_err(failed("the stored fits"))?;
+    rows.into_iter().map(SummaryRow::into_summary).collect()
+}
+
+pub(super) async fn record(pool: &Pool, fit: &FitId) -> Result<Option<FitRecord>, ReadError> {
+    let row: Option<(String, String)> = query_as(
+        "SELECT inputs_json, report_json
+FROM fits
+WHERE id = ?1",
+    )
+    .bind(fit.as_str())
+    .fetch_optional(pool)
+    .await
+    .map_err(failed("a stored fit"))?;
+    Ok(row.map(|(inputs_json, report_json)| FitRecord { inputs_json, report_json }))
 }
 
 pub(super) async fn stored(

@@ -17,16 +17,17 @@ mod thin;
 mod workers;
 
 use api::{
-    CurveList, EventView, HistoryEvent, LogList, RunList, RunView, StudyList, StudyView, WorkerView,
+    CurveList, EventView, FitSummary, HistoryEvent, LogList, RunList, RunView, StudyList,
+    StudyView, WorkerView,
 };
 use async_trait::async_trait;
-use domain::ids::{ContentHash, RunId, StudyId};
+use domain::ids::{ContentHash, FitId, RunId, StudyId};
 use domain::invariant::Snapshot;
 use serde::de::DeserializeOwned;
 
 use crate::store::read::{
-    CurveQuery, DroppedCell, FitInputs, HistoryOf, Lookup, ReadError, ReadStore, RunStatus,
-    SeriesPoint,
+    CurveQuery, DroppedCell, FitInputs, FitRecord, HistoryOf, Lookup, ReadError, ReadStore,
+    RunStatus, SeriesPoint,
 };
 use crate::store::sql::SqlStore;
 use crate::store::sql::database::query_scalar;
@@ -127,6 +128,18 @@ impl ReadStore for SqlStore {
 
     async fn fit_inputs(&self, study: &StudyId) -> Result<Option<FitInputs>, ReadError> {
         fits::inputs(self.read_pool(), study).await
+    }
+
+    async fn fit_list(
+        &self,
+        study: Option<&StudyId>,
+        limit: u32,
+    ) -> Result<Vec<FitSummary>, ReadError> {
+        fits::list(self.read_pool(), study, limit).await
+    }
+
+    async fn fit_record(&self, fit: &FitId) -> Result<Option<FitRecord>, ReadError> {
+        fits::record(self.read_pool(), fit).await
     }
 
     async fn stored_fit(

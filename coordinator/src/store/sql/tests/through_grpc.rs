@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use api::*;
-use domain::ids::ContentHash;
+use domain::ids::{ContentHash, FitId};
 use domain::invariant::Snapshot;
 use proto::v1::worker_service_client::WorkerServiceClient;
 use proto::{PROTOCOL_VERSION, to_wire, v1};
@@ -26,8 +26,8 @@ use crate::serve::{Surroundings, build_in, ensure_lead};
 use crate::store::conformance::conformance;
 use crate::store::memory::Memory;
 use crate::store::read::{
-    CurveQuery, DroppedCell, FitInputs, HistoryOf, Lookup, ReadError, ReadStore, RunStatus,
-    SeriesPoint,
+    CurveQuery, DroppedCell, FitInputs, FitRecord, HistoryOf, Lookup, ReadError, ReadStore,
+    RunStatus, SeriesPoint,
 };
 use crate::store::{AssignmentDetails, Numerics, TrainDetails};
 
@@ -383,6 +383,18 @@ impl ReadStore for ThroughGrpc {
 
     async fn fit_inputs(&self, study: &StudyId) -> Result<Option<FitInputs>, ReadError> {
         self.inner().fit_inputs(study).await
+    }
+
+    async fn fit_list(
+        &self,
+        study: Option<&StudyId>,
+        limit: u32,
+    ) -> Result<Vec<FitSummary>, ReadError> {
+        self.inner().fit_list(study, limit).await
+    }
+
+    async fn fit_record(&self, fit: &FitId) -> Result<Option<FitRecord>, ReadError> {
+        self.inner().fit_record(fit).await
     }
 
     async fn stored_fit(

@@ -1,0 +1,117 @@
+//! Stored fits: the list, what may be asked for, and what they predict.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{CurvePoint, EstimateView};
+
+/// Stored fits, the newest first. `gradus fits --json` prints this.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct FitList {
+    /// The fits.
+    pub fits: Vec<FitSummary>,
+}
+
+/// A stored fit in a line.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct FitSummary {
+    /// Its identifier.
+    pub id: String,
+    /// The study's name.
+    pub study: String,
+    /// When it was stored.
+    pub created_at_ms: i64,
+    /// Whether runs of the study were still missing.
+    pub is_provisional: bool,
+    /// Its methods.
+    pub methods: Vec<String>,
+    /// Its groups.
+    pub groups: Vec<String>,
+    /// Observations that it is made from, of all groups.
+    pub n_observations: u64,
+    /// Runs that it leaves out.
+    pub n_excluded: u64,
+    /// Bootstrap draws.
+    pub draws: u32,
+    /// Seed of the bootstrap.
+    pub seed: u32,
+    /// BLAKE3 of the observations and the settings.
+    pub inputs_hash: String,
+}
+
+/// A fit to make and keep.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FitRequest {
+    /// Settings in place of the study's own: the `fit` section of a study file. Left out, the study's.
+    #[serde(default)]
+    pub fit: Option<serde_json::Value>,
+}
+
+/// The loss over C of a stored fit. `GET /fits/{id}/curve` answers it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct FitCurve {
+    /// The fit.
+    pub fit: String,
+    /// The nominal coverage of the intervals.
+    pub confidence: f64,
+    /// One for each group and method.
+    pub lines: Vec<FitLine>,
+}
+
+/// The loss over C by one method for one group, where every budget is split best.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct FitLine {
+    /// The group.
+    pub group: String,
+    /// The method.
+    pub method: String,
+    /// The points, by C; none where the method has no law of the loss, or it is not identified.
+    pub points: Vec<CurvePoint>,
+    /// Why there is none; empty where there are points.
+    pub reason: String,
+}
+
+/// What a stored fit says of one budget or one model. `gradus predict FIT --json` prints this.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct FitPredictionList {
+    /// The fit.
+    pub fit: String,
+    /// The study's name.
+    pub study: String,
+    /// Whether runs of the study were still missing.
+    pub is_provisional: bool,
+    /// What N counts.
+    pub parameter_kind: String,
+    /// What C counts.
+    pub flop_kind: String,
+    /// The nominal coverage of the intervals.
+    pub confidence: f64,
+    /// One for each group and method.
+    pub predictions: Vec<FitPrediction>,
+}
+
+/// What one method says of one group.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct FitPrediction {
+    /// The group.
+    pub group: String,
+    /// The method.
+    pub method: String,
+    /// C: the budget that was asked about, or κ N D.
+    pub flops: Option<f64>,
+    /// N: what was asked about, or the best one at C.
+    pub parameters: EstimateView,
+    /// D: what was asked about, or the best one at C.
+    pub tokens: EstimateView,
+    /// The loss on the curve.
+    pub loss_nats: EstimateView,
+    /// The loss that one more run would measure, with the scatter of runs about the curve.
+    pub measured_loss_nats: EstimateView,
+    /// κ of C = κ N D, where N and D are told apart by it.
+    pub flops_per_parameter_token: Option<f64>,
+    /// C over the largest fitted one.
+    pub extrapolation: Option<f64>,
+    /// What to know before quoting it.
+    pub warnings: Vec<String>,
+}

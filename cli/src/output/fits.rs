@@ -1,0 +1,135 @@
+//! Stored fits, and what one of them predicts.
+//!
+//! It predicts nothing.
+
+use api::{EstimateView, FitList, FitPrediction, FitPredictionList, FitSummary};
+
+use super::fit_parts::{Footnotes, number};
+use super::{View, format, rows_or_nothing, sections, table};
+
+impl View for FitList {
+    fn table(&self) -> String {
+        let row = |fit: &FitSummary| {
+            vec![
+                fit.id.clone(),
+                fit.study.clone(),
+                format::time(fit.created_at_ms),
+                if fit.is_provisional { "provisional" } else { "final" }.to_owned(),
+                fit.methods.join(", "),
+                fit.groups.join(", "),
+                fit.n_observations.to_string(),
+                fit.draws.to_string(),
+            ]
+        };
+        let columns = ["FIT", "STUDY", "MADE", "", "METHODS", "GROUPS", ">POINTS", ">DRAWS"];
+        rows_or_nothing(&columns, self.fits.iter().map(row).collect())
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.fits.iter().map(|fit| fit.id.clone()).collect()
+    }
+}
+
+impl View for FitPredictionList {
+    fn table(&self) -> String {
+        let provisional = if self.is_provisional { ", provisional" } else { "" };
+        let head = format!(
+            "fit `{}` of study `{}`{provisional}; N: {}; C: {}; {:.0} % intervals",
+            self.fit,
+            self.study,
+            self.parameter_kind,
+            self.flop_kind,
+            100.0 * self.confidence
+        );
+        let mut notes = Footnotes::default();
+        let rows = self.predictions.iter().map(|one| row(one, &mut notes)).collect();
+        let columns = ["GROUP", "METHOD", ">C", "N", "D", "LOSS", "LOSS, MEASURED ONCE"];
+        let mut warnings: Vec<String> = Vec::new();
+        for one in &self.predictions {
+            for text in &one.warnings {
+                warnings.push(format!("warning: {}, {}: {text}", one.group, one.method));
+            }
+        }
+        sections(&[head, table(&columns, rows), notes.text(), warnings.join("\n")])
+    }
+
+    fn names(&self) -> Vec<String> {
+        let value = |one: &FitPrediction| match &one.loss_nats {
+            EstimateView::Identified { value, .. } => value.to_string(),
+            EstimateView::NotIdentified { .. } => "not identified".to_owned(),
+        };
+        self.predictions.iter().map(value).collect()
+    }
+}
+
+fn row(one: &FitPrediction, notes: &mut Footnotes) -> Vec<String> {
+    let loss = |value: f64| format!("{value:.4}");
+    vec![
+        one.group.clone(),
+        one.method.clone(),
+        format::optional(one.flops, format::flops),
+        estimate(&one.parameters, number, notes),
+        estimate(&one.tokens, number, notes),
+        estimate(&one.loss_nats, loss, notes),
+        estimate(&one.measured_loss_nats, loss, notes),
+    ]
+}
+
+/// A value with its interval; what was given has none.
+fn estimate(view: &EstimateView, text: impl Fn(f64) -> String, notes: &mut Footnotes) -> String {
+    match view {
+        EstimateView::Identified { value, low, high } if low == high => text(*value),
+        EstimateView::Identified { value, low, high } => {
+            format!("{}\n[{}, {}]", text(*value), text(*low), text(*high))
+        }
+        EstimateView::NotIdentified { reason } => {
+            format!("not\nidentified {}", notes.mark(reason))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identified(value: f64) -> EstimateView {
+        EstimateView::Identified { value, low: 0.9 * value, high: 1.1 * value }
+    }
+
+    #[test]
+    fn predictions_stand_beside_what_they_are_of() {
+        let law = FitPrediction {
+            group: "tnl".into(),
+            method: "chinchilla".into(),
+            flops: Some(1e21),
+            parameters: identified(4.2e9),
+            tokens: identified(4e10),
+            loss_nats: identified(2.25),
+            measured_loss_nats: identified(2.25),
+            flops_per_parameter_token: Some(6.0),
+            extrapolation: Some(40.0),
+            warnings: vec!["far-extrapolation: C is 40 times the largest fitted one".into()],
+        };
+        let reason = || EstimateView::NotIdentified { reason: "one size".into() };
+        let none = FitPrediction {
+            method: "envelope".into(),
+            parameters: reason(),
+            tokens: reason(),
+            loss_nats: reason(),
+            measured_loss_nats: reason(),
+            warnings: Vec::new(),
+            ..law.clone()
+        };
+        let list = FitPredictionList {
+            fit: "f_1".into(),
+            study: "demo".into(),
+            is_provisional: true,
+            parameter_kind: "non_embedding".into(),
+            flop_kind: "exact".into(),
+            confidence: 0.95,
+            predictions: vec![law, none],
+        };
+        insta::assert_snapshot!(list.table(), @"");
+        assert_eq!(list.names(), ["2.25", "not identified"]);
+    }
+}

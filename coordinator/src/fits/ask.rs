@@ -1,0 +1,233 @@
+//! A fit that can be asked: the loss over C, and what a budget or a model comes to.
+//! It fits nothing.
+
+use api::{EstimateView, FitCurve, FitLine, FitPrediction, FitPredictionList, FitReport};
+use scaling::interval::{Estimate, Inference};
+
+use super::method::Predictor;
+use super::report::Made;
+use super::view;
+
+/// C beyond the fitted range by this factor is worth a warning.
+const FAR: f64 = 10.0;
+
+/// What a prediction is asked about.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Question {
+    /// A budget of so many FLOPs, split best.
+    Budget {
+        /// C.
+        flops: f64,
+    },
+    /// A model of so many parameters, trained on so many tokens.
+    Model {
+        /// N.
+        parameters: f64,
+        /// D.
+        tokens: f64,
+    },
+}
+
+/// Which lines are wanted; what is left out means all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Which {
+    /// A group's name.
+    pub group: Option<String>,
+    /// A method's name.
+    pub method: Option<String>,
+}
+
+impl Which {
+    fn means(&self, group: &str, method: &str) -> bool {
+        self.group.as_deref().is_none_or(|wanted| wanted == group)
+            && self.method.as_deref().is_none_or(|wanted| wanted == method)
+    }
+}
+
+/// A fit with what predicts.
+#[derive(Debug)]
+pub struct Model {
+    made: Made,
+}
+
+impl Model {
+    pub(super) fn new(made: Made) -> Self {
+        Self { made }
+    }
+
+    /// The report.
+    pub fn report(&self) -> &FitReport {
+        &self.made.report
+    }
+
+    /// The groups that a question may name.
+    pub fn groups(&self) -> Vec<&str> {
+        self.report().groups.iter().map(|group| group.group.as_str()).collect()
+    }
+
+    /// The methods that a question may name.
+    pub fn methods(&self) -> Vec<&str> {
+        let fits = self.report().groups.first().map_or(&[][..], |group| &group.fits);
+        fits.iter().map(|fit| fit.method.as_str()).collect()
+    }
+
+    /// The smallest and the largest C that were measured; 1 and 2 where nothing was.
+    pub fn measured_range(&self) -> (f64, f64) {
+        let groups = self.report().groups.iter();
+        let flops = groups.flat_map(|group| &group.observations).map(|one| one.flops);
+        let (low, high) = flops
+            .fold((f64::INFINITY, 0.0_f64), |(low, high), flops| (low.min(flops), high.max(flops)));
+        if low < high { (low, high) } else { (1.0, 2.0) }
+    }
+
+    /// Group and method of each predictor, with its fit.
+    fn predictors<'a>(
+        &'a self,
+        which: &'a Which,
+    ) -> impl Iterator<Item = (&'a str, &'a api::MethodFit, &'a Predictor)> {
+        let groups = self.report().groups.iter().zip(&self.made.predictors);
+        let all = groups.flat_map(|(group, own)| {
+            group.fits.iter().zip(own).map(|(fit, own)| (group.group.as_str(), fit, own))
+        });
+        all.filter(|(group, fit, _)| which.means(group, &fit.method))
+    }
+
+    /// The loss over so many log-spaced C between two, where each is split best.
+    pub fn curve(&self, which: &Which, (low, high): (f64, f64), n_points: usize) -> FitCurve {
+        let lines = self.predictors(which).map(|(group, fit, predictor)| {
+            let points = view::points((low, high), n_points, |flops| predictor.loss_at(flops));
+            let reason = match predictor.loss_at(low) {
+                Estimate::NotIdentified { reason } if points.is_empty() => reason,
+                _ => String::new(),
+            };
+            FitLine { group: group.to_owned(), method: fit.method.clone(), points, reason }
+        });
+        let report = self.report();
+        FitCurve { fit: report.id.clone(), confidence: report.confidence, lines: lines.collect() }
+    }
+
+    /// What every method says of every group that is wanted.
+    pub fn predict(&self, which: &Which, question: Question) -> FitPredictionList {
+        let report = self.report();
+        let predictions = self.predictors(which).map(|(group, fit, predictor)| {
+            let mut prediction = predictor.answer(question);
+            group.clone_into(&mut prediction.group);
+            prediction.method.clone_from(&fit.method);
+            let factor = prediction.extrapolation.filter(|factor| *factor > FAR);
+            prediction.warnings.extend(factor.map(|factor| {
+                format!("far-extrapolation: C is {factor:.3} times the largest fitted one")
+            }));
+            prediction
+                .warnings
+                .extend(fit.warnings.iter().map(|text| format!("of the fit: {text}")));
+            prediction
+        });
+        FitPredictionList {
+            fit: report.id.clone(),
+            study: report.study.clone(),
+            is_provisional: report.is_provisional,
+            parameter_kind: report.parameter_kind.clone(),
+            flop_kind: report.flop_kind.clone(),
+            confidence: report.confidence,
+            predictions: predictions.collect(),
+        }
+    }
+}
+
+impl Predictor {
+    /// The loss where a budget is split best.
+    fn loss_at(&self, flops: f64) -> Estimate {
+        match self {
+            Self::Envelope(fit) => fit.predict_loss(flops).curve,
+            Self::Chinchilla(inference, kappa) => match inference.optimum(flops, *kappa) {
+                Some(optimum) => optimum.loss_nats,
+                None => no_optimum(),
+            },
+            Self::Nothing(reason) => Estimate::not_identified(reason.clone()),
+        }
+    }
+
+    fn answer(&self, question: Question) -> FitPrediction {
+        match (self, question) {
+            (Self::Nothing(reason), Question::Budget { flops }) => {
+                blocked(reason, Some(flops), None)
+            }
+            (Self::Nothing(reason), Question::Model { parameters, tokens }) => {
+                blocked(reason, None, Some((parameters, tokens)))
+            }
+            (Self::Envelope(fit), Question::Budget { flops }) => {
+                let loss = fit.predict_loss(flops);
+                let (parameters, tokens) = fit.predict_optimum(flops);
+                FitPrediction {
+                    flops: Some(flops),
+                    parameters: view::estimate(&parameters),
+                    tokens: view::estimate(&tokens),
+                    loss_nats: view::estimate(&loss.curve),
+                    measured_loss_nats: view::estimate(&loss.measured),
+                    extrapolation: view::finite(loss.extrapolation),
+                    ..blocked("", None, None)
+                }
+            }
+            (Self::Envelope(_), Question::Model { parameters, tokens }) => {
+                let why = "the envelope knows the best model of a budget, and no other: ask for C";
+                blocked(why, None, Some((parameters, tokens)))
+            }
+            (Self::Chinchilla(inference, kappa), Question::Budget { flops }) => {
+                best(inference, flops, *kappa)
+            }
+            (Self::Chinchilla(inference, kappa), Question::Model { parameters, tokens }) => {
+                let flops = kappa * parameters * tokens;
+                let prediction = inference.predict(parameters, tokens, flops);
+                FitPrediction {
+                    loss_nats: view::estimate(&prediction.curve),
+                    measured_loss_nats: view::estimate(&prediction.measured),
+                    flops_per_parameter_token: Some(*kappa),
+                    extrapolation: view::finite(prediction.extrapolation),
+                    ..blocked("", Some(flops), Some((parameters, tokens)))
+                }
+            }
+        }
+    }
+}
+
+fn no_optimum() -> Estimate {
+    Estimate::not_identified("the law has no compute-optimal point")
+}
+
+/// A budget split best by the law.
+fn best(inference: &Inference, flops: f64, kappa: f64) -> FitPrediction {
+    let Some(optimum) = inference.optimum(flops, kappa) else {
+        return blocked("the law has no compute-optimal point", Some(flops), None);
+    };
+    let measured = match &optimum.loss_nats {
+        Estimate::Identified { .. } => inference.optimum_measured(flops, kappa),
+        reason @ Estimate::NotIdentified { .. } => reason.clone(),
+    };
+    FitPrediction {
+        parameters: view::estimate(&optimum.parameters),
+        tokens: view::estimate(&optimum.tokens),
+        loss_nats: view::estimate(&optimum.loss_nats),
+        measured_loss_nats: view::estimate(&measured),
+        flops_per_parameter_token: Some(kappa),
+        extrapolation: view::finite(flops / inference.ranges.flops.1),
+        ..blocked("", Some(flops), None)
+    }
+}
+
+/// No number for this reason, beside what was asked about.
+fn blocked(reason: &str, flops: Option<f64>, model: Option<(f64, f64)>) -> FitPrediction {
+    let none = || view::not_identified(reason);
+    let given = |value: f64| EstimateView::Identified { value, low: value, high: value };
+    FitPrediction {
+        group: String::new(),
+        method: String::new(),
+        flops,
+        parameters: model.map_or_else(none, |(parameters, _)| given(parameters)),
+        tokens: model.map_or_else(none, |(_, tokens)| given(tokens)),
+        loss_nats: none(),
+        measured_loss_nats: none(),
+        flops_per_parameter_token: None,
+        extrapolation: None,
+        warnings: Vec::new(),
+    }
+}

@@ -1,0 +1,237 @@
+//! Fits over HTTP: made, kept, found again, and asked.
+
+use coordinator::store::read::ReadStore;
+use coordinator::store::{FitToSave, ReportEvent, Store};
+use domain::attempt::AttemptEnd;
+use domain::ids::{ContentHash, FitId, StudyId, WorkId, WorkerId};
+use serde_json::{Value, json};
+
+use crate::support::{STUDY, Served, checkpoint, started};
+
+/// Six sizes over two decades of N, eight data points each.
+fn planted_study() -> String {
+    let sizes: Vec<String> = [16, 24, 36, 54, 82, 122]
+        .iter()
+        .map(|width| format!("              - {{label: d{width}, model.d_model: {width}}}\n"))
+        .collect();
+    let sizes = sizes.concat();
+    let two = "              - {label: s1, model.d_model: 16}
+              - {label: s2, model.d_model: 32}
+";
+    let text = STUDY
+        .replace(two, &sizes)
+        .replace("tokens: 3200", "tokens: 64000")
+        .replace("count: 2, first_step: 50", "count: 8, first_step: 40");
+    assert!(text.contains("d122") && text.contains("count: 8"));
+    text + "fit: {methods: [envelope, chinchilla, isoflop], hold_out: none, draws: 60}\n"
+}
+
+/// The loss of a law that the fit must find again, with the luck of a seed.
+fn planted_loss(parameters: u64, tokens: u64) -> f64 {
+    let (n, d) = (parameters as f64, tokens as f64);
+    let luck = 0.002 * ((parameters + 7 * tokens) as f64).sin();
+    (1.5 + 60.0 * n.powf(-0.35) + 300.0 * d.powf(-0.4)) * luck.exp()
+}
+
+/// Trains and measures so many of the runs of a study.
+async fn trained(served: &Served, n_runs: usize) -> StudyId {
+    let study: StudyId =
+        served.apply(&planted_study()).await["study_id"].as_str().unwrap().parse().unwrap();
+    let worker = served.worker("one").await;
+    let queued = served.app.store.queue_head(10, u64::MAX).await.unwrap().work;
+    let token = served.grant(&queued[0].work, &worker).await;
+    let result = ReportEvent::Preparation {
+        manifest: crate::support::artifact("data"),
+        n_training_tokens: 90,
+        n_validation_tokens: 10,
+        vocab_size: 257,
+    };
+    served.report(token, vec![started(0), result]).await;
+    served.finish(token, AttemptEnd::Succeeded, "").await;
+    let inputs = served.app.store.fit_inputs(&study).await.unwrap().unwrap();
+    for run in inputs.runs.iter().take(n_runs) {
+        let token = served.grant(&WorkId::Run(run.run_id.clone()), &worker).await;
+        let mut events = vec![started(0)];
+        events.extend(run.data_point_steps.iter().map(|step| checkpoint(*step)));
+        served.report(token, events).await;
+        served.finish(token, AttemptEnd::Succeeded, "").await;
+        measure(served, &worker, &run.data_point_steps, |step| {
+            planted_loss(run.parameters_non_embedding, step * run.batch_tokens)
+        })
+        .await;
+    }
+    study
+}
+
+/// Carries out the evaluations that are queued: all of one run, the earliest step first or not.
+async fn measure(served: &Served, worker: &WorkerId, steps: &[u64], loss: impl Fn(u64) -> f64) {
+    let queued = served.app.store.queue_head(100, u64::MAX).await.unwrap().work;
+    let evaluations: Vec<WorkId> =
+        queued.into_iter().map(|work| work.work).filter(|w| w.kind() == "evaluation").collect();
+    assert_eq!(evaluations.len(), steps.len());
+    for work in evaluations {
+        let token = served.grant(&work, worker).await;
+        let assignment = served.app.store.assignment(token).await.unwrap().unwrap();
+        let coordinator::store::AssignmentDetails::Evaluate { checkpoint_manifest, .. } =
+            assignment.details
+        else {
+            panic!("an evaluation")
+        };
+        let step = checkpoint_manifest.key.rsplit('-').next().unwrap().parse().unwrap();
+        let result = ReportEvent::Evaluation {
+            name: "validation_loss_nats".to_owned(),
+            value: loss(step),
+            standard_error: Some(0.01),
+            n_tokens: 80,
+        };
+        served.report(token, vec![result]).await;
+        served.finish(token, AttemptEnd::Succeeded, "").await;
+    }
+}
+
+fn post() -> Value {
+    json!({})
+}
+
+/// The prediction of one method for the one group.
+fn of<'a>(list: &'a Value, method: &str) -> &'a Value {
+    let all = list["predictions"].as_array().unwrap();
+    all.iter().find(|one| one["method"] == method).unwrap()
+}
+
+#[tokio::test]
+async fn a_fit_is_made_listed_and_asked() {
+    let served = Served::new().await;
+    trained(&served, 6).await;
+    assert_eq!(served.get("/api/v1/fits").await.ok(), json!({ "fits": [] }));
+    let made = served.post("/api/v1/studies/tiny/fits", &post()).await.ok();
+    let id = made["id"].as_str().unwrap();
+    assert_eq!((&made["is_provisional"], &made["missing"]), (&json!(false), &json!([])));
+    let law = &made["groups"][0]["fits"][1];
+    assert_eq!(law["objective"], "sum of Huber losses of the residuals of ln L, δ = 0.001");
+    assert_eq!(served.post("/api/v1/studies/tiny/fits", &post()).await.ok(), made, "made once");
+    assert_eq!(served.get("/api/v1/studies/tiny/fit").await.ok(), made);
+    assert_eq!(served.get(&format!("/api/v1/fits/{id}")).await.ok(), made);
+    let list = served.get("/api/v1/fits?study=tiny").await.ok();
+    assert_eq!(list["fits"].as_array().unwrap().len(), 1);
+    let line = &list["fits"][0];
+    assert_eq!((&line["id"], &line["study"]), (&made["id"], &json!("tiny")));
+    assert_eq!(line["methods"], json!(["envelope", "chinchilla", "isoflop"]));
+    assert_eq!((&line["n_observations"], &line["draws"]), (&json!(48), &json!(60)));
+    // A model at the edge of what was measured: what was planted lies in its interval.
+    let path = format!("/api/v1/fits/{id}/predict?n=50000&d=60000");
+    let answer = served.get(&path).await.ok();
+    let law = of(&answer, "chinchilla");
+    let loss = &law["measured_loss_nats"];
+    let planted = 1.5 + 60.0 * 50_000_f64.powf(-0.35) + 300.0 * 60_000_f64.powf(-0.4);
+    let (low, high) = (loss["low"].as_f64().unwrap(), loss["high"].as_f64().unwrap());
+    assert!(low < planted && planted < high, "{planted} is not in {low} to {high}");
+    assert_eq!(of(&answer, "envelope")["loss_nats"]["status"], "not_identified");
+    // A budget: the best model costs what the budget is.
+    let path = format!("/api/v1/fits/{id}/predict?c=1e10&method=chinchilla");
+    let answer = served.get(&path).await.ok();
+    assert_eq!(answer["predictions"].as_array().unwrap().len(), 1);
+    let law = of(&answer, "chinchilla");
+    let value = |field: &str| law[field]["value"].as_f64().unwrap();
+    let kappa = law["flops_per_parameter_token"].as_f64().unwrap();
+    let cost = kappa * value("parameters") * value("tokens");
+    assert!((cost / 1e10 - 1.0).abs() < 1e-9, "{cost}");
+    let path = format!("/api/v1/fits/{id}/curve?points=5");
+    let curve = served.get(&path).await.ok();
+    for line in curve["lines"].as_array().unwrap() {
+        let losses: Vec<f64> = line["points"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|point| point["loss_nats"].as_f64().unwrap())
+            .collect();
+        match line["method"].as_str().unwrap() {
+            "isoflop" => assert!(losses.is_empty() && line["reason"] != "", "{line}"),
+            _ => assert!(losses.len() == 5 && losses.is_sorted_by(|a, b| a > b), "{line}"),
+        }
+    }
+}
+
+/// Aim: a stored fit is made again to the last bit from what is stored with it, whatever the study has
+/// become since; and one that is not is not asked.
+#[tokio::test]
+async fn a_stored_fit_is_made_again_from_what_is_stored_with_it() {
+    let served = Served::new().await;
+    let study = trained(&served, 5).await;
+    let settings = json!({"fit": {"methods": ["chinchilla"], "draws": 40, "seed": 3}});
+    let made = served.post("/api/v1/studies/tiny/fits", &settings).await.ok();
+    assert_eq!(made["is_provisional"], true, "a run is missing");
+    assert_eq!(made["missing"][0]["name"], "d122");
+    let record = served.app.store.fit_record(&made["id"].as_str().unwrap().parse().unwrap()).await;
+    let record = record.unwrap().unwrap();
+    assert_eq!(ContentHash::of(record.inputs_json.as_bytes()).as_str(), made["inputs_hash"]);
+    // As another process finds it: under another identifier, with nothing remembered.
+    let keep = async |name: &[u8], inputs_json: String, report: &Value| {
+        let id = FitId::from_hash(&ContentHash::of(name));
+        let fit = FitToSave {
+            id: id.clone(),
+            study: study.clone(),
+            inputs_hash: ContentHash::of(name),
+            inputs_json,
+            report_json: report.to_string(),
+            summary_json: String::new(),
+        };
+        served.app.store.save_fit(fit).await.unwrap();
+        id
+    };
+    let inputs = || record.inputs_json.clone();
+    let ask = async |id: &FitId| {
+        served.get(&format!("/api/v1/fits/{}/predict?c=1e10", id.as_str())).await
+    };
+    let copy = keep(b"copy", inputs(), &made).await;
+    let first: FitId = made["id"].as_str().unwrap().parse().unwrap();
+    assert_eq!(ask(&copy).await.ok(), ask(&first).await.ok());
+    let mut changed = made.clone();
+    changed["groups"][0]["fits"][0]["coefficients"]["E"] =
+        json!({"status": "identified", "value": 1.0, "low": 0.9, "high": 1.1});
+    let changed = keep(b"changed", inputs(), &changed).await;
+    let message = ask(&changed).await.refused(409, "conflict");
+    assert!(message.contains("not made again as it was stored"), "{message}");
+    let older = keep(b"older", String::new(), &made).await;
+    let message = ask(&older).await.refused(409, "conflict");
+    assert!(message.contains("an older build"), "{message}");
+    assert_eq!(served.get(&format!("/api/v1/fits/{}", older.as_str())).await.ok(), made);
+}
+
+#[tokio::test]
+async fn what_a_fit_cannot_answer_is_refused_by_name() {
+    let served = Served::new().await;
+    trained(&served, 4).await;
+    let made = served.post("/api/v1/studies/tiny/fits", &post()).await.ok();
+    let fit = format!("/api/v1/fits/{}", made["id"].as_str().unwrap());
+    for (path, named) in [
+        ("predict", "give `c` alone"),
+        ("predict?c=1&n=2&d=3", "give `c` alone"),
+        ("predict?n=2", "give `c` alone"),
+        ("predict?c=-1", "`c` is -1"),
+        ("predict?c=NaN", "`c` is NaN"),
+        ("predict?c=1&group=tnl", "`group` is `tnl`; the fit has `all`"),
+        ("curve?method=magic", "`method` is `magic`; the fit has `envelope`, `chinchilla`"),
+        ("curve?low=2&high=1", "`low` is 2e0"),
+        ("curve?points=1", "points"),
+        ("curve?step=1", "step"),
+    ] {
+        let message = served.get(&format!("{fit}/{path}")).await.refused(400, "bad_request");
+        assert!(message.contains(named), "{path}: {message}");
+    }
+    for (body, named) in [
+        (json!({"fit": {"draws": 0}}), "fit.draws"),
+        (json!({"fit": {"methods": []}}), "fit.methods"),
+        (json!({"fit": {"law": "x"}}), "law"),
+        (
+            json!({"fit": {"group_by": "shoe"}}),
+            "`shoe`, and the study has no such axis; it has `size`",
+        ),
+    ] {
+        let answer = served.post("/api/v1/studies/tiny/fits", &body).await;
+        let message = answer.refused(400, "bad_request");
+        assert!(message.contains(named), "{body}: {message}");
+    }
+    served.get("/api/v1/fits/f_nothing").await.refused(404, "not_found");
+    served.get("/api/v1/fits?study=nobody").await.refused(404, "not_found");
+}

@@ -1,0 +1,3 @@
+DROP INDEX fits_by_time;
+ALTER TABLE fits DROP COLUMN summary_json;
+ALTER TABLE fits DROP COLUMN inputs_json;
