@@ -17,7 +17,7 @@ use self::picture::Picture;
 use self::read::{Row, Table};
 use crate::args::FitArgs;
 use crate::failure::Failure;
-use crate::fit_document::replace;
+use crate::fit_document::{check_replaceable, replace};
 use crate::output::file_fit::{AuditView, ExcludedRow, FileFit, FileFits};
 use crate::output::{Form, data};
 
@@ -38,6 +38,12 @@ pub(super) use report::made_by;
 const MAX_REFITTED_POINTS: usize = 20_000_000;
 
 pub(super) fn run(file: &Path, args: &FitArgs, form: Form) -> Result<(), Failure> {
+    // A fit may take minutes; where its result cannot be written it is not begun.
+    for path in [&args.out, &args.plot].into_iter().flatten() {
+        check_replaceable(path)
+            .with_context(|| format!("could not write `{}`", path.display()))
+            .map_err(Failure::Wrong)?;
+    }
     with_job(file, args, |job| {
         let fits = job.groups()?;
         let is_grouped = args.columns.group_by.is_some();
@@ -168,7 +174,8 @@ impl Job<'_> {
         let profile = scaling::profile::floor(&fitted, &dataset, &options, interval.level)
             .map_err(anyhow::Error::new)?;
         let audit = self.audit(&fitted, &dataset, &options, &mut warnings)?;
-        let findings = diagnose(&fitted, &inference, &dataset, profile.as_ref());
+        let name_of_run = |run| self.table.name_of_run(run);
+        let findings = diagnose(&fitted, &inference, &dataset, profile.as_ref(), &name_of_run);
         warnings.extend(findings.iter().map(ToString::to_string));
         let selection = choose::choose(self.table, &dataset, &options)?;
         let predicted = report::held_out(rows, &reasons, &inference);

@@ -44,6 +44,8 @@ pub(super) struct Table {
     pub(super) against: Vec<LawChoice>,
     /// Where C comes from, in words.
     pub(super) flops: String,
+    /// The runs' names by their numbers; empty where every row is a run of its own.
+    pub(super) runs: Vec<String>,
     /// Whether there are columns of N, D and C.
     pub(super) has: [bool; 3],
     /// BLAKE3 of the file's bytes as they were read.
@@ -52,6 +54,15 @@ pub(super) struct Table {
 }
 
 impl Table {
+    /// What a run is called in the file: its name, or without a column of runs the line of its row.
+    pub(super) fn name_of_run(&self, run: RunKey) -> String {
+        if let Some(name) = self.runs.get(run.0 as usize) {
+            return format!("run `{name}`");
+        }
+        let row = self.rows.iter().find(|row| row.observation.run == run);
+        row.map_or_else(|| format!("run {}", run.0), |row| format!("the row in line {}", row.line))
+    }
+
     /// Whether both N and D are known.
     pub(super) fn has_sizes(&self) -> bool {
         self.has[0] && self.has[1]
@@ -222,8 +233,9 @@ pub(super) fn read(file: &Path, args: &FitArgs, law: LawName) -> anyhow::Result<
     }
     warnings.extend(warn_of_copies(&rows));
     let has = [columns.parameters, columns.tokens, columns.flops].map(|column| column.is_some());
+    let runs = numbers.runs.names();
     let blake3 = reader.get_ref().hasher.finalize().to_hex().to_string();
-    Ok(Table { headers, kept, rows, choice, against, flops, has, blake3, warnings })
+    Ok(Table { headers, kept, rows, choice, against, flops, runs, has, blake3, warnings })
 }
 
 /// The laws that the fitted one is compared with.
@@ -276,6 +288,14 @@ impl Numbers {
         let next = u32::try_from(self.0.len()).context("there are too many runs")?;
         self.0.insert(text.to_owned(), next);
         Ok(next)
+    }
+
+    /// The texts, in the order of their numbers.
+    fn names(self) -> Vec<String> {
+        let mut pairs: Vec<(u32, String)> =
+            self.0.into_iter().map(|(text, number)| (number, text)).collect();
+        pairs.sort_unstable();
+        pairs.into_iter().map(|(_, text)| text).collect()
     }
 }
 
