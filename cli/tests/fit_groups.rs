@@ -209,7 +209,7 @@ fn with_one_far_run(has_runs: bool) -> String {
         let c = if run == 4 { 1e22 } else { 1e15 * 1.05_f64.powi(run) };
         let loss = (1e20 / c).powf(0.05) * (1.0 + 0.01 * f64::from(run).sin());
         let name = if has_runs { format!("size-{run},") } else { String::new() };
-        text.push_str(&format!("{name}{c},{loss}\n"));
+        writeln!(text, "{name}{c},{loss}").unwrap();
     }
     text
 }

@@ -25,10 +25,12 @@ mod choose;
 mod compare;
 mod hold_out;
 mod keep;
+mod ladder;
 mod picture;
 mod profiles;
 mod read;
 mod report;
+mod suspect;
 
 pub(super) use report::made_by;
 
@@ -178,6 +180,7 @@ impl Job<'_> {
         let findings = diagnose(&fitted, &inference, &dataset, profile.as_ref(), &name_of_run);
         warnings.extend(findings.iter().map(ToString::to_string));
         let selection = choose::choose(self.table, &dataset, &options)?;
+        let along = ladder::along(rows, &inference).map_err(Failure::Wrong)?;
         let predicted = report::held_out(rows, &reasons, &inference);
         let held_out = rows.iter().zip(&reasons).filter(|(_, reason)| reason.is_some());
         let held_out = held_out.map(|(row, _)| (row.observation, row.covariates)).collect();
@@ -193,7 +196,7 @@ impl Job<'_> {
             return Err(Failure::failed(text));
         }
         let floor_profile = profile.as_ref().map(report::floor_view);
-        let report = FileFit { floor_profile, selection, audit, ..report };
+        let report = FileFit { floor_profile, selection, audit, ladder: along, ..report };
         Ok(Fitted { dataset, fit: fitted, inference, held_out, report })
     }
 
