@@ -91,6 +91,10 @@ mod tests {
         );
         assert!((audited.objective / fitted.objective - 1.0).abs() < 1e-9, "{audited:?}");
         assert_eq!(audited.n_at_best, audited.n_starts, "{audited:?}");
+        let objective = crate::objective::Objective::LogSquares;
+        let squares = FitOptions { objective, ..options };
+        let audited = audit(law, &data, &squares, 37).unwrap();
+        assert!(100 * audited.n_at_best >= 95 * audited.n_starts, "{audited:?}");
         let error = audit(LawName::Power.law(), &data, &options, 1).unwrap_err();
         assert_eq!(error, FitError::NoClassicGrid { law: LawName::Power });
     }

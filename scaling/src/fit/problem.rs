@@ -108,9 +108,15 @@ impl<'a> Problem<'a> {
         self.with_weights(&self.weights_of(counts))
     }
 
-    /// The same problem for every `step`-th point, to search in when there are very many.
+    /// The same problem for one of every `step` points, to search in when there are very many. Which one moves from block
+    /// to block, so that a design with a period is not seen at one place of it only.
     pub(crate) fn thinned(&self, step: usize) -> Self {
-        let kept = |(at, weight): (usize, &f64)| if at % step == 0 { *weight } else { 0.0 };
+        const GOLDEN: f64 = 0.618_033_988_749_894_9;
+        let is_kept = |at: usize| {
+            let place = (GOLDEN * (at / step) as f64).fract() * step as f64;
+            place.floor() == (at % step) as f64
+        };
+        let kept = |(at, weight): (usize, &f64)| if is_kept(at) { *weight } else { 0.0 };
         self.with_weights(&self.weights.iter().enumerate().map(kept).collect::<Vec<f64>>())
     }
 

@@ -142,3 +142,28 @@ fn the_interval_of_a_held_out_size_holds_its_measured_loss() {
     }
     assert!(hits >= 36, "{hits} of 40");
 }
+
+/// Aim: a search in a part of the points sees all of a design. Method: 64 token counts for each size, and a part of a
+/// 64th, which a fixed step would take from one token count only.
+#[test]
+fn a_part_of_a_regular_design_has_all_of_its_values() {
+    let mut points = Vec::new();
+    for size in 0..100_u32 {
+        for count in 0..64_u32 {
+            let (parameters, tokens) =
+                (1e6 * 1.05_f64.powi(size.cast_signed()), 1e7 * 1.1_f64.powi(count.cast_signed()));
+            let flops = 6.0 * parameters * tokens;
+            let run = RunKey(64 * size + count);
+            points.push(Observation { run, parameters, tokens, flops, loss_nats: 3.0, seed: 0 });
+        }
+    }
+    let data = Dataset::new(&points).unwrap();
+    let law = LawName::Chinchilla.law();
+    let problem = Problem::new(law, &data, Objective::default()).unwrap().thinned(64);
+    assert_eq!(problem.points.len(), 100);
+    let mut tokens: Vec<u64> =
+        problem.points.iter().map(|point| point.ln_tokens.to_bits()).collect();
+    tokens.sort_unstable();
+    tokens.dedup();
+    assert!(tokens.len() > 50, "{}", tokens.len());
+}

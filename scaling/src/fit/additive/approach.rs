@@ -14,6 +14,8 @@ use crate::minimize::MAX_STEP;
 
 /// Mean residual over the threshold up to which the objective is followed as it is.
 const NEAR: f64 = 8.0;
+/// A sum of squares, in units of a residual of a thousandth, from which on a start is far: residuals of a twentieth.
+const FAR_SQUARES: f64 = 1e3;
 /// Thresholds before that of the objective, and by how much each is at least below the last.
 const MAX_STAGES: usize = 8;
 const SHARPENING: f64 = 0.25;
@@ -54,11 +56,19 @@ impl Additive {
         let mut at = start;
         let mut last = f64::INFINITY;
         let mut local = self.local(&at, true);
+        if self.threshold.is_infinite() {
+            // Squares have no corners: one stage of them, if it is needed.
+            if local.value.is_finite() && local.value > FAR_SQUARES {
+                at = self.stage(at, f64::MAX);
+                local = self.local(&at, true);
+            }
+            return (at, local);
+        }
         for _ in 0..MAX_STAGES {
             // Beyond the threshold the objective is about the mean residual over the threshold.
             let threshold = (self.threshold * local.value).min(SHARPENING * last);
             let is_far = local.value.is_finite() && local.value > NEAR;
-            if !is_far || threshold <= self.threshold || self.threshold.is_infinite() {
+            if !is_far || threshold <= self.threshold {
                 break;
             }
             at = self.stage(at, threshold);
@@ -151,8 +161,9 @@ impl Additive {
     fn far(&self, at: &[f64; N], threshold: f64, kept: &mut Kept) -> Far {
         kept.clear();
         let floor = at[2].clamp(-700.0, 700.0).exp();
-        // The scale is that of the objective's own threshold; here values are in units of this one.
-        let scale = self.threshold * self.threshold / (threshold * threshold * self.scale);
+        // The scale is that of the objective's own threshold; here values are in units of this one. Of squares it stays.
+        let unit = if self.threshold.is_finite() { self.threshold / threshold } else { 1.0 };
+        let scale = unit * unit / self.scale;
         let (mut value, mut gradient) = (Total::default(), Gradient::default());
         let (mut size, mut shares) = ([Total::default(); N], [Total::default(); 3]);
         let mut gauss = Curvature::default();
@@ -166,7 +177,7 @@ impl Additive {
                 let clipped = residual.clamp(-threshold, threshold);
                 pull[i] = scale * weights[i] * clipped;
                 losses[i] = pull[i] * (residual - 0.5 * clipped);
-                weight[i] = scale * weights[i] * threshold / residual.abs().max(threshold);
+                weight[i] = scale * weights[i] * (threshold / residual.abs().max(threshold));
             }
             value.add(&losses);
             gradient.add(&terms, (x, y), &pull);
