@@ -84,8 +84,8 @@ bench-recovery: programs ## A killed coordinator and killed workers, until work 
 bench-metrics: ## Metric points into the store and back, on both databases: 5 minutes.
 	cargo bench --locked -p coordinator --bench metrics -- --out $(CURDIR)/target/bench $(ARGS)
 
-# Needs no libtorch; SciPy's side takes two minutes, with --quick a fifth of one.
-bench-fit: ## The parametric fit and its bootstrap on one core, beside SciPy: 3 minutes.
+# Needs no libtorch; SciPy's side takes ten seconds, with --quick one.
+bench-fit: ## The parametric fit and its bootstrap on one core, beside SciPy: half a minute.
 	@$(PYTHON) scripts/bench_scipy.py
 	cargo run --release --locked -p scaling --example bench_fit -- $(ARGS)
 

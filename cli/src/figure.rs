@@ -203,6 +203,27 @@ mod tests {
         assert!(svg.contains(">10¹⁹<"), "{svg}");
     }
 
+    /// Aim: a label at the end of a line is not cut by the border. Method: lines that end here and there.
+    #[test]
+    fn labels_stand_inside_the_panel_or_beside_it_and_never_across_its_border() {
+        let border = WIDTH - 64.0;
+        for end in [1.2e18, 5e18, 2e19, 6e19, 8e19, 9.5e19, 1e20] {
+            let line = |label: &str, end: f64| Layer::Line {
+                series: None,
+                points: vec![(1e18, 3.0), (end, 2.5)],
+                is_dashed: false,
+                label: label.to_owned(),
+            };
+            let svg = figure("a", vec![line("", 1e20), line("1.0e19", end)]);
+            let before = svg.split(">1.0e19<").next().unwrap();
+            let left = before.rsplit("x=\"").next().unwrap().split('"').next().unwrap();
+            let left: f64 = left.parse().unwrap();
+            let right = left + style::width("1.0e19");
+            assert!(right <= border || left >= border, "{end:e}: {left} to {right}");
+            assert!(right <= WIDTH, "{right}");
+        }
+    }
+
     #[test]
     fn what_cannot_be_drawn_leaves_no_panel_and_no_number_that_is_none() {
         let points = vec![(0.0, 1.0), (f64::NAN, 2.0), (-1.0, 1.0), (1.0, f64::INFINITY)];

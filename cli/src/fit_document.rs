@@ -14,8 +14,8 @@ use crate::args::ColumnArgs;
 mod restore;
 mod save;
 
-pub(crate) use save::replace;
 pub use save::{Saved, estimate_view};
+pub(crate) use save::{check_replaceable, replace};
 
 /// What the file says it is.
 const FORMAT: &str = "gradus-fit";

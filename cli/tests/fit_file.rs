@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::fmt::Write as _;
+
 use support::{file, gradus, json, planted, shown};
 
 fn check(law: &str, columns: &str, expected: &[(&str, f64)]) {
@@ -212,4 +214,51 @@ fn data_that_say_nothing_give_warnings_and_reasons_instead_of_numbers() {
         format!("{n},{},{},{}", 20.0 * n, 120.0 * n * n, 1.7 + 100.0 * n.powf(-0.3))
     });
     check_quiet_numbers(&ray, both, "move together");
+}
+
+/// Aim: where a token does not cost 6 N, C and the best size follow the column. Method: planted losses, and FLOPs with a
+/// part that small models have most of; the same with 6 N gives the closed form.
+#[test]
+fn flops_for_a_token_give_c_and_the_best_size_along_the_file() {
+    let text = |price: fn(f64) -> f64| {
+        let mut text = String::from("n,d,f,loss\n");
+        for size in 0..7_i32 {
+            for count in 0..6_i32 {
+                let (n, d) = (1e6 * 3_f64.powi(size), 1e7 * 4_f64.powi(count));
+                let luck = (f64::from(size * 6 + count) * 0.618_033_988_749).fract() - 0.5;
+                let exact = 1.7 + 400.0 / n.powf(0.34) + 900.0 / d.powf(0.31);
+                let loss = exact * (1.0 + 0.004 * luck);
+                writeln!(text, "{n},{d},{},{loss}", price(n)).unwrap();
+            }
+        }
+        text
+    };
+    let fit = "fit --csv points.csv --law chinchilla --n n --d d --loss loss --draws 200";
+    let of = |price: fn(f64) -> f64, budget: usize, key: &str| {
+        let fit = json(&file(&text(price)), &format!("{fit} --flops-per-token f --json"));
+        assert_eq!(fit["flops"], "column `f` times D");
+        let one = &fit["ladder"][budget];
+        let c = one["flops"].as_f64().unwrap();
+        let ends = one[key].as_object().unwrap_or_else(|| panic!("{fit}"));
+        (c, ends["value"].as_f64().unwrap(), ends["low"].as_f64().unwrap())
+    };
+    let (c, n, low) = of(|n| 6.0 * n, 0, "parameters");
+    let (_, d, _) = of(|n| 6.0 * n, 0, "tokens");
+    assert!((6.0 * n * d / c - 1.0).abs() < 1e-9 && low < n, "{c} {n} {d}");
+    // N_opt = G (C / 6)^(β / (α + β)) of the planted surface.
+    let g = (0.34 * 400.0 / (0.31 * 900.0_f64)).powf(1.0 / 0.65);
+    let expected = g * (c / 6.0).powf(0.31 / 0.65);
+    assert!((n / expected).ln().abs() < 0.2, "{n:e} {expected:e}");
+    // The fit is the same whatever a token costs. Where small models are dear, a larger one is better than in closed form
+    // with the price at the optimum.
+    let dear = |n: f64| 6.0 * n + 3e3 * n.sqrt();
+    let (other_c, other_n, _) = of(dear, 0, "parameters");
+    let products = (other_c * other_n / dear(other_n)) / (c / 6.0);
+    let closed = n * products.powf(0.31 / 0.65);
+    assert!(other_n > 1.01 * closed, "{other_n:e} {closed:e}");
+    let shown_text = shown(&gradus(&file(&text(dear)), &format!("{fit} --flops-per-token f")));
+    assert!(shown_text.contains("best N and D along the sizes of the file"), "{shown_text}");
+    let falling = "n,d,f,loss\n1,1,9,3\n2,1,6,3\n3,1,7,2\n3,2,7,2\n3,4,7,1.9\n";
+    let refused = shown(&gradus(&file(falling), &format!("{fit} --flops-per-token f")));
+    assert!(refused.contains("`--flops-per-token`") && refused.contains("less than"), "{refused}");
 }

@@ -177,6 +177,57 @@ fn a_figure_has_its_panels_and_is_the_same_again() {
     assert_eq!(opened, svg.matches("</g>").count());
 }
 
+/// Aim: no fit is made whose result cannot be written. Method: the file to be fitted is not there either, which a
+/// fit would say first.
+#[test]
+fn a_path_that_cannot_be_written_is_refused_before_the_fit() {
+    let folder = file(&two(1.1, 0.01));
+    std::fs::create_dir(folder.path().join("folder")).unwrap();
+    let columns = "--law chinchilla --n n --d d --loss loss";
+    for flag in ["--plot", "--out"] {
+        for path in ["nowhere/fit.svg", "folder"] {
+            let output = gradus(&folder, &format!("fit --csv absent.csv {columns} {flag} {path}"));
+            let text = shown(&output);
+            assert!(!output.status.success(), "{text}");
+            assert!(text.contains(&format!("could not write `{path}`")), "{text}");
+            assert!(!text.contains("absent.csv"), "{text}");
+        }
+    }
+    // What can be written leaves nothing behind before the fit.
+    let output = gradus(&folder, &format!("fit --csv absent.csv {columns} --plot fit.svg"));
+    assert!(shown(&output).contains("absent.csv"), "{}", shown(&output));
+    let names = std::fs::read_dir(folder.path()).unwrap();
+    let mut names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["folder", "points.csv"]);
+}
+
+/// A line of thirty runs of which one lies far out.
+fn with_one_far_run(has_runs: bool) -> String {
+    let mut text = String::from(if has_runs { "name,c,loss\n" } else { "c,loss\n" });
+    for run in 0..30_i32 {
+        let c = if run == 4 { 1e22 } else { 1e15 * 1.05_f64.powi(run) };
+        let loss = (1e20 / c).powf(0.05) * (1.0 + 0.01 * f64::from(run).sin());
+        let name = if has_runs { format!("size-{run},") } else { String::new() };
+        writeln!(text, "{name}{c},{loss}").unwrap();
+    }
+    text
+}
+
+#[test]
+fn the_run_with_much_influence_is_named_as_the_file_names_it() {
+    let fit = "fit --csv points.csv --law power --c c --loss loss --draws 100";
+    let by_name = gradus(&file(&with_one_far_run(true)), &format!("{fit} --run name"));
+    assert!(shown(&by_name).contains("influence: run `size-4` carries"), "{}", shown(&by_name));
+    // The header is line 1.
+    let by_line = gradus(&file(&with_one_far_run(false)), fit);
+    assert!(
+        shown(&by_line).contains("influence: the row in line 6 carries"),
+        "{}",
+        shown(&by_line)
+    );
+}
+
 #[test]
 fn every_law_can_be_drawn() {
     let folder = file(&planted());

@@ -81,7 +81,7 @@ fn a_suggestion_that_makes_no_sense_is_refused_or_named() {
     check("suggest fit.json --budget 1e18 --refine --quantity n@x", &["`n@x`", "`loss@C`"]);
     check(
         "suggest fit.json --budget 1 --refine --quantity alpha",
-        &["no candidate costs at most 1e0"],
+        &["no candidate costs at most 1e0", "candidates lie at N", "C at most"],
     );
     std::fs::write(folder.path().join("there.yaml"), "").unwrap();
     check("suggest fit.json --budget 1e18 --out there.yaml", &["is there already"]);
@@ -128,6 +128,43 @@ fn proposed_cells_lower_the_standard_deviation_step_by_step_within_the_budget() 
         text.contains("relative standard deviation") && text.contains("outside-data"),
         "{text}"
     );
+}
+
+/// Aim: however large the budget, no cell lies where the law is not known. Method: a budget that pays for anything.
+#[test]
+fn no_proposed_cell_lies_farther_out_than_the_stated_limits() {
+    let folder = saved();
+    for quantity in ["E", "alpha", "loss@1e19"] {
+        let command = format!(
+            "suggest fit.json --budget 1e30 --refine --quantity {quantity} --per run --cells 6 --json"
+        );
+        let view = json(&folder, &command);
+        let limits = &view["limits"];
+        let end = |key: &str, at: usize| limits[key][at].as_f64().unwrap();
+        let fit = std::fs::read_to_string(folder.path().join("fit.json")).unwrap();
+        let fit: serde_json::Value = serde_json::from_str(&fit).unwrap();
+        let ranges = &fit["fits"][0]["ranges"];
+        for key in ["n", "d"] {
+            for (at, factor) in [(0, 0.25), (1, 4.0)] {
+                let fitted = ranges[key][at].as_f64().unwrap();
+                assert!((end(key, at) / (factor * fitted) - 1.0).abs() < 1e-12, "{view}");
+            }
+        }
+        let most = limits["flops"].as_f64().unwrap();
+        assert!((most / (10.0 * ranges["c"][1].as_f64().unwrap()) - 1.0).abs() < 1e-12, "{view}");
+        for cell in view["cells"].as_array().unwrap() {
+            for key in ["n", "d"] {
+                let value = cell[key].as_f64().unwrap();
+                let is_inside =
+                    end(key, 0) * 0.999_999 <= value && value <= end(key, 1) * 1.000_001;
+                assert!(is_inside, "{key} {view}");
+            }
+            assert!(cell["flops"].as_f64().unwrap() <= most, "{view}");
+        }
+    }
+    let command = "suggest fit.json --budget 1e30 --refine --quantity E --per run";
+    let text = shown(&gradus(&folder, command));
+    assert!(text.contains("at-limit") && text.contains("C at most"), "{text}");
 }
 
 #[test]

@@ -23,6 +23,47 @@ pub(crate) fn cholesky(matrix: &[f64], n: usize) -> Option<Vec<f64>> {
     Some(lower)
 }
 
+/// Solves `matrix · x = right` for a symmetric positive definite matrix of a size known to the compiler, without the
+/// heap; `None` if it is not positive definite.
+#[expect(
+    clippy::needless_range_loop,
+    reason = "rows and columns of one matrix are indexed together"
+)]
+pub(crate) fn solve_positive<const N: usize>(
+    matrix: &[[f64; N]; N],
+    right: &[f64; N],
+) -> Option<[f64; N]> {
+    let mut lower = [[0.0; N]; N];
+    let mut x = *right;
+    for row in 0..N {
+        for column in 0..row {
+            let mut sum = matrix[row][column];
+            for k in 0..column {
+                sum -= lower[row][k] * lower[column][k];
+            }
+            lower[row][column] = sum * lower[column][column];
+        }
+        let mut sum = matrix[row][row];
+        for k in 0..row {
+            sum -= lower[row][k] * lower[row][k];
+            x[row] -= lower[row][k] * x[k];
+        }
+        if !(sum.is_finite() && sum > 0.0) {
+            return None;
+        }
+        // The diagonal holds inverses.
+        lower[row][row] = 1.0 / sum.sqrt();
+        x[row] *= lower[row][row];
+    }
+    for row in (0..N).rev() {
+        for k in row + 1..N {
+            x[row] -= lower[k][row] * x[k];
+        }
+        x[row] *= lower[row][row];
+    }
+    Some(x)
+}
+
 /// Solves `Lᵀ x = b` for the lower factor L.
 pub(crate) fn solve_upper(lower: &[f64], n: usize, b: &[f64]) -> Vec<f64> {
     let mut x = b.to_vec();
@@ -157,6 +198,11 @@ mod tests {
         let unit = multiply(&inverse(&lower, 3), &multiply(&matrix, &[0.0, 1.0, 0.0]));
         assert!((unit[1] - 1.0).abs() < 1e-12 && unit[0].abs() < 1e-12);
         assert!(cholesky(&[1.0, 2.0, 2.0, 1.0], 2).is_none());
+        let square = [[4.0, 1.0, 0.5], [1.0, 3.0, 0.2], [0.5, 0.2, 2.0]];
+        let solved = solve_positive(&square, &[1.0, 2.0, 3.0]).unwrap();
+        let expected = solve(&lower, 3, &[1.0, 2.0, 3.0]);
+        assert!(solved.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-14));
+        assert!(solve_positive(&[[1.0, 2.0], [2.0, 1.0]], &[1.0, 1.0]).is_none());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::algebra::line;
 use crate::fit::Fit;
 use crate::interval::Inference;
 use crate::law::{LawName, Variable};
-use crate::observation::Dataset;
+use crate::observation::{Dataset, RunKey};
 use crate::profile::FloorProfile;
 
 /// Sizes, and decades of C, below which an extrapolation has nothing to stand on.
@@ -52,12 +52,14 @@ impl fmt::Display for Finding {
 
 /// All warnings about a fit (`docs/concepts/fitting.md` lists them with their thresholds).
 ///
-/// `profile` is that of the floor, where there is one; without it the floor is judged by its place alone.
+/// `profile` is that of the floor, where there is one; without it the floor is judged by its place alone. `name_of_run`
+/// says what a run is called where it came from, since a key means nothing to a reader.
 pub fn diagnose(
     fit: &Fit,
     inference: &Inference,
     dataset: &Dataset,
     profile: Option<&FloorProfile>,
+    name_of_run: &dyn Fn(RunKey) -> String,
 ) -> Vec<Finding> {
     let law = fit.form.law();
     let of = |variable: Variable| law.variables().contains(&variable);
@@ -93,7 +95,7 @@ pub fn diagnose(
     if is_joint || of(Variable::Flops) {
         say("residual-trend", residual_trend(fit, dataset));
     }
-    say("influence", influence(fit, inference, dataset));
+    say("influence", influence(fit, inference, dataset, name_of_run));
     all
 }
 
@@ -224,7 +226,12 @@ fn residual_trend(fit: &Fit, dataset: &Dataset) -> Option<String> {
 }
 
 /// The run whose absence moves the exponent of N most, of the sum of squares of all such moves.
-fn influence(fit: &Fit, inference: &Inference, dataset: &Dataset) -> Option<String> {
+fn influence(
+    fit: &Fit,
+    inference: &Inference,
+    dataset: &Dataset,
+    name_of_run: &dyn Fn(RunKey) -> String,
+) -> Option<String> {
     let index =
         fit.coefficients.iter().position(|one| one.quantity == crate::law::Quantity::Exponent)?;
     let law = fit.form.law();
@@ -244,9 +251,9 @@ fn influence(fit: &Fit, inference: &Inference, dataset: &Dataset) -> Option<Stri
     let share = change * change / total;
     let name = fit.coefficients[index].name;
     (share > INFLUENCE_SHARE).then(|| {
-        let key = dataset.runs()[run].0;
+        let run = name_of_run(dataset.runs()[run]);
         format!(
-            "run {key} carries {:.0} % of the influence on `{name}`; without it {name} is {:.4}",
+            "{run} carries {:.0} % of the influence on `{name}`; without it {name} is {:.4}",
             100.0 * share,
             value(&fit.theta) + change
         )
@@ -288,7 +295,7 @@ mod tests {
         let resampling = Resampling { has_influence: true, ..Resampling::default() };
         let inference = infer_with(&fitted, dataset, &options, &interval, &resampling).unwrap();
         let profile = crate::profile::floor(&fitted, dataset, &options, 0.95).unwrap();
-        diagnose(&fitted, &inference, dataset, profile.as_ref())
+        diagnose(&fitted, &inference, dataset, profile.as_ref(), &|run| format!("run {}", run.0))
     }
 
     fn names(found: &[Finding]) -> Vec<&'static str> {
@@ -336,6 +343,22 @@ mod tests {
         }
         let found = findings(LawName::Chinchilla, &Dataset::new(&saddle).unwrap());
         assert!(names(&found).contains(&"interaction"), "{found:?}");
+    }
+
+    #[test]
+    fn the_influence_of_a_run_is_told_by_the_name_of_the_run() {
+        // A law of one variable with one run far out, which alone says how the line is tilted.
+        let point = |run: u32| {
+            let flops = if run == 29 { 1e22 } else { 1e15 * 1.05_f64.powi(run.cast_signed()) };
+            let noise = 0.01 * f64::from(run).sin();
+            let loss_nats = (1e20 / flops).powf(0.05) * (1.0 + noise);
+            let (parameters, tokens) = (1e6, flops / 6e6);
+            Observation { run: RunKey(run), parameters, tokens, flops, loss_nats, seed: 0 }
+        };
+        let data = Dataset::new(&(0..30).map(point).collect::<Vec<_>>()).unwrap();
+        let found = findings(LawName::Power, &data);
+        let influence = found.iter().find(|one| one.name == "influence").unwrap();
+        assert!(influence.text.starts_with("run 29 carries"), "{influence}");
     }
 
     #[test]

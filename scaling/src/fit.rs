@@ -3,7 +3,7 @@
 
 use crate::identify::{self, Identifiability};
 use crate::law::{Coefficient, Law, LawForm, LawName, LogPoint, Variable};
-use crate::minimize::{Minimum, Smooth};
+use crate::minimize::Minimum;
 use crate::objective::Objective;
 use crate::observation::{Dataset, Excluded};
 
@@ -13,12 +13,13 @@ mod lanes;
 mod problem;
 mod vertex;
 
+pub(crate) use additive::Grid;
 pub use audit::{Audit, audit};
 pub(crate) use problem::Problem;
 
 /// Starting points that are followed to their minimum.
-const DEFAULT_N_POLISHED: usize = 32;
-/// Of these, so many are the best of the grid; the others are spread evenly over its ranking, to find other basins.
+const DEFAULT_N_POLISHED: usize = 16;
+/// Of these, so many are the best of the grid, neighbours of a better one last; the others are spread evenly over its ranking, to find other basins.
 const N_POLISHED_BEST: usize = 8;
 /// More points than these are searched through a part of them; the best minima are then followed on all.
 const MAX_SEARCHED: usize = 8192;
@@ -208,9 +209,9 @@ pub fn fit(law: &dyn Law, dataset: &Dataset, options: &FitOptions) -> Result<Fit
     let problem = Problem::new(law, dataset, options.objective)?;
     let step = problem.points.len().div_ceil(MAX_SEARCHED);
     let searched = if step > 1 { problem.thinned(step) } else { problem.clone() };
-    let starts = law.starting_grid(&searched.points, &searched.log_losses);
+    let starts = searched.ranked_starts();
     let n_starts = starts.len();
-    let mut minima = polish(&searched, starts, options.n_polished.max(law.least_polished()));
+    let mut minima = polish(&searched, &starts, options.n_polished.max(law.least_polished()));
     let n_polished = minima.len();
     if step > 1 {
         minima.retain(|one| one.converged);
@@ -220,9 +221,11 @@ pub fn fit(law: &dyn Law, dataset: &Dataset, options: &FitOptions) -> Result<Fit
     }
     let mut converged: Vec<Minimum> = minima.into_iter().filter(|one| one.converged).collect();
     converged.sort_by(|a, b| a.value.total_cmp(&b.value));
-    let Some(best) = converged.first().cloned() else {
+    let Some(first) = converged.first_mut() else {
         return Err(FitError::NotConverged { law: law.name(), n_polished });
     };
+    *first = problem.sharpen(first.clone());
+    let best = first.clone();
     let convergence = report(law, &problem, &converged, (n_starts, n_polished));
     let identifiability = identify::judge(law, dataset, &problem, &best.theta, &convergence);
     let coefficients = law.coefficients(&best.theta);
@@ -233,7 +236,7 @@ pub fn fit(law: &dyn Law, dataset: &Dataset, options: &FitOptions) -> Result<Fit
             format!("`{name}` ended at the bound of the range in which it is looked for")
         }),
     );
-    let residuals_log = problem.residuals(&best.theta);
+    let residuals = problem.residuals(&best.theta);
     Ok(Fit {
         law: law.name(),
         form: law.form(),
@@ -241,8 +244,8 @@ pub fn fit(law: &dyn Law, dataset: &Dataset, options: &FitOptions) -> Result<Fit
         objective: problem.plain(&best.theta),
         at_bound,
         coefficients,
-        residual_rms_log: rms(&residuals_log, best.theta.len()),
-        residuals_log,
+        residual_rms_log: rms(&residuals, best.theta.len()),
+        residuals_log: problem.in_rows(&residuals),
         n_points: dataset.points().len(),
         n_runs: dataset.runs().len(),
         n_sizes: dataset.n_distinct(|point| point.parameters),
@@ -289,14 +292,7 @@ fn ranges(dataset: &Dataset) -> Ranges {
 }
 
 /// Follows the best starts and a sample of the others.
-fn polish(problem: &Problem<'_>, starts: Vec<Vec<f64>>, n_polished: usize) -> Vec<Minimum> {
-    let mut gradient = vec![0.0; problem.n_parameters()];
-    let mut ranked: Vec<(f64, Vec<f64>)> = starts
-        .into_iter()
-        .map(|theta| (problem.value(&theta, &mut gradient), theta))
-        .filter(|(value, _)| value.is_finite())
-        .collect();
-    ranked.sort_by(|a, b| a.0.total_cmp(&b.0));
+fn polish(problem: &Problem<'_>, ranked: &[(f64, Vec<f64>)], n_polished: usize) -> Vec<Minimum> {
     let n = ranked.len();
     let n_best = N_POLISHED_BEST.min(n_polished).min(n);
     let n_others = n_polished.min(n) - n_best;
@@ -343,6 +339,8 @@ fn distance(law: &dyn Law, a: &[f64], b: &[f64]) -> f64 {
         .fold(0.0, f64::max)
 }
 
+#[cfg(test)]
+mod invariance_tests;
 #[cfg(test)]
 mod planted_tests;
 #[cfg(test)]

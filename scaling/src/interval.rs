@@ -352,7 +352,7 @@ fn percentile_ends(mut values: Vec<f64>, level: f64, n_runs: usize) -> (f64, f64
     clippy::cast_sign_loss,
     reason = "a position between zero and the number of values"
 )]
-fn percentile(values: &[f64], share: f64) -> f64 {
+pub(crate) fn percentile(values: &[f64], share: f64) -> f64 {
     let Some(last) = values.len().checked_sub(1) else { return f64::NAN };
     let position = share.clamp(0.0, 1.0) * last as f64;
     let below = position.floor() as usize;
@@ -360,5 +360,7 @@ fn percentile(values: &[f64], share: f64) -> f64 {
     values[below] + (position - below as f64) * (values[above] - values[below])
 }
 
+#[cfg(test)]
+mod coverage_tests;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,11 @@
-//! Owns isoFLOP profiles: a parabola in ln N per budget, its minimum, the exponents of N_opt and D_opt.
+//! Owns isoFLOP profiles: a parabola in ln N per budget, its minimum with a cross-check, the exponents of N_opt and D_opt.
 //! Corrects the known bias of parabolas when alpha and beta differ only where the caller has a surface to say by how much.
 
-use crate::algebra::{Line, cholesky, inverse, line, multiply};
+mod akima;
+mod profile;
+
+use self::profile::profile;
+use crate::algebra::{Line, line};
 use crate::envelope::{DroppedBudget, PowerLine};
 use crate::interval::{Estimate, judged, student};
 use crate::law::{Chinchilla, Law, LogPoint, Quantity};
@@ -16,18 +20,25 @@ pub const MIN_BUDGETS: usize = 3;
 /// A run belongs to the nearest budget if its C is within this share of it.
 pub const BUDGET_TOLERANCE: f64 = 0.1;
 
+/// Sizes within this factor of the minimum are fitted: farther out a profile is no parabola.
+pub const WINDOW: f64 = 4.0;
+/// Sizes that a window keeps at least, the nearest ones: with fewer the parabola is noise.
+pub const MIN_SIZES_IN_WINDOW: usize = 5;
+
 /// How to fit isoFLOP profiles.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct IsoflopOptions {
     /// Nominal coverage of intervals.
     pub level: f64,
+    /// Factor around the minimum within which sizes are fitted; infinite for all of them.
+    pub window: f64,
     /// C in which prefactors are given.
     pub unit_flops: f64,
 }
 
 impl Default for IsoflopOptions {
     fn default() -> Self {
-        Self { level: 0.95, unit_flops: crate::envelope::PFLOP_DAY }
+        Self { level: 0.95, window: WINDOW, unit_flops: crate::envelope::PFLOP_DAY }
     }
 }
 
@@ -46,6 +57,26 @@ pub struct ProfileMinimum {
     pub curvature: f64,
     /// Runs of the budget.
     pub n_points: usize,
+    /// Of these, within the window around the minimum: what the parabola was fitted to.
+    pub n_in_window: usize,
+    /// What another way to find the minimum says; `None` with too few sizes for it.
+    pub check: Option<AkimaCheck>,
+}
+
+/// The minimum of Akima's interpolant through the points beside the parabola's vertex.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AkimaCheck {
+    /// N at the interpolant's minimum.
+    pub parameters: f64,
+    /// Where it would lie if the parabola were right and only the noise of the points moved both.
+    pub interval: (f64, f64),
+}
+
+impl AkimaCheck {
+    /// Whether the points have their minimum elsewhere than the parabola, beyond their noise.
+    pub fn disagrees(&self) -> bool {
+        !(self.interval.0..=self.interval.1).contains(&self.parameters)
+    }
 }
 
 /// Profiles with the laws of their minima.
@@ -67,14 +98,16 @@ pub struct IsoflopFit {
 
 /// Fits a profile to each budget. `dataset` holds one point, the last, of each run.
 ///
-/// Profiles are parabolas of ln L in ln N by least squares; a budget is dropped, with the reason, when it has fewer
-/// than [`MIN_SIZES_PER_BUDGET`] sizes, no significant upward curvature, or its minimum outside the sampled sizes.
+/// Profiles are parabolas of ln L in ln N by least squares, of the sizes within a window that is centred on the minimum
+/// by turns; a budget is dropped, with the reason, when it has fewer than [`MIN_SIZES_PER_BUDGET`] sizes, no significant
+/// upward curvature, or its minimum outside the sampled sizes. A minimum of Akima's interpolant that differs from the
+/// parabola's beyond their noise is a warning, `akima-disagrees`.
 pub fn fit(dataset: &Dataset, budgets: &[f64], options: &IsoflopOptions) -> IsoflopFit {
     let (groups, mut excluded) = group(dataset, budgets);
     excluded.splice(0..0, dataset.excluded().iter().cloned());
     let (mut minima, mut dropped) = (Vec::new(), Vec::new());
     for (flops, points) in groups {
-        match profile(flops, &points) {
+        match profile(flops, &points, options) {
             Ok(minimum) => minima.push(minimum),
             Err(reason) => dropped.push(DroppedBudget { flops, reason }),
         }
@@ -84,6 +117,7 @@ pub fn fit(dataset: &Dataset, budgets: &[f64], options: &IsoflopOptions) -> Isof
     if !dropped.is_empty() {
         warnings.push(format!("{} of {} budgets were dropped", dropped.len(), budgets.len()));
     }
+    warnings.extend(minima.iter().filter_map(akima_warning));
     IsoflopFit {
         parameters: power_line(&minima, options, |minimum| minimum.parameters),
         tokens: power_line(&minima, options, |minimum| minimum.tokens),
@@ -110,7 +144,7 @@ pub fn fit_corrected(
     let (groups, _) = group(dataset, budgets);
     for minimum in &mut fitted.minima {
         let found = groups.iter().find(|(flops, _)| *flops == minimum.flops);
-        if let Some(shift) = found.and_then(|(_, points)| vertex_shift(points, theta)) {
+        if let Some(shift) = found.and_then(|(_, points)| vertex_shift(points, options, theta)) {
             minimum.parameters *= (-shift).exp();
             // On one budget N D is constant as far as the FLOP convention goes.
             minimum.tokens *= shift.exp();
@@ -122,7 +156,7 @@ pub fn fit_corrected(
 }
 
 /// ln of the parabola's N over the surface's own best N, on exact losses of the surface at the points.
-fn vertex_shift(points: &[&Observation], theta: &[f64]) -> Option<f64> {
+fn vertex_shift(points: &[&Observation], options: &IsoflopOptions, theta: &[f64]) -> Option<f64> {
     let exact: Vec<Observation> = points
         .iter()
         .map(|point| {
@@ -136,9 +170,19 @@ fn vertex_shift(points: &[&Observation], theta: &[f64]) -> Option<f64> {
         |of: fn(&Observation) -> f64| points.iter().map(|point| of(point).ln()).sum::<f64>() / n;
     let ln_flops = mean(|point| point.flops);
     let ln_kappa = ln_flops - mean(|point| point.parameters) - mean(|point| point.tokens);
-    let vertex = profile(ln_flops.exp(), &references).ok()?.parameters;
+    let vertex = profile(ln_flops.exp(), &references, options).ok()?.parameters;
     let best = Chinchilla::optimum(theta, ln_flops.exp(), ln_kappa.exp()).parameters;
     Some((vertex / best).ln())
+}
+
+fn akima_warning(minimum: &ProfileMinimum) -> Option<String> {
+    let check = minimum.check.filter(AkimaCheck::disagrees)?;
+    let (low, high) = check.interval;
+    Some(format!(
+        "akima-disagrees: at {:.3e} FLOPs an interpolant through the points has its minimum at N = {:.3e}, outside \
+         {low:.3e} to {high:.3e}, where it would be if the parabola, with N = {:.3e}, were right",
+        minimum.flops, check.parameters, minimum.parameters
+    ))
 }
 
 type Groups<'a> = Vec<(f64, Vec<&'a Observation>)>;
@@ -159,79 +203,6 @@ fn group<'a>(dataset: &'a Dataset, budgets: &[f64]) -> (Groups<'a>, Vec<Excluded
         }
     }
     (groups, excluded)
-}
-
-fn profile(flops: f64, points: &[&Observation]) -> Result<ProfileMinimum, String> {
-    let mut logs: Vec<(f64, f64, f64)> = points
-        .iter()
-        .map(|point| (point.parameters.ln(), point.loss_nats.ln(), point.tokens.ln()))
-        .collect();
-    logs.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let mut sizes: Vec<f64> = logs.iter().map(|point| point.0).collect();
-    sizes.dedup_by(|later, earlier| *later - *earlier < 1e-6);
-    if sizes.len() < MIN_SIZES_PER_BUDGET {
-        return Err(format!(
-            "{} sizes; a profile needs at least {MIN_SIZES_PER_BUDGET}",
-            sizes.len()
-        ));
-    }
-    let (low, high) = (sizes[0], sizes[sizes.len() - 1]);
-    let (centre, half) = (0.5 * (low + high), 0.5 * (high - low));
-    let [c0, c1, c2, error] = parabola(&logs, centre, half)?;
-    if c2 <= 0.0 {
-        return Err("the profile has no minimum: it does not curve upward".to_owned());
-    }
-    if c2 < MIN_CURVATURE_T * error {
-        return Err(format!("the profile is flat: its curvature has t = {:.1}", c2 / error));
-    }
-    let vertex = -c1 / (2.0 * c2);
-    if vertex.abs() >= 1.0 {
-        let at = (centre + half * vertex).exp();
-        let (from, to) = (low.exp(), high.exp());
-        return Err(format!(
-            "its minimum, N = {at:.3e}, is not inside the sampled sizes, {from:.3e} to {to:.3e}"
-        ));
-    }
-    let ln_parameters = centre + half * vertex;
-    Ok(ProfileMinimum {
-        flops,
-        parameters: ln_parameters.exp(),
-        tokens: interpolate(&logs, ln_parameters).exp(),
-        loss_nats: (c0 + vertex * (c1 + vertex * c2)).exp(),
-        curvature: 2.0 * c2 / (half * half),
-        n_points: points.len(),
-    })
-}
-
-/// Coefficients of `c0 + c1 u + c2 u²` with u = (ln N - centre) / half, and the standard error of c2.
-fn parabola(logs: &[(f64, f64, f64)], centre: f64, half: f64) -> Result<[f64; 4], String> {
-    let rows = logs.iter().map(|(x, y, _)| {
-        let u = (x - centre) / half;
-        ([1.0, u, u * u], *y)
-    });
-    let (mut gram, mut target) = ([0.0; 9], [0.0; 3]);
-    for (row, y) in rows.clone() {
-        for i in 0..3 {
-            target[i] += row[i] * y;
-            for j in 0..3 {
-                gram[i * 3 + j] += row[i] * row[j];
-            }
-        }
-    }
-    let lower = cholesky(&gram, 3).ok_or("the sizes determine no parabola")?;
-    let covariance = inverse(&lower, 3);
-    let found = multiply(&covariance, &target);
-    let residual = |(row, y): ([f64; 3], f64)| (y - crate::algebra::dot(&row, &found)).powi(2);
-    let squares: f64 = rows.map(residual).sum();
-    let variance = squares / (logs.len() - 3) as f64;
-    Ok([found[0], found[1], found[2], (variance * covariance[8]).sqrt()])
-}
-
-/// ln D at ln N, linear between the neighbouring runs of the budget.
-fn interpolate(logs: &[(f64, f64, f64)], ln_parameters: f64) -> f64 {
-    let after = logs.partition_point(|point| point.0 <= ln_parameters).clamp(1, logs.len() - 1);
-    let (left, right) = (logs[after - 1], logs[after]);
-    left.2 + (ln_parameters - left.0) / (right.0 - left.0) * (right.2 - left.2)
 }
 
 fn power_line(

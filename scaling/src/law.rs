@@ -22,9 +22,11 @@ mod transform;
 
 pub use annealing::{Annealing, annealing_areas};
 pub use broken_power::{BrokenPower, MAX_BREAKS};
+pub(crate) use chinchilla::ADDITIVE_GRID;
 pub use chinchilla::{Chinchilla, Optimum};
 pub use coupled::Coupled;
 pub use data_constrained::DataConstrained;
+pub(crate) use grid::{exponent_grid, log_or_tiny};
 pub use kaplan::Kaplan;
 pub use name::{LawChoice, LawName, UnknownLaw};
 pub use overtraining::Overtraining;

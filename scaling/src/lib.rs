@@ -21,6 +21,8 @@ pub mod interval;
 
 pub mod profile;
 
+pub mod ladder;
+
 pub mod envelope;
 
 pub mod isoflop;

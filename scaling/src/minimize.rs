@@ -5,7 +5,7 @@
 //! The bracketing line search of Lewis and Overton (2013, "Nonsmooth optimization via quasi-Newton methods")
 //! keeps BFGS reliable there, where interpolating searches meet kinks.
 
-use crate::algebra::{cholesky, dot, inverse, multiply};
+use crate::algebra::{cholesky, dot, inverse, multiply, solve};
 
 /// Sufficient decrease of the line search (Nocedal and Wright 2006, section 3.1).
 const ARMIJO: f64 = 1e-4;
@@ -16,13 +16,18 @@ const LINE_STEPS: usize = 50;
 /// Iterations of one descent; converged ones need 20 to 150.
 const MAX_ITERATIONS: usize = 400;
 /// Converged when the squared Newton decrement, about twice the gain left, is below this share of the objective.
-const DECREMENT: f64 = 1e-13;
+pub(crate) const DECREMENT: f64 = 1e-13;
 /// Where no step decreases the objective in floating point, this share is still accepted as converged.
 const DECREMENT_STALLED: f64 = 1e-8;
 /// Added to the objective in those tests, so that an exact fit with objective 0 can converge.
-const OBJECTIVE_FLOOR: f64 = 1e-9;
+pub(crate) const OBJECTIVE_FLOOR: f64 = 1e-9;
 /// Longest first step in any parameter: parameters are logs and exponents, beyond this the law overflows.
-const MAX_STEP: f64 = 4.0;
+pub(crate) const MAX_STEP: f64 = 4.0;
+/// Newton steps that bring a minimum to the limit of rounding.
+const SHARPENING_STEPS: usize = 8;
+/// Step of differences of the gradient, in changes of a parameter that move residuals by their unit: small, because the
+/// corners of a Huber loss that lie within it are smoothed.
+const DIFFERENCE: f64 = 1e-4;
 
 /// A function to minimise; values should be of order one at the minimum.
 pub(crate) trait Smooth {
@@ -40,6 +45,62 @@ pub(crate) struct Minimum {
     /// Length of the gradient of the scaled objective.
     pub(crate) gradient_norm: f64,
     pub(crate) converged: bool,
+}
+
+/// The minimum that `minimum` is close to, as exactly as rounding allows: Newton steps with second derivatives from
+/// differences of the gradient, until a step promises no less than the one before.
+pub(crate) fn sharpen(objective: &impl Smooth, minimum: Minimum) -> Minimum {
+    let n = minimum.theta.len();
+    let mut best: Option<(f64, Minimum)> = None;
+    let mut theta = minimum.theta.clone();
+    let mut gradient = vec![0.0; n];
+    for _ in 0..SHARPENING_STEPS {
+        let value = objective.value(&theta, &mut gradient);
+        let Some(step) = newton_step(objective, &theta, &gradient) else { break };
+        let fall = dot(&step, &gradient);
+        let is_better = best.as_ref().is_none_or(|(least, _)| fall < *least);
+        if !(fall >= 0.0 && is_better) {
+            break;
+        }
+        let gradient_norm = dot(&gradient, &gradient).sqrt();
+        let reached = Minimum { theta: theta.clone(), value, gradient_norm, ..minimum };
+        best = Some((fall, reached));
+        theta.iter_mut().zip(&step).for_each(|(value, change)| *value -= change);
+    }
+    // Steps to a saddle or into another basin are not what was asked for.
+    let is_same = |one: &Minimum| one.value <= minimum.value + 1e-12 * (1.0 + minimum.value);
+    best.map(|(_, reached)| reached).filter(is_same).unwrap_or(minimum)
+}
+
+/// H⁻¹ g with H from central differences of the gradient; `None` where H is not positive definite.
+fn newton_step(objective: &impl Smooth, theta: &[f64], gradient: &[f64]) -> Option<Vec<f64>> {
+    let n = theta.len();
+    let metric = objective.metric(theta);
+    // The change of a parameter that moves residuals by about their unit.
+    let scales: Vec<f64> = (0..n).map(|i| 1.0 / metric[i * n + i].sqrt()).collect();
+    if scales.iter().any(|scale| !scale.is_finite()) {
+        return None;
+    }
+    let mut scaled = vec![0.0; n * n];
+    let (mut up, mut down) = (vec![0.0; n], vec![0.0; n]);
+    for column in 0..n {
+        let mut moved = theta.to_vec();
+        let step = DIFFERENCE * scales[column];
+        moved[column] = theta[column] + step;
+        let above = moved[column];
+        objective.value(&moved, &mut up);
+        moved[column] = theta[column] - step;
+        objective.value(&moved, &mut down);
+        let width = above - moved[column];
+        for row in 0..n {
+            let second = scales[row] * scales[column] * (up[row] - down[row]) / width;
+            scaled[row * n + column] += 0.5 * second;
+            scaled[column * n + row] += 0.5 * second;
+        }
+    }
+    let lower = cholesky(&scaled, n)?;
+    let right: Vec<f64> = gradient.iter().zip(&scales).map(|(g, scale)| g * scale).collect();
+    Some(solve(&lower, n, &right).iter().zip(&scales).map(|(x, scale)| x * scale).collect())
 }
 
 struct State {

@@ -91,6 +91,11 @@ pub struct ColumnArgs {
     /// Column with C
     #[arg(long, value_name = "COLUMN", requires = "csv")]
     pub c: Option<String>,
+    /// Column with the FLOPs of training for one token; without `--c` C is that times D. The best N
+    /// and D of a budget are then also looked for along the sizes of the file
+    #[arg(long, value_name = "COLUMN", requires = "csv", requires_all = ["n", "d"])]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flops_per_token: Option<String>,
     /// Column with the loss in nats per token; for `sigmoid` with the task loss
     #[arg(long, value_name = "COLUMN", requires = "csv")]
     pub loss: Option<String>,

@@ -17,7 +17,7 @@ use self::picture::Picture;
 use self::read::{Row, Table};
 use crate::args::FitArgs;
 use crate::failure::Failure;
-use crate::fit_document::replace;
+use crate::fit_document::{check_replaceable, replace};
 use crate::output::file_fit::{AuditView, ExcludedRow, FileFit, FileFits};
 use crate::output::{Form, data};
 
@@ -25,10 +25,12 @@ mod choose;
 mod compare;
 mod hold_out;
 mod keep;
+mod ladder;
 mod picture;
 mod profiles;
 mod read;
 mod report;
+mod suspect;
 
 pub(super) use report::made_by;
 
@@ -38,6 +40,12 @@ pub(super) use report::made_by;
 const MAX_REFITTED_POINTS: usize = 20_000_000;
 
 pub(super) fn run(file: &Path, args: &FitArgs, form: Form) -> Result<(), Failure> {
+    // A fit may take minutes; where its result cannot be written it is not begun.
+    for path in [&args.out, &args.plot].into_iter().flatten() {
+        check_replaceable(path)
+            .with_context(|| format!("could not write `{}`", path.display()))
+            .map_err(Failure::Wrong)?;
+    }
     with_job(file, args, |job| {
         let fits = job.groups()?;
         let is_grouped = args.columns.group_by.is_some();
@@ -168,9 +176,11 @@ impl Job<'_> {
         let profile = scaling::profile::floor(&fitted, &dataset, &options, interval.level)
             .map_err(anyhow::Error::new)?;
         let audit = self.audit(&fitted, &dataset, &options, &mut warnings)?;
-        let findings = diagnose(&fitted, &inference, &dataset, profile.as_ref());
+        let name_of_run = |run| self.table.name_of_run(run);
+        let findings = diagnose(&fitted, &inference, &dataset, profile.as_ref(), &name_of_run);
         warnings.extend(findings.iter().map(ToString::to_string));
         let selection = choose::choose(self.table, &dataset, &options)?;
+        let along = ladder::along(rows, &inference).map_err(Failure::Wrong)?;
         let predicted = report::held_out(rows, &reasons, &inference);
         let held_out = rows.iter().zip(&reasons).filter(|(_, reason)| reason.is_some());
         let held_out = held_out.map(|(row, _)| (row.observation, row.covariates)).collect();
@@ -186,7 +196,7 @@ impl Job<'_> {
             return Err(Failure::failed(text));
         }
         let floor_profile = profile.as_ref().map(report::floor_view);
-        let report = FileFit { floor_profile, selection, audit, ..report };
+        let report = FileFit { floor_profile, selection, audit, ladder: along, ..report };
         Ok(Fitted { dataset, fit: fitted, inference, held_out, report })
     }
 

@@ -107,6 +107,7 @@ fn drawn(layer: &Layer, x: &Ruler, y: &Ruler) -> String {
 /// Texts at the right ends of lines, moved apart where they would overlap.
 fn labels(layers: &[Layer], x: &Ruler, y: &Ruler) -> String {
     const HEIGHT: f64 = 12.0;
+    const GAP: f64 = 6.0;
     let mut found: Vec<(f64, f64, &str)> = layers
         .iter()
         .filter_map(|layer| match layer {
@@ -121,7 +122,9 @@ fn labels(layers: &[Layer], x: &Ruler, y: &Ruler) -> String {
     let mut text = String::new();
     let mut placed: Vec<(f64, f64, f64)> = Vec::new();
     for (a, b, label) in found {
-        let (a, width) = (a + 6.0, style::width(label));
+        let width = style::width(label);
+        // A label that would cross the border stands outside it.
+        let a = if a + GAP + width > RIGHT { RIGHT + GAP } else { a + GAP };
         let is_near = |(left, right, _): &&(f64, f64, f64)| a < *right && a + width > *left;
         let lowest =
             placed.iter().filter(is_near).map(|one| one.2).fold(f64::NEG_INFINITY, f64::max);

@@ -156,8 +156,7 @@ impl FitDocument {
 
 /// Writes a file beside `path` and gives it that name, so that no half of it is ever seen.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let mut file = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;
+    let mut file = temporary_beside(path)?;
     file.write_all(bytes)?;
     // A temporary file is its owner's alone; a result may be read by all whom the folder lets in.
     #[cfg(unix)]
@@ -168,4 +167,17 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     file.as_file().sync_all()?;
     file.persist(path)?;
     Ok(())
+}
+
+/// Fails where [`replace`] would, without writing: to be asked before work whose result would be lost.
+pub(crate) fn check_replaceable(path: &Path) -> std::io::Result<()> {
+    if path.is_dir() {
+        return Err(std::io::ErrorKind::IsADirectory.into());
+    }
+    temporary_beside(path).map(drop)
+}
+
+fn temporary_beside(path: &Path) -> std::io::Result<tempfile::NamedTempFile> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))
 }

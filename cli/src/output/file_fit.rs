@@ -44,6 +44,9 @@ pub struct FileFit {
     pub audit: Option<AuditView>,
     /// What follows from the coefficients: exponents of the compute-optimal N and D.
     pub derived: BTreeMap<String, EstimateView>,
+    /// The best N and D of budgets along the sizes of the file; not there without FLOPs for a token.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ladder: Vec<LadderView>,
     /// The minimum, and others within half a per cent of it.
     pub minima: Vec<MinimumView>,
     /// Starting points whose objective was computed.
@@ -81,6 +84,23 @@ pub struct FileFit {
     pub excluded: Vec<ExcludedRow>,
     /// What to know before quoting it.
     pub warnings: Vec<String>,
+}
+
+/// The best N and D of a budget along the actual ladder of models.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LadderView {
+    /// C.
+    pub flops: f64,
+    /// N_opt.
+    pub parameters: EstimateView,
+    /// D_opt, which is C over the FLOPs of a token at N_opt.
+    pub tokens: EstimateView,
+    /// L there.
+    pub loss_nats: EstimateView,
+    /// N of the file's size with the least loss at this budget.
+    pub rung_parameters: f64,
+    /// Share of the draws whose best size is the smallest or the largest of the file.
+    pub share_at_end: f64,
 }
 
 /// Which floors the data do not refuse.
@@ -249,6 +269,7 @@ impl View for FileFit {
             row
         });
         let rows = rows.collect();
+        let along = self.along_the_ladder(&mut notes);
         let group = self.group.as_ref().map(|group| format!("group `{group}`\n"));
         let title = format!(
             "{}{}: {}\n{}",
@@ -264,6 +285,7 @@ impl View for FileFit {
         sections(&[
             title,
             table(&columns, rows),
+            along,
             notes.text(),
             self.other_minima(),
             self.audited(),
@@ -317,6 +339,23 @@ impl FileFit {
             self.n_converged,
             100.0 * self.confidence,
         )
+    }
+
+    fn along_the_ladder(&self, notes: &mut Footnotes) -> String {
+        if self.ladder.is_empty() {
+            return String::new();
+        }
+        let rows = self.ladder.iter().map(|one| {
+            let mut row = vec![number(one.flops)];
+            for estimate in [&one.parameters, &one.tokens, &one.loss_nats] {
+                row.extend(shown(estimate, notes));
+            }
+            row.push(number(one.rung_parameters));
+            row
+        });
+        let rows = rows.collect();
+        let columns = [">C", ">N", "INTERVAL", ">D", "INTERVAL", ">LOSS", "INTERVAL", ">BEST SIZE"];
+        format!("best N and D along the sizes of the file\n{}", table(&columns, rows))
     }
 
     fn other_minima(&self) -> String {

@@ -27,8 +27,30 @@ pub struct RefinementView {
     pub cells: Vec<ProposalView>,
     /// Places that were compared.
     pub n_candidates: u64,
+    /// Where they lie.
+    pub limits: LimitsView,
     /// What to know before training them.
     pub warnings: Vec<String>,
+}
+
+/// Where cells were looked for: not far outside the fitted rows, whatever the budget.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct LimitsView {
+    /// Smallest and largest N.
+    pub n: [f64; 2],
+    /// Smallest and largest D.
+    pub d: [f64; 2],
+    /// Largest C.
+    pub flops: f64,
+}
+
+impl LimitsView {
+    /// In words.
+    pub fn text(&self) -> String {
+        let [n, d] =
+            [self.n, self.d].map(|[low, high]| format!("{} to {}", number(low), number(high)));
+        format!("N {n}, D {d}, C at most {}", number(self.flops))
+    }
 }
 
 /// One proposed cell.
@@ -55,13 +77,15 @@ impl View for RefinementView {
         let group = self.group.as_ref().map(|name| format!("group `{name}`: "));
         let title = format!(
             "{}cells that lower the variance of `{}` = {} most for each {}\n\
-             {of} as predicted from the joint draws; {} candidates; budget {} FLOPs",
+             {of} as predicted from the joint draws; budget {} FLOPs\n\
+             {} candidates: {}",
             group.unwrap_or_default(),
             self.quantity,
             number(self.value),
             if self.per == "run" { "run" } else { "FLOP" },
+            number(self.budget_flops),
             self.n_candidates,
-            number(self.budget_flops)
+            self.limits.text()
         );
         let rows = self.cells.iter().map(|one| {
             let numbers = [one.n, one.d, one.d / one.n, one.flops, one.sd_before, one.sd_after];

@@ -1,10 +1,12 @@
 //! Owns the function that a fit minimises: values, gradient and curvature over the points.
 //! Does not choose starting points.
 
-use super::additive::Additive;
+use std::cmp::Ordering;
+
+use super::additive::{Additive, Grid};
 use super::{FitError, vertex};
 use crate::law::{Law, LawForm, LawName, LogPoint, MAX_PARAMETERS};
-use crate::minimize::{Minimum, Smooth, minimize};
+use crate::minimize::{self, Minimum, Smooth, minimize};
 use crate::objective::Objective;
 use crate::observation::Dataset;
 
@@ -17,11 +19,15 @@ const SQUARES_UNIT: f64 = 1e-3;
 ///
 /// Without that division it is so small (0.001) that relative stopping rules end at the starting point,
 /// which is how too narrow intervals came to be published (Besiroglu et al. 2024, section 4).
+///
+/// Points are in an order of their own, by their values, so that sums do not depend on the order of rows.
 #[derive(Debug, Clone)]
 pub(crate) struct Problem<'a> {
     law: &'a dyn Law,
     pub(crate) points: Vec<LogPoint>,
     pub(crate) log_losses: Vec<f64>,
+    /// Of each point, its position in the data set.
+    rows: Vec<usize>,
     /// Of each point: how often it counts times its own weight.
     weights: Vec<f64>,
     total_weight: f64,
@@ -64,9 +70,17 @@ impl<'a> Problem<'a> {
             Objective::AbsoluteDeviations => (SHARPENING[0], SHARPENING[0]),
             Objective::LogSquares | Objective::LossSquares => (f64::INFINITY, SQUARES_UNIT),
         };
-        let weights: Vec<f64> = dataset.covariates().iter().map(|one| one.weight).collect();
-        let log_losses: Vec<f64> =
-            dataset.points().iter().map(|point| point.loss_nats.ln()).collect();
+        let given: Vec<f64> = dataset.points().iter().map(|point| point.loss_nats.ln()).collect();
+        let covariates = dataset.covariates();
+        let mut rows: Vec<usize> = (0..points.len()).collect();
+        rows.sort_by(|a, b| {
+            by_values(&points[*a], &points[*b])
+                .then(given[*a].total_cmp(&given[*b]))
+                .then(covariates[*a].weight.total_cmp(&covariates[*b].weight))
+        });
+        let points: Vec<LogPoint> = rows.iter().map(|row| points[*row]).collect();
+        let log_losses: Vec<f64> = rows.iter().map(|row| given[*row]).collect();
+        let weights: Vec<f64> = rows.iter().map(|row| covariates[*row].weight).collect();
         let total_weight: f64 = weights.iter().sum();
         let is_additive =
             matches!(law.form(), LawForm::Free(choice) if choice.name == LawName::Chinchilla);
@@ -79,6 +93,7 @@ impl<'a> Problem<'a> {
             law,
             points,
             log_losses,
+            rows,
             weights,
             total_weight,
             objective,
@@ -88,28 +103,69 @@ impl<'a> Problem<'a> {
         })
     }
 
-    /// The same problem with point `i` counted `counts[i]` times; points that count zero times are gone.
+    /// The same problem with point `i` of the data set counted `counts[i]` times; points that count zero times are gone.
     pub(crate) fn reweighted(&self, counts: &[f64]) -> Self {
-        let kept: Vec<usize> = (0..counts.len()).filter(|i| counts[*i] > 0.0).collect();
-        let all: Vec<f64> = counts.iter().zip(&self.weights).map(|(n, w)| n * w).collect();
-        let weights: Vec<f64> = kept.iter().map(|i| all[*i]).collect();
+        self.with_weights(&self.weights_of(counts))
+    }
+
+    /// The same problem for one of every `step` points, to search in when there are very many. Which one moves from block
+    /// to block, so that a design with a period is not seen at one place of it only.
+    pub(crate) fn thinned(&self, step: usize) -> Self {
+        const GOLDEN: f64 = 0.618_033_988_749_894_9;
+        let is_kept = |at: usize| {
+            let place = (GOLDEN * (at / step) as f64).fract() * step as f64;
+            place.floor() == (at % step) as f64
+        };
+        let kept = |(at, weight): (usize, &f64)| if is_kept(at) { *weight } else { 0.0 };
+        self.with_weights(&self.weights.iter().enumerate().map(kept).collect::<Vec<f64>>())
+    }
+
+    /// The weights in the order of points, with point `i` of the data set counted `counts[i]` times.
+    pub(crate) fn weights_of(&self, counts: &[f64]) -> Vec<f64> {
+        self.rows.iter().zip(&self.weights).map(|(row, weight)| counts[*row] * weight).collect()
+    }
+
+    fn with_weights(&self, all: &[f64]) -> Self {
+        let kept: Vec<usize> = (0..all.len()).filter(|at| all[*at] > 0.0).collect();
+        let weights: Vec<f64> = kept.iter().map(|at| all[*at]).collect();
         let total_weight: f64 = weights.iter().sum();
         let scale = self.unit * self.unit * total_weight;
         Self {
-            fast: self.fast.as_ref().map(|fast| fast.reweighted(&all, scale)),
-            points: kept.iter().map(|i| self.points[*i]).collect(),
-            log_losses: kept.iter().map(|i| self.log_losses[*i]).collect(),
+            fast: self.fast.as_ref().map(|fast| fast.reweighted(all, scale)),
+            points: kept.iter().map(|at| self.points[*at]).collect(),
+            log_losses: kept.iter().map(|at| self.log_losses[*at]).collect(),
+            rows: kept.iter().map(|at| self.rows[*at]).collect(),
             total_weight,
             weights,
             ..*self
         }
     }
 
-    /// The same problem for every `step`-th point, to search in when there are very many.
-    pub(crate) fn thinned(&self, step: usize) -> Self {
-        let counts: Vec<f64> =
-            (0..self.points.len()).map(|i| if i % step == 0 { 1.0 } else { 0.0 }).collect();
-        self.reweighted(&counts)
+    /// The starting points of the law for these points with their ranks, the best first.
+    pub(crate) fn ranked_starts(&self) -> Vec<(f64, Vec<f64>)> {
+        if let Some(grid) = self.grid() {
+            return grid.ranked(&self.weights, self.threshold);
+        }
+        let mut gradient = vec![0.0; self.n_parameters()];
+        let mut ranked: Vec<(f64, Vec<f64>)> = self
+            .law
+            .starting_grid(&self.points, &self.log_losses)
+            .into_iter()
+            .map(|theta| (self.value(&theta, &mut gradient), theta))
+            .filter(|(value, _)| value.is_finite())
+            .collect();
+        ranked.sort_by(|a, b| a.0.total_cmp(&b.0));
+        ranked
+    }
+
+    /// The grid of exponents of the additive law on these points, to be used for many sets of weights.
+    pub(crate) fn grid(&self) -> Option<Grid> {
+        self.fast.as_ref().map(Grid::new)
+    }
+
+    /// The best start of `grid`, made from these points, where point `i` of the data set counts `counts[i]` times.
+    pub(crate) fn best_start(&self, grid: &Grid, counts: &[f64]) -> Option<Vec<f64>> {
+        grid.best(&self.weights_of(counts), self.threshold)
     }
 
     pub(crate) fn n_parameters(&self) -> usize {
@@ -130,9 +186,7 @@ impl<'a> Problem<'a> {
     pub(crate) fn descend(&self, start: &[f64]) -> Minimum {
         if let Some(fast) = &self.fast {
             let minimum = fast.descend(start);
-            if minimum.converged {
-                return minimum;
-            }
+            return if minimum.converged { minimum } else { minimize(self, &minimum.theta) };
         }
         if self.objective != Objective::AbsoluteDeviations {
             return minimize(self, start);
@@ -151,6 +205,23 @@ impl<'a> Problem<'a> {
         // In units of the first threshold, so that minima of several starts compare.
         minimum.value = self.plain(&minimum.theta) / (self.unit * self.total_weight);
         minimum
+    }
+
+    /// The minimum that `minimum` is close to, as exactly as rounding allows.
+    pub(crate) fn sharpen(&self, minimum: Minimum) -> Minimum {
+        match &self.fast {
+            Some(fast) => fast.sharpen(minimum),
+            // That of absolute deviations is a vertex already.
+            None if self.objective == Objective::AbsoluteDeviations => minimum,
+            None => minimize::sharpen(self, minimum),
+        }
+    }
+
+    /// Values of the points in the order of the data set that all of them came from.
+    pub(crate) fn in_rows(&self, values: &[f64]) -> Vec<f64> {
+        let mut ordered = vec![0.0; values.len()];
+        self.rows.iter().zip(values).for_each(|(row, value)| ordered[*row] = *value);
+        ordered
     }
 
     /// ln(measured) - ln(predicted).
@@ -250,4 +321,25 @@ impl Smooth for Problem<'_> {
         }
         self.gram(theta, |residual| scale * (threshold / residual.abs().max(threshold)))
     }
+}
+
+/// An order of points that depends on their values alone.
+fn by_values(a: &LogPoint, b: &LogPoint) -> Ordering {
+    let values = |point: &LogPoint| {
+        let [weights, activations, cache] = point.bits;
+        [
+            point.ln_parameters,
+            point.ln_tokens,
+            point.ln_flops,
+            point.ln_unique_tokens,
+            weights,
+            activations,
+            cache,
+            point.task_loss,
+            point.rates.0,
+            point.rates.1,
+        ]
+    };
+    let pairs = values(a).into_iter().zip(values(b));
+    pairs.map(|(a, b)| a.total_cmp(&b)).find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
 }

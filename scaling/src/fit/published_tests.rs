@@ -75,6 +75,17 @@ fn the_published_points_give_the_recomputed_optimum_at_every_threshold() {
 }
 
 #[test]
+fn the_classic_starts_reach_the_optimum_of_the_published_points() {
+    let Some(data) = besiroglu() else { return };
+    let (law, options) = (LawName::Chinchilla.law(), FitOptions::default());
+    let audited = audit(law, &data, &options, 9).unwrap();
+    let fitted = fit(law, &data, &options).unwrap();
+    eprintln!("{audited:?}");
+    assert!((audited.objective / fitted.objective - 1.0).abs() < 1e-10);
+    assert!(audited.n_at_best * 100 >= audited.n_starts * 99, "{audited:?}");
+}
+
+#[test]
 fn the_published_points_give_the_published_intervals() {
     let Some(data) = besiroglu() else { return };
     let options = FitOptions::default();

@@ -4,9 +4,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::algebra::{cholesky, solve_upper};
-use crate::fit::{EQUAL_OBJECTIVE, Fit, Problem};
+use crate::fit::{EQUAL_OBJECTIVE, Fit, Grid, Problem};
 use crate::law::Law;
-use crate::minimize::Smooth;
+use crate::minimize::Minimum;
 use crate::observation::{Dataset, Observation};
 use crate::random::Stream;
 
@@ -20,7 +20,6 @@ const PERTURBATION: f64 = 3.0;
 /// Refits resampled runs from starts near the optimum.
 #[derive(Debug)]
 pub(super) struct Refitter<'a> {
-    law: &'a dyn Law,
     problem: &'a Problem<'a>,
     /// Per point, the position of its run.
     run_of_point: Vec<usize>,
@@ -31,6 +30,8 @@ pub(super) struct Refitter<'a> {
     lower: Option<Vec<f64>>,
     noise: f64,
     is_global: bool,
+    /// The law's grid, where resamples share it.
+    grid: Option<Grid>,
     /// Refits that another start than the optimum won.
     switched: AtomicUsize,
 }
@@ -62,8 +63,18 @@ impl<'a> Refitter<'a> {
         let n = fit.theta.len();
         (0..n).for_each(|i| gram[i * n + i] *= 1.0 + 1e-9);
         let (lower, noise) = (cholesky(&gram, n), fit.residual_rms_log);
-        let switched = AtomicUsize::new(0);
-        Self { law, problem, run_of_point, classes, starts, lower, noise, is_global, switched }
+        let grid = if is_global { problem.grid() } else { None };
+        Self {
+            problem,
+            run_of_point,
+            classes,
+            starts,
+            lower,
+            noise,
+            is_global,
+            grid,
+            switched: AtomicUsize::new(0),
+        }
     }
 
     /// Refits that another start than the optimum won, until now.
@@ -84,33 +95,33 @@ impl<'a> Refitter<'a> {
         }
         let problem = self.problem.reweighted(&weights);
         let perturbed = (0..N_PERTURBED).filter_map(|_| self.perturbed(&mut stream));
-        let searched = self.is_global.then(|| self.search(&problem)).flatten();
-        let mut best: Option<(f64, Vec<f64>)> = None;
+        let searched = self.is_global.then(|| self.search(&problem, &weights)).flatten();
+        let mut best: Option<Minimum> = None;
         let mut from_optimum = f64::INFINITY;
         let starts = self.starts.iter().cloned().chain(searched).chain(perturbed);
         for (index, start) in starts.enumerate() {
             let minimum = problem.descend(&start);
-            let is_better = best.as_ref().is_none_or(|(value, _)| minimum.value < *value);
+            let is_better = best.as_ref().is_none_or(|best| minimum.value < best.value);
             if minimum.converged && is_better {
-                best = Some((minimum.value, minimum.theta));
                 if index == 0 {
                     from_optimum = minimum.value;
                 }
+                best = Some(minimum);
             }
         }
-        if best.as_ref().is_some_and(|(value, _)| *value * (1.0 + EQUAL_OBJECTIVE) < from_optimum) {
+        let best = best.ok_or_else(|| "no start converged".to_owned())?;
+        if best.value * (1.0 + EQUAL_OBJECTIVE) < from_optimum {
             self.switched.fetch_add(1, Ordering::Relaxed);
         }
-        best.map(|(_, theta)| theta).ok_or_else(|| "no start converged".to_owned())
+        Ok(problem.sharpen(best).theta)
     }
 
     /// The best start of the law's grid for these points.
-    fn search(&self, problem: &Problem<'_>) -> Option<Vec<f64>> {
-        let mut gradient = vec![0.0; problem.n_parameters()];
-        let starts = self.law.starting_grid(&problem.points, &problem.log_losses);
-        let ranked = starts.into_iter().map(|theta| (problem.value(&theta, &mut gradient), theta));
-        let finite = ranked.filter(|(value, _)| value.is_finite());
-        finite.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, theta)| theta)
+    fn search(&self, problem: &Problem<'_>, weights: &[f64]) -> Option<Vec<f64>> {
+        match &self.grid {
+            Some(grid) => self.problem.best_start(grid, weights),
+            None => problem.ranked_starts().into_iter().next().map(|(_, theta)| theta),
+        }
     }
 
     fn perturbed(&self, stream: &mut Stream) -> Option<Vec<f64>> {

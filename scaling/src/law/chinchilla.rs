@@ -7,7 +7,7 @@ use super::{
 };
 
 /// Exponents tried in each direction; 24 × 24 starting points, a step of 0.064.
-const GRID: usize = 24;
+pub(crate) const ADDITIVE_GRID: usize = 24;
 
 /// L = E + A / N^alpha + B / D^beta (Hoffmann et al. 2022, 2203.15556, equation 2).
 ///
@@ -131,14 +131,14 @@ impl Law for Chinchilla {
             let value = |(point, floor): (&LogPoint, &f64)| floor * (-exponent * log(point)).exp();
             points.iter().zip(&floors).map(value).collect()
         };
-        let sizes: Vec<(f64, Vec<f64>)> = exponent_grid(GRID)
+        let sizes: Vec<(f64, Vec<f64>)> = exponent_grid(ADDITIVE_GRID)
             .map(|alpha| (alpha, column(alpha, &|point| point.ln_parameters - centre_n)))
             .collect();
-        let counts: Vec<(f64, Vec<f64>)> = exponent_grid(GRID)
+        let counts: Vec<(f64, Vec<f64>)> = exponent_grid(ADDITIVE_GRID)
             .map(|beta| (beta, column(beta, &|point| point.ln_tokens - centre_d)))
             .collect();
         let log = |value: f64| log_or_tiny(value, level);
-        let mut starts = Vec::with_capacity(GRID * GRID);
+        let mut starts = Vec::with_capacity(ADDITIVE_GRID * ADDITIVE_GRID);
         for (alpha, size) in &sizes {
             for (beta, data) in &counts {
                 let found = project(&[size, data, &floors]);

@@ -2,7 +2,7 @@
 //! Does not rank the starts; `fit` does, by the objective.
 
 /// Exponents tried as starting points: published ones lie between 0.03 and 0.8, doubtful data go beyond.
-pub(super) fn exponent_grid(count: usize) -> impl Iterator<Item = f64> + Clone {
+pub(crate) fn exponent_grid(count: usize) -> impl Iterator<Item = f64> + Clone {
     const LOW: f64 = 0.02;
     const HIGH: f64 = 1.5;
     (0..count).map(move |i| LOW + (HIGH - LOW) * i as f64 / (count - 1) as f64)
@@ -42,7 +42,7 @@ pub(super) fn project_onto(columns: &[&[f64]], onto: &[f64]) -> Vec<f64> {
 /// ln of a coefficient that a projection may have set to zero: far below the data, yet finite.
 ///
 /// `level` is the typical loss, to which the term is compared at the centre of the data.
-pub(super) fn log_or_tiny(value: f64, level: f64) -> f64 {
+pub(crate) fn log_or_tiny(value: f64, level: f64) -> f64 {
     value.max(1e-3 * level).ln()
 }
 

@@ -10,6 +10,7 @@ use scaling::law::{Axis, LawChoice, LawName, Variable};
 use scaling::observation::{Covariates, Observation, RunKey};
 
 use super::hold_out;
+use super::suspect::{warn_of_checkpoints, warn_of_copies};
 use crate::args::{ColumnArgs, FitArgs};
 
 /// C = 6 N D where a law of C has no column for it (Kaplan et al. 2020, section 2.1).
@@ -27,8 +28,10 @@ pub(super) struct Row {
     pub(super) group: String,
     /// The cells of the columns that a rule names, in the order of `Table::kept`.
     pub(super) cells: Vec<String>,
+    /// FLOPs for one token, where a column has them.
+    pub(super) flops_per_token: Option<f64>,
     /// A digest of the whole row, to find copies.
-    digest: u128,
+    pub(super) digest: u128,
 }
 
 /// A file as it was read.
@@ -44,6 +47,8 @@ pub(super) struct Table {
     pub(super) against: Vec<LawChoice>,
     /// Where C comes from, in words.
     pub(super) flops: String,
+    /// The runs' names by their numbers; empty where every row is a run of its own.
+    pub(super) runs: Vec<String>,
     /// Whether there are columns of N, D and C.
     pub(super) has: [bool; 3],
     /// BLAKE3 of the file's bytes as they were read.
@@ -52,6 +57,15 @@ pub(super) struct Table {
 }
 
 impl Table {
+    /// What a run is called in the file: its name, or without a column of runs the line of its row.
+    pub(super) fn name_of_run(&self, run: RunKey) -> String {
+        if let Some(name) = self.runs.get(run.0 as usize) {
+            return format!("run `{name}`");
+        }
+        let row = self.rows.iter().find(|row| row.observation.run == run);
+        row.map_or_else(|| format!("run {}", run.0), |row| format!("the row in line {}", row.line))
+    }
+
     /// Whether both N and D are known.
     pub(super) fn has_sizes(&self) -> bool {
         self.has[0] && self.has[1]
@@ -100,6 +114,7 @@ struct Columns {
     parameters: Option<usize>,
     tokens: Option<usize>,
     flops: Option<usize>,
+    flops_per_token: Option<usize>,
     loss: usize,
     accuracy: Option<usize>,
     unique: Option<usize>,
@@ -127,6 +142,7 @@ impl Columns {
             parameters: optional(&args.n)?,
             tokens: optional(&args.d)?,
             flops: optional(&args.c)?,
+            flops_per_token: optional(&args.flops_per_token)?,
             loss: column(args.loss.as_deref().context("`--loss` is missing")?)?,
             accuracy: optional(&args.accuracy)?,
             unique: optional(&args.unique)?,
@@ -210,9 +226,11 @@ pub(super) fn read(file: &Path, args: &FitArgs, law: LawName) -> anyhow::Result<
         rows.push(row);
     }
     anyhow::ensure!(!rows.is_empty(), "`{}` has no row", file.display());
-    let (flops, mut warnings) = match (columns.flops, columns.parameters, columns.tokens) {
-        (Some(column), ..) => (format!("column `{}`", headers[column]), Vec::new()),
-        (None, Some(_), Some(_)) => {
+    let has_sizes = columns.parameters.is_some() && columns.tokens.is_some();
+    let (flops, mut warnings) = match (columns.flops, columns.flops_per_token) {
+        (Some(column), _) => (format!("column `{}`", headers[column]), Vec::new()),
+        (None, Some(column)) => (format!("column `{}` times D", headers[column]), Vec::new()),
+        (None, None) if has_sizes => {
             ("6 N D".to_owned(), vec!["no column has C, so it is taken as 6 N D".to_owned()])
         }
         _ => ("not known".to_owned(), Vec::new()),
@@ -222,8 +240,9 @@ pub(super) fn read(file: &Path, args: &FitArgs, law: LawName) -> anyhow::Result<
     }
     warnings.extend(warn_of_copies(&rows));
     let has = [columns.parameters, columns.tokens, columns.flops].map(|column| column.is_some());
+    let runs = numbers.runs.names();
     let blake3 = reader.get_ref().hasher.finalize().to_hex().to_string();
-    Ok(Table { headers, kept, rows, choice, against, flops, has, blake3, warnings })
+    Ok(Table { headers, kept, rows, choice, against, flops, runs, has, blake3, warnings })
 }
 
 /// The laws that the fitted one is compared with.
@@ -276,6 +295,14 @@ impl Numbers {
         let next = u32::try_from(self.0.len()).context("there are too many runs")?;
         self.0.insert(text.to_owned(), next);
         Ok(next)
+    }
+
+    /// The texts, in the order of their numbers.
+    fn names(self) -> Vec<String> {
+        let mut pairs: Vec<(u32, String)> =
+            self.0.into_iter().map(|(text, number)| (number, text)).collect();
+        pairs.sort_unstable();
+        pairs.into_iter().map(|(_, text)| text).collect()
     }
 }
 
@@ -413,6 +440,9 @@ fn row(
         [Some(sum), Some(fall)] => Some((cells.positive(sum)?, cells.finite(fall)?)),
         _ => None,
     };
+    // The command line asks for N and D where it takes FLOPs for a token.
+    let flops_per_token = positive(columns.flops_per_token)?;
+    let price = flops_per_token.unwrap_or(FLOPS_PER_PARAMETER_TOKEN * known_n);
     let run = numbers.run(cells, columns)?;
     let [weights, activations, cache] = columns.bits;
     Ok(Row {
@@ -421,8 +451,7 @@ fn row(
             run: RunKey(run),
             parameters: known_n,
             tokens: known_d,
-            flops: positive(columns.flops)?
-                .unwrap_or(FLOPS_PER_PARAMETER_TOKEN * known_n * known_d),
+            flops: positive(columns.flops)?.unwrap_or(price * known_d),
             loss_nats,
             seed: 0,
         },
@@ -436,31 +465,7 @@ fn row(
         stratum: numbers.stratum(run, cells, columns)?,
         group: columns.group.map_or(Ok(""), |at| cells.named(at))?.to_owned(),
         cells: Vec::new(),
+        flops_per_token,
         digest: cells.digest(),
-    })
-}
-
-/// Checkpoints of one run share its luck; taken for runs they make intervals too narrow.
-fn warn_of_checkpoints(rows: &[Row], has_sizes: bool) -> Option<String> {
-    let mut sizes: Vec<u64> = rows.iter().map(|row| row.observation.parameters.to_bits()).collect();
-    sizes.sort_unstable();
-    sizes.dedup();
-    (has_sizes && sizes.len() < rows.len()).then(|| {
-        format!(
-            "several of the {} rows have the same N, and without `--run COLUMN` each is a run of \
-             its own; if some are checkpoints of one run, the intervals are too narrow",
-            rows.len()
-        )
-    })
-}
-
-/// A row that stands twice counts twice, and makes intervals too narrow.
-fn warn_of_copies(rows: &[Row]) -> Option<String> {
-    let mut all: Vec<u128> = rows.iter().map(|row| row.digest).collect();
-    all.sort_unstable();
-    let n_copies = all.windows(2).filter(|pair| pair[0] == pair[1]).count();
-    (n_copies > 0).then(|| {
-        let verb = if n_copies == 1 { "is a copy" } else { "are copies" };
-        format!("{n_copies} of {} rows {verb} of another row, and count again", rows.len())
     })
 }

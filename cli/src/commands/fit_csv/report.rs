@@ -51,6 +51,7 @@ pub(super) fn report(
         floor_profile: None,
         selection: Vec::new(),
         audit: None,
+        ladder: Vec::new(),
         bca: bca(fitted, inference),
         end_errors: end_errors(fitted, inference),
         derived: derived(inference),

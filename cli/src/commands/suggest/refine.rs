@@ -9,19 +9,23 @@ use scaling::refine::{Candidate, Criterion, RefineOptions};
 
 use crate::args::SuggestArgs;
 use crate::fit_document::Restored;
-use crate::output::suggest::{ProposalView, RefinementView};
+use crate::output::suggest::{LimitsView, ProposalView, RefinementView};
 
 /// Candidates in each direction.
 const GRID: usize = 32;
-/// How far beyond the fitted N and D candidates lie: below by the first factor, above by the second.
-const REACH: (f64, f64) = (2.0, 16.0);
+/// How far beyond the fitted N and D candidates lie, as a factor at each end: a cell whose worth is a guess about the
+/// law far outside the data is no proposal.
+const REACH: f64 = 4.0;
+/// Largest C of a candidate over the largest fitted one; beyond it `predict` calls an extrapolation far.
+const MAX_EXTRAPOLATION: f64 = 10.0;
 
 pub(super) fn refine(args: &SuggestArgs, fit: &Restored) -> anyhow::Result<RefinementView> {
     let asked = args.quantity.as_deref().with_context(|| {
         format!("`--refine` needs `--quantity`; {}", valid_quantities(&fit.inference))
     })?;
     let goal = Goal::parse(asked, fit)?;
-    let candidates = candidates(args.budget, fit)?;
+    let limits = limits(fit)?;
+    let candidates = candidates(args.budget, &limits);
     let options = RefineOptions {
         criterion: if args.per == "run" { Criterion::PerRun } else { Criterion::PerFlop },
         budget_flops: args.budget,
@@ -31,18 +35,25 @@ pub(super) fn refine(args: &SuggestArgs, fit: &Restored) -> anyhow::Result<Refin
     let law = inference.form.law();
     let value = |theta: &[f64]| goal.value(inference, theta);
     let proposals =
-        scaling::refine::refine(law, &inference.resampled, value, &candidates, &options)?;
-    let cells = proposals.iter().map(|one| {
-        let Candidate { point, cost_flops } = candidates[one.index];
-        ProposalView {
-            n: point.ln_parameters.exp(),
-            d: point.ln_tokens.exp(),
-            flops: cost_flops,
-            sd_before: one.sd_before,
-            sd_after: one.sd_after,
-            variance_share_per_flop: (1.0 - (one.sd_after / one.sd_before).powi(2)) / cost_flops,
-        }
-    });
+        scaling::refine::refine(law, &inference.resampled, value, &candidates, &options)
+            .with_context(|| format!("candidates lie at {}", limits.view.text()))?;
+    let cells: Vec<ProposalView> = proposals
+        .iter()
+        .map(|one| {
+            let Candidate { point, cost_flops } = candidates[one.index];
+            ProposalView {
+                n: point.ln_parameters.exp(),
+                d: point.ln_tokens.exp(),
+                flops: cost_flops,
+                sd_before: one.sd_before,
+                sd_after: one.sd_after,
+                variance_share_per_flop: (1.0 - (one.sd_after / one.sd_before).powi(2))
+                    / cost_flops,
+            }
+        })
+        .collect();
+    let mut warnings = warnings(fit, asked, &goal);
+    warnings.extend(at_limit(&cells, &limits.view));
     Ok(RefinementView {
         group: fit.saved.group.clone(),
         quantity: asked.to_owned(),
@@ -50,9 +61,10 @@ pub(super) fn refine(args: &SuggestArgs, fit: &Restored) -> anyhow::Result<Refin
         value: goal.shown(value(&inference.resampled.theta)),
         per: args.per.clone(),
         budget_flops: args.budget,
-        cells: cells.collect(),
+        cells,
         n_candidates: candidates.len() as u64,
-        warnings: warnings(fit, asked, &goal),
+        limits: limits.view,
+        warnings,
     })
 }
 
@@ -144,8 +156,13 @@ impl Goal {
     }
 }
 
-/// Runs on a grid of N and D around the fitted ones that the budget can pay.
-fn candidates(budget: f64, fit: &Restored) -> anyhow::Result<Vec<Candidate>> {
+/// Where candidates lie, and FLOPs for each parameter and token.
+struct Limits {
+    view: LimitsView,
+    kappa: f64,
+}
+
+fn limits(fit: &Restored) -> anyhow::Result<Limits> {
     let law = fit.inference.form.law();
     let known = [Variable::Parameters, Variable::Tokens, Variable::Flops];
     if let Some(other) = law.variables().iter().find(|one| !known.contains(one)) {
@@ -160,17 +177,40 @@ fn candidates(budget: f64, fit: &Restored) -> anyhow::Result<Vec<Candidate>> {
     let (Some(n), Some(d), Some(kappa)) = (ranges.n, ranges.d, kappa) else {
         anyhow::bail!("the fit does not know N and D of its rows; fit with `--n` and `--d`");
     };
+    let wider = |[low, high]: [f64; 2]| [low / REACH, high * REACH];
+    let largest = ranges.c.map_or(kappa * n[1] * d[1], |[_, high]| high);
+    let view = LimitsView { n: wider(n), d: wider(d), flops: MAX_EXTRAPOLATION * largest };
+    Ok(Limits { view, kappa })
+}
+
+/// Runs on a grid of N and D within the limits that the budget can pay.
+fn candidates(budget: f64, limits: &Limits) -> Vec<Candidate> {
     let axis = |[low, high]: [f64; 2]| {
-        let (low, high) = ((low / REACH.0).ln(), (high * REACH.1).ln());
-        let at = move |i: usize| (low + (high - low) * i as f64 / (GRID - 1) as f64).exp();
-        (0..GRID).map(at)
+        let width = (high / low).ln();
+        (0..GRID).map(move |i| low * (width * i as f64 / (GRID - 1) as f64).exp())
     };
-    let pairs = axis(n).flat_map(|n| axis(d).map(move |d| (n, d)));
+    let pairs = axis(limits.view.n).flat_map(|n| axis(limits.view.d).map(move |d| (n, d)));
     let all = pairs.map(|(n, d)| {
-        let flops = kappa * n * d;
+        let flops = limits.kappa * n * d;
         Candidate { point: LogPoint::new(n, d, flops), cost_flops: flops }
     });
-    Ok(all.filter(|one| one.cost_flops <= budget).collect())
+    all.filter(|one| one.cost_flops <= budget.min(limits.view.flops)).collect()
+}
+
+/// Says which proposals lie at the end of what was compared: the best place may be farther out.
+fn at_limit(cells: &[ProposalView], limits: &LimitsView) -> Option<String> {
+    const SAME: f64 = 1e-9;
+    let is_end =
+        |value: f64, ends: [f64; 2]| ends.iter().any(|end| (value / end - 1.0).abs() < SAME);
+    let at_end = cells.iter().filter(|one| is_end(one.n, limits.n) || is_end(one.d, limits.d));
+    let n = at_end.count();
+    (n > 0).then(|| {
+        format!(
+            "at-limit: {n} of {} cells lie {REACH} times beyond the fitted N or D; nothing farther was \
+             compared, since the law is not known there",
+            cells.len()
+        )
+    })
 }
 
 fn warnings(fit: &Restored, asked: &str, goal: &Goal) -> Vec<String> {

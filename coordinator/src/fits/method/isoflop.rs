@@ -46,8 +46,11 @@ fn try_fit(group: &Group, settings: &Settings) -> Result<Fitted, String> {
         group.fitted().partition(|run| run.is_over && run.is_measured_to_the_end());
     let ends: Vec<_> = ended.iter().map(|run| run.end_on_budget()).collect();
     let dataset = Dataset::new(&ends).map_err(|error| error.to_string())?;
-    let options =
-        IsoflopOptions { level: settings.interval.level, unit_flops: settings.unit_flops() };
+    let options = IsoflopOptions {
+        level: settings.interval.level,
+        unit_flops: settings.unit_flops(),
+        ..IsoflopOptions::default()
+    };
     let fit = isoflop::fit(&dataset, &budgets, &options);
     let n_used = fit.minima.iter().map(|minimum| minimum.n_points as u64).sum();
     let has_line = fit.minima.len() >= isoflop::MIN_BUDGETS;
