@@ -20,6 +20,7 @@ mod fit_csv;
 mod fits;
 mod history;
 mod logs;
+mod observations;
 mod pause;
 mod plan;
 mod predict;
@@ -62,7 +63,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
             Some(fit) => fits::predict(global, args, fit).await,
             None => predict::run(global, args),
         },
-        Command::Suggest(args) => suggest::run(global, args),
+        Command::Suggest(args) => suggest::run(global, args).await,
         Command::Workers(args) => workers::run(global, args).await,
         Command::Up(args) => up::run(global, args).await,
         Command::Demo(args) => demo::run(global, args).await,

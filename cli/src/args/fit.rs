@@ -64,6 +64,9 @@ pub struct FitArgs {
     /// Save the fit with its draws in this file, for `gradus predict` and `gradus suggest`
     #[arg(long, value_name = "FILE", requires = "csv")]
     pub out: Option<PathBuf>,
+    /// Write what the study has measured as rows for `--csv` into this file
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["csv", "again"])]
+    pub observations: Option<PathBuf>,
     /// Fit again what a saved fit was made from, and say whether it is the same to the last bit
     #[arg(long, value_name = "FIT.json", conflicts_with_all = ["csv", "study"])]
     pub again: Option<PathBuf>,

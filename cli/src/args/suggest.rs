@@ -7,8 +7,9 @@ use clap::Args as ClapArgs;
 /// `gradus suggest`.
 #[derive(Debug, Clone, ClapArgs)]
 pub struct SuggestArgs {
-    /// A fit that `gradus fit --csv … --out FILE` saved
-    #[arg(value_name = "FIT.json")]
+    /// A fit that `gradus fit --csv … --out FILE` saved, or a study, to which the parametric law is
+    /// fitted
+    #[arg(value_name = "FIT.json|STUDY")]
     pub file: PathBuf,
     /// FLOPs that all suggested runs together may cost
     #[arg(long, value_name = "FLOPS", allow_negative_numbers = true)]

@@ -2,7 +2,7 @@
 
 use api::{FitReport, StudyList};
 
-use super::fit_csv;
+use super::{fit_csv, observations};
 use crate::args::{FitArgs, Global};
 use crate::client::Client;
 use crate::failure::Failure;
@@ -25,6 +25,19 @@ pub(super) async fn run(global: &Global, args: &FitArgs) -> Result<(), Failure> 
         report(client, &study).await
     })
     .await?;
+    if let Some(path) = &args.observations {
+        let text = observations::csv(&report);
+        crate::fit_document::replace(path, text.as_bytes()).map_err(|error| {
+            let context = format!("could not write `{}`", path.display());
+            Failure::Failed(anyhow::Error::new(error).context(context))
+        })?;
+        form.hint(&format!(
+            "`gradus fit --csv {} --law chinchilla --n n --d d --c c --loss loss --run run` fits \
+             them",
+            path.display()
+        ));
+        return Ok(());
+    }
     form.print(&report)?;
     Ok(())
 }

@@ -76,6 +76,14 @@ pub(super) fn run(file: &Path, args: &FitArgs, form: Form) -> Result<(), Failure
     })
 }
 
+/// Fits a file and saves the fit, without a word.
+pub(super) fn save(file: &Path, args: &FitArgs) -> Result<(), Failure> {
+    with_job(file, args, |job| match &args.out {
+        Some(out) => keep::write(job, &job.groups()?, out),
+        None => Ok(()),
+    })
+}
+
 /// Fits again what a saved fit was made from.
 pub(super) fn again(saved: &Path, args: &FitArgs, form: Form) -> Result<(), Failure> {
     keep::again(saved, args, form)

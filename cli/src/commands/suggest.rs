@@ -1,20 +1,30 @@
 //! `gradus suggest`: from a saved fit to the next study, or to the cells that would narrow it most.
 
+use std::path::Path;
+
+use anyhow::Context;
+
+use super::{fit, observations};
 use crate::args::{Global, SuggestArgs};
 use crate::failure::Failure;
 use crate::fit_document::{FitDocument, Restored};
+use crate::locate;
 use crate::output::{Form, data};
 
 mod refine;
 mod study;
 
-pub(super) fn run(global: &Global, args: &SuggestArgs) -> Result<(), Failure> {
+pub(super) async fn run(global: &Global, args: &SuggestArgs) -> Result<(), Failure> {
     let budget = args.budget;
     if !(budget.is_finite() && budget > 0.0) {
         let text = format!("`--budget` must be finite and above zero, found {budget}");
         return Err(Failure::wrong(text));
     }
-    let fit = the_fit(args)?;
+    let fit = if args.file.exists() {
+        the_fit(args, &args.file)?
+    } else {
+        of_study(global, args).await?
+    };
     let form = Form::of(args.json, global.quiet);
     if args.refine {
         form.print(&refine::refine(args, &fit).map_err(Failure::Wrong)?)?;
@@ -40,10 +50,21 @@ pub(super) fn run(global: &Global, args: &SuggestArgs) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The parametric law fitted to what a study has measured.
+async fn of_study(global: &Global, args: &SuggestArgs) -> Result<Restored, Failure> {
+    let name = args.file.to_string_lossy();
+    if name.contains(['/', '\\']) || name.ends_with(".json") {
+        return Err(Failure::wrong(format!("there is no saved fit `{name}`")));
+    }
+    let report = locate::reading(global, async |client| fit::report(client, &name).await).await?;
+    let folder = tempfile::tempdir().context("could not make a folder").map_err(Failure::Failed)?;
+    the_fit(args, &observations::save_fit(&report, folder.path())?)
+}
+
 /// The fit that is meant: the only one, or the one of `--group`.
-fn the_fit(args: &SuggestArgs) -> Result<Restored, Failure> {
-    let document = FitDocument::read(&args.file)?;
-    let mut fits = document.restore(&args.file, args.group.as_deref())?;
+fn the_fit(args: &SuggestArgs, file: &Path) -> Result<Restored, Failure> {
+    let document = FitDocument::read(file)?;
+    let mut fits = document.restore(file, args.group.as_deref())?;
     if let (Some(fit), true) = (fits.pop(), fits.is_empty()) {
         return Ok(fit);
     }

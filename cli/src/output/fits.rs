@@ -43,7 +43,7 @@ impl View for FitPredictionList {
         );
         let mut notes = Footnotes::default();
         let rows = self.predictions.iter().map(|one| row(one, &mut notes)).collect();
-        let columns = ["GROUP", "METHOD", ">C", "N", "D", "LOSS", "LOSS, MEASURED ONCE"];
+        let columns = ["GROUP", "METHOD", ">C", "N", "D", "LOSS", "OF A NEW RUN"];
         let mut warnings: Vec<String> = Vec::new();
         for one in &self.predictions {
             for text in &one.warnings {
@@ -129,7 +129,22 @@ mod tests {
             confidence: 0.95,
             predictions: vec![law, none],
         };
-        insta::assert_snapshot!(list.table(), @"");
+        insta::assert_snapshot!(list.table(), @r"
+        fit `f_1` of study `demo`, provisional; N: non_embedding; C: exact; 95 % intervals
+
+        GROUP  METHOD            C  N             D             LOSS         OF A NEW
+                                                                             RUN
+        tnl    chinchilla  1.00e21  4.20e9        4.00e10       2.2500       2.2500
+                                    [3.78e9,      [3.60e10,     [2.0250,     [2.0250,
+                                    4.62e9]       4.40e10]      2.4750]      2.4750]
+        tnl    envelope    1.00e21  not           not           not          not
+                                    identified    identified    identified   identified
+                                    (1)           (1)           (1)          (1)
+
+        (1) one size
+
+        warning: tnl, chinchilla: far-extrapolation: C is 40 times the largest fitted one
+        ");
         assert_eq!(list.names(), ["2.25", "not identified"]);
     }
 }

@@ -120,6 +120,8 @@ pub struct QueueHead {
     pub work: Vec<QueuedWork>,
     /// The studies that it is granted for.
     pub studies: BTreeMap<StudyId, StudyTerms>,
+    /// Whether there may be more of what a study, or no study, has queued.
+    pub is_cut: bool,
 }
 
 /// Everything that a decision needs.

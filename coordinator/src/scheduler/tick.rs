@@ -11,9 +11,14 @@ use super::policy::{Decision, Snapshot, decide};
 use crate::App;
 use crate::store::{Store as _, StoreError};
 
-/// How much of the queue one tick looks at: so many evaluations and preparations, so many runs of each
-/// study, and fewer where there are many studies. A study of any size hides no other.
+/// How much of the queue one tick looks at where that is needed: so many evaluations and preparations,
+/// so many runs of each study, and fewer where there are many studies. A study of any size hides no
+/// other.
 const HEAD: u32 = 512;
+
+/// It looks at so much first, and at twice as much as there are free slots: more is needed only where
+/// what goes first fits nowhere.
+const SHORT_HEAD: u32 = 32;
 
 /// The dispatcher looks without being woken this often, in case a nudge was missed.
 const IDLE_INTERVAL: Duration = Duration::from_secs(1);
@@ -49,16 +54,28 @@ pub async fn tick(app: &App) -> Result<usize, StoreError> {
     // Runs that fit nowhere must not hide the shorter ones behind them.
     let slots = live.iter().map(|(_, machine)| machine.slot_memory_bytes());
     let largest_slot = slots.map(|bytes| bytes.unwrap_or(u64::MAX)).max().unwrap_or(u64::MAX);
-    let queue = app.store.queue_head(HEAD, largest_slot).await?;
-    let turns = app.leader.turns();
-    let user_weights = app.config.user_weights.clone();
-    let let_pass = app.leader.let_pass();
-    let mut snapshot =
-        Snapshot { queue, free, live, turns, user_weights, busy: Vec::new(), let_pass };
-    if snapshot.has_gangs() {
-        snapshot.busy = app.store.busy_slots().await?;
+    let n_free = free.iter().map(|seat| seat.n_free_slots).fold(0, u32::saturating_add);
+    let mut snapshot = Snapshot {
+        free,
+        live,
+        turns: app.leader.turns(),
+        user_weights: app.config.user_weights.clone(),
+        let_pass: app.leader.let_pass(),
+        ..Snapshot::default()
+    };
+    let mut decision = Decision::default();
+    for head in [n_free.saturating_mul(2).clamp(SHORT_HEAD, HEAD), HEAD] {
+        snapshot.queue = app.store.queue_head(head, largest_slot).await?;
+        if snapshot.has_gangs() {
+            snapshot.busy = app.store.busy_slots().await?;
+        }
+        decision = decide(&snapshot);
+        let n_taken: usize = decision.placements.iter().map(|placed| placed.workers.len()).sum();
+        if head == HEAD || !snapshot.queue.is_cut || n_taken >= n_free as usize {
+            break;
+        }
     }
-    let Decision { placements, reservation } = decide(&snapshot);
+    let Decision { placements, reservation } = decision;
     app.leader.keep(reservation);
     if placements.is_empty() {
         return Ok(0);

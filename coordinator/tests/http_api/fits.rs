@@ -10,7 +10,7 @@ use crate::support::{STUDY, Served, checkpoint, started};
 
 /// Six sizes over two decades of N, eight data points each.
 fn planted_study() -> String {
-    let sizes: Vec<String> = [16, 24, 36, 54, 82, 122]
+    let sizes: Vec<String> = [16, 24, 36, 56, 84, 128]
         .iter()
         .map(|width| format!("              - {{label: d{width}, model.d_model: {width}}}\n"))
         .collect();
@@ -22,7 +22,7 @@ fn planted_study() -> String {
         .replace(two, &sizes)
         .replace("tokens: 3200", "tokens: 64000")
         .replace("count: 2, first_step: 50", "count: 8, first_step: 40");
-    assert!(text.contains("d122") && text.contains("count: 8"));
+    assert!(text.contains("d128") && text.contains("count: 8"));
     text + "fit: {methods: [envelope, chinchilla, isoflop], hold_out: none, draws: 60}\n"
 }
 
@@ -161,7 +161,7 @@ async fn a_stored_fit_is_made_again_from_what_is_stored_with_it() {
     let settings = json!({"fit": {"methods": ["chinchilla"], "draws": 40, "seed": 3}});
     let made = served.post("/api/v1/studies/tiny/fits", &settings).await.ok();
     assert_eq!(made["is_provisional"], true, "a run is missing");
-    assert_eq!(made["missing"][0]["name"], "d122");
+    assert_eq!(made["missing"][0]["name"], "d128");
     let record = served.app.store.fit_record(&made["id"].as_str().unwrap().parse().unwrap()).await;
     let record = record.unwrap().unwrap();
     assert_eq!(ContentHash::of(record.inputs_json.as_bytes()).as_str(), made["inputs_hash"]);

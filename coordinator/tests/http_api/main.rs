@@ -4,6 +4,7 @@
 
 mod apply;
 mod curves;
+mod dispatch;
 mod document;
 mod events;
 mod fits;

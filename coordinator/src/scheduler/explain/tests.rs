@@ -154,7 +154,8 @@ fn a_run_waits_for_the_machine_of_its_first_attempt_only_while_there_is_one() {
 }
 
 fn head(work: Vec<QueuedWork>, terms: StudyTerms) -> QueueHead {
-    QueueHead { work, studies: BTreeMap::from([("s_1".parse().unwrap(), terms)]) }
+    let studies = BTreeMap::from([("s_1".parse().unwrap(), terms)]);
+    QueueHead { work, studies, is_cut: false }
 }
 
 #[track_caller]

@@ -33,7 +33,7 @@ fn queued(work: &str, priority: i32, cost_flops: f64) -> QueuedWork {
 
 fn snapshot(work: Vec<QueuedWork>, free: Vec<FreeWorker>) -> Snapshot {
     let live = free.iter().map(|seat| (seat.worker.clone(), seat.machine.clone())).collect();
-    let queue = QueueHead { work, studies: BTreeMap::new() };
+    let queue = QueueHead { work, ..QueueHead::default() };
     Snapshot { queue, free, live, ..Snapshot::default() }
 }
 

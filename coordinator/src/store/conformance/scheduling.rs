@@ -20,6 +20,8 @@ pub(in crate::store) async fn a_large_study_hides_no_other(f: &Fixture<impl Stor
     assert_eq!(found, [study_named("longer"), study_named("tiny")]);
     let weights: Vec<f64> = found.iter().map(|study| head.studies[study].weight).collect();
     assert_eq!(weights, [3.0, 1.0]);
+    assert!(head.is_cut);
+    assert!(!f.store.queue_head(9, u64::MAX).await.unwrap().is_cut);
 }
 
 pub(in crate::store) async fn a_run_of_two_studies_is_granted_for_the_more_urgent_one(

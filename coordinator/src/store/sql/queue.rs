@@ -144,10 +144,13 @@ pub(super) async fn head(
     let n_studies = u32::try_from(wanting.len()).unwrap_or(u32::MAX);
     let share = limit.saturating_mul(STUDIES_IN_FULL) / n_studies.max(1);
     let of_each = share.max(FEWEST_RUNS).min(limit);
+    let mut is_cut = work.len() >= limit as usize;
     let mut runs = Vec::new();
     for (study, terms) in &wanting {
         let study = study.as_ref().map_or("", StudyId::as_str);
-        runs.extend(runs_of(pool, (study, terms), of_each, largest_slot).await?);
+        let own = runs_of(pool, (study, terms), of_each, largest_slot).await?;
+        is_cut |= own.len() >= of_each as usize;
+        runs.extend(own);
     }
     let mut studies: BTreeMap<StudyId, StudyTerms> =
         wanting.into_iter().filter_map(|(study, terms)| Some((study?, terms))).collect();
@@ -166,7 +169,7 @@ pub(super) async fn head(
             .then(a.work.cmp(&b.work))
     });
     work.extend(runs);
-    Ok(QueueHead { work, studies })
+    Ok(QueueHead { work, studies, is_cut })
 }
 
 /// What takes no turns.

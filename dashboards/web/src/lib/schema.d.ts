@@ -59,6 +59,74 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/fits": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Stored fits, the newest first. */
+        get: operations["list"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/fits/{fit}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** One stored fit. */
+        get: operations["show"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/fits/{fit}/curve": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The loss over C, where every budget is split best. */
+        get: operations["curve"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/fits/{fit}/predict": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What a budget or a model comes to. */
+        get: operations["predict"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/health": {
         parameters: {
             query?: never;
@@ -389,6 +457,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/studies/{study}/fits": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Fits a study as it stands and keeps the fit, by the study's settings or by others; with runs that
+         *     are not over it is provisional. The same observations under the same settings are one fit.
+         */
+        post: operations["create"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/studies/{study}/history": {
         parameters: {
             query?: never;
@@ -648,6 +736,8 @@ export interface components {
              * @description When it was granted.
              */
             granted_at_ms: number;
+            /** @description The names of the workers of a gang's other members, by rank from 1. */
+            members?: string[];
             /** @description What went wrong; empty when nothing did. */
             message: string;
             /**
@@ -936,6 +1026,34 @@ export interface components {
             /** @description The label of its state; of a cell that the plan left out, `dropped`. */
             state: string;
         };
+        /** @description The loss over C of a stored fit. `GET /fits/{id}/curve` answers it. */
+        FitCurve: {
+            /**
+             * Format: double
+             * @description The nominal coverage of the intervals.
+             */
+            confidence: number;
+            /** @description The fit. */
+            fit: string;
+            /** @description One for each group and method. */
+            lines: components["schemas"]["FitLine"][];
+        };
+        /** @description The loss over C by one method for one group, where every budget is split best. */
+        FitLine: {
+            /** @description The group. */
+            group: string;
+            /** @description The method. */
+            method: string;
+            /** @description The points, by C; none where the method has no law of the loss, or it is not identified. */
+            points: components["schemas"]["CurvePoint"][];
+            /** @description Why there is none; empty where there are points. */
+            reason: string;
+        };
+        /** @description Stored fits, the newest first. `gradus fits --json` prints this. */
+        FitList: {
+            /** @description The fits. */
+            fits: components["schemas"]["FitSummary"][];
+        };
         /** @description A point that a fit used on the way. */
         FitPoint: {
             /**
@@ -958,6 +1076,58 @@ export interface components {
              * @description D of the best model there.
              */
             tokens: number;
+        };
+        /** @description What one method says of one group. */
+        FitPrediction: {
+            /**
+             * Format: double
+             * @description C over the largest fitted one.
+             */
+            extrapolation?: number | null;
+            /**
+             * Format: double
+             * @description C: the budget that was asked about, or κ N D.
+             */
+            flops?: number | null;
+            /**
+             * Format: double
+             * @description κ of C = κ N D, where N and D are told apart by it.
+             */
+            flops_per_parameter_token?: number | null;
+            /** @description The group. */
+            group: string;
+            /** @description The loss on the curve. */
+            loss_nats: components["schemas"]["EstimateView"];
+            /** @description The loss that one more run would measure, with the scatter of runs about the curve. */
+            measured_loss_nats: components["schemas"]["EstimateView"];
+            /** @description The method. */
+            method: string;
+            /** @description N: what was asked about, or the best one at C. */
+            parameters: components["schemas"]["EstimateView"];
+            /** @description D: what was asked about, or the best one at C. */
+            tokens: components["schemas"]["EstimateView"];
+            /** @description What to know before quoting it. */
+            warnings: string[];
+        };
+        /** @description What a stored fit says of one budget or one model. `gradus predict FIT --json` prints this. */
+        FitPredictionList: {
+            /**
+             * Format: double
+             * @description The nominal coverage of the intervals.
+             */
+            confidence: number;
+            /** @description The fit. */
+            fit: string;
+            /** @description What C counts. */
+            flop_kind: string;
+            /** @description Whether runs of the study were still missing. */
+            is_provisional: boolean;
+            /** @description What N counts. */
+            parameter_kind: string;
+            /** @description One for each group and method. */
+            predictions: components["schemas"]["FitPrediction"][];
+            /** @description The study's name. */
+            study: string;
         };
         /** @description The fits of a study. `gradus fit STUDY --json` prints this. */
         FitReport: {
@@ -987,10 +1157,57 @@ export interface components {
             is_provisional: boolean;
             /** @description What L is, such as `validation_loss_nats`. */
             loss: string;
+            /** @description Cells that a provisional fit misses: their runs are not over. */
+            missing?: components["schemas"]["MissingRun"][];
             /** @description What a reader must know before quoting a number. */
             notes: string[];
             /** @description `non_embedding` or `total`: what N counts. */
             parameter_kind: string;
+            /**
+             * Format: int32
+             * @description Seed of the bootstrap.
+             */
+            seed: number;
+            /** @description The study's name. */
+            study: string;
+        };
+        /** @description A fit to make and keep. */
+        FitRequest: {
+            /** @description Settings in place of the study's own: the `fit` section of a study file. Left out, the study's. */
+            fit?: unknown;
+        };
+        /** @description A stored fit in a line. */
+        FitSummary: {
+            /**
+             * Format: int64
+             * @description When it was stored.
+             */
+            created_at_ms: number;
+            /**
+             * Format: int32
+             * @description Bootstrap draws.
+             */
+            draws: number;
+            /** @description Its groups. */
+            groups: string[];
+            /** @description Its identifier. */
+            id: string;
+            /** @description BLAKE3 of the observations and the settings. */
+            inputs_hash: string;
+            /** @description Whether runs of the study were still missing. */
+            is_provisional: boolean;
+            /** @description Its methods. */
+            methods: string[];
+            /**
+             * Format: int64
+             * @description Runs that it leaves out.
+             */
+            n_excluded: number;
+            /**
+             * Format: int64
+             * @description Observations that it is made from, of all groups.
+             */
+            n_observations: number;
             /**
              * Format: int32
              * @description Seed of the bootstrap.
@@ -1153,6 +1370,8 @@ export interface components {
              * @description How many runs those came from.
              */
             n_runs: number;
+            /** @description What was minimised, by its exact name. */
+            objective?: string;
             /** @description The points that the fit used on the way: the envelope, or the minima of the parabolas. */
             points: components["schemas"]["FitPoint"][];
             /**
@@ -1162,6 +1381,13 @@ export interface components {
             residual_rms_log?: number | null;
             /** @description What to know before quoting it. */
             warnings: string[];
+        };
+        /** @description A run that is not over. What is measured of it already may be fitted. */
+        MissingRun: {
+            /** @description The cell's name. */
+            name: string;
+            /** @description The run. */
+            run_id: string;
         };
         /** @description One evaluated checkpoint. */
         ObservationView: {
@@ -1696,6 +1922,184 @@ export interface operations {
                 };
             };
             404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    list: {
+        parameters: {
+            query?: {
+                /** @description Only those of this study, by name or identifier. */
+                study?: string;
+                /** @description At most so many, 1 to 1000; by default 100. */
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FitList"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    show: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Its identifier */
+                fit: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FitReport"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    curve: {
+        parameters: {
+            query?: {
+                /** @description Only this group. */
+                group?: string;
+                /** @description Only this method. */
+                method?: string;
+                /** @description The smallest C; by default the smallest that was measured. */
+                low?: number;
+                /** @description The largest C; by default the largest that was measured. */
+                high?: number;
+                /** @description So many points, 2 to 1000; by default 40. */
+                points?: number;
+            };
+            header?: never;
+            path: {
+                /** @description Its identifier */
+                fit: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FitCurve"];
+                };
+            };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Another build made it */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    predict: {
+        parameters: {
+            query?: {
+                /** @description C, to be split best. */
+                c?: number;
+                /** @description N. */
+                n?: number;
+                /** @description D. */
+                d?: number;
+                /** @description Only this group. */
+                group?: string;
+                /** @description Only this method. */
+                method?: string;
+            };
+            header?: never;
+            path: {
+                /** @description Its identifier */
+                fit: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FitPredictionList"];
+                };
+            };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Another build made it */
+            409: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2304,6 +2708,48 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["FitReport"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    create: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Its name or identifier */
+                study: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["FitRequest"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FitReport"];
+                };
+            };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
             404: {
