@@ -58,6 +58,9 @@ pub struct AssignmentView {
     pub name: String,
     /// The attempt.
     pub attempt: u32,
+    /// Its place in a gang; rank 0 does the work, and the others hold their slots for it.
+    #[serde(default)]
+    pub rank: u32,
     /// The run's latest step.
     pub step: Option<u64>,
     /// The run's steps in all.

@@ -52,8 +52,6 @@ pub enum Mistake {
     EventNumberSkipped,
     /// A gang's other members keep their slots when their attempt is over.
     MembersKeepSlots,
-    /// A gang goes on when one of its other members is lost.
-    LostMemberIgnored,
     /// The agent takes an assignment that it has already.
     AgentRunsTwice,
     /// The agent takes a report that was not answered for stored.
@@ -66,7 +64,7 @@ pub enum Mistake {
 
 impl Mistake {
     /// Every mistake.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 27] = [
         Self::ReportsAreNotFenced,
         Self::EndsAreNotFenced,
         Self::AnsweredBeforeCommit,
@@ -90,7 +88,6 @@ impl Mistake {
         Self::LaterCheckpointsUnmeasured,
         Self::EventNumberSkipped,
         Self::MembersKeepSlots,
-        Self::LostMemberIgnored,
         Self::AgentRunsTwice,
         Self::AgentForgetsReports,
         Self::AgentEndsTooEarly,

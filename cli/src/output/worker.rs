@@ -32,6 +32,9 @@ pub(crate) fn table_of(workers: &[WorkerView]) -> String {
 /// What a slot is doing, in a line.
 pub(crate) fn assignment(assignment: &AssignmentView) -> String {
     let name = if assignment.name.is_empty() { &assignment.work_id } else { &assignment.name };
+    if assignment.rank > 0 {
+        return format!("holds a slot for {name} (rank {})", assignment.rank);
+    }
     let what = match assignment.kind.as_str() {
         "run" => name.clone(),
         "evaluation" => format!("evaluating {name}"),

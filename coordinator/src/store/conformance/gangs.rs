@@ -56,6 +56,12 @@ pub(in crate::store) async fn every_member_has_its_rank(f: &Fixture<impl Store +
         assert_eq!(assignment.work, granted.work);
         assert_eq!(assignment.attempt, granted.attempt);
     }
+    let workers = f.store.workers(true).await.unwrap();
+    let ranks = |worker: &WorkerId| -> Vec<u32> {
+        let view = workers.iter().find(|view| view.id == worker.as_str()).unwrap();
+        view.assignments.iter().map(|assignment| assignment.rank).collect()
+    };
+    assert_eq!((ranks(&first), ranks(&second)), (vec![0, 1], vec![2]));
     let busy = f.store.busy_slots().await.unwrap();
     let n_of = |worker: &WorkerId| busy.iter().filter(|slot| slot.worker == *worker).count();
     assert_eq!((n_of(&first), n_of(&second)), (2, 1));

@@ -156,9 +156,7 @@ impl Command for ExpireLeases {
         for mut token in self.0 {
             let mut why = "its lease ran out".to_owned();
             // A gang is as good as the worst of its members.
-            if let Some(member) = members::held(&mut tx.conn, token).await?
-                && !is_planted(Mistake::LostMemberIgnored)
-            {
+            if let Some(member) = members::held(&mut tx.conn, token).await? {
                 token = member.attempt_token;
                 why = format!("the lease of rank {} on `{}` ran out", member.rank, member.worker);
             }

@@ -1,5 +1,6 @@
 SELECT
-    w.lease_worker_id AS worker_id,
+    h.worker_id,
+    h.rank,
     w.id AS work_id,
     w.kind,
     COALESCE((
@@ -16,8 +17,17 @@ SELECT
     r.batch_tokens,
     r.latest_train_loss_nats AS train_loss_nats,
     r.latest_tokens_per_second AS tokens_per_second
-FROM work w
+FROM (
+    SELECT id, lease_worker_id AS worker_id, lease_token, 0 AS rank
+    FROM work
+    WHERE state = 'leased'
+    UNION ALL
+    SELECT a.work_id, m.worker_id, m.lease_token, m.rank
+    FROM members m
+    JOIN attempts a ON a.lease_token = m.attempt_token
+    WHERE m.is_held = 1
+) h
+JOIN work w ON w.id = h.id
 LEFT JOIN runs r ON r.id = w.id
 LEFT JOIN evaluations e ON e.id = w.id
-WHERE w.state = 'leased'
-ORDER BY w.lease_token
+ORDER BY h.lease_token

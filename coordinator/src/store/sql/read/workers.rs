@@ -33,6 +33,7 @@ struct WorkerRow {
 #[derive(sqlx::FromRow)]
 struct AssignmentRow {
     worker_id: String,
+    rank: i64,
     work_id: String,
     kind: String,
     name: String,
@@ -143,6 +144,7 @@ impl AssignmentRow {
             work_id: self.work_id,
             kind: self.kind,
             name: self.name,
+            rank: small_count(self.rank),
             attempt: small_count(self.attempt),
             step: self.step.map(count),
             steps: self.steps.map(count),
