@@ -61,6 +61,9 @@ pub enum FitsError {
         #[source]
         source: tokio::task::JoinError,
     },
+    /// It could not be kept.
+    #[error(transparent)]
+    Store(StoreError),
     /// No group of it would be what was meant.
     #[error("`fit.group_by` is `{axis}`, and the study has no such axis; it has {}", .axes.join(", "))]
     NoAxis {
@@ -101,6 +104,7 @@ impl FitsError {
     pub fn class(&self) -> StoreErrorClass {
         match self {
             Self::Read(error) => error.class(),
+            Self::Store(error) => error.class(),
             Self::NoStudy { .. }
             | Self::NoAxis { .. }
             | Self::OlderBuild { .. }
@@ -174,12 +178,24 @@ where
     if let Some(report) = known(store, study, &hash).await? {
         return Ok(report);
     }
-    let model = make(observed, hash, permit).await?;
+    let (model, permit) = make(observed, hash, permit).await?;
     let report = model.report().clone();
     remember(study, &report);
     if !report.is_provisional {
-        keep(store, study, &identity, &report).await;
+        match keep(store, study, &identity, model).await {
+            Ok(()) | Err(StoreError::ReadOnly | StoreError::NotLeading) => {}
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                let id = study.as_str();
+                tracing::warn!(
+                    study.id = id,
+                    error,
+                    "could not store a fit; it will be made again"
+                );
+            }
+        }
     }
+    drop(permit);
     Ok(report)
 }
 
@@ -210,8 +226,10 @@ where
     {
         return Ok(report);
     }
-    let report = make(observed, hash, permit).await?.report().clone();
-    keep(store, study, &identity, &report).await;
+    let (model, permit) = make(observed, hash, permit).await?;
+    let report = model.report().clone();
+    keep(store, study, &identity, model).await.map_err(FitsError::Store)?;
+    drop(permit);
     Ok(report)
 }
 
@@ -238,11 +256,12 @@ pub async fn model<S: ReadStore>(store: &S, fit: &FitId) -> Result<Option<Arc<Mo
     if let Some(model) = models().get(fit) {
         return Ok(Some(model));
     }
-    let model = make(observed, hash, permit).await?;
+    let (model, _permit) = make(observed, hash, permit).await?;
     if *model.report() != stored {
-        models().by_id.remove(fit);
         return Err(FitsError::NotReproduced { fit: fit.clone() });
     }
+    let model = Arc::new(model);
+    models().keep(fit.clone(), Arc::clone(&model));
     Ok(Some(model))
 }
 
@@ -254,10 +273,6 @@ pub async fn stored_report<S: ReadStore>(
     store: &S,
     fit: &FitId,
 ) -> Result<Option<FitReport>, FitsError> {
-    let cached = models().get(fit);
-    if let Some(model) = cached {
-        return Ok(Some(model.report().clone()));
-    }
     let Some(record) = store.fit_record(fit).await? else { return Ok(None) };
     let report = serde_json::from_str(&record.report_json);
     report.map(Some).map_err(|_| FitsError::OlderBuild { fit: fit.clone() })
@@ -280,23 +295,19 @@ fn check_axis(inputs: &FitInputs, spec: &FitSpec) -> Result<(), FitsError> {
     Err(FitsError::NoAxis { axis: axis.clone(), axes })
 }
 
+type Permit = tokio::sync::SemaphorePermit<'static>;
+
 /// Makes a fit that can be asked. The permit goes with the arithmetic, which runs on when the caller
-/// goes away.
+/// goes away, and comes back with it: until the fit is kept, nobody else makes the same.
 async fn make(
     observed: Observed,
     hash: ContentHash,
-    permit: tokio::sync::SemaphorePermit<'static>,
-) -> Result<Arc<Model>, FitsError> {
-    let fit = FitId::from_hash(&hash);
-    let fitting = tokio::task::spawn_blocking(move || {
-        let made = report::make(&observed, &hash);
-        drop(permit);
-        made
-    });
-    let made: Made = fitting.await.map_err(|source| FitsError::Broken { source })?;
-    let model = Arc::new(Model::new(made));
-    models().keep(fit, Arc::clone(&model));
-    Ok(model)
+    permit: Permit,
+) -> Result<(Model, Permit), FitsError> {
+    let fitting = tokio::task::spawn_blocking(move || (report::make(&observed, &hash), permit));
+    let (made, permit): (Made, Permit) =
+        fitting.await.map_err(|source| FitsError::Broken { source })?;
+    Ok((Model::new(made), permit))
 }
 
 /// The fits of given inputs: pure, and equal for equal inputs.
@@ -347,29 +358,29 @@ fn remember(study: &StudyId, report: &FitReport) {
     remembered.insert(study.clone(), report.clone());
 }
 
-/// Stores a report with what it is made from.
-async fn keep<S: Store>(store: &S, study: &StudyId, identity: &Identity, report: &FitReport) {
-    let summary = summary(report);
-    let (Ok(report_json), Ok(summary_json)) =
-        (serde_json::to_string(report), serde_json::to_string(&summary))
-    else {
-        return;
-    };
+/// Stores a fit with what it is made from, and remembers it.
+async fn keep<S: Store>(
+    store: &S,
+    study: &StudyId,
+    identity: &Identity,
+    model: Model,
+) -> Result<(), StoreError> {
+    let failed =
+        |error: serde_json::Error| StoreError::Bug(format!("a report is no JSON: {error}"));
+    let report_json = serde_json::to_string(model.report()).map_err(failed)?;
+    let summary_json = serde_json::to_string(&summary(model.report())).map_err(failed)?;
+    let id = FitId::from_hash(&identity.hash);
     let fit = FitToSave {
-        id: FitId::from_hash(&identity.hash),
+        id: id.clone(),
         study: study.clone(),
         inputs_hash: identity.hash.clone(),
         inputs_json: identity.canonical_json.clone(),
         report_json,
         summary_json,
     };
-    match store.save_fit(fit).await {
-        Ok(()) | Err(StoreError::ReadOnly | StoreError::NotLeading) => {}
-        Err(error) => {
-            let error: &dyn std::error::Error = &error;
-            tracing::warn!(study.id = %study, error, "could not store a fit; it will be made again");
-        }
-    }
+    store.save_fit(fit).await?;
+    models().keep(id, Arc::new(model));
+    Ok(())
 }
 
 fn summary(report: &FitReport) -> FitSummary {

@@ -67,6 +67,17 @@ struct Inner {
     let_pass: Option<LetPass>,
 }
 
+/// Where work may go.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Seats {
+    /// The workers that wait with free slots.
+    pub free: Vec<FreeWorker>,
+    /// Every live worker.
+    pub live: Vec<(WorkerId, Machine)>,
+    /// Slots that are neither leased nor free since a lease term: their trainers do not start.
+    pub silent: BTreeMap<WorkerId, u32>,
+}
+
 /// What the agent is told about its leases.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Renewals {
@@ -200,24 +211,32 @@ impl Leader {
         Some(mail)
     }
 
-    /// The workers that wait with free slots, and what every live machine can do.
-    pub fn seats(&self) -> (Vec<FreeWorker>, Vec<(WorkerId, Machine)>) {
-        let inner = self.lock();
+    /// The workers that wait with free slots, what every live machine can do, and how many slots of
+    /// each have not asked for work for a lease term although nothing is leased to them.
+    pub fn seats(&self) -> Seats {
+        let now_ms = self.clock.monotonic_ms();
+        let mut inner = self.lock();
+        let Inner { posts, leases, .. } = &mut *inner;
         let mut free = Vec::new();
         let mut live = Vec::new();
-        for (worker, post) in &inner.posts {
+        let mut silent = BTreeMap::new();
+        for (worker, post) in posts {
             if !post.takes_work() {
                 continue;
             }
             live.push((worker.clone(), post.machine().clone()));
-            let n_held = u32::try_from(inner.leases.n_held_by(worker)).unwrap_or(u32::MAX);
+            let n_held = u32::try_from(leases.n_held_by(worker)).unwrap_or(u32::MAX);
             let n_free_slots = post.n_free_slots(n_held);
+            let n_silent = post.n_silent_slots(n_held, now_ms, self.term_ms);
+            if n_silent > 0 {
+                silent.insert(worker.clone(), n_silent);
+            }
             if n_free_slots > 0 {
                 let machine = post.machine().clone();
                 free.push(FreeWorker { worker: worker.clone(), n_free_slots, machine });
             }
         }
-        (free, live)
+        Seats { free, live, silent }
     }
 
     /// Every worker that is there, for explanations.
@@ -230,6 +249,7 @@ impl Leader {
                 state: post.state(),
                 n_held,
                 n_free_slots: if post.takes_work() { post.n_free_slots(n_held) } else { 0 },
+                n_silent_slots: post.silent_slots(),
                 machine: post.machine().clone(),
             }
         };
@@ -451,11 +471,21 @@ impl Leader {
     /// Of what was granted so much went before the gang that waits first. A starting leader counts anew.
     pub fn passed(&self, placements: &[Placement]) {
         let mut inner = self.lock();
+        let has_begun =
+            |passed: &LetPass| placements.iter().any(|placement| placement.work == passed.work);
+        if inner.let_pass.as_ref().is_some_and(has_begun) {
+            inner.let_pass = None;
+        }
         if let Some(LetPass { work, n_passed }) = &mut inner.let_pass {
             let is_passing = |placement: &&Placement| placement.passes.as_ref() == Some(&*work);
             let n_now = placements.iter().filter(is_passing).count();
             *n_passed = n_passed.saturating_add(u32::try_from(n_now).unwrap_or(u32::MAX));
         }
+    }
+
+    /// Every right that is known here, and who holds it.
+    pub fn rights(&self) -> Vec<(LeaseToken, WorkerId)> {
+        self.lock().leases.rights()
     }
 
     /// How many leases are live.

@@ -3,9 +3,11 @@
 //! It is told nothing: it looks at the leader's leases and at the store, and doing it twice is
 //! harmless.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::ids::LeaseToken;
 use domain::planted::{Mistake, is_planted};
 use tokio_util::sync::CancellationToken;
 
@@ -71,10 +73,29 @@ pub async fn round(app: &App) -> Result<(), StoreError> {
     // A directive whose answer was lost, or that an earlier leader gave, is given again.
     if app.leader.is_time_to_repeat() {
         app.leader.preempt(&app.store.held_leases().await?);
+        forget_what_is_over(app).await?;
     }
     let seen = app.leader.take_seen();
     if !seen.is_empty() {
         app.store.record_seen(&seen).await?;
+    }
+    Ok(())
+}
+
+/// A right that the store has no longer is none. A caller that went away in the middle of its call may
+/// have left one here, and a gang's other members have no report whose answer would tell them.
+async fn forget_what_is_over(app: &App) -> Result<(), StoreError> {
+    if is_planted(Mistake::SlotForgotten) {
+        return Ok(());
+    }
+    // In this order: what is known here was committed before.
+    let known = app.leader.rights();
+    let live: BTreeSet<LeaseToken> =
+        app.store.live_leases().await?.into_iter().map(|lease| lease.token).collect();
+    let over: Vec<_> = known.into_iter().filter(|(token, _)| !live.contains(token)).collect();
+    if !over.is_empty() {
+        app.leader.revoke(&over);
+        app.nudge.notify_one();
     }
     Ok(())
 }

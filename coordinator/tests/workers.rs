@@ -292,7 +292,7 @@ async fn open_polls_end_with_the_coordinator() {
     let open = poll(&worker, 1);
     let mut waiting = client.clone();
     let open = tokio::spawn(async move { waiting.next(open).await });
-    while cluster.running.app.leader.seats().0.is_empty() {
+    while cluster.running.app.leader.seats().free.is_empty() {
         tokio::task::yield_now().await;
     }
     cluster.running.stop().await;

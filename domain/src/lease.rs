@@ -158,6 +158,11 @@ impl LeaseTable {
         self.leases.get(&token)
     }
 
+    /// Every token, with who holds it.
+    pub fn rights(&self) -> Vec<(LeaseToken, WorkerId)> {
+        self.leases.iter().map(|(token, lease)| (*token, lease.worker.clone())).collect()
+    }
+
     /// How many leases there are.
     pub fn len(&self) -> usize {
         self.leases.len()

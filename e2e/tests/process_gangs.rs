@@ -58,7 +58,7 @@ fn wait_for_a_gang(cluster: &Cluster) -> (usize, usize) {
 }
 
 /// Aim: whichever member is killed, the attempt ends as lost and the run goes on elsewhere, to the
-/// same result; and an agent that is told to leave costs nobody's work. Method: three workers of one
+/// same result. Method: three workers of one
 /// slot each for two runs of two, so that one waits with a slot kept for it.
 fn check_gangs(database: Option<String>) {
     let mut cluster = cluster_with(options(database), &PAIRED, 3);

@@ -31,11 +31,8 @@ pub(super) async fn run(global: &Global, args: &FitArgs) -> Result<(), Failure> 
             let context = format!("could not write `{}`", path.display());
             Failure::Failed(anyhow::Error::new(error).context(context))
         })?;
-        form.hint(&format!(
-            "`gradus fit --csv {} --law chinchilla --n n --d d --c c --loss loss --run run` fits \
-             them",
-            path.display()
-        ));
+        let command = observations::words(&report, path).join(" ");
+        form.hint(&format!("`{command}` fits them as the study is fitted"));
         return Ok(());
     }
     form.print(&report)?;

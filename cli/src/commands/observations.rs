@@ -53,18 +53,15 @@ pub(super) fn save_fit(report: &FitReport, folder: &Path) -> Result<PathBuf, Fai
     Ok(out)
 }
 
-/// The arguments of `gradus fit` for such a file, as a person would give them.
-fn arguments(report: &FitReport, file: &Path, out: &Path) -> Result<FitArgs, Failure> {
-    let (draws, seed) = (report.draws.to_string(), report.seed.to_string());
-    let mut words: Vec<String> = ["gradus", "fit", "--law", "chinchilla", "--run", "run"]
+/// The command that fits such a file as the study's own fit would be.
+pub(super) fn words(report: &FitReport, file: &Path) -> Vec<String> {
+    let mut words: Vec<String> = ["gradus", "fit", "--csv", &file.display().to_string()]
         .into_iter()
-        .chain(["--n", "n", "--d", "d", "--c", "c", "--loss", "loss"])
+        .chain(["--law", "chinchilla", "--n", "n", "--d", "d", "--c", "c", "--loss", "loss"])
+        .chain(["--run", "run"])
         .chain(["--n-counts", &report.parameter_kind, "--c-counts", &report.flop_kind])
-        .chain(["--draws", &draws, "--seed", &seed])
         .map(str::to_owned)
         .collect();
-    words.extend(["--csv".to_owned(), file.display().to_string()]);
-    words.extend(["--out".to_owned(), out.display().to_string()]);
     if report.group_by.is_some() {
         words.extend(["--group-by", "group"].map(str::to_owned));
     }
@@ -72,6 +69,15 @@ fn arguments(report: &FitReport, file: &Path, out: &Path) -> Result<FitArgs, Fai
     if observations.any(|one| one.is_held_out) {
         words.extend(["--hold-out", "held_out=yes"].map(str::to_owned));
     }
+    words
+}
+
+/// The same as a person would give them, with the draws of the study.
+fn arguments(report: &FitReport, file: &Path, out: &Path) -> Result<FitArgs, Failure> {
+    let (draws, seed) = (report.draws.to_string(), report.seed.to_string());
+    let mut words = words(report, file);
+    words.extend(["--draws", &draws, "--seed", &seed].map(str::to_owned));
+    words.extend(["--out".to_owned(), out.display().to_string()]);
     let parsed = Args::try_parse_from(words).context("these are arguments of `gradus fit`");
     match parsed.map_err(Failure::Failed)?.command {
         Command::Fit(args) => Ok(*args),

@@ -9,7 +9,7 @@ use crate::args::{Global, SuggestArgs};
 use crate::failure::Failure;
 use crate::fit_document::{FitDocument, Restored};
 use crate::locate;
-use crate::output::{Form, data};
+use crate::output::{Form, data, note};
 
 mod refine;
 mod study;
@@ -20,7 +20,7 @@ pub(super) async fn run(global: &Global, args: &SuggestArgs) -> Result<(), Failu
         let text = format!("`--budget` must be finite and above zero, found {budget}");
         return Err(Failure::wrong(text));
     }
-    let fit = if args.file.exists() {
+    let fit = if args.file.is_file() {
         the_fit(args, &args.file)?
     } else {
         of_study(global, args).await?
@@ -57,6 +57,10 @@ async fn of_study(global: &Global, args: &SuggestArgs) -> Result<Restored, Failu
         return Err(Failure::wrong(format!("there is no saved fit `{name}`")));
     }
     let report = locate::reading(global, async |client| fit::report(client, &name).await).await?;
+    if report.is_provisional {
+        let n = report.missing.len();
+        note(&format!("warning: `{name}` is not over: {n} of its runs are missing"));
+    }
     let folder = tempfile::tempdir().context("could not make a folder").map_err(Failure::Failed)?;
     the_fit(args, &observations::save_fit(&report, folder.path())?)
 }

@@ -91,7 +91,7 @@ pub(super) enum ApiError {
     Artifact(#[from] ArtifactError),
     /// A study could not be fitted.
     #[error(transparent)]
-    Fits(#[from] FitsError),
+    Fits(FitsError),
     /// A request's own work broke off.
     #[error("a request broke off")]
     Broken(#[source] tokio::task::JoinError),
@@ -150,6 +150,16 @@ impl ApiError {
             | Self::Artifact(_)
             | Self::Fits(_)
             | Self::Broken(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+        }
+    }
+}
+
+impl From<FitsError> for ApiError {
+    /// What the store said is answered as the store's.
+    fn from(error: FitsError) -> Self {
+        match error {
+            FitsError::Store(error) => Self::Store(error),
+            error => Self::Fits(error),
         }
     }
 }

@@ -89,6 +89,10 @@ pub(super) struct Post {
     preempted: BTreeMap<LeaseToken, u64>,
     /// When it was last told to drain.
     drained_ms: Option<u64>,
+    /// Since when the fewest slots that are neither leased nor free are counted, and how many.
+    counted: (u64, u32),
+    /// How many were so all the time of the last whole count.
+    n_silent: u32,
 }
 
 impl Post {
@@ -104,6 +108,8 @@ impl Post {
             directives: Vec::new(),
             preempted: BTreeMap::new(),
             drained_ms: None,
+            counted: (now_ms, u32::MAX),
+            n_silent: 0,
         }
     }
 
@@ -139,6 +145,26 @@ impl Post {
             Some((_, n_free)) => (*n_free).min(self.machine.n_slots.saturating_sub(n_held)),
             None => 0,
         }
+    }
+
+    /// How many slots were neither leased nor free for so long. To be asked often.
+    pub(super) fn n_silent_slots(&mut self, n_held: u32, now_ms: u64, after_ms: u64) -> u32 {
+        let n_idle = self.machine.n_slots.saturating_sub(n_held);
+        let n_idle = n_idle.saturating_sub(self.n_free_slots(n_held));
+        let (since_ms, fewest) = self.counted;
+        let fewest = fewest.min(n_idle);
+        self.n_silent = self.n_silent.min(n_idle);
+        self.counted = (since_ms, fewest);
+        if now_ms >= since_ms + after_ms {
+            self.n_silent = fewest;
+            self.counted = (now_ms, n_idle);
+        }
+        self.n_silent
+    }
+
+    /// As it was counted last.
+    pub(super) fn silent_slots(&self) -> u32 {
+        self.n_silent
     }
 
     pub(super) fn seen(&mut self, now_ms: u64) {

@@ -35,13 +35,13 @@ fn advance(leader: &Leader, ms: u64) {
 #[test]
 fn only_a_worker_that_waits_has_free_slots() {
     let (leader, worker) = leader();
-    assert!(leader.seats().0.is_empty());
+    assert!(leader.seats().free.is_empty());
     let poll = leader.open_poll(&worker, 2).unwrap();
-    assert_eq!(leader.seats().0[0].n_free_slots, 2);
+    assert_eq!(leader.seats().free[0].n_free_slots, 2);
     leader.granted(&[granted(1, &worker)]);
-    assert_eq!(leader.seats().0[0].n_free_slots, 1);
+    assert_eq!(leader.seats().free[0].n_free_slots, 1);
     leader.close_poll(&worker, &poll);
-    assert!(leader.seats().0.is_empty());
+    assert!(leader.seats().free.is_empty());
 }
 
 #[test]
@@ -49,7 +49,7 @@ fn slots_with_live_leases_are_not_free_whatever_the_poll_says() {
     let (leader, worker) = leader();
     leader.granted(&[granted(1, &worker)]);
     leader.open_poll(&worker, 2).unwrap();
-    assert_eq!(leader.seats().0[0].n_free_slots, 1);
+    assert_eq!(leader.seats().free[0].n_free_slots, 1);
 }
 
 #[test]
@@ -144,4 +144,21 @@ fn a_back_off_is_over_when_its_pause_has_passed_since_it_was_seen() {
     advance(&leader, MOMENT_MS);
     assert_eq!(leader.due_backoffs(backoff(8)), std::slice::from_ref(&work));
     assert!(leader.due_backoffs(Vec::new()).is_empty());
+}
+
+#[test]
+fn a_slot_that_does_not_ask_for_a_term_is_silent_until_it_does() {
+    let (leader, worker) = leader();
+    let silent = || leader.seats().silent.get(&worker).copied().unwrap_or(0);
+    leader.open_poll(&worker, 1).unwrap();
+    assert_eq!(silent(), 0, "it may be about to ask");
+    advance(&leader, TERM_MS);
+    assert_eq!(silent(), 1);
+    leader.granted(&[granted(1, &worker)]);
+    assert_eq!(silent(), 1, "the other one has the lease");
+    leader.open_poll(&worker, 1).unwrap();
+    assert_eq!(silent(), 0);
+    leader.ended(LeaseToken(1));
+    advance(&leader, TERM_MS / 2);
+    assert_eq!(silent(), 0, "it has just become idle");
 }

@@ -24,6 +24,8 @@ pub struct Seat {
     pub n_held: u32,
     /// What may be granted to it now: its open poll's free slots.
     pub n_free_slots: u32,
+    /// Slots that have not asked for work for a lease term although nothing is leased to them.
+    pub n_silent_slots: u32,
     /// What it can do.
     pub machine: Machine,
 }
@@ -82,7 +84,11 @@ pub fn why_not_placed(case: Case<'_>, seats: &[Seat]) -> Vec<Reason> {
     let able = fit(Match::Machine);
     let alike = fit(Match::Numerics);
     let fit = match &work.needs.numerics {
-        Some(numerics) if !alike.is_empty() && alike.len() < able.len() => {
+        Some(numerics)
+            if !alike.is_empty()
+                && alike.len() < able.len()
+                && most_alike(alike.iter().copied(), n_asking) >= n_slots(work, terms).max(1) =>
+        {
             reasons.push(Reason::new(
                 "numerics",
                 format!(
@@ -138,7 +144,7 @@ fn no_slot(case: Case<'_>, fit: &[&Seat]) -> Option<Reason> {
     };
     let free = fit.iter().copied().filter(|seat| seat.n_free_slots > 0 && !is_kept(seat));
     let n_free = most_alike(free, |seat| seat.n_free_slots);
-    let n_all = most_alike(fit.iter().copied(), |seat| seat.machine.n_slots);
+    let n_all = most_alike(fit.iter().copied(), n_asking);
     let n_wanted = n_slots(work, terms);
     if n_all < n_wanted {
         let message = format!(
@@ -174,6 +180,11 @@ fn no_slot(case: Case<'_>, fit: &[&Seat]) -> Option<Reason> {
     );
     let remedy = "wait, start another worker, or give its study a higher priority";
     Some(Reason::new("no_free_slot", message, remedy))
+}
+
+/// How many slots a worker may give, now or later.
+fn n_asking(seat: &Seat) -> u32 {
+    seat.machine.n_slots.saturating_sub(seat.n_silent_slots)
 }
 
 /// The largest sum over machines that round alike.

@@ -134,6 +134,8 @@ pub struct Snapshot {
     /// Every live worker, busy ones too: a run waits for the machine that matches what its first
     /// attempt fixed as long as there is one.
     pub live: Vec<(WorkerId, Machine)>,
+    /// Of a live worker so many slots do not ask for work: no gang waits for them.
+    pub silent: BTreeMap<WorkerId, u32>,
     /// Whose turn it is among studies of one priority.
     pub turns: Turns,
     /// The shares of users that are not 1, each above 0.
@@ -229,10 +231,11 @@ pub struct Decision {
 /// attempt did; when no live one does, any that is fit will do, and the attempt reports what it used.
 ///
 /// A gang takes all its slots at a time, on machines that round alike. The first whose turn it is and
-/// that has too few keeps those that are free, and each that becomes free. Before them goes only what
-/// has fewer FLOPs than what it waits for has left, and of that no more pieces than it has slots; so it
-/// begins at the latest when every attempt on its machines, and so many after them, are over. One that
-/// is too large for every class of the live machines keeps nothing.
+/// that has too few keeps those that are free, and each that becomes free; from then on it goes first in
+/// its priority. Before it goes only what has a higher priority, or no more FLOPs than what it waits for
+/// has left, and of that no more pieces than it has slots; so without the former it begins at the latest
+/// when every attempt on its machines, and so many after them, are over. One that is too large for every
+/// class of the live machines keeps nothing.
 ///
 /// What fits nowhere takes no turn. Each piece of work is looked at once.
 pub fn decide(snapshot: &Snapshot) -> Decision {
@@ -282,17 +285,24 @@ pub fn decide(snapshot: &Snapshot) -> Decision {
 
 /// The work of one priority: what takes no turns, and a line of runs for each study.
 struct Lines<'a> {
+    /// The gang that waits first.
+    waiting: Option<(Line<'a>, &'a QueuedWork)>,
     first: VecDeque<&'a QueuedWork>,
     studies: BTreeMap<Line<'a>, VecDeque<&'a QueuedWork>>,
 }
 
 impl<'a> Lines<'a> {
     fn of(band: &[&'a QueuedWork], snapshot: &'a Snapshot, usual: &'a StudyTerms) -> Self {
-        let mut lines = Self { first: VecDeque::new(), studies: BTreeMap::new() };
+        let mut lines = Self { waiting: None, first: VecDeque::new(), studies: BTreeMap::new() };
+        let waiting = snapshot.let_pass.as_ref().map(|passed| &passed.work);
         for &work in band {
             if takes_turns(work) {
-                let user = &snapshot.terms(work, usual).user;
-                let line = Line { user, study: study_key(work) };
+                let terms = snapshot.terms(work, usual);
+                let line = Line { user: &terms.user, study: study_key(work) };
+                if waiting == Some(&work.work) && n_slots(work, terms) > 1 {
+                    lines.waiting = Some((line, work));
+                    continue;
+                }
                 lines.studies.entry(line).or_default().push_back(work);
             } else {
                 lines.first.push_back(work);
@@ -303,6 +313,9 @@ impl<'a> Lines<'a> {
 
     /// Takes out what is next, with the line whose turn it takes.
     fn next(&mut self, turns: &Turns) -> Option<(Option<Line<'a>>, &'a QueuedWork)> {
+        if let Some((line, work)) = self.waiting.take() {
+            return Some((Some(line), work));
+        }
         if let Some(work) = self.first.pop_front() {
             return Some((None, work));
         }

@@ -40,6 +40,7 @@ pub struct Reservation {
 pub(super) struct Seats<'a> {
     free: Vec<FreeWorker>,
     live: &'a [(WorkerId, Machine)],
+    silent: &'a BTreeMap<WorkerId, u32>,
     busy: &'a [BusySlot],
     let_pass: Option<&'a LetPass>,
     reservation: Option<Reservation>,
@@ -50,6 +51,7 @@ impl<'a> Seats<'a> {
         Self {
             free: snapshot.free.iter().filter(|seat| seat.n_free_slots > 0).cloned().collect(),
             live: &snapshot.live,
+            silent: &snapshot.silent,
             busy: &snapshot.busy,
             let_pass: snapshot.let_pass.as_ref(),
             reservation: None,
@@ -70,7 +72,7 @@ impl<'a> Seats<'a> {
         work: &QueuedWork,
         placement: &PlacementSpec,
     ) -> Option<Placement> {
-        let wanted = self.wanted(work, placement);
+        let wanted = self.wanted(work, placement, 1);
         let suits = |seat: &FreeWorker| {
             can_carry_out((&seat.worker, &seat.machine), &work.needs, placement, wanted)
         };
@@ -101,7 +103,7 @@ impl<'a> Seats<'a> {
         placement: &PlacementSpec,
         n_slots: u32,
     ) -> Option<Placement> {
-        let wanted = self.wanted(work, placement);
+        let wanted = self.wanted(work, placement, n_slots);
         let fits = |worker: &WorkerId, machine: &Machine| {
             can_carry_out((worker, machine), &work.needs, placement, wanted)
         };
@@ -112,10 +114,10 @@ impl<'a> Seats<'a> {
             }
         }
         let mut all: BTreeMap<Class<'_>, u32> = BTreeMap::new();
-        for (worker, machine) in self.live.iter().filter(|(worker, machine)| fits(worker, machine))
-        {
-            *all.entry(class(machine)).or_default() += machine.n_slots;
-            let _ = worker;
+        for (worker, machine) in self.live {
+            if fits(worker, machine) {
+                *all.entry(class(machine)).or_default() += self.n_asking(worker, machine);
+            }
         }
         let n_free = |class: &Class<'_>| free.get(class).copied().unwrap_or(0);
         // The most free slots, so that what was kept before is kept on; ties go to the first.
@@ -152,14 +154,25 @@ impl<'a> Seats<'a> {
         Some(Placement { work: work.work.clone(), workers, passes: None })
     }
 
-    /// How well a machine must fit: only while some machine rounds as the first attempt did does a run
-    /// wait for one.
-    fn wanted(&self, work: &QueuedWork, placement: &PlacementSpec) -> Match {
-        let rounds_alike = |(worker, machine): &(WorkerId, Machine)| {
+    /// How well a machine must fit: only while enough of them round as the first attempt did does a run
+    /// wait for those.
+    fn wanted(&self, work: &QueuedWork, placement: &PlacementSpec, n_slots: u32) -> Match {
+        if work.needs.numerics.is_none() {
+            return Match::Machine;
+        }
+        let alike = self.live.iter().filter(|(worker, machine)| {
             can_carry_out((worker, machine), &work.needs, placement, Match::Numerics)
+        });
+        let n_alike: u32 = match n_slots {
+            1 => u32::try_from(alike.count()).unwrap_or(u32::MAX),
+            _ => alike.map(|(worker, machine)| self.n_asking(worker, machine)).sum(),
         };
-        let is_bound = work.needs.numerics.is_some() && self.live.iter().any(rounds_alike);
-        if is_bound { Match::Numerics } else { Match::Machine }
+        if n_alike >= n_slots { Match::Numerics } else { Match::Machine }
+    }
+
+    /// How many slots a worker may give, now or later.
+    fn n_asking(&self, worker: &WorkerId, machine: &Machine) -> u32 {
+        machine.n_slots.saturating_sub(self.silent.get(worker).copied().unwrap_or(0))
     }
 
     fn is_kept(&self, seat: &FreeWorker) -> bool {
@@ -185,7 +198,7 @@ impl<'a> Seats<'a> {
             .live
             .iter()
             .filter(|(worker, _)| workers.contains(worker))
-            .map(|(_, machine)| machine.n_slots)
+            .map(|(worker, machine)| self.n_asking(worker, machine))
             .sum();
         // A slot that is neither free nor leased is about to ask: there is no time for anything else.
         let n_leased = u32::try_from(left.len()).unwrap_or(u32::MAX);

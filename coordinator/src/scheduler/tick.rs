@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::policy::{Decision, Snapshot, decide};
 use crate::App;
+use crate::leader::Seats;
 use crate::store::{Store as _, StoreError};
 
 /// How much of the queue one tick looks at where that is needed: so many evaluations and preparations,
@@ -47,7 +48,7 @@ pub async fn dispatch(app: Arc<App>, lead: CancellationToken) {
 
 /// One snapshot, one decision, one transaction; how many leases it made.
 pub async fn tick(app: &App) -> Result<usize, StoreError> {
-    let (free, live) = app.leader.seats();
+    let Seats { free, live, silent } = app.leader.seats();
     if free.is_empty() {
         return Ok(0);
     }
@@ -58,6 +59,7 @@ pub async fn tick(app: &App) -> Result<usize, StoreError> {
     let mut snapshot = Snapshot {
         free,
         live,
+        silent,
         turns: app.leader.turns(),
         user_weights: app.config.user_weights.clone(),
         let_pass: app.leader.let_pass(),

@@ -14,6 +14,7 @@ fn seat(state: WorkerState, n_free_slots: u32) -> Seat {
         state,
         n_held: 2 - n_free_slots,
         n_free_slots,
+        n_silent_slots: 0,
         machine: Machine { n_slots: 2, capabilities: Capabilities::of_a_cpu(1) },
     }
 }

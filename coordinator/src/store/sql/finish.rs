@@ -3,7 +3,7 @@
 //! What the work becomes is the domain's.
 
 use domain::attempt::{AttemptEnd, AttemptEvent, AttemptState, AttemptTransition, Charge};
-use domain::ids::{LeaseToken, WorkId};
+use domain::ids::{LeaseToken, WorkId, WorkerId};
 use domain::planted::{Mistake, is_planted};
 use domain::run::RunEvent;
 
@@ -81,7 +81,8 @@ impl Command for FinishAttempt {
                 } else {
                     (self.end, self.message.as_str())
                 };
-                end_row(tx, self.token, row, end, message, &mut changed).await?;
+                let holder = parse_id(&row.worker_id)?;
+                end_row(tx, self.token, row, (end, message), &holder, &mut changed).await?;
                 Ok(Finished::Ended { end, changed })
             }
         }
@@ -104,7 +105,8 @@ impl FinishAttempt {
                 let Member { attempt_token, rank, worker, .. } = member;
                 let message = format!("rank {rank} on `{worker}`: {}", self.message);
                 if let Some(row) = attempt_of(tx, *attempt_token).await? {
-                    end_row(tx, *attempt_token, row, end, &message, &mut changed).await?;
+                    let ended = (end, message.as_str());
+                    end_row(tx, *attempt_token, row, ended, worker, &mut changed).await?;
                     // Its own right is not one to be told of.
                     changed.revoked.retain(|(token, _)| *token != self.token);
                     changed.revoked.push((*attempt_token, member.lead.clone()));
@@ -115,18 +117,18 @@ impl FinishAttempt {
     }
 }
 
-/// Ends a live attempt whose row was read in this transaction.
+/// Ends a live attempt whose row was read in this transaction, on account of this worker.
 async fn end_row(
     tx: &mut Tx,
     token: LeaseToken,
     mut row: AttemptRow,
-    end: AttemptEnd,
-    message: &str,
+    (end, message): (AttemptEnd, &str),
+    at_fault: &WorkerId,
     changed: &mut Changed,
 ) -> Result<(), StoreError> {
     let work = parse_id(&row.work_id)?;
     if end.charge() != Charge::Nothing
-        && log_rules::apply(tx, &work, token, &parse_id(&row.worker_id)?, message).await?
+        && log_rules::apply(tx, &work, token, at_fault, message).await?
     {
         row.work.give_up()?;
     }
@@ -154,10 +156,11 @@ impl Command for ExpireLeases {
     async fn run(self, tx: &mut Tx) -> Result<Changed, StoreError> {
         let mut changed = Changed::default();
         for mut token in self.0 {
-            let mut why = "its lease ran out".to_owned();
+            let (mut why, mut at_fault) = ("its lease ran out".to_owned(), None);
             // A gang is as good as the worst of its members.
             if let Some(member) = members::held(&mut tx.conn, token).await? {
                 token = member.attempt_token;
+                at_fault = Some(member.worker.clone());
                 why = format!("the lease of rank {} on `{}` ran out", member.rank, member.worker);
             }
             let Some(row) = attempt_of(tx, token).await?.filter(|row| row.ended_as.is_none())
@@ -165,7 +168,9 @@ impl Command for ExpireLeases {
                 continue;
             };
             let holder = parse_id(&row.worker_id)?;
-            end_row(tx, token, row, AttemptEnd::WorkerLost, &why, &mut changed).await?;
+            let at_fault = at_fault.unwrap_or_else(|| WorkerId::clone(&holder));
+            let ended = (AttemptEnd::WorkerLost, why.as_str());
+            end_row(tx, token, row, ended, &at_fault, &mut changed).await?;
             changed.revoked.push((token, holder));
         }
         Ok(changed)

@@ -11,6 +11,9 @@ use super::error::from_driver;
 use super::writer::Tx;
 use crate::store::{Changed, Granted, LiveLease, StoreError};
 
+/// Rows in one statement.
+const ROWS_PER_STATEMENT: usize = 256;
+
 /// A member that holds its slot, of an attempt that goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Member {
@@ -80,19 +83,18 @@ pub(super) async fn insert(tx: &mut Tx, granted: &[Granted]) -> Result<(), Store
             ranks.map(|(member, rank)| (lease.token, rank, member))
         })
         .collect();
-    if rows.is_empty() {
-        return Ok(());
-    }
     let head = "INSERT INTO members (lease_token, attempt_token, rank, worker_id) VALUES";
-    let mut insert = query_with_rows(head, (rows.len(), 4), "");
-    for (attempt, rank, member) in rows {
-        insert = insert
-            .bind(signed(member.token.0))
-            .bind(signed(attempt.0))
-            .bind(signed(rank as u64))
-            .bind(member.worker.as_str());
+    for rows in rows.chunks(ROWS_PER_STATEMENT) {
+        let mut insert = query_with_rows(head, (rows.len(), 4), "");
+        for (attempt, rank, member) in rows {
+            insert = insert
+                .bind(signed(member.token.0))
+                .bind(signed(attempt.0))
+                .bind(signed(*rank as u64))
+                .bind(member.worker.as_str());
+        }
+        insert.execute(&mut tx.conn).await.map_err(from_driver)?;
     }
-    insert.execute(&mut tx.conn).await.map_err(from_driver)?;
     Ok(())
 }
 

@@ -37,8 +37,8 @@ impl Command for PauseStudy {
     }
 }
 
-/// The attempts of runs that are held, and of gangs that a member has left. Evaluations and preparations are short: they end by
-/// themselves.
+/// The attempts of runs that are held, and of gangs that a member has left. Evaluations and
+/// preparations are short: they end by themselves.
 pub(super) async fn held_leases(
     place: impl Into<Place<'_>>,
 ) -> Result<Vec<(LeaseToken, WorkerId)>, StoreError> {
@@ -47,10 +47,10 @@ pub(super) async fn held_leases(
 FROM work
 WHERE state = 'leased' AND is_held = 1 AND kind = 'run'
 UNION
-SELECT a.lease_token, a.worker_id
-FROM attempts a
-JOIN members m ON m.attempt_token = a.lease_token
-WHERE a.state IN ('granted', 'running') AND m.is_held = 0
+SELECT w.lease_token, w.lease_worker_id
+FROM work w
+JOIN members m ON m.attempt_token = w.lease_token AND m.is_held = 0
+WHERE w.state = 'leased'
 ORDER BY 1",
     )
     .fetch_all(place)

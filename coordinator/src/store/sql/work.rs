@@ -450,7 +450,8 @@ ORDER BY lease_token",
     }
     // A gang is as good as the worst of its members.
     for (token, work, lead) in members::attempts_with(tx, worker).await? {
-        end_attempt(tx, token, &work, end, message, changed).await?;
+        let message = format!("of a member on `{worker}`: {message}");
+        end_attempt(tx, token, &work, end, &message, changed).await?;
         changed.revoked.push((token, lead));
     }
     Ok(())

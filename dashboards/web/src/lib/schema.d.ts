@@ -695,6 +695,11 @@ export interface components {
             /** @description The name of the cell, where there is one. */
             name: string;
             /**
+             * Format: int32
+             * @description Its place in a gang; rank 0 does the work, and the others hold their slots for it.
+             */
+            rank?: number;
+            /**
              * Format: int64
              * @description The run's latest step.
              */

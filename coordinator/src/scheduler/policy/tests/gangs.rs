@@ -120,10 +120,21 @@ impl Cluster {
 
     /// One tick; whether the gang begins, and whether something is kept for it.
     fn tick(&mut self, costs: &mut impl Iterator<Item = f64>) -> (bool, bool) {
-        while self.snapshot.queue.work.len() < 6 {
+        let n_runs = |snapshot: &Snapshot| {
+            snapshot.queue.work.iter().filter(|work| work.work.kind() == "run").count()
+        };
+        while n_runs(&self.snapshot) < 6 {
             self.n_made += 1;
             let name = format!("r_{}", self.n_made);
             self.snapshot.queue.work.push(of_study(&name, "s_a", costs.next().unwrap()));
+        }
+        // Once its turn has come, evaluations come without end too, of its priority and of a lower one.
+        // Before, they would keep its turn from coming, as they would any run's.
+        let priorities = if self.snapshot.let_pass.is_some() { &[0, 1][..] } else { &[] };
+        for &priority in priorities {
+            self.n_made += 1;
+            let evaluation = queued(&format!("e_{}", self.n_made), priority, 0.0);
+            self.snapshot.queue.work.push(evaluation);
         }
         // The estimates are as wrong as they please.
         let busy = self.running.iter().map(|(_, worker)| worker.clone());
@@ -177,7 +188,8 @@ proptest! {
         let mut cluster = Cluster::of(&slots, n_slots);
         let mut costs = costs.iter().copied().cycle();
         cluster.tick(&mut costs);
-        let gang = QueuedWork { priority, ..of_study("r_gang", "s_g", 5.0) };
+        // Endless work of a higher priority would go before it for ever.
+        let gang = QueuedWork { priority: priority + 1, ..of_study("r_gang", "s_g", 5.0) };
         cluster.snapshot.queue.work.push(gang);
         let (mut n_since, mut is_kept) = (0, false);
         for which in ends.iter().cycle() {
@@ -191,4 +203,41 @@ proptest! {
             cluster.one_ends(*which);
         }
     }
+}
+
+#[test]
+fn a_slot_that_never_asks_is_none_that_a_gang_waits_for() {
+    let works = || vec![gang(9.0), of_study("r_1", "s_a", 1.0)];
+    let mut snapshot = with_gangs(works(), vec![seat("w_a", 1, 1)], 2);
+    assert_eq!(place(&snapshot), []);
+    snapshot.silent = BTreeMap::from([("w_a".parse().unwrap(), 1)]);
+    check(&snapshot, &[("r_1", "w_a")]);
+}
+
+#[test]
+fn a_gang_goes_where_it_has_room_when_the_machines_of_its_first_attempt_are_too_few() {
+    let mut begun = gang(9.0);
+    begun.needs.numerics = Some(Numerics::of_a_cpu(4));
+    let free = vec![seat("w_a", 2, 1), seat("w_b", 2, 1)];
+    let mut snapshot = with_gangs(vec![begun], free, 4);
+    snapshot.live.push(("w_z".parse().unwrap(), machine(4)));
+    check(&snapshot, &[("r_gang", "w_a w_a w_b w_b")]);
+    snapshot.live.push(("w_y".parse().unwrap(), machine(4)));
+    let decision = decide(&snapshot);
+    assert_eq!(decision.placements, [], "now there are enough of them, and it waits");
+    assert!(decision.reservation.is_some());
+}
+
+#[test]
+fn the_gang_that_waits_first_goes_before_evaluations_and_other_gangs() {
+    let evaluation = QueuedWork { priority: 1, ..queued("e_1", 1, 1.0) };
+    let other = QueuedWork { priority: 1, ..of_study("r_other", "s_h", 5.0) };
+    let mut snapshot = with_gangs(vec![evaluation, other, gang(1.0)], vec![seat("w_a", 2, 1)], 2);
+    let (study, mut of_other) = terms(("s_h", "", 9.0));
+    of_other.placement.slots = Some(2);
+    snapshot.queue.studies.insert(study, of_other);
+    assert_eq!(place(&snapshot)[0].work.as_str(), "e_1");
+    let work = "r_gang".parse().unwrap();
+    snapshot.let_pass = Some(LetPass { work, n_passed: 0 });
+    check(&snapshot, &[("r_gang", "w_a w_a")]);
 }
