@@ -147,6 +147,7 @@ fn a_report_shows_tables_held_out_runs_the_plot_and_what_is_not_known() {
 
     envelope
       L(C) = L_coefficient·(C / 1e10)^-L_exponent
+      minimised: sum of squared residuals of ln L
                    llama_study     tnl             hgrn2           cosformer2
     L_exponent     0.0500          0.0500          0.0500          0.0500
                    [0.045, 0.055]  [0.045, 0.055]  [0.045, 0.055]  [0.045, 0.055]
@@ -162,6 +163,7 @@ fn a_report_shows_tables_held_out_runs_the_plot_and_what_is_not_known() {
 
     chinchilla
       L = E + A/N^alpha + B/D^beta
+      minimised: sum of squared residuals of ln L
                   llama_study     tnl             hgrn2           cosformer2
     E             not             not             not             not
                   identified (2)  identified (2)  identified (2)  identified (2)
