@@ -43,7 +43,8 @@ pub struct FitSummary {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FitRequest {
-    /// Settings in place of the study's own: the `fit` section of a study file. Left out, the study's.
+    /// Settings in place of the study's own: the `fit` section of a study file. Left out, the
+    /// study's.
     #[serde(default)]
     pub fit: Option<serde_json::Value>,
 }

@@ -203,7 +203,8 @@ mod tests {
         assert!(svg.contains(">10¹⁹<"), "{svg}");
     }
 
-    /// Aim: a label at the end of a line is not cut by the border. Method: lines that end here and there.
+    /// Aim: a label at the end of a line is not cut by the border. Method: lines that end here and
+    /// there.
     #[test]
     fn labels_stand_inside_the_panel_or_beside_it_and_never_across_its_border() {
         let border = WIDTH - 64.0;

@@ -216,8 +216,9 @@ fn data_that_say_nothing_give_warnings_and_reasons_instead_of_numbers() {
     check_quiet_numbers(&ray, both, "move together");
 }
 
-/// Aim: where a token does not cost 6 N, C and the best size follow the column. Method: planted losses, and FLOPs with a
-/// part that small models have most of; the same with 6 N gives the closed form.
+/// Aim: where a token does not cost 6 N, C and the best size follow the column. Method: planted
+/// losses, and FLOPs with a part that small models have most of; the same with 6 N gives the closed
+/// form.
 #[test]
 fn flops_for_a_token_give_c_and_the_best_size_along_the_file() {
     let text = |price: fn(f64) -> f64| {
@@ -249,8 +250,8 @@ fn flops_for_a_token_give_c_and_the_best_size_along_the_file() {
     let g = (0.34 * 400.0 / (0.31 * 900.0_f64)).powf(1.0 / 0.65);
     let expected = g * (c / 6.0).powf(0.31 / 0.65);
     assert!((n / expected).ln().abs() < 0.2, "{n:e} {expected:e}");
-    // The fit is the same whatever a token costs. Where small models are dear, a larger one is better than in closed form
-    // with the price at the optimum.
+    // The fit is the same whatever a token costs. Where small models are dear, a larger one is
+    // better than in closed form with the price at the optimum.
     let dear = |n: f64| 6.0 * n + 3e3 * n.sqrt();
     let (other_c, other_n, _) = of(dear, 0, "parameters");
     let products = (other_c * other_n / dear(other_n)) / (c / 6.0);

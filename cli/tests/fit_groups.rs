@@ -177,8 +177,8 @@ fn a_figure_has_its_panels_and_is_the_same_again() {
     assert_eq!(opened, svg.matches("</g>").count());
 }
 
-/// Aim: no fit is made whose result cannot be written. Method: the file to be fitted is not there either, which a
-/// fit would say first.
+/// Aim: no fit is made whose result cannot be written. Method: the file to be fitted is not there
+/// either, which a fit would say first.
 #[test]
 fn a_path_that_cannot_be_written_is_refused_before_the_fit() {
     let folder = file(&two(1.1, 0.01));

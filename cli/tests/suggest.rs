@@ -130,7 +130,8 @@ fn proposed_cells_lower_the_standard_deviation_step_by_step_within_the_budget() 
     );
 }
 
-/// Aim: however large the budget, no cell lies where the law is not known. Method: a budget that pays for anything.
+/// Aim: however large the budget, no cell lies where the law is not known. Method: a budget that
+/// pays for anything.
 #[test]
 fn no_proposed_cell_lies_farther_out_than_the_stated_limits() {
     let folder = saved();

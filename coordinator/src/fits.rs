@@ -130,7 +130,8 @@ static REMEMBERED: Mutex<BTreeMap<StudyId, FitReport>> = Mutex::new(BTreeMap::ne
 /// Fits that can be asked without being made again.
 const MAX_MODELS: usize = 32;
 
-/// The fits that were made or asked last, each with the number of the question that it was last asked.
+/// The fits that were made or asked last, each with the number of the question that it was last
+/// asked.
 static MODELS: Mutex<Models> = Mutex::new(Models { n_asked: 0, by_id: BTreeMap::new() });
 
 struct Models {
@@ -297,8 +298,8 @@ fn check_axis(inputs: &FitInputs, spec: &FitSpec) -> Result<(), FitsError> {
 
 type Permit = tokio::sync::SemaphorePermit<'static>;
 
-/// Makes a fit that can be asked. The permit goes with the arithmetic, which runs on when the caller
-/// goes away, and comes back with it: until the fit is kept, nobody else makes the same.
+/// Makes a fit that can be asked. The permit goes with the arithmetic, which runs on when the
+/// caller goes away, and comes back with it: until the fit is kept, nobody else makes the same.
 async fn make(
     observed: Observed,
     hash: ContentHash,

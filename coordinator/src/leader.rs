@@ -456,8 +456,8 @@ impl Leader {
         self.lock().kept.clone()
     }
 
-    /// A tick keeps so much for the gang that waits first. With nothing kept one may still wait: others
-    /// had taken all slots before its turn came.
+    /// A tick keeps so much for the gang that waits first. With nothing kept one may still wait:
+    /// others had taken all slots before its turn came.
     pub fn keep(&self, kept: Option<Reservation>) {
         let mut inner = self.lock();
         if let Some(Reservation { work, .. }) = &kept
@@ -468,7 +468,8 @@ impl Leader {
         inner.kept = kept;
     }
 
-    /// Of what was granted so much went before the gang that waits first. A starting leader counts anew.
+    /// Of what was granted so much went before the gang that waits first. A starting leader counts
+    /// anew.
     pub fn passed(&self, placements: &[Placement]) {
         let mut inner = self.lock();
         let has_begun =

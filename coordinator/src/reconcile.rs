@@ -82,8 +82,8 @@ pub async fn round(app: &App) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// A right that the store has no longer is none. A caller that went away in the middle of its call may
-/// have left one here, and a gang's other members have no report whose answer would tell them.
+/// A right that the store has no longer is none. A caller that went away in the middle of its call
+/// may have left one here, and a gang's other members have no report whose answer would tell them.
 async fn forget_what_is_over(app: &App) -> Result<(), StoreError> {
     if is_planted(Mistake::SlotForgotten) {
         return Ok(());

@@ -1,5 +1,5 @@
-//! Runs that take several slots at a time, on real processes: all members or none, and together to the
-//! end, whoever is killed.
+//! Runs that take several slots at a time, on real processes: all members or none, and together to
+//! the end, whoever is killed.
 
 mod support;
 

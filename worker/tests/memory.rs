@@ -13,9 +13,9 @@ use domain::spec::Precision;
 use proto::v1::event::Kind;
 use serde_json::json;
 
-/// Steps that are trained: the first makes gradients and moments, all leave checkpoints, whose writing
-/// lies beside the next step. How far beside it differs: of few steps sometimes none had its peak while
-/// a checkpoint's copy was there.
+/// Steps that are trained: the first makes gradients and moments, all leave checkpoints, whose
+/// writing lies beside the next step. How far beside it differs: of few steps sometimes none had
+/// its peak while a checkpoint's copy was there.
 const STEPS: u64 = 12;
 
 /// A cell of about 7M parameters and 2,048 tokens a step.

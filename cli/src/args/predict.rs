@@ -7,8 +7,8 @@ use clap::Args as ClapArgs;
 /// `gradus predict`.
 #[derive(Debug, Clone, Default, ClapArgs)]
 pub struct PredictArgs {
-    /// A fit that `gradus fit --csv … --out FILE` saved, or the identifier of one that the store keeps
-    /// (`gradus fits`)
+    /// A fit that `gradus fit --csv … --out FILE` saved, or the identifier of one that the store
+    /// keeps (`gradus fits`)
     #[arg(value_name = "FIT")]
     pub file: PathBuf,
     /// Only this group of the fit; all of them without it

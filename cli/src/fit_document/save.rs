@@ -169,7 +169,8 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Fails where [`replace`] would, without writing: to be asked before work whose result would be lost.
+/// Fails where [`replace`] would, without writing: to be asked before work whose result would be
+/// lost.
 pub(crate) fn check_replaceable(path: &Path) -> std::io::Result<()> {
     if path.is_dir() {
         return Err(std::io::ErrorKind::IsADirectory.into());

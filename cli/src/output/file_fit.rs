@@ -44,7 +44,8 @@ pub struct FileFit {
     pub audit: Option<AuditView>,
     /// What follows from the coefficients: exponents of the compute-optimal N and D.
     pub derived: BTreeMap<String, EstimateView>,
-    /// The best N and D of budgets along the sizes of the file; not there without FLOPs for a token.
+    /// The best N and D of budgets along the sizes of the file; not there without FLOPs for a
+    /// token.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ladder: Vec<LadderView>,
     /// The minimum, and others within half a per cent of it.

@@ -116,8 +116,8 @@ pub(super) async fn list(
     Ok(Json(FitList { fits: app.store.fit_list(study.as_ref(), asked.limit).await? }))
 }
 
-/// Fits a study as it stands and keeps the fit, by the study's settings or by others; with runs that
-/// are not over it is provisional. The same observations under the same settings are one fit.
+/// Fits a study as it stands and keeps the fit, by the study's settings or by others; with runs
+/// that are not over it is provisional. The same observations under the same settings are one fit.
 #[utoipa::path(
     post,
     path = "/studies/{study}/fits",

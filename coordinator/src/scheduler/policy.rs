@@ -230,12 +230,12 @@ pub struct Decision {
 /// twice. A run is begun only while its study affords it. It goes to a machine that rounds as its first
 /// attempt did; when no live one does, any that is fit will do, and the attempt reports what it used.
 ///
-/// A gang takes all its slots at a time, on machines that round alike. The first whose turn it is and
-/// that has too few keeps those that are free, and each that becomes free; from then on it goes first in
-/// its priority. Before it goes only what has a higher priority, or no more FLOPs than what it waits for
-/// has left, and of that no more pieces than it has slots; so without the former it begins at the latest
-/// when every attempt on its machines, and so many after them, are over. One that is too large for every
-/// class of the live machines keeps nothing.
+/// A gang takes all its slots at a time, on machines that round alike. The first whose turn it is
+/// and that has too few keeps those that are free, and each that becomes free; from then on it goes
+/// first in its priority. Before it goes only what has a higher priority, or no more FLOPs than
+/// what it waits for has left, and of that no more pieces than it has slots; so without the former
+/// it begins at the latest when every attempt on its machines, and so many after them, are over.
+/// One that is too large for every class of the live machines keeps nothing.
 ///
 /// What fits nowhere takes no turn. Each piece of work is looked at once.
 pub fn decide(snapshot: &Snapshot) -> Decision {

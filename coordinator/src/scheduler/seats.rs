@@ -95,8 +95,8 @@ impl<'a> Seats<'a> {
         Some(Placement { passes: Some(passed), ..Placement::of_one(work.work.clone(), worker) })
     }
 
-    /// Takes so many slots at a time for this work, on machines that round alike; on as few workers as
-    /// it can be. With too few that are free, those are kept for it, if it is the first to wait.
+    /// Takes so many slots at a time for this work, on machines that round alike; on as few workers
+    /// as it can be. With too few that are free, those are kept for it, if it is the first to wait.
     pub(super) fn take_gang(
         &mut self,
         work: &QueuedWork,
@@ -154,8 +154,8 @@ impl<'a> Seats<'a> {
         Some(Placement { work: work.work.clone(), workers, passes: None })
     }
 
-    /// How well a machine must fit: only while enough of them round as the first attempt did does a run
-    /// wait for those.
+    /// How well a machine must fit: only while enough of them round as the first attempt did does a
+    /// run wait for those.
     fn wanted(&self, work: &QueuedWork, placement: &PlacementSpec, n_slots: u32) -> Match {
         if work.needs.numerics.is_none() {
             return Match::Machine;
@@ -200,7 +200,8 @@ impl<'a> Seats<'a> {
             .filter(|(worker, _)| workers.contains(worker))
             .map(|(worker, machine)| self.n_asking(worker, machine))
             .sum();
-        // A slot that is neither free nor leased is about to ask: there is no time for anything else.
+        // A slot that is neither free nor leased is about to ask: there is no time for anything
+        // else.
         let n_leased = u32::try_from(left.len()).unwrap_or(u32::MAX);
         let n_about_to_ask = n_slots.saturating_sub(n_free).saturating_sub(n_leased);
         let n_missing = (n_needed - n_free).saturating_sub(n_about_to_ask) as usize;
@@ -228,8 +229,8 @@ impl<'a> Seats<'a> {
     }
 }
 
-/// Of those that suit, the worker with the most free slots, so that the load spreads; ties go to the
-/// first identifier.
+/// Of those that suit, the worker with the most free slots, so that the load spreads; ties go to
+/// the first identifier.
 fn best_seat(free: &[FreeWorker], suits: impl Fn(&FreeWorker) -> bool) -> Option<usize> {
     free.iter()
         .enumerate()

@@ -12,13 +12,13 @@ use crate::App;
 use crate::leader::Seats;
 use crate::store::{Store as _, StoreError};
 
-/// How much of the queue one tick looks at where that is needed: so many evaluations and preparations,
-/// so many runs of each study, and fewer where there are many studies. A study of any size hides no
-/// other.
+/// How much of the queue one tick looks at where that is needed: so many evaluations and
+/// preparations, so many runs of each study, and fewer where there are many studies. A study of any
+/// size hides no other.
 const HEAD: u32 = 512;
 
-/// It looks at so much first, and at twice as much as there are free slots: more is needed only where
-/// what goes first fits nowhere.
+/// It looks at so much first, and at twice as much as there are free slots: more is needed only
+/// where what goes first fits nowhere.
 const SHORT_HEAD: u32 = 32;
 
 /// The dispatcher looks without being woken this often, in case a nudge was missed.

@@ -18,13 +18,13 @@ pub struct Line<'a> {
 
 /// When each user and each study is due, on clocks of their own that only grants move.
 ///
-/// A grant moves its user and its study on by slots / weight; who is due first is next. Who had nothing
-/// to run comes back at the present and is owed nothing. Where every run takes one slot: before a
-/// queued run at the head of a study of weight w, every other study of its user and priority and of
-/// weight v is therefore granted at most ⌊v / w⌋ + 1 runs; and between two grants of a user of weight
-/// w, every other user of weight v who has something of that priority to run gets at most
-/// ⌊v / w⌋ + 1. After a gang of s slots, others get s times that share; and a gang of another counts
-/// as its slots, whatever is left of the share when it comes.
+/// A grant moves its user and its study on by slots / weight; who is due first is next. Who had
+/// nothing to run comes back at the present and is owed nothing. Where every run takes one slot:
+/// before a queued run at the head of a study of weight w, every other study of its user and
+/// priority and of weight v is therefore granted at most ⌊v / w⌋ + 1 runs; and between two grants
+/// of a user of weight w, every other user of weight v who has something of that priority to run
+/// gets at most ⌊v / w⌋ + 1. After a gang of s slots, others get s times that share; and a gang of
+/// another counts as its slots, whatever is left of the share when it comes.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Turns {
     users: DueTimes,

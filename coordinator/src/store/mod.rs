@@ -96,8 +96,8 @@ pub trait Store: Send + Sync + 'static {
     /// The leases that a starting leader takes over, with the rights of gangs' other members.
     async fn live_leases(&self) -> Result<Vec<LiveLease>, StoreError>;
 
-    /// The rights of attempts whose runs are held since, and of gangs that a member has left: they are
-    /// to give their slots back.
+    /// The rights of attempts whose runs are held since, and of gangs that a member has left: they
+    /// are to give their slots back.
     async fn held_leases(&self) -> Result<Vec<(LeaseToken, WorkerId)>, StoreError>;
 
     /// The head of the queue for the scheduler: preparations and evaluations, then the runs of every
@@ -110,17 +110,17 @@ pub trait Store: Send + Sync + 'static {
     /// The slots that are taken, with what is about left to do on each.
     async fn busy_slots(&self) -> Result<Vec<BusySlot>, StoreError>;
 
-    /// Grants placements, compare-and-set each: work that is no longer queued, and what has a worker
-    /// that is no longer active, is left out of the answer. A gang is granted whole or not at all.
-    /// Tokens only grow. Not to be repeated blindly:
-    /// a second call grants nothing for the same work.
+    /// Grants placements, compare-and-set each: work that is no longer queued, and what has a
+    /// worker that is no longer active, is left out of the answer. A gang is granted whole or not
+    /// at all. Tokens only grow. Not to be repeated blindly: a second call grants nothing for the
+    /// same work.
     async fn grant(&self, placements: &[Placement]) -> Result<Vec<Granted>, StoreError>;
 
     /// What the holder of a token is to do; none when the token is not live.
     async fn assignment(&self, token: LeaseToken) -> Result<Option<Assignment>, StoreError>;
 
-    /// Stores what an attempt has to say: all of it, or with a token that is not live none of it. Of a
-    /// gang's other members only log lines are stored. Repeating it changes nothing.
+    /// Stores what an attempt has to say: all of it, or with a token that is not live none of it.
+    /// Of a gang's other members only log lines are stored. Repeating it changes nothing.
     async fn report(
         &self,
         token: LeaseToken,
@@ -130,8 +130,8 @@ pub trait Store: Send + Sync + 'static {
     /// Ends an attempt and moves its work on. A token that is not live is stale and changes
     /// nothing, except that the same end twice is answered alike.
     ///
-    /// A gang's other member that leaves in order lets go of its slot, and the attempt is to give the
-    /// rest back; any other end of it is the attempt's.
+    /// A gang's other member that leaves in order lets go of its slot, and the attempt is to give
+    /// the rest back; any other end of it is the attempt's.
     async fn finish_attempt(
         &self,
         token: LeaseToken,

@@ -328,8 +328,8 @@ pub trait ReadStore: Send + Sync {
     /// that the study itself asks for, at the steps that it asks for, are given.
     async fn fit_inputs(&self, study: &StudyId) -> Result<Option<FitInputs>, ReadError>;
 
-    /// Stored fits, of one study or of all, the newest first, at most `limit`; of those made by an older
-    /// build only identifier, study and time are known.
+    /// Stored fits, of one study or of all, the newest first, at most `limit`; of those made by an
+    /// older build only identifier, study and time are known.
     async fn fit_list(
         &self,
         study: Option<&StudyId>,

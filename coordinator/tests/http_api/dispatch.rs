@@ -23,8 +23,8 @@ fn many_runs() -> String {
     text
 }
 
-/// Aim: more than a first look of runs that go first and fit nowhere hides no other. Method: all forty
-/// large runs have failed on the one worker with a line for which they are kept from it.
+/// Aim: more than a first look of runs that go first and fit nowhere hides no other. Method: all
+/// forty large runs have failed on the one worker with a line for which they are kept from it.
 #[tokio::test]
 async fn runs_that_are_kept_from_every_worker_hide_no_other() {
     let served = Served::new().await;

@@ -152,8 +152,8 @@ async fn a_fit_is_made_listed_and_asked() {
     }
 }
 
-/// Aim: a stored fit is made again to the last bit from what is stored with it, whatever the study has
-/// become since; and one that is not is not asked.
+/// Aim: a stored fit is made again to the last bit from what is stored with it, whatever the study
+/// has become since; and one that is not is not asked.
 #[tokio::test]
 async fn a_stored_fit_is_made_again_from_what_is_stored_with_it() {
     let served = Served::new().await;

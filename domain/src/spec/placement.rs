@@ -24,8 +24,8 @@ pub struct PlacementSpec {
     /// takes any machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<u64>,
-    /// Slots that one run takes at a time, all or none, on machines that round alike; by default 1. The
-    /// first of them trains, and the others are held for it: training itself is not spread over
+    /// Slots that one run takes at a time, all or none, on machines that round alike; by default 1.
+    /// The first of them trains, and the others are held for it: training itself is not spread over
     /// slots yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1024))]

@@ -123,8 +123,8 @@ pub fn carry_out(context: &mut Context<'_>) -> Outcome {
     })
 }
 
-/// A gang's other members keep their slots until they are asked to let go: training is not spread over
-/// slots yet, and rank 0 does all of it.
+/// A gang's other members keep their slots until they are asked to let go: training is not spread
+/// over slots yet, and rank 0 does all of it.
 fn hold(context: &Context<'_>) -> Outcome {
     interrupted(context.control.wait_for_demand(context.assignment.lease_token))
 }

@@ -1,4 +1,5 @@
-//! The best N and D of a budget along the sizes of the file, where a column has the FLOPs of one token.
+//! The best N and D of a budget along the sizes of the file, where a column has the FLOPs of one
+//! token.
 //!
 //! The search itself is `scaling::ladder`.
 
@@ -13,7 +14,8 @@ use crate::output::file_fit::LadderView;
 /// Budgets, over the largest fitted C.
 const BUDGETS: [f64; 2] = [1.0, 10.0];
 
-/// One view a budget; empty without a column of FLOPs for a token, or for laws that are not laws of N and D.
+/// One view a budget; empty without a column of FLOPs for a token, or for laws that are not laws of
+/// N and D.
 pub(super) fn along(rows: &[&Row], inference: &Inference) -> anyhow::Result<Vec<LadderView>> {
     let rung = |row: &&Row| {
         let flops_per_token = row.flops_per_token?;

@@ -13,10 +13,11 @@ use crate::output::suggest::{LimitsView, ProposalView, RefinementView};
 
 /// Candidates in each direction.
 const GRID: usize = 32;
-/// How far beyond the fitted N and D candidates lie, as a factor at each end: a cell whose worth is a guess about the
-/// law far outside the data is no proposal.
+/// How far beyond the fitted N and D candidates lie, as a factor at each end: a cell whose worth is
+/// a guess about the law far outside the data is no proposal.
 const REACH: f64 = 4.0;
-/// Largest C of a candidate over the largest fitted one; beyond it `predict` calls an extrapolation far.
+/// Largest C of a candidate over the largest fitted one; beyond it `predict` calls an extrapolation
+/// far.
 const MAX_EXTRAPOLATION: f64 = 10.0;
 
 pub(super) fn refine(args: &SuggestArgs, fit: &Restored) -> anyhow::Result<RefinementView> {

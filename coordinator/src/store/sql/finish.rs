@@ -90,8 +90,8 @@ impl Command for FinishAttempt {
 }
 
 impl FinishAttempt {
-    /// What a member beside rank 0 says of itself. One that leaves in order lets go of its slot, and
-    /// rank 0 is asked for a checkpoint; any other end is that of the attempt.
+    /// What a member beside rank 0 says of itself. One that leaves in order lets go of its slot,
+    /// and rank 0 is asked for a checkpoint; any other end is that of the attempt.
     async fn end_member(&self, tx: &mut Tx, member: &Member) -> Result<Finished, StoreError> {
         tx.actor = Actor::Worker(member.worker.clone());
         let mut changed = Changed::default();

@@ -1,5 +1,5 @@
-//! The members of a gang beside rank 0: each holds its slot by a token of its own, and all of them let
-//! go when their attempt is over.
+//! The members of a gang beside rank 0: each holds its slot by a token of its own, and all of them
+//! let go when their attempt is over.
 //!
 //! What the attempt does is `finish`'s; the attempt's own token alone may write.
 

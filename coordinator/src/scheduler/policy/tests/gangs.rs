@@ -128,8 +128,8 @@ impl Cluster {
             let name = format!("r_{}", self.n_made);
             self.snapshot.queue.work.push(of_study(&name, "s_a", costs.next().unwrap()));
         }
-        // Once its turn has come, evaluations come without end too, of its priority and of a lower one.
-        // Before, they would keep its turn from coming, as they would any run's.
+        // Once its turn has come, evaluations come without end too, of its priority and of a lower
+        // one. Before, they would keep its turn from coming, as they would any run's.
         let priorities = if self.snapshot.let_pass.is_some() { &[0, 1][..] } else { &[] };
         for &priority in priorities {
             self.n_made += 1;
