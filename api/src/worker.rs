@@ -65,9 +65,9 @@ pub struct AssignmentView {
     pub step: Option<u64>,
     /// The run's steps in all.
     pub steps: Option<u64>,
-    /// The run's latest training loss.
+    /// The run's latest training loss; absent where the slot is only held for it.
     pub train_loss_nats: Option<f64>,
-    /// The run's latest speed.
+    /// The run's latest speed; absent where the slot is only held for it.
     pub tokens_per_second: Option<f64>,
     /// Seconds until the run's training is over at that speed.
     pub eta_seconds: Option<f64>,

@@ -1,11 +1,16 @@
-//! The dispatcher over a real store.
+//! The dispatcher and the reconciler over a real store.
 
+use std::time::Duration;
+
+use coordinator::reconcile;
+use coordinator::scheduler::fit::Machine;
+use coordinator::scheduler::policy::Placement;
 use coordinator::scheduler::tick::tick;
 use coordinator::store::{LogLevel, ReportEvent, Store};
 use domain::attempt::AttemptEnd;
 use domain::ids::WorkId;
 
-use crate::support::{STUDY, Served, artifact, machine, started};
+use crate::support::{STUDY, Served, machine, started};
 
 /// Forty large runs and as many small ones, kept from a worker that says something bad.
 fn many_runs() -> String {
@@ -28,20 +33,9 @@ fn many_runs() -> String {
 #[tokio::test]
 async fn runs_that_are_kept_from_every_worker_hide_no_other() {
     let served = Served::new().await;
-    served.apply(&many_runs()).await;
-    let worker = served.worker("one").await;
+    let (_, worker) = served.prepared_with(&many_runs()).await;
     served.app.leader.enter(&worker, machine());
     assert!(served.app.leader.activate(&worker));
-    let queued = served.app.store.queue_head(10, u64::MAX).await.unwrap().work;
-    let token = served.grant(&queued[0].work, &worker).await;
-    let result = ReportEvent::Preparation {
-        manifest: artifact("data"),
-        n_training_tokens: 90,
-        n_validation_tokens: 10,
-        vocab_size: 257,
-    };
-    served.report(token, vec![started(0), result]).await;
-    served.finish(token, AttemptEnd::Succeeded, "").await;
     let queue = served.app.store.queue_head(500, u64::MAX).await.unwrap().work;
     let largest = queue[0].cost_flops;
     let large: Vec<WorkId> =
@@ -62,4 +56,31 @@ async fn runs_that_are_kept_from_every_worker_hide_no_other() {
     let leases = served.app.store.live_leases().await.unwrap();
     assert!(!large.contains(&leases[0].work), "{leases:?}");
     assert_eq!(tick(&served.app).await.unwrap(), 0, "its slot is taken");
+}
+
+/// Aim: a right that is over in the store is forgotten by the leader, whoever failed to say so, and its
+/// holders are told. Method: a gang's attempt ends in the store alone, as when the caller of an end has
+/// gone away in the middle of it.
+#[tokio::test]
+async fn what_is_over_in_the_store_keeps_no_slot() {
+    let served = Served::new().await;
+    let (_, worker) = served.prepared_with(STUDY).await;
+    let leader = &served.app.leader;
+    leader.enter(&worker, Machine { n_slots: 2, ..machine() });
+    assert!(leader.activate(&worker));
+    let work = served.app.store.queue_head(1, u64::MAX).await.unwrap().work.remove(0).work;
+    let workers = vec![worker.clone(), worker.clone()];
+    let gang = Placement { work, workers, passes: None };
+    let granted = served.app.store.grant(&[gang]).await.unwrap();
+    leader.granted(&granted);
+    reconcile::round(&served.app).await.unwrap();
+    assert_eq!(leader.n_leases(), 2, "what lives is left alone");
+    served.finish(granted[0].token, AttemptEnd::Preempted, "").await;
+    // Time enough for the next look; its agent renews the leases that it has, so that none runs out.
+    served.app.clock.advance(Duration::from_mins(10));
+    let tokens = [granted[0].token, granted[0].members[0].token];
+    assert_eq!(leader.renew(&worker, &tokens).unwrap().stale, []);
+    reconcile::round(&served.app).await.unwrap();
+    assert_eq!(leader.n_leases(), 0);
+    assert_eq!(leader.renew(&worker, &tokens).unwrap().stale, tokens);
 }

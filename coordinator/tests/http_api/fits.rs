@@ -35,19 +35,7 @@ fn planted_loss(parameters: u64, tokens: u64) -> f64 {
 
 /// Trains and measures so many of the runs of a study.
 async fn trained(served: &Served, n_runs: usize) -> StudyId {
-    let study: StudyId =
-        served.apply(&planted_study()).await["study_id"].as_str().unwrap().parse().unwrap();
-    let worker = served.worker("one").await;
-    let queued = served.app.store.queue_head(10, u64::MAX).await.unwrap().work;
-    let token = served.grant(&queued[0].work, &worker).await;
-    let result = ReportEvent::Preparation {
-        manifest: crate::support::artifact("data"),
-        n_training_tokens: 90,
-        n_validation_tokens: 10,
-        vocab_size: 257,
-    };
-    served.report(token, vec![started(0), result]).await;
-    served.finish(token, AttemptEnd::Succeeded, "").await;
+    let (study, worker) = served.prepared_with(&planted_study()).await;
     let inputs = served.app.store.fit_inputs(&study).await.unwrap().unwrap();
     for run in inputs.runs.iter().take(n_runs) {
         let token = served.grant(&WorkId::Run(run.run_id.clone()), &worker).await;

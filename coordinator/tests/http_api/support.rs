@@ -11,7 +11,7 @@ use coordinator::http::router;
 use coordinator::scheduler::fit::Machine;
 use coordinator::store::{Artifact, Capabilities, Numerics, ReportEvent, Store, WorkerToRegister};
 use domain::attempt::AttemptEnd;
-use domain::ids::{ContentHash, LeaseToken, RunId, WorkId, WorkerId};
+use domain::ids::{ContentHash, LeaseToken, RunId, StudyId, WorkId, WorkerId};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tower::ServiceExt;
@@ -170,7 +170,15 @@ impl Served {
 
     /// Applies the study and prepares its data; gives the worker and the runs of s1 and s2.
     pub(crate) async fn prepared(&self) -> (WorkerId, RunId, RunId) {
-        self.apply(STUDY).await;
+        let (_, worker) = self.prepared_with(STUDY).await;
+        let runs = self.get("/api/v1/studies/tiny/runs").await.ok();
+        let id = |index: usize| runs["runs"][index]["id"].as_str().unwrap().parse().unwrap();
+        (worker, id(0), id(1))
+    }
+
+    /// Applies a study and prepares its data; gives the study and the worker that did it.
+    pub(crate) async fn prepared_with(&self, text: &str) -> (StudyId, WorkerId) {
+        let study = self.apply(text).await["study_id"].as_str().unwrap().parse().unwrap();
         let worker = self.worker("one").await;
         let queued = self.app.store.queue_head(10, u64::MAX).await.unwrap().work;
         let preparation = queued[0].work.clone();
@@ -183,9 +191,7 @@ impl Served {
         };
         self.report(token, vec![started(0), result]).await;
         self.finish(token, AttemptEnd::Succeeded, "").await;
-        let runs = self.get("/api/v1/studies/tiny/runs").await.ok();
-        let id = |index: usize| runs["runs"][index]["id"].as_str().unwrap().parse().unwrap();
-        (worker, id(0), id(1))
+        (study, worker)
     }
 }
 

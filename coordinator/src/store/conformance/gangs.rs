@@ -56,7 +56,12 @@ pub(in crate::store) async fn every_member_has_its_rank(f: &Fixture<impl Store +
         assert_eq!(assignment.work, granted.work);
         assert_eq!(assignment.attempt, granted.attempt);
     }
+    let speed = [("tokens_per_second".to_owned(), 320.0)].into();
+    f.report(granted.token, ReportEvent::Point { step: 1, values: speed }).await;
     let workers = f.store.workers(true).await.unwrap();
+    let all = workers.iter().flat_map(|worker| &worker.assignments);
+    let speeds: f64 = all.filter_map(|assignment| assignment.tokens_per_second).sum();
+    assert_eq!(speeds, 320.0, "of rank 0 alone");
     let ranks = |worker: &WorkerId| -> Vec<u32> {
         let view = workers.iter().find(|view| view.id == worker.as_str()).unwrap();
         view.assignments.iter().map(|assignment| assignment.rank).collect()
@@ -152,4 +157,33 @@ pub(in crate::store) async fn a_member_that_leaves_has_rank_0_asked(
     assert_eq!(live(f).await, []);
     assert_eq!(f.store.held_leases().await.unwrap(), []);
     assert!(f.queued_ids().await.contains(&granted.work));
+}
+
+/// Aim: the worker that failed is kept away, and not the one that holds the attempt's token.
+pub(in crate::store) async fn a_log_rule_keeps_a_gang_from_the_member_that_failed(
+    f: &Fixture<impl Store + ReadStore>,
+) {
+    let rules = "version: 1
+runtime:
+  retries: {bug: {attempts: 9, pause_seconds: 0}}
+  log_rules: [{pattern: 'Xid', action: exclude_worker}]";
+    let first = f.prepared_with(&[("version: 1", rules)]).await;
+    let second = f.worker().await;
+    let granted = grant(f, &[&first, &second]).await.remove(0);
+    let member = granted.members[0].token;
+    f.store.finish_attempt(member, AttemptEnd::Bug, "NVRM: Xid 79").await.unwrap();
+    f.store.requeue(std::slice::from_ref(&granted.work)).await.unwrap();
+    let queue = f.queue().await;
+    let queued = queue.iter().find(|queued| queued.work == granted.work).unwrap();
+    let excluded: Vec<&str> = queued.needs.excluded.keys().map(String::as_str).collect();
+    assert_eq!(excluded, [second.as_str()]);
+}
+
+/// Aim: no statement has more arguments than a database takes.
+pub(in crate::store) async fn the_largest_gang_is_granted(f: &Fixture<impl Store + ReadStore>) {
+    let worker = f.prepared().await;
+    let granted = grant(f, &vec![&worker; 1024]).await.remove(0);
+    assert_eq!(live(f).await, tokens(&granted));
+    assert!(is_ended(&f.finish(granted.token, AttemptEnd::Preempted).await));
+    assert_eq!(live(f).await, []);
 }

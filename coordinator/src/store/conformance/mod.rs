@@ -100,6 +100,8 @@ macro_rules! conformance {
                 a_lost_member_loses_the_attempt,
                 a_member_that_fails_ends_the_attempt_so,
                 a_member_that_leaves_has_rank_0_asked,
+                a_log_rule_keeps_a_gang_from_the_member_that_failed,
+                the_largest_gang_is_granted,
             }
             viewing {
                 every_view_shows_a_study_in_the_middle_of_its_work,

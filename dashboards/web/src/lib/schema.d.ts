@@ -467,8 +467,8 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Fits a study as it stands and keeps the fit, by the study's settings or by others; with runs that
-         *     are not over it is provisional. The same observations under the same settings are one fit.
+         * Fits a study as it stands and keeps the fit, by the study's settings or by others; with runs
+         *     that are not over it is provisional. The same observations under the same settings are one fit.
          */
         post: operations["create"];
         delete?: never;
@@ -711,12 +711,12 @@ export interface components {
             steps?: number | null;
             /**
              * Format: double
-             * @description The run's latest speed.
+             * @description The run's latest speed; absent where the slot is only held for it.
              */
             tokens_per_second?: number | null;
             /**
              * Format: double
-             * @description The run's latest training loss.
+             * @description The run's latest training loss; absent where the slot is only held for it.
              */
             train_loss_nats?: number | null;
             /** @description The run, evaluation or preparation. */
@@ -1178,7 +1178,10 @@ export interface components {
         };
         /** @description A fit to make and keep. */
         FitRequest: {
-            /** @description Settings in place of the study's own: the `fit` section of a study file. Left out, the study's. */
+            /**
+             * @description Settings in place of the study's own: the `fit` section of a study file. Left out, the
+             *     study's.
+             */
             fit?: unknown;
         };
         /** @description A stored fit in a line. */

@@ -139,6 +139,8 @@ impl WorkerRow {
 
 impl AssignmentRow {
     fn into_view(self) -> AssignmentView {
+        // The speed is rank 0's: on the others too it would be counted twice by whoever adds it up.
+        let trains = self.rank == 0;
         AssignmentView {
             eta_seconds: self.eta_seconds(),
             work_id: self.work_id,
@@ -148,8 +150,8 @@ impl AssignmentRow {
             attempt: small_count(self.attempt),
             step: self.step.map(count),
             steps: self.steps.map(count),
-            train_loss_nats: self.train_loss_nats,
-            tokens_per_second: self.tokens_per_second,
+            train_loss_nats: self.train_loss_nats.filter(|_| trains),
+            tokens_per_second: self.tokens_per_second.filter(|_| trains),
         }
     }
 
