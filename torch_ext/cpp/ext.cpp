@@ -213,15 +213,15 @@ int gradus_threads(int *intra_op, int *inter_op, char **error) {
   });
 }
 
-// Both thresholds are set, because setting one ends glibc's own adjustment of the other; and threads
-// share one arena, because those of further threads are given back whatever the thresholds say.
+// Both thresholds are set, because setting one ends glibc's own adjustment of the other. Threads keep
+// arenas of their own: oneDNN's products in bf16 take scratch memory in each thread of a team, and one
+// arena for all had the team asleep before its lock 4,500 times a second.
 int gradus_keep_freed_memory(char **error) {
   return guarded(error, [&] {
     constexpr int LARGEST_KEPT = 32 << 20;  // The most that glibc takes.
     constexpr int NEVER = -1;
     TORCH_CHECK(mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT) == 1, "malloc refused its mmap threshold");
     TORCH_CHECK(mallopt(M_TRIM_THRESHOLD, NEVER) == 1, "malloc refused its trim threshold");
-    TORCH_CHECK(mallopt(M_ARENA_MAX, 1) == 1, "malloc refused its number of arenas");
   });
 }
 
