@@ -173,6 +173,16 @@ impl Leader {
         })
     }
 
+    /// The same where the store has it so, unless that is known.
+    pub fn drain_as_stored(&self, worker: &WorkerId) {
+        self.with_post(worker, |post, _| {
+            if post.state() == WorkerState::Active {
+                post.move_on(WorkerEvent::DrainRequested);
+                post.wake();
+            }
+        });
+    }
+
     /// The worker is not there any more.
     pub fn leave(&self, worker: &WorkerId) {
         if let Some(post) = self.lock().posts.remove(worker) {
@@ -203,10 +213,12 @@ impl Leader {
     pub fn take_mail(&self, worker: &WorkerId, poll: &Poll) -> Option<Mail> {
         let now_ms = self.clock.monotonic_ms();
         let mut inner = self.lock();
-        let mail = inner.posts.get_mut(worker)?.take_mail(poll, now_ms, self.redeliver_after_ms)?;
-        // What is handed over lives for a full term from here.
-        for token in &mail.tokens {
-            inner.leases.renew(*token, worker, now_ms);
+        let (mail, first) =
+            inner.posts.get_mut(worker)?.take_mail(poll, now_ms, self.redeliver_after_ms)?;
+        // What is handed over lives for a full term from here; what is handed over again does not, so
+        // that one which never arrives runs out.
+        for token in first {
+            inner.leases.renew(token, worker, now_ms);
         }
         Some(mail)
     }

@@ -14,6 +14,7 @@ pub mod auth;
 pub mod clock;
 pub mod config;
 pub mod copying;
+mod detached;
 pub mod fits;
 pub mod grpc;
 pub mod http;

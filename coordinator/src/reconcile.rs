@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use domain::ids::LeaseToken;
 use domain::planted::{Mistake, is_planted};
+use domain::worker::WorkerState;
 use tokio_util::sync::CancellationToken;
 
 use crate::App;
@@ -42,42 +43,108 @@ pub async fn reconcile(app: Arc<App>, lead: CancellationToken) {
     }
 }
 
-/// One round. May be repeated.
+/// One round. May be repeated. What fails in one part keeps no other from its turn; the first failure
+/// is the answer, and the others are in the log.
 pub async fn round(app: &App) -> Result<(), StoreError> {
+    let mut outcome = Ok(());
+    note(&mut outcome, end_expired(app).await);
+    note(&mut outcome, close_lost(app).await);
+    note(&mut outcome, requeue_due(app).await);
+    note(&mut outcome, repeat(app).await);
+    note(&mut outcome, record_seen(app).await);
+    outcome
+}
+
+fn note(outcome: &mut Result<(), StoreError>, part: Result<(), StoreError>) {
+    match part {
+        Err(error) if outcome.is_err() => {
+            let error: &dyn std::error::Error = &error;
+            tracing::error!(error, "could not reconcile this either");
+        }
+        Err(error) => *outcome = Err(error),
+        Ok(()) => {}
+    }
+}
+
+async fn end_expired(app: &App) -> Result<(), StoreError> {
     let expired = app.leader.expired();
-    if !expired.is_empty() {
-        let changed = app.store.expire_leases(&expired).await?;
-        tracing::warn!(leases.expired = changed.revoked.len(), "leases ran out");
-        app.leader.revoke(&changed.revoked);
-        // What the store no longer knew as live is no lease either.
-        for token in &expired {
-            app.leader.ended(*token);
-        }
-        app.nudge.notify_one();
+    if expired.is_empty() {
+        return Ok(());
     }
+    let Err(error) = expire(app, &expired).await else { return Ok(()) };
+    if expired.len() == 1 {
+        return Err(error);
+    }
+    // One that cannot be ended must not keep the others.
+    let mut outcome = Ok(());
+    for token in expired {
+        note(&mut outcome, expire(app, &[token]).await);
+    }
+    outcome
+}
+
+async fn expire(app: &App, expired: &[LeaseToken]) -> Result<(), StoreError> {
+    let changed = app.store.expire_leases(expired).await?;
+    tracing::warn!(leases.expired = changed.revoked.len(), "leases ran out");
+    app.leader.revoke(&changed.revoked);
+    // What the store no longer knew as live is no lease either.
+    for token in expired {
+        app.leader.ended(*token);
+    }
+    app.nudge.notify_one();
+    Ok(())
+}
+
+async fn close_lost(app: &App) -> Result<(), StoreError> {
     let lost = app.leader.lost_workers();
-    if !lost.is_empty() {
-        let changed = app.store.close_lost_workers(&lost).await?;
-        app.leader.revoke(&changed.revoked);
-        for worker in &lost {
-            tracing::warn!(worker.id = %worker, "a worker was not heard of and is lost");
-            app.leader.leave(worker);
-        }
-        app.nudge.notify_one();
+    if lost.is_empty() {
+        return Ok(());
     }
+    let changed = app.store.close_lost_workers(&lost).await?;
+    app.leader.revoke(&changed.revoked);
+    for worker in &lost {
+        tracing::warn!(worker.id = %worker, "a worker was not heard of and is lost");
+        app.leader.leave(worker);
+    }
+    app.nudge.notify_one();
+    Ok(())
+}
+
+async fn requeue_due(app: &App) -> Result<(), StoreError> {
     let due = app.leader.due_backoffs(app.store.backoffs(MAX_BACKOFFS).await?);
     if !due.is_empty() {
         app.store.requeue(&due).await?;
         app.nudge.notify_one();
     }
-    // A directive whose answer was lost, or that an earlier leader gave, is given again.
+    Ok(())
+}
+
+/// A directive whose answer was lost, or that an earlier leader gave, is given again; and what the
+/// leader remembers is set right by what the store has.
+async fn repeat(app: &App) -> Result<(), StoreError> {
     if app.leader.is_time_to_repeat() {
         app.leader.preempt(&app.store.held_leases().await?);
         forget_what_is_over(app).await?;
+        follow_workers(app).await?;
     }
+    Ok(())
+}
+
+async fn record_seen(app: &App) -> Result<(), StoreError> {
     let seen = app.leader.take_seen();
     if !seen.is_empty() {
         app.store.record_seen(&seen).await?;
+    }
+    Ok(())
+}
+
+/// A worker that drains in the store and not here would be placed on for ever, and be given nothing:
+/// whoever asked for it may have gone away before this was told, or have asked while this took over.
+async fn follow_workers(app: &App) -> Result<(), StoreError> {
+    for record in app.store.live_workers().await? {
+        if record.state == WorkerState::Draining {
+            app.leader.drain_as_stored(&record.worker);
+        }
     }
     Ok(())
 }

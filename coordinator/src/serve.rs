@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
 
@@ -158,26 +158,43 @@ pub async fn ensure_lead(app: &App) -> Result<bool, StoreError> {
     Ok(true)
 }
 
-/// Leads for as long as it may.
+/// Leads for as long as it may. A part that breaks takes the others down with it: a leader without a
+/// dispatcher, or one that ends no lease, would go on as if nothing was. Then the lead begins anew,
+/// from what the store has.
 async fn lead_on(app: &Arc<App>) {
     let term = app.shutdown.child_token();
-    let dispatching = tokio::spawn(dispatch(app.clone(), term.clone()));
-    let reconciling = tokio::spawn(reconcile::reconcile(app.clone(), term.clone()));
-    tokio::select! {
-        () = app.shutdown.cancelled() => {}
+    let mut parts = JoinSet::new();
+    parts.spawn(dispatch(app.clone(), term.clone()));
+    parts.spawn(reconcile::reconcile(app.clone(), term.clone()));
+    let is_broken = tokio::select! {
+        () = app.shutdown.cancelled() => false,
         () = app.store.lead_is_over() => {
             tracing::warn!("this coordinator leads no longer");
             if !app.store.may_lead_again() {
                 tracing::error!("the store's file can be written no longer; stopping");
                 app.shutdown.cancel();
             }
+            false
         }
-    }
+        () = app.store.right_is_lost() => {
+            tracing::error!("the database no longer answers, or has given the lead away");
+            app.store.give_up_lead();
+            false
+        }
+        Some(ended) = parts.join_next() => {
+            tracing::error!(?ended, "a part of the leader broke; it begins anew");
+            true
+        }
+    };
     term.cancel();
-    for part in [dispatching, reconciling] {
-        if let Err(error) = part.await {
+    while let Some(ended) = parts.join_next().await {
+        if let Err(error) = ended {
             tracing::error!(error = %error, "a part of the leader ended badly");
         }
+    }
+    if is_broken {
+        app.leader.step_down();
+        tokio::time::sleep(TAKE_OVER_PAUSE).await;
     }
 }
 

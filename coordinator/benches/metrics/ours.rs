@@ -154,7 +154,7 @@ fn numerics() -> Numerics {
 
 /// Grants all that is queued.
 async fn grant(store: &SqlStore, worker: &WorkerId) -> Result<Vec<LeaseToken>> {
-    let queue = store.queue_head(10_000, u64::MAX).await?.work;
+    let queue = store.queue_head(10_000, None).await?.work;
     let placements: Vec<Placement> =
         queue.into_iter().map(|queued| Placement::of_one(queued.work, worker.clone())).collect();
     let granted = store.grant(&placements).await?;

@@ -1,6 +1,7 @@
 //! The service that workers call: ten lines a handler.
 //!
-//! No logic: decode, call, tell the leader, encode.
+//! No logic: decode, call, tell the leader, encode. What changes something is done to its end even if
+//! the worker hangs up meanwhile.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,10 +19,11 @@ use super::next::{self, OpenPoll};
 use super::status::ApiError;
 use crate::App;
 use crate::artifacts::ArtifactError;
+use crate::detached::to_the_end;
 use crate::store::{Changed, Finished, ReportEvent, Reported, Store as _};
 
 /// The service over the running coordinator.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct WorkerApi {
     app: Arc<App>,
 }
@@ -113,6 +115,14 @@ impl WorkerApi {
         }
     }
 
+    async fn leave(&self, worker: WorkerId) -> Result<(), ApiError> {
+        let changed = self.app.store.deregister_worker(&worker).await?;
+        self.carry_out(&changed);
+        self.app.leader.leave(&worker);
+        tracing::info!(worker.id = %worker, "a worker left");
+        Ok(())
+    }
+
     /// An identifier that no other worker has: 64 random bits.
     fn new_worker_id(&self) -> Result<WorkerId, ApiError> {
         let random = self.app.random.bytes().map_err(ArtifactError::Random)?;
@@ -158,7 +168,9 @@ impl WorkerService for WorkerApi {
         request: Request<v1::RegisterRequest>,
     ) -> Result<Response<v1::RegisterResponse>, Status> {
         self.check_lead()?;
-        Ok(Response::new(self.enter(request.into_inner()).await?))
+        let api = self.clone();
+        let entered = to_the_end(async move { api.enter(request.into_inner()).await }).await?;
+        Ok(Response::new(entered))
     }
 
     async fn confirm_artifact_store(
@@ -168,7 +180,8 @@ impl WorkerService for WorkerApi {
         self.check_lead()?;
         let request = request.into_inner();
         let worker = from_wire::worker_id(&request.worker_id).map_err(ApiError::from)?;
-        self.confirm(worker, &request.nonce).await?;
+        let api = self.clone();
+        to_the_end(async move { api.confirm(worker, &request.nonce).await }).await?;
         Ok(Response::new(v1::ConfirmArtifactStoreResponse {}))
     }
 
@@ -215,7 +228,9 @@ impl WorkerService for WorkerApi {
         self.check_lead()?;
         let request = request.into_inner();
         let token = from_wire::lease_token(request.lease_token).map_err(ApiError::from)?;
-        let stale = self.store_report(token, request.events).await?;
+        let api = self.clone();
+        let stale =
+            to_the_end(async move { api.store_report(token, request.events).await }).await?;
         Ok(Response::new(v1::ReportResponse { stale }))
     }
 
@@ -226,7 +241,8 @@ impl WorkerService for WorkerApi {
         self.check_lead()?;
         let request = request.into_inner();
         let (token, end) = from_wire::finish(&request).map_err(ApiError::from)?;
-        let stale = self.end(token, end, &request.message).await?;
+        let api = self.clone();
+        let stale = to_the_end(async move { api.end(token, end, &request.message).await }).await?;
         Ok(Response::new(v1::FinishResponse { stale }))
     }
 
@@ -237,10 +253,8 @@ impl WorkerService for WorkerApi {
         self.check_lead()?;
         let request = request.into_inner();
         let worker = from_wire::worker_id(&request.worker_id).map_err(ApiError::from)?;
-        let changed = self.app.store.deregister_worker(&worker).await.map_err(ApiError::from)?;
-        self.carry_out(&changed);
-        self.app.leader.leave(&worker);
-        tracing::info!(worker.id = %worker, "a worker left");
+        let api = self.clone();
+        to_the_end(async move { api.leave(worker).await }).await?;
         Ok(Response::new(v1::DeregisterResponse {}))
     }
 }

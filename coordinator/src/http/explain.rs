@@ -225,7 +225,7 @@ async fn of_worker(app: &App, worker: &WorkerView) -> Result<ExplainView, ApiErr
     let seats = app.leader.all_seats();
     let reasons = match seats.iter().find(|seat| seat.worker.as_str() == worker.id) {
         Some(seat) => {
-            let queue = app.store.queue_head(HEAD, u64::MAX).await?;
+            let queue = app.store.queue_head(HEAD, None).await?;
             why_idle(seat, &queue, &seats, app.leader.kept().as_ref())
         }
         None if !app.leader.has_taken_over() => {

@@ -14,6 +14,7 @@ use domain::tokens::{Tokens, is_user_name};
 use super::error::ApiError;
 use crate::actor::{Actor, USER_HEADER, acting};
 use crate::auth::Caller;
+use crate::detached::to_the_end;
 use crate::{App, auth};
 
 /// What is called with POST because of its body, and changes nothing.
@@ -36,8 +37,13 @@ struct Rules<'a> {
 pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let rules = Rules { tokens: app.config.tokens.as_ref(), is_read_only: app.is_read_only };
     let checked = check(rules, request.method(), request.uri().path(), request.headers());
+    let is_look = request.method() == Method::GET || request.method() == Method::HEAD;
     let mut response = match checked {
-        Ok(caller) => acting(user(caller, request.headers()), next.run(request)).await,
+        Ok(caller) => {
+            let answer = acting(user(caller, request.headers()), next.run(request));
+            // A caller that goes away ends a look, but no change: the leader must hear of it.
+            if is_look { answer.await } else { to_the_end(answer).await }
+        }
         Err(refusal) => refusal.into_response(),
     };
     let headers = response.headers_mut();

@@ -247,12 +247,13 @@ impl Post {
         self.preempted.remove(&token);
     }
 
+    /// What is handed over, and the tokens of it that are for the first time.
     pub(super) fn take_mail(
         &mut self,
         poll: &Poll,
         now_ms: u64,
         redeliver_after_ms: u64,
-    ) -> Option<Mail> {
+    ) -> Option<(Mail, Vec<LeaseToken>)> {
         if !self.is_open(poll) {
             return None;
         }
@@ -264,9 +265,13 @@ impl Post {
             self.drained_ms = Some(now_ms);
             mail.directives.push(Directive::Drain);
         }
+        let mut first = Vec::new();
         for (token, delivery) in &mut self.deliveries {
             let is_due = match *delivery {
-                Delivery::Ready => true,
+                Delivery::Ready => {
+                    first.push(*token);
+                    true
+                }
                 Delivery::HandedOver { at_ms } => now_ms >= at_ms + redeliver_after_ms,
             };
             if is_due {
@@ -274,6 +279,6 @@ impl Post {
                 mail.tokens.push(*token);
             }
         }
-        Some(mail)
+        Some((mail, first))
     }
 }

@@ -65,6 +65,19 @@ fn an_assignment_whose_answer_was_lost_is_handed_over_again() {
 }
 
 #[test]
+fn an_assignment_that_never_arrives_runs_out_however_often_it_is_handed_over() {
+    let (leader, worker) = leader();
+    let poll = leader.open_poll(&worker, 2).unwrap();
+    leader.granted(&[granted(1, &worker)]);
+    for _ in 0..=TERM_MS / REDELIVER_MS {
+        assert_eq!(leader.expired(), []);
+        assert_eq!(leader.take_mail(&worker, &poll).unwrap().tokens, [LeaseToken(1)]);
+        advance(&leader, REDELIVER_MS);
+    }
+    assert_eq!(leader.expired(), [LeaseToken(1)]);
+}
+
+#[test]
 fn an_assignment_that_was_mentioned_is_not_handed_over_again() {
     let (leader, worker) = leader();
     let poll = leader.open_poll(&worker, 2).unwrap();

@@ -68,6 +68,13 @@ pub fn memory_needed(needs: &Needs, placement: &PlacementSpec) -> u64 {
     }
 }
 
+/// Memory in bytes of the largest slot of those machines that a study asks for; one whose memory is
+/// not known has enough. With no such machine, none is too small: what waits for one is not hidden.
+pub fn largest_slot(machines: &[Machine], placement: &PlacementSpec) -> u64 {
+    let asked = machines.iter().filter(|machine| is_asked_for(&machine.capabilities, placement));
+    asked.map(|machine| machine.slot_memory_bytes().unwrap_or(u64::MAX)).max().unwrap_or(u64::MAX)
+}
+
 fn is_asked_for(found: &Capabilities, placement: &PlacementSpec) -> bool {
     placement.device.is_none_or(|device| found.device_kind == device.label())
         && placement.labels.iter().all(|(key, value)| found.labels.get(key) == Some(value))

@@ -180,17 +180,21 @@ impl Snapshot {
 
 /// How many slots it takes at a time. Only runs are more than one slot's.
 pub(super) fn n_slots(work: &QueuedWork, terms: &StudyTerms) -> u32 {
-    if takes_turns(work) { terms.placement.n_slots() } else { 1 }
+    if is_run(work) { terms.placement.n_slots() } else { 1 }
 }
 
-/// Preparations and evaluations are short, and others wait for them.
-fn takes_turns(work: &QueuedWork) -> bool {
+fn is_run(work: &QueuedWork) -> bool {
     matches!(work.work, WorkId::Run(_))
+}
+
+/// Preparations are short, a study has few, and all its runs wait for them.
+fn takes_turns(work: &QueuedWork) -> bool {
+    !matches!(work.work, WorkId::Preparation(_))
 }
 
 /// Whether its cost comes on top of what its study has begun.
 pub(super) fn begins(work: &QueuedWork) -> bool {
-    takes_turns(work) && !work.has_begun
+    is_run(work) && !work.has_begun
 }
 
 fn study_key(work: &QueuedWork) -> &str {
@@ -224,10 +228,11 @@ pub struct Decision {
     pub reservation: Option<Reservation>,
 }
 
-/// Places work on free slots: the highest priority first, then data preparations and evaluations
-/// before runs (others wait for them and they are short), then the run of the user and the study whose
-/// turn it is, the longest of it first. No worker gets more than its free slots, and no work is placed
-/// twice. A run is begun only while its study affords it. It goes to a machine that rounds as its first
+/// Places work on free slots: the highest priority first, then data preparations (they are short, and
+/// runs wait for them), then what the user and the study whose turn it is have: their evaluations,
+/// which are short and complete what was trained, then their runs, the longest first. An evaluation
+/// takes a turn as a run does, so that many of one study keep no other one waiting. No worker gets
+/// more than its free slots, and no work is placed twice. A run is begun only while its study affords it. It goes to a machine that rounds as its first
 /// attempt did; when no live one does, any that is fit will do, and the attempt reports what it used.
 ///
 /// A gang takes all its slots at a time, on machines that round alike. The first whose turn it is
@@ -283,7 +288,7 @@ pub fn decide(snapshot: &Snapshot) -> Decision {
     Decision { placements, reservation: seats.into_reservation() }
 }
 
-/// The work of one priority: what takes no turns, and a line of runs for each study.
+/// The work of one priority: what takes no turns, and a line for each study.
 struct Lines<'a> {
     /// The gang that waits first.
     waiting: Option<(Line<'a>, &'a QueuedWork)>,
@@ -333,6 +338,7 @@ fn order(a: &QueuedWork, b: &QueuedWork) -> Ordering {
     Reverse(a.priority)
         .cmp(&Reverse(b.priority))
         .then(takes_turns(a).cmp(&takes_turns(b)))
+        .then(is_run(a).cmp(&is_run(b)))
         .then(b.cost_flops.total_cmp(&a.cost_flops))
         .then(a.work.cmp(&b.work))
 }

@@ -2,19 +2,22 @@
 //!
 //! It decides nothing.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::ids::WorkId;
 use tokio_util::sync::CancellationToken;
 
-use super::policy::{Decision, Snapshot, decide};
+use super::fit::Machine;
+use super::policy::{Decision, Placement, Snapshot, decide};
 use crate::App;
 use crate::leader::Seats;
 use crate::store::{Store as _, StoreError};
 
-/// How much of the queue one tick looks at where that is needed: so many evaluations and
-/// preparations, so many runs of each study, and fewer where there are many studies. A study of any
-/// size hides no other.
+/// How much of the queue one tick looks at where that is needed: so many preparations, so many
+/// evaluations and runs of each study, and fewer where there are many studies. A study of any size
+/// hides no other.
 const HEAD: u32 = 512;
 
 /// It looks at so much first, and at twice as much as there are free slots: more is needed only
@@ -53,8 +56,7 @@ pub async fn tick(app: &App) -> Result<usize, StoreError> {
         return Ok(0);
     }
     // Runs that fit nowhere must not hide the shorter ones behind them.
-    let slots = live.iter().map(|(_, machine)| machine.slot_memory_bytes());
-    let largest_slot = slots.map(|bytes| bytes.unwrap_or(u64::MAX)).max().unwrap_or(u64::MAX);
+    let machines: Vec<Machine> = live.iter().map(|(_, machine)| machine.clone()).collect();
     let n_free = free.iter().map(|seat| seat.n_free_slots).fold(0, u32::saturating_add);
     let mut snapshot = Snapshot {
         free,
@@ -67,7 +69,7 @@ pub async fn tick(app: &App) -> Result<usize, StoreError> {
     };
     let mut decision = Decision::default();
     for head in [n_free.saturating_mul(2).clamp(SHORT_HEAD, HEAD), HEAD] {
-        snapshot.queue = app.store.queue_head(head, largest_slot).await?;
+        snapshot.queue = app.store.queue_head(head, Some(&machines)).await?;
         if snapshot.has_gangs() {
             snapshot.busy = app.store.busy_slots().await?;
         }
@@ -84,6 +86,10 @@ pub async fn tick(app: &App) -> Result<usize, StoreError> {
     }
     let granted = app.store.grant(&placements).await?;
     app.leader.granted(&granted);
+    // What the store refused, such as a gang whose worker has just left, took nobody's place.
+    let taken: BTreeSet<&WorkId> = granted.iter().map(|lease| &lease.work).collect();
+    let placements: Vec<Placement> =
+        placements.into_iter().filter(|placed| taken.contains(&placed.work)).collect();
     app.leader.passed(&placements);
     app.leader.take_turns(&snapshot, granted.iter().map(|lease| &lease.work));
     Ok(granted.len())

@@ -22,6 +22,7 @@ pub use sql::SqlStore;
 pub use sql::copy::{TableRows, copy, plan_copy};
 pub use types::*;
 
+use crate::scheduler::fit::Machine;
 use crate::scheduler::policy::{BusySlot, Placement, QueueHead};
 
 /// The verbs. Each is one transaction: all of it happens, durably, or nothing. Every change leaves
@@ -100,12 +101,16 @@ pub trait Store: Send + Sync + 'static {
     /// are to give their slots back.
     async fn held_leases(&self) -> Result<Vec<(LeaseToken, WorkerId)>, StoreError>;
 
-    /// The head of the queue for the scheduler: preparations and evaluations, then the runs of every
-    /// study, with what those studies say. Of the former and of each study at most `limit`, of the
-    /// latter fewer where there are many, by priority and then the longest first. Held work is left
-    /// out, and so are runs that need more memory than `largest_slot` bytes, and runs that would begin
-    /// beyond their study's budget.
-    async fn queue_head(&self, limit: u32, largest_slot: u64) -> Result<QueueHead, StoreError>;
+    /// The head of the queue for the scheduler: preparations, then the evaluations and the runs of
+    /// every study, with what those studies say. Of the first, and of each study and kind, at most
+    /// `limit`, fewer where there are many studies, by priority and then the longest first. Held work
+    /// is left out, and so are runs that would begin beyond their study's budget, and runs that need
+    /// more memory than any slot of those `machines` that their study asks for.
+    async fn queue_head(
+        &self,
+        limit: u32,
+        machines: Option<&[Machine]>,
+    ) -> Result<QueueHead, StoreError>;
 
     /// The slots that are taken, with what is about left to do on each.
     async fn busy_slots(&self) -> Result<Vec<BusySlot>, StoreError>;

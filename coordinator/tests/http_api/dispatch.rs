@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use coordinator::leader::Directive;
 use coordinator::reconcile;
 use coordinator::scheduler::fit::Machine;
 use coordinator::scheduler::policy::Placement;
@@ -36,7 +37,7 @@ async fn runs_that_are_kept_from_every_worker_hide_no_other() {
     let (_, worker) = served.prepared_with(&many_runs()).await;
     served.app.leader.enter(&worker, machine());
     assert!(served.app.leader.activate(&worker));
-    let queue = served.app.store.queue_head(500, u64::MAX).await.unwrap().work;
+    let queue = served.app.store.queue_head(500, None).await.unwrap().work;
     let largest = queue[0].cost_flops;
     let large: Vec<WorkId> =
         queue.iter().filter(|w| w.cost_flops == largest).map(|w| w.work.clone()).collect();
@@ -49,7 +50,7 @@ async fn runs_that_are_kept_from_every_worker_hide_no_other() {
         served.finish(token, AttemptEnd::Bug, "").await;
     }
     served.app.store.requeue(&large).await.unwrap();
-    let queue = served.app.store.queue_head(500, u64::MAX).await.unwrap().work;
+    let queue = served.app.store.queue_head(500, None).await.unwrap().work;
     assert!(queue.len() == 80 && large.contains(&queue[39].work));
     let _poll = served.app.leader.open_poll(&worker, 1).unwrap();
     assert_eq!(tick(&served.app).await.unwrap(), 1);
@@ -68,7 +69,7 @@ async fn what_is_over_in_the_store_keeps_no_slot() {
     let leader = &served.app.leader;
     leader.enter(&worker, Machine { n_slots: 2, ..machine() });
     assert!(leader.activate(&worker));
-    let work = served.app.store.queue_head(1, u64::MAX).await.unwrap().work.remove(0).work;
+    let work = served.app.store.queue_head(1, None).await.unwrap().work.remove(0).work;
     let workers = vec![worker.clone(), worker.clone()];
     let gang = Placement { work, workers, passes: None };
     let granted = served.app.store.grant(&[gang]).await.unwrap();
@@ -83,4 +84,24 @@ async fn what_is_over_in_the_store_keeps_no_slot() {
     reconcile::round(&served.app).await.unwrap();
     assert_eq!(leader.n_leases(), 0);
     assert_eq!(leader.renew(&worker, &tokens).unwrap().stale, tokens);
+}
+
+/// Aim: a worker that drains in the store is not placed on for ever when the leader was not told.
+/// Method: whoever asked for it is gone between the store's answer and the leader's.
+#[tokio::test]
+async fn a_worker_that_drains_in_the_store_drains_here_too() {
+    let served = Served::new().await;
+    let (_, worker) = served.prepared_with(STUDY).await;
+    let leader = &served.app.leader;
+    leader.enter(&worker, machine());
+    assert!(leader.activate(&worker));
+    let poll = leader.open_poll(&worker, 1).unwrap();
+    assert!(served.app.store.drain_worker(&worker).await.unwrap());
+    assert_eq!(tick(&served.app).await.unwrap(), 0, "the store grants it nothing");
+    assert_eq!(leader.seats().free.len(), 1, "and the leader places on it");
+    served.app.clock.advance(Duration::from_mins(10));
+    leader.renew(&worker, &[]).unwrap();
+    reconcile::round(&served.app).await.unwrap();
+    assert_eq!(leader.seats().live, []);
+    assert_eq!(leader.take_mail(&worker, &poll).unwrap().directives, [Directive::Drain]);
 }

@@ -53,7 +53,7 @@ async fn trained(served: &Served, n_runs: usize) -> StudyId {
 
 /// Carries out the evaluations that are queued: all of one run, the earliest step first or not.
 async fn measure(served: &Served, worker: &WorkerId, steps: &[u64], loss: impl Fn(u64) -> f64) {
-    let queued = served.app.store.queue_head(100, u64::MAX).await.unwrap().work;
+    let queued = served.app.store.queue_head(100, None).await.unwrap().work;
     let evaluations: Vec<WorkId> =
         queued.into_iter().map(|work| work.work).filter(|w| w.kind() == "evaluation").collect();
     assert_eq!(evaluations.len(), steps.len());

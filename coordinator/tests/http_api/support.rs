@@ -180,7 +180,7 @@ impl Served {
     pub(crate) async fn prepared_with(&self, text: &str) -> (StudyId, WorkerId) {
         let study = self.apply(text).await["study_id"].as_str().unwrap().parse().unwrap();
         let worker = self.worker("one").await;
-        let queued = self.app.store.queue_head(10, u64::MAX).await.unwrap().work;
+        let queued = self.app.store.queue_head(10, None).await.unwrap().work;
         let preparation = queued[0].work.clone();
         let token = self.grant(&preparation, &worker).await;
         let result = ReportEvent::Preparation {

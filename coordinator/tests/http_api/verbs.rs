@@ -98,7 +98,7 @@ async fn a_run_waits_for_its_data_and_says_so() {
     reconcile::take_over(&served.app).await.unwrap();
     assert_eq!(codes(&served, run).await, ["data_not_ready", "no_worker"]);
     let worker = served.worker("one").await;
-    let preparation = served.app.store.queue_head(1, u64::MAX).await.unwrap().work.remove(0).work;
+    let preparation = served.app.store.queue_head(1, None).await.unwrap().work.remove(0).work;
     let token = served.grant(&preparation, &worker).await;
     served.finish(token, AttemptEnd::Bug, "no disk").await;
     assert_eq!(codes(&served, run).await, ["data_not_ready", "preparation_failed"]);

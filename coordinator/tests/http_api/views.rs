@@ -15,7 +15,7 @@ async fn half_way() -> Served {
     let token = served.grant(&WorkId::Run(run), &worker).await;
     let events = vec![started(0), point(49, 5.5), point(50, 5.0), checkpoint(50)];
     served.report(token, events).await;
-    let queued = served.app.store.queue_head(10, u64::MAX).await.unwrap().work;
+    let queued = served.app.store.queue_head(10, None).await.unwrap().work;
     let evaluation = queued.iter().find(|work| work.work.kind() == "evaluation").unwrap();
     let other = served.worker("two").await;
     let evaluating = served.grant(&evaluation.work, &other).await;
@@ -186,7 +186,7 @@ async fn health_says_what_serves() {
     let served = half_way().await;
     let health = served.get("/api/v1/health").await.ok();
     assert_eq!(health["is_read_only"], false);
-    assert_eq!(health["schema_version"], 7);
+    assert_eq!(health["schema_version"], 9);
     assert_eq!(health["n_live_workers"], 2);
 }
 

@@ -325,6 +325,19 @@ fn studies_take_turns_by_weight_and_the_longest_of_each_goes_first() {
 }
 
 #[test]
+fn many_evaluations_of_one_study_keep_no_other_one_waiting() {
+    let mut queue: Vec<QueuedWork> =
+        (1..=9).map(|at| of_study(&format!("e_{at}"), "s_a", 0.0)).collect();
+    queue.extend([of_study("r_a", "s_a", 9.0), of_study("r_b", "s_b", 1.0)]);
+    queue.push(of_study("r_c", "s_b", 2.0));
+    queue.push(queued("p_1", 0, 0.0));
+    let mut snapshot = snapshot(queue, vec![seat("w_a", 5, 1)]);
+    snapshot.queue.studies = [("s_a", "ada", 1.0), ("s_b", "bob", 1.0)].map(terms).into();
+    let placed = ["p_1", "e_1", "r_c", "e_2", "r_b"].map(|work| (work, "w_a"));
+    check(&snapshot, &placed);
+}
+
+#[test]
 fn users_take_turns_however_many_studies_each_has() {
     let mut queue = Vec::new();
     for n in 0..4_u32 {

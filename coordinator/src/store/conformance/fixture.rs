@@ -77,7 +77,7 @@ impl<S: Store + ReadStore> Fixture<S> {
     }
 
     pub(in crate::store) async fn queue(&self) -> Vec<QueuedWork> {
-        self.store.queue_head(1000, u64::MAX).await.unwrap().work
+        self.store.queue_head(1000, None).await.unwrap().work
     }
 
     pub(in crate::store) async fn queued_ids(&self) -> Vec<WorkId> {

@@ -87,6 +87,7 @@ macro_rules! conformance {
                 a_study_is_its_first_users_and_says_its_terms,
                 evaluations_follow_their_runs_study,
                 a_budget_is_spent_by_what_was_begun,
+                evaluations_hide_nothing_of_others,
                 runs_that_fit_nowhere_hide_no_other,
                 a_log_rule_keeps_work_from_a_worker,
                 a_log_rule_stops_retries,

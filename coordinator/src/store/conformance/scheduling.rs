@@ -1,13 +1,14 @@
 //! What studies say about the granting of their work, and what failed attempts had said.
 
 use domain::attempt::AttemptEnd;
-use domain::ids::{LeaseToken, WorkId};
+use domain::ids::{LeaseToken, StudyId, WorkId};
 use domain::spec::DeviceKind;
 
 use super::fixture::{Fixture, checkpoint, placement, run_of, study_named};
 use crate::actor::{Actor, acting};
+use crate::scheduler::fit::Machine;
 use crate::store::read::ReadStore;
-use crate::store::{LogLevel, ReportEvent, Retry, Store};
+use crate::store::{Capabilities, LogLevel, ReportEvent, Retry, Store};
 
 /// Aim: the head has runs of every study, however many longer ones another one has.
 pub(in crate::store) async fn a_large_study_hides_no_other(f: &Fixture<impl Store + ReadStore>) {
@@ -15,13 +16,13 @@ pub(in crate::store) async fn a_large_study_hides_no_other(f: &Fixture<impl Stor
     let longer = ("tokens: 1e5", "tokens: 2e5");
     let weight = ("version: 1", "version: 1\nruntime: {weight: 3}");
     f.apply(&[("name: tiny", "name: longer"), longer, weight]).await;
-    let head = f.store.queue_head(1, u64::MAX).await.unwrap();
+    let head = f.store.queue_head(1, None).await.unwrap();
     let found: Vec<_> = head.work.iter().map(|queued| queued.study.clone().unwrap()).collect();
     assert_eq!(found, [study_named("longer"), study_named("tiny")]);
     let weights: Vec<f64> = found.iter().map(|study| head.studies[study].weight).collect();
     assert_eq!(weights, [3.0, 1.0]);
     assert!(head.is_cut);
-    assert!(!f.store.queue_head(9, u64::MAX).await.unwrap().is_cut);
+    assert!(!f.store.queue_head(9, None).await.unwrap().is_cut);
 }
 
 pub(in crate::store) async fn a_run_of_two_studies_is_granted_for_the_more_urgent_one(
@@ -56,7 +57,7 @@ runtime:
     let changes = [("version: 1", terms)];
     acting(Actor::User("ada".into()), f.prepared_with(&changes)).await;
     acting(Actor::User("bob".into()), f.apply(&changes)).await;
-    let head = f.store.queue_head(9, u64::MAX).await.unwrap();
+    let head = f.store.queue_head(9, None).await.unwrap();
     let terms = &head.studies[&study_named("tiny")];
     assert_eq!((terms.user.as_str(), terms.weight, terms.budget_left_flops), ("ada", 2.5, None));
     assert_eq!(terms.placement.device, Some(DeviceKind::Cuda));
@@ -86,9 +87,28 @@ pub(in crate::store) async fn evaluations_follow_their_runs_study(
     for work in granted {
         f.store.grant(&[super::fixture::placement(&work.work, &worker)]).await.unwrap();
     }
-    let head = f.store.queue_head(9, u64::MAX).await.unwrap();
+    let head = f.store.queue_head(9, None).await.unwrap();
     assert_eq!(head.work.len(), 1);
     assert_eq!(head.studies[&study_named("tiny")].placement.labels["pool"], "night");
+}
+
+/// Aim: what one study has to evaluate hides neither another's data nor its runs.
+pub(in crate::store) async fn evaluations_hide_nothing_of_others(
+    f: &Fixture<impl Store + ReadStore>,
+) {
+    let worker = f.prepared().await;
+    let granted = f.grant_first(&worker).await;
+    for step in [10, 20] {
+        f.report(granted.token, checkpoint(step, true)).await;
+    }
+    f.finish(granted.token, AttemptEnd::Preempted).await;
+    f.apply(&[("name: tiny", "name: other"), ("data:", "data:\n  seed: 7")]).await;
+    let head = f.store.queue_head(1, None).await.unwrap();
+    let kinds: Vec<(&str, Option<StudyId>)> =
+        head.work.iter().map(|queued| (queued.work.kind(), queued.study.clone())).collect();
+    let tiny = Some(study_named("tiny"));
+    let expected = [("preparation", None), ("evaluation", tiny.clone()), ("run", tiny)];
+    assert_eq!(kinds, expected);
 }
 
 pub(in crate::store) async fn a_budget_is_spent_by_what_was_begun(
@@ -97,7 +117,7 @@ pub(in crate::store) async fn a_budget_is_spent_by_what_was_begun(
     let worker = f.prepared().await;
     let cost = f.queue().await[0].cost_flops;
     let left = async || {
-        let head = f.store.queue_head(9, u64::MAX).await.unwrap();
+        let head = f.store.queue_head(9, None).await.unwrap();
         (head.work.len(), head.studies.values().next().and_then(|terms| terms.budget_left_flops))
     };
     let with_budget = async |flops: f64| {
@@ -115,6 +135,10 @@ pub(in crate::store) async fn a_budget_is_spent_by_what_was_begun(
     assert_eq!(left().await, (1, Some(cost * 1.5 - cost)));
     with_budget(cost * 2.0).await;
     assert_eq!(left().await.0, 2);
+    // A study that gives up what it has begun has spent it all the same.
+    let runtime = format!("version: 1\nruntime: {{budget_flops: {:?}}}", cost * 8.0);
+    f.apply(&[("version: 1", runtime.as_str()), ("tokens: 1e5", "tokens: 2e5")]).await;
+    assert_eq!(left().await.1, Some(cost * 8.0 - cost));
 }
 
 pub(in crate::store) async fn runs_that_fit_nowhere_hide_no_other(
@@ -127,10 +151,16 @@ pub(in crate::store) async fn runs_that_fit_nowhere_hide_no_other(
     let needs: Vec<u64> = f.queue().await.iter().map(|work| work.needs.memory_bytes).collect();
     let (least, most) = (needs[0].min(needs[1]), needs[0].max(needs[1]));
     assert!(least < most, "{needs:?}");
-    let n = async |largest_slot| f.store.queue_head(1, largest_slot).await.unwrap().work.len();
+    let head = async |largest: u64| {
+        let machines = [machine("cpu", largest), machine("cuda", u64::MAX)];
+        f.store.queue_head(1, Some(&machines)).await.unwrap().work
+    };
+    let n = async |largest: u64| head(largest).await.len();
+    // What the study does not ask for, however large, is no reason to look at larger ones.
+    let says = "version: 1\nruntime: {placement: {device: cpu}}";
+    f.apply(&[axis, ("version: 1", says)]).await;
     assert_eq!(n(most).await, 1);
-    let fitting = f.store.queue_head(1, least).await.unwrap().work;
-    assert_eq!(fitting[0].needs.memory_bytes, least);
+    assert_eq!(head(least).await[0].needs.memory_bytes, least);
     assert_eq!(n(least - 1).await, 0);
     // A study that says what it needs is believed.
     let says = "version: 1\nruntime: {placement: {memory_bytes: 1}}";
@@ -221,4 +251,10 @@ pub(in crate::store) async fn events_say_who(f: &Fixture<impl Store + ReadStore>
     let queued_again = [of_the_worker.as_str(), of_the_worker.as_str(), "coordinator"];
     assert_eq!(by("run_queued"), queued_again, "both by the data, one by the end of its lease");
     assert!(events.iter().all(|event| !event.actor.is_empty()));
+}
+
+fn machine(device_kind: &str, memory_bytes: u64) -> Machine {
+    let device_kind = device_kind.to_owned();
+    let capabilities = Capabilities { device_kind, memory_bytes, ..Capabilities::of_a_cpu(1) };
+    Machine { n_slots: 1, capabilities }
 }

@@ -54,7 +54,11 @@ async fn grant_some(tx: &mut Tx, placements: &[Placement]) -> Result<Vec<Granted
         last = last.saturating_sub(1);
     }
     let mut granted = Vec::with_capacity(chosen.len());
+    let mut begun = Vec::new();
     for (placement, row) in chosen {
+        if row.n_attempts == 0 && matches!(placement.work, WorkId::Run(_)) {
+            begun.push(&placement.work);
+        }
         let attempt = u32::try_from(row.n_attempts + 1)
             .map_err(|_| StoreError::Bug(format!("`{}` has too many attempts", placement.work)))?;
         let mut rights = placement.workers.iter().map(|worker| {
@@ -72,6 +76,7 @@ async fn grant_some(tx: &mut Tx, placements: &[Placement]) -> Result<Vec<Granted
         granted.push(lease);
     }
     write_leases(tx, &granted).await?;
+    charge_studies(tx, &begun).await?;
     insert_attempts(tx, &granted).await?;
     members::insert(tx, &granted).await?;
     for lease in &granted {
@@ -142,6 +147,30 @@ WHERE work.id = lease.column1 AND work.state = 'queued' AND work.is_held = 0";
     } else {
         Err(StoreError::Bug("work changed inside a transaction of the one writer".to_owned()))
     }
+}
+
+/// What runs cost that begin is charged to the studies that they are granted for, once and for good:
+/// a study that gives up a run which it has begun gets nothing back.
+async fn charge_studies(tx: &mut Tx, begun: &[&WorkId]) -> Result<(), StoreError> {
+    if begun.is_empty() {
+        return Ok(());
+    }
+    let head = "UPDATE studies
+SET spent_flops = spent_flops + begun.flops
+FROM (
+    SELECT study_id, SUM(cost_flops) AS flops
+    FROM work
+    WHERE id IN";
+    let tail = "
+    GROUP BY study_id
+) AS begun
+WHERE studies.id = begun.study_id";
+    let mut charge = query_with_rows(head, (1, begun.len()), tail);
+    for work in begun {
+        charge = charge.bind(work.as_str());
+    }
+    charge.execute(&mut tx.conn).await.map_err(from_driver)?;
+    Ok(())
 }
 
 async fn insert_attempts(tx: &mut Tx, granted: &[Granted]) -> Result<(), StoreError> {

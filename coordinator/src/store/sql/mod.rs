@@ -57,17 +57,27 @@ use super::{
     WorkerRecord, WorkerToRegister,
 };
 use crate::clock::Clock;
+use crate::scheduler::fit::Machine;
 use crate::scheduler::policy::{BusySlot, Placement, QueueHead};
 
 /// How often a standby looks whether there still is a leader, when nobody told it.
 const STANDBY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How many views are read at a time.
+const VIEW_CONNECTIONS: u32 = 4;
+
+/// How many reads at a time lead: the scheduler's, the reconciler's and some assignments.
+const CONTROL_CONNECTIONS: u32 = 4;
 
 /// A store in one database.
 pub struct SqlStore {
     location: Location,
     clock: Clock,
     changes: broadcast::Sender<EventView>,
+    /// For views, of which any number may be slow.
     readers: Pool,
+    /// For what leads: scheduler, reconciler and the answers to workers. No view makes them wait.
+    control: Pool,
     is_read_only: bool,
     lead: Mutex<Option<Lead>>,
 }
@@ -79,18 +89,17 @@ struct Lead {
     /// Cancelled when the writer has ended, whatever the reason.
     is_over: CancellationToken,
     /// Held for as long as this process may write.
-    _right: Right,
+    right: Right,
 }
 
 /// What lets one coordinator write and no other.
-#[expect(dead_code, reason = "they are held, not read")]
 enum Right {
     /// The lock of SQLite's file.
-    File(File),
-    /// PostgreSQL's belongs to the connection.
-    OfTheConnection,
+    File(#[expect(dead_code, reason = "it is held, not read")] File),
+    /// PostgreSQL's belongs to the connection, whose session has this number.
+    OfTheSession(i32),
     /// That of a database in memory.
-    Memory(super::memory::Lead),
+    Memory(#[expect(dead_code, reason = "it is held, not read")] super::memory::Lead),
 }
 
 impl std::fmt::Debug for SqlStore {
@@ -110,7 +119,8 @@ impl SqlStore {
         let connection = connect_to_lead(location).await?;
         let store = Self {
             location: location.clone(),
-            readers: connect_to_read(location).await?,
+            readers: connect_to_read(location, VIEW_CONNECTIONS).await?,
+            control: connect_to_read(location, CONTROL_CONNECTIONS).await?,
             is_read_only: false,
             lead: Mutex::new(None),
             clock,
@@ -126,12 +136,13 @@ impl SqlStore {
 
     /// Opens the store for views only, while another coordinator writes it or none does.
     pub async fn open_read_only(location: &Location) -> Result<Self, StoreError> {
-        let readers = connect_to_read(location).await?;
+        let readers = connect_to_read(location, VIEW_CONNECTIONS).await?;
         check_schema(location, &readers).await?;
         Ok(Self {
             location: location.clone(),
             clock: Clock::system(),
             changes: crate::changes_channel(),
+            control: readers.clone(),
             readers,
             is_read_only: true,
             lead: Mutex::new(None),
@@ -189,6 +200,27 @@ impl SqlStore {
         }
     }
 
+    /// Waits until this coordinator has lost the right to lead without its connection saying so: the
+    /// database gave it away, or does not answer. With a file that does not happen.
+    pub async fn right_is_lost(&self) {
+        let session = self.lead.lock().ok().and_then(|lead| match lead.as_ref()?.right {
+            Right::OfTheSession(session) => Some(session),
+            Right::File(_) | Right::Memory(_) => None,
+        });
+        match (&self.control, session) {
+            (Pool::Postgres(pool), Some(session)) => postgres::lock_is_lost(pool, session).await,
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// Leads no longer: whatever was not committed is lost, and its callers are told.
+    pub fn give_up_lead(&self) {
+        if let Some(lead) = self.lead.lock().ok().as_ref().and_then(|lead| lead.as_ref()) {
+            lead.task.abort();
+            lead.is_over.cancel();
+        }
+    }
+
     async fn begin_to_lead(
         &self,
         mut connection: Connection,
@@ -199,7 +231,7 @@ impl SqlStore {
         let (clock, changes) = (self.clock.clone(), self.changes.clone());
         let (writer, task) = Writer::start(connection, clock, changes, is_over.clone()).await?;
         if let Ok(mut lead) = self.lead.lock() {
-            *lead = Some(Lead { writer, task, is_over, _right: right });
+            *lead = Some(Lead { writer, task, is_over, right });
         }
         Ok(())
     }
@@ -215,7 +247,8 @@ impl SqlStore {
         let lead = self.lead.lock().ok().and_then(|mut lead| lead.take());
         // The writer is the last to close, so that SQLite folds its log into the file.
         self.readers.close().await;
-        let Some(Lead { writer, task, _right: right, .. }) = lead else { return };
+        self.control.close().await;
+        let Some(Lead { writer, task, right, .. }) = lead else { return };
         drop(writer);
         if let Err(error) = task.await {
             tracing::error!(error = %error, "the store's writer ended badly");
@@ -252,10 +285,11 @@ async fn connect_to_lead(location: &Location) -> Result<Option<(Connection, Righ
             Ok(Some((Connection::Sqlite(Box::new(connection)), Right::File(lock))))
         }
         Location::Postgres(url) => {
-            let connection = postgres::lead(url).await?;
-            let of_it =
-                |connection| (Connection::Postgres(Box::new(connection)), Right::OfTheConnection);
-            Ok(connection.map(of_it))
+            let lead = postgres::lead(url).await?;
+            let of_it = |(connection, session)| {
+                (Connection::Postgres(Box::new(connection)), Right::OfTheSession(session))
+            };
+            Ok(lead.map(of_it))
         }
         Location::Memory(session) => {
             let lead = memory::lead(session).await?;
@@ -264,10 +298,10 @@ async fn connect_to_lead(location: &Location) -> Result<Option<(Connection, Righ
     }
 }
 
-async fn connect_to_read(location: &Location) -> Result<Pool, StoreError> {
+async fn connect_to_read(location: &Location, n_connections: u32) -> Result<Pool, StoreError> {
     match location {
-        Location::Sqlite(path) => sqlite::open_to_read(path).await,
-        Location::Postgres(url) => postgres::open_to_read(url).await,
+        Location::Sqlite(path) => sqlite::open_to_read(path, n_connections).await,
+        Location::Postgres(url) => postgres::open_to_read(url, n_connections).await,
         Location::Memory(session) => memory::open_to_read(session).await,
     }
 }
@@ -378,23 +412,27 @@ impl Store for SqlStore {
     }
 
     async fn live_workers(&self) -> Result<Vec<WorkerRecord>, StoreError> {
-        workers::live(&self.readers).await
+        workers::live(&self.control).await
     }
 
     async fn live_leases(&self) -> Result<Vec<LiveLease>, StoreError> {
-        grant::live_leases(&self.readers).await
+        grant::live_leases(&self.control).await
     }
 
     async fn held_leases(&self) -> Result<Vec<(LeaseToken, WorkerId)>, StoreError> {
-        pause::held_leases(&self.readers).await
+        pause::held_leases(&self.control).await
     }
 
-    async fn queue_head(&self, limit: u32, largest_slot: u64) -> Result<QueueHead, StoreError> {
-        queue::head(&self.readers, limit, largest_slot).await
+    async fn queue_head(
+        &self,
+        limit: u32,
+        machines: Option<&[Machine]>,
+    ) -> Result<QueueHead, StoreError> {
+        queue::head(&self.control, limit, machines).await
     }
 
     async fn busy_slots(&self) -> Result<Vec<BusySlot>, StoreError> {
-        queue::busy(&self.readers).await
+        queue::busy(&self.control).await
     }
 
     async fn grant(&self, placements: &[Placement]) -> Result<Vec<Granted>, StoreError> {
@@ -402,7 +440,7 @@ impl Store for SqlStore {
     }
 
     async fn assignment(&self, token: LeaseToken) -> Result<Option<Assignment>, StoreError> {
-        assignment::assignment(&self.readers, token).await
+        assignment::assignment(&self.control, token).await
     }
 
     async fn report(
@@ -427,7 +465,7 @@ impl Store for SqlStore {
     }
 
     async fn backoffs(&self, limit: u32) -> Result<Vec<Backoff>, StoreError> {
-        finish::backoffs(&self.readers, limit).await
+        finish::backoffs(&self.control, limit).await
     }
 
     async fn requeue(&self, works: &[WorkId]) -> Result<Changed, StoreError> {

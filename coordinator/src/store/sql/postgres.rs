@@ -3,9 +3,10 @@
 //! It runs no verb.
 
 use std::str::FromStr as _;
+use std::time::Duration;
 
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions as _, Connection as _};
 
 use super::database::Pool;
@@ -14,9 +15,6 @@ use crate::store::{Location, StoreError};
 
 /// The migrations of this build.
 pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/postgres");
-
-/// How many views are read at a time.
-const READ_CONNECTIONS: u32 = 4;
 
 /// Statements kept prepared on each connection. Those with a number of rows come in many lengths; the
 /// ones that are not used for long make room.
@@ -35,6 +33,15 @@ const SESSION_OPTIONS: [(&str, &str); 4] = [
     ("tcp_user_timeout", "10000"),
 ];
 
+/// How often the leader looks whether it still holds the lock.
+const LOCK_INTERVAL: Duration = Duration::from_secs(3);
+
+/// A server that has not answered a question of one line for so long is not there.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
+
+/// So many looks in a row that find no answer end the lead.
+const LOOKS_IN_VAIN: u32 = 2;
+
 /// Where a leader that leaves says so, that a standby need not wait for its next look.
 const LEADER_CHANNEL: &str = "gradus_leader";
 
@@ -44,9 +51,12 @@ const LEADER_CHANNEL: &str = "gradus_leader";
 /// The lock belongs to the session, and everything is written through this very session: once the
 /// server has given the lock to another coordinator, this one's session is gone, and with it
 /// whatever it had not committed. There is nothing that a deposed leader could still write with.
-pub(super) async fn lead(url: &str) -> Result<Option<PgConnection>, StoreError> {
+///
+/// The number beside it is that of the session, by which [`holds_lock`] knows it.
+pub(super) async fn lead(url: &str) -> Result<Option<(PgConnection, i32)>, StoreError> {
     let options = options(url)?.options(SESSION_OPTIONS);
-    let mut connection = options.connect().await.map_err(from_driver)?;
+    let connecting = tokio::time::timeout(ANSWER_DEADLINE, options.connect());
+    let mut connection = connecting.await.map_err(|_| silent())?.map_err(from_driver)?;
     let is_leader: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock($1)")
         .bind(LEADER_LOCK)
         .fetch_one(&mut connection)
@@ -67,7 +77,55 @@ pub(super) async fn lead(url: &str) -> Result<Option<PgConnection>, StoreError> 
         MigrateError::Execute(error) => from_driver(error),
         error => super::migrate_error(Location::Postgres(url.to_owned()).to_string(), error),
     })?;
-    Ok(Some(connection))
+    let session = sqlx::query_scalar("SELECT pg_backend_pid()")
+        .fetch_one(&mut connection)
+        .await
+        .map_err(from_driver)?;
+    Ok(Some((connection, session)))
+}
+
+/// Waits until this session no longer holds the leader's lock, or the server no longer answers.
+///
+/// A connection that is cut off without a word is closed by the server after some ten seconds, and
+/// the lock is another's then; at this end it looks as if it was only slow. So another connection is
+/// asked who holds it.
+pub(super) async fn lock_is_lost(pool: &PgPool, session: i32) {
+    let mut n_silent = 0;
+    loop {
+        tokio::time::sleep(LOCK_INTERVAL).await;
+        match tokio::time::timeout(ANSWER_DEADLINE, holds_lock(pool, session)).await {
+            Ok(Ok(true)) => n_silent = 0,
+            Ok(Ok(false)) => return,
+            Ok(Err(error)) => {
+                tracing::warn!(error = %error, "could not ask who leads");
+                n_silent += 1;
+            }
+            Err(_) => n_silent += 1,
+        }
+        if n_silent >= LOOKS_IN_VAIN {
+            return;
+        }
+    }
+}
+
+async fn holds_lock(pool: &PgPool, session: i32) -> Result<bool, sqlx::Error> {
+    // The number of an advisory lock is kept in two halves.
+    sqlx::query_scalar(
+        "SELECT EXISTS (
+    SELECT *
+    FROM pg_locks
+    WHERE locktype = 'advisory' AND pid = $1 AND granted
+        AND (classid::bigint << 32) | objid::bigint = $2
+)",
+    )
+    .bind(session)
+    .bind(LEADER_LOCK)
+    .fetch_one(pool)
+    .await
+}
+
+fn silent() -> StoreError {
+    StoreError::ConnectionLost("the server does not answer".into())
 }
 
 /// Gives the lead back and tells the standbys.
@@ -78,10 +136,10 @@ pub(super) async fn resign(mut connection: PgConnection) -> Result<(), sqlx::Err
 }
 
 /// Connects for views only.
-pub(super) async fn open_to_read(url: &str) -> Result<Pool, StoreError> {
+pub(super) async fn open_to_read(url: &str, n_connections: u32) -> Result<Pool, StoreError> {
     let options = options(url)?.options([("default_transaction_read_only", "on")]);
     let pool = PgPoolOptions::new()
-        .max_connections(READ_CONNECTIONS)
+        .max_connections(n_connections)
         .connect_with(options)
         .await
         .map_err(from_driver)?;

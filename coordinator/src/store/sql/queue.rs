@@ -4,22 +4,22 @@
 //! Which of it is granted is `scheduler::policy`'s.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use domain::ids::StudyId;
-use domain::spec::PlacementSpec;
+use domain::ids::{StudyId, WorkId};
 
 use super::convert::{from_json, parse_id, signed, unsigned};
 use super::database::{Pool, query_as, query_with_list};
 use super::error::from_driver;
+use crate::scheduler::fit::{Machine, largest_slot};
 use crate::scheduler::policy::{BusySlot, Needs, QueueHead, QueuedWork, StudyTerms};
 use crate::store::{Numerics, StoreError};
 
 /// With more studies than this, each has fewer runs in a look.
 const STUDIES_IN_FULL: u32 = 8;
 
-/// However many studies there are, so many runs of each are looked at.
-const FEWEST_RUNS: u32 = 16;
+/// However many studies there are, so many runs and evaluations of each are looked at.
+const FEWEST_OF_EACH: u32 = 16;
 
 #[derive(Debug, sqlx::FromRow)]
 struct QueuedRow {
@@ -102,7 +102,7 @@ struct TermsRow {
     user_name: String,
     weight: f64,
     budget_flops: Option<f64>,
-    begun_flops: f64,
+    spent_flops: f64,
     placement_json: String,
 }
 
@@ -111,78 +111,78 @@ impl TermsRow {
         let terms = StudyTerms {
             user: self.user_name,
             weight: self.weight,
-            budget_left_flops: self.budget_flops.map(|budget| budget - self.begun_flops),
+            budget_left_flops: self.budget_flops.map(|budget| budget - self.spent_flops),
             placement: from_json(&self.placement_json, "placement_json")?,
         };
         Ok((study_of(&self.id)?, terms))
     }
 }
 
-/// What a study says. Only where there is a budget is it summed up what was begun.
+/// What a study says.
 macro_rules! terms {
     () => {
         "SELECT studies.id, studies.user_name, studies.weight, studies.budget_flops,
-    studies.placement_json,
-    CASE WHEN studies.budget_flops IS NULL THEN 0.0 ELSE COALESCE((
-        SELECT SUM(begun.cost_flops)
-        FROM work AS begun
-        WHERE begun.study_id = studies.id AND begun.kind = 'run' AND begun.n_attempts > 0
-    ), 0.0) END AS begun_flops
+    studies.placement_json, studies.spent_flops
 FROM studies
 WHERE "
     };
 }
 
-/// Each read follows an index and stops early, so that the length of the queue costs nothing.
+/// Each read follows an index and stops early, so that the length of the queue costs nothing. What
+/// one study has in the queue hides nothing of another.
 pub(super) async fn head(
     pool: &Pool,
     limit: u32,
-    largest_slot: u64,
+    machines: Option<&[Machine]>,
 ) -> Result<QueueHead, StoreError> {
-    let mut work = short(pool, limit).await?;
+    let mut work = preparations(pool, limit).await?;
     let wanting = wanting(pool).await?;
     let n_studies = u32::try_from(wanting.len()).unwrap_or(u32::MAX);
     let share = limit.saturating_mul(STUDIES_IN_FULL) / n_studies.max(1);
-    let of_each = share.max(FEWEST_RUNS).min(limit);
+    let of_each = share.max(FEWEST_OF_EACH).min(limit);
     let mut is_cut = work.len() >= limit as usize;
-    let mut runs = Vec::new();
-    for (study, terms) in &wanting {
+    for Wanting { study, terms, has_runs, has_evaluations } in &wanting {
         let study = study.as_ref().map_or("", StudyId::as_str);
-        let own = runs_of(pool, (study, terms), of_each, largest_slot).await?;
-        is_cut |= own.len() >= of_each as usize;
-        runs.extend(own);
+        if *has_evaluations {
+            let own = evaluations_of(pool, study, of_each).await?;
+            is_cut |= own.len() >= of_each as usize;
+            work.extend(own);
+        }
+        if *has_runs {
+            let own = runs_of(pool, (study, terms), of_each, machines).await?;
+            is_cut |= own.len() >= of_each as usize;
+            work.extend(own);
+        }
     }
-    let mut studies: BTreeMap<StudyId, StudyTerms> =
-        wanting.into_iter().filter_map(|(study, terms)| Some((study?, terms))).collect();
-    let asking: BTreeSet<&str> =
-        work.iter().filter_map(|work| work.study.as_ref()).map(StudyId::as_str).collect();
-    let unknown: Vec<&str> = asking
-        .into_iter()
-        .filter(|asking| studies.keys().all(|study| study.as_str() != *asking))
-        .collect();
-    let others = terms_of(pool, &unknown).await?;
-    studies.extend(others);
-    runs.sort_by(|a, b| {
+    let studies: BTreeMap<StudyId, StudyTerms> =
+        wanting.into_iter().filter_map(|wanting| Some((wanting.study?, wanting.terms))).collect();
+    work.sort_by(|a, b| {
         Reverse(a.priority)
             .cmp(&Reverse(b.priority))
+            .then(rank(&a.work).cmp(&rank(&b.work)))
             .then(b.cost_flops.total_cmp(&a.cost_flops))
             .then(a.work.cmp(&b.work))
     });
-    work.extend(runs);
     Ok(QueueHead { work, studies, is_cut })
 }
 
-/// What takes no turns.
-async fn short(pool: &Pool, limit: u32) -> Result<Vec<QueuedWork>, StoreError> {
+/// What goes first in one priority, for whoever looks at the head.
+fn rank(work: &WorkId) -> u8 {
+    match work {
+        WorkId::Preparation(_) => 0,
+        WorkId::Evaluation(_) => 1,
+        WorkId::Run(_) => 2,
+    }
+}
+
+async fn preparations(pool: &Pool, limit: u32) -> Result<Vec<QueuedWork>, StoreError> {
     let rows: Vec<QueuedRow> = query_as(
-        "SELECT work.id, work.priority, work.cost_flops, work.study_id, work.n_attempts,
-    work.excluded_json, runs.recipe, CAST(NULL AS TEXT) AS numerics_json,
+        "SELECT id, priority, cost_flops, study_id, n_attempts, excluded_json,
+    CAST(NULL AS TEXT) AS recipe, CAST(NULL AS TEXT) AS numerics_json,
     CAST(0 AS BIGINT) AS memory_bytes
 FROM work
-LEFT JOIN evaluations ON evaluations.id = work.id
-LEFT JOIN runs ON runs.id = evaluations.run_id
-WHERE work.state = 'queued' AND work.is_held = 0 AND work.kind <> 'run'
-ORDER BY work.priority DESC, work.cost_flops DESC
+WHERE state = 'queued' AND is_held = 0 AND kind = 'preparation'
+ORDER BY priority DESC, id
 LIMIT ?",
     )
     .bind(limit)
@@ -192,29 +192,101 @@ LIMIT ?",
     rows.into_iter().map(QueuedRow::into_work).collect()
 }
 
-/// The studies that have runs in the queue; with none of them, what no live study has.
-async fn wanting(pool: &Pool) -> Result<Vec<(Option<StudyId>, StudyTerms)>, StoreError> {
-    let rows: Vec<TermsRow> = query_as(concat!(
-        terms!(),
-        "studies.is_cancelled = 0 AND EXISTS (
-    SELECT *
-    FROM work
-    WHERE work.study_id = studies.id AND work.state = 'queued' AND work.is_held = 0
-        AND work.kind = 'run'
-)
-UNION ALL
-SELECT '' AS id, '' AS user_name, 1.0 AS weight, CAST(NULL AS DOUBLE PRECISION) AS budget_flops,
-    '{}' AS placement_json, 0.0 AS begun_flops
-WHERE EXISTS (
-    SELECT *
-    FROM work
-    WHERE work.study_id = '' AND work.state = 'queued' AND work.is_held = 0 AND work.kind = 'run'
-)"
+/// A study that has something in the queue.
+struct Wanting {
+    /// None for what no live study has.
+    study: Option<StudyId>,
+    terms: StudyTerms,
+    has_runs: bool,
+    has_evaluations: bool,
+}
+
+#[derive(Debug, sqlx::FromRow)]
+struct WantingRow {
+    #[sqlx(flatten)]
+    terms: TermsRow,
+    has_runs: i64,
+    has_evaluations: i64,
+}
+
+/// Whether something of this kind is queued of the study at hand.
+macro_rules! has {
+    ($study:literal, $kind:literal) => {
+        concat!(
+            "CASE WHEN EXISTS (
+        SELECT *
+        FROM work
+        WHERE work.study_id = ",
+            $study,
+            " AND work.state = 'queued' AND work.is_held = 0
+            AND work.kind = '",
+            $kind,
+            "'
+    ) THEN 1 ELSE 0 END"
+        )
+    };
+}
+
+/// The studies that have runs or evaluations in the queue; with none of them, what no live study has.
+async fn wanting(pool: &Pool) -> Result<Vec<Wanting>, StoreError> {
+    let rows: Vec<WantingRow> = query_as(concat!(
+        "SELECT *
+FROM (
+    SELECT id, user_name, weight, budget_flops, placement_json, spent_flops,
+        CAST(",
+        has!("studies.id", "run"),
+        " AS BIGINT) AS has_runs,
+        CAST(",
+        has!("studies.id", "evaluation"),
+        " AS BIGINT) AS has_evaluations
+    FROM studies
+    UNION ALL
+    SELECT '' AS id, '' AS user_name, 1.0 AS weight,
+        CAST(NULL AS DOUBLE PRECISION) AS budget_flops, '{}' AS placement_json,
+        0.0 AS spent_flops,
+        CAST(",
+        has!("''", "run"),
+        " AS BIGINT) AS has_runs,
+        CAST(",
+        has!("''", "evaluation"),
+        " AS BIGINT) AS has_evaluations
+) AS asking
+WHERE has_runs = 1 OR has_evaluations = 1",
     ))
     .fetch_all(pool)
     .await
     .map_err(from_driver)?;
-    rows.into_iter().map(TermsRow::into_terms).collect()
+    let wanting = |row: WantingRow| {
+        let (study, terms) = row.terms.into_terms()?;
+        let (has_runs, has_evaluations) = (row.has_runs != 0, row.has_evaluations != 0);
+        Ok(Wanting { study, terms, has_runs, has_evaluations })
+    };
+    rows.into_iter().map(wanting).collect()
+}
+
+async fn evaluations_of(
+    pool: &Pool,
+    study: &str,
+    limit: u32,
+) -> Result<Vec<QueuedWork>, StoreError> {
+    let rows: Vec<QueuedRow> = query_as(
+        "SELECT work.id, work.priority, work.cost_flops, work.study_id, work.n_attempts,
+    work.excluded_json, runs.recipe, CAST(NULL AS TEXT) AS numerics_json,
+    CAST(0 AS BIGINT) AS memory_bytes
+FROM work
+JOIN evaluations ON evaluations.id = work.id
+JOIN runs ON runs.id = evaluations.run_id
+WHERE work.study_id = ? AND work.state = 'queued' AND work.is_held = 0
+    AND work.kind = 'evaluation'
+ORDER BY work.priority DESC, work.cost_flops DESC
+LIMIT ?",
+    )
+    .bind(study)
+    .bind(limit)
+    .fetch_all(pool)
+    .await
+    .map_err(from_driver)?;
+    rows.into_iter().map(QueuedRow::into_work).collect()
 }
 
 /// What these studies say.
@@ -238,13 +310,13 @@ async fn runs_of(
     pool: &Pool,
     (study, terms): (&str, &StudyTerms),
     limit: u32,
-    largest_slot: u64,
+    machines: Option<&[Machine]>,
 ) -> Result<Vec<QueuedWork>, StoreError> {
     // What the study says itself holds for each run alike, and hides none.
-    let most_memory = match terms.placement {
-        PlacementSpec { memory_bytes: Some(_), .. } => u64::MAX,
-        _ => largest_slot,
-    };
+    let is_same_for_all = terms.placement.memory_bytes.is_some();
+    let most_memory = machines
+        .filter(|_| !is_same_for_all)
+        .map_or(u64::MAX, |machines| largest_slot(machines, &terms.placement));
     let rows: Vec<QueuedRow> = query_as(
         "SELECT work.id, work.priority, work.cost_flops, work.study_id, work.n_attempts,
     work.excluded_json, runs.recipe, runs.numerics_json, runs.memory_bytes

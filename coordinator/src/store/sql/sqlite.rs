@@ -19,9 +19,6 @@ use crate::store::StoreError;
 /// The migrations of this build.
 pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite");
 
-/// How many views are read at a time.
-const READ_CONNECTIONS: u32 = 4;
-
 /// How long a statement waits for another program's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -55,7 +52,7 @@ pub(super) async fn open_to_write(path: &Path) -> Result<(SqliteConnection, File
 }
 
 /// Opens the file for views only; another coordinator may be writing it.
-pub(super) async fn open_to_read(path: &Path) -> Result<Pool, StoreError> {
+pub(super) async fn open_to_read(path: &Path, n_connections: u32) -> Result<Pool, StoreError> {
     if !path.exists() {
         return Err(StoreError::Absent { store: path.display().to_string() });
     }
@@ -66,7 +63,7 @@ pub(super) async fn open_to_read(path: &Path) -> Result<Pool, StoreError> {
         .statement_cache_capacity(STATEMENTS_KEPT)
         .disable_statement_logging();
     let pool = SqlitePoolOptions::new()
-        .max_connections(READ_CONNECTIONS)
+        .max_connections(n_connections)
         .connect_with(options)
         .await
         .map_err(|error| not_a_database(path, error))?;

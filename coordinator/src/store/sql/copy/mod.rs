@@ -26,7 +26,7 @@ pub struct TableRows {
 /// Copies a store into a file that does not exist or a database that is empty; anything else is
 /// refused and left as it is. All of it happens, or nothing. Both have the schema of this build.
 pub async fn copy(from: &Location, to: &Location) -> Result<Vec<TableRows>, StoreError> {
-    let readers = connect_to_read(from).await?;
+    let readers = connect_to_read(from, 1).await?;
     check_schema(from, &readers).await?;
     let mut reading = readers.begin().await.map_err(from_driver)?;
     let copied = match to {
@@ -49,7 +49,7 @@ pub async fn copy(from: &Location, to: &Location) -> Result<Vec<TableRows>, Stor
 
 /// What a copy would do: the same checks, and the rows that there are.
 pub async fn plan_copy(from: &Location, to: &Location) -> Result<Vec<TableRows>, StoreError> {
-    let readers = connect_to_read(from).await?;
+    let readers = connect_to_read(from, 1).await?;
     check_schema(from, &readers).await?;
     match to {
         Location::Sqlite(path) => target::check_absent(path)?,
@@ -127,7 +127,7 @@ pub(super) fn table_names() -> std::collections::BTreeSet<String> {
 pub(super) async fn dump(
     location: &Location,
 ) -> Result<std::collections::BTreeMap<String, Vec<String>>, StoreError> {
-    let readers = connect_to_read(location).await?;
+    let readers = connect_to_read(location, 1).await?;
     let mut reading = readers.begin().await.map_err(from_driver)?;
     let mut tables = std::collections::BTreeMap::new();
     for table in TABLES {

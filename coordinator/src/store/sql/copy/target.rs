@@ -66,7 +66,7 @@ pub(super) fn check_absent(path: &Path) -> Result<(), StoreError> {
 pub(super) async fn empty_database(url: &str) -> Result<Connection, StoreError> {
     check_empty(url).await?;
     let location = Location::Postgres(url.to_owned());
-    let conn = postgres::lead(url)
+    let (conn, _session) = postgres::lead(url)
         .await?
         .ok_or_else(|| StoreError::InUse { store: location.to_string() })?;
     Ok(Connection::Postgres(Box::new(conn)))
@@ -75,7 +75,7 @@ pub(super) async fn empty_database(url: &str) -> Result<Connection, StoreError> 
 /// A database is empty when it has no table, or those of this build without a row.
 pub(super) async fn check_empty(url: &str) -> Result<(), StoreError> {
     let location = Location::Postgres(url.to_owned());
-    let readers = postgres::open_to_read(url).await?;
+    let readers = postgres::open_to_read(url, 1).await?;
     let empty = is_empty(&location, &readers).await;
     readers.close().await;
     if empty? { Ok(()) } else { Err(StoreError::NotEmpty { store: location.to_string() }) }

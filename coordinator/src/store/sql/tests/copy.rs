@@ -55,7 +55,7 @@ async fn every_table_is_copied() {
     let names = "SELECT name
 FROM sqlite_schema
 WHERE type = 'table' AND name NOT LIKE 'sqlite_%' AND name NOT LIKE '_sqlx%'";
-    let readers = super::super::connect_to_read(&store).await.unwrap();
+    let readers = super::super::connect_to_read(&store, 1).await.unwrap();
     let tables: Vec<String> = super::super::query_scalar(names).fetch_all(&readers).await.unwrap();
     assert_eq!(table_names(), tables.into_iter().collect::<BTreeSet<_>>());
 }

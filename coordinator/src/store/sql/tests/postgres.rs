@@ -3,6 +3,7 @@
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use sqlx::postgres::PgConnection;
 use sqlx::sqlite::SqliteConnection;
@@ -167,10 +168,14 @@ WHERE locktype = 'advisory' AND granted",
     while !second.try_to_lead().await.unwrap() {
         tokio::task::yield_now().await;
     }
-    let work = second.queue_head(1, u64::MAX).await.unwrap().work.remove(0).work;
+    let work = second.queue_head(1, None).await.unwrap().work.remove(0).work;
     let by_second = second.grant(&[placement(&work, &worker)]).await.unwrap();
     assert_eq!(by_second.len(), 1);
-    // The first one does not know yet that it was deposed.
+    // Its connection does not say so before it writes, but the database does when it is asked.
+    let asked = tokio::time::timeout(Duration::from_mins(1), first.store.right_is_lost());
+    asked.await.expect("it holds the lock no longer");
+    let kept = tokio::time::timeout(Duration::from_secs(7), second.right_is_lost());
+    kept.await.expect_err("that one holds it");
     let by_first = first.store.grant(&[placement(&work, &worker)]).await;
     assert!(by_first.is_err(), "{by_first:?}");
     first.store.lead_is_over().await;

@@ -273,8 +273,12 @@ impl Store for ThroughGrpc {
         self.inner().held_leases().await
     }
 
-    async fn queue_head(&self, limit: u32, largest_slot: u64) -> Result<QueueHead, StoreError> {
-        self.inner().queue_head(limit, largest_slot).await
+    async fn queue_head(
+        &self,
+        limit: u32,
+        machines: Option<&[Machine]>,
+    ) -> Result<QueueHead, StoreError> {
+        self.inner().queue_head(limit, machines).await
     }
 
     async fn busy_slots(&self) -> Result<Vec<BusySlot>, StoreError> {
