@@ -99,7 +99,10 @@ impl Trainer {
     fn start(args: &TrainerArgs) -> Result<Self, Failure> {
         let bug = |error: &dyn std::error::Error| Failure::because(AttemptEnd::Bug, error);
         let artifacts = match &args.artifact_store {
-            Some(uri) => Some(Artifacts::open(uri, &args.scratch).map_err(|e| bug(&e))?),
+            Some(uri) => {
+                let artifacts = Artifacts::open(uri, &args.scratch).map_err(|e| bug(&e))?;
+                Some(artifacts.with_patience(args.patience()))
+            }
             None => None,
         };
         Ok(Self {

@@ -56,7 +56,11 @@ fn train(details: TrainDetails) -> v1::Train {
         checkpoints: details
             .checkpoints
             .into_iter()
-            .map(|(step, manifest)| v1::CheckpointRef { step, manifest: Some(artifact(manifest)) })
+            .map(|offered| v1::CheckpointRef {
+                step: offered.step,
+                manifest: Some(artifact(offered.manifest)),
+                has_failed: offered.has_failed,
+            })
             .collect(),
         numerics: details.numerics.map(numerics),
     }

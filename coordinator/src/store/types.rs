@@ -299,10 +299,21 @@ pub struct TrainDetails {
     pub data_point_steps: Vec<u64>,
     /// Seconds between rolling checkpoints.
     pub rolling_checkpoint_seconds: u32,
-    /// Step and manifest of the checkpoints that were not refused, newest first.
-    pub checkpoints: Vec<(u64, Artifact)>,
+    /// The checkpoints that were not refused, newest first.
+    pub checkpoints: Vec<OfferedCheckpoint>,
     /// What the first attempt fixed.
     pub numerics: Option<Numerics>,
+}
+
+/// A checkpoint that an attempt may continue from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OfferedCheckpoint {
+    /// The step after which it was written.
+    pub step: u64,
+    /// Its manifest.
+    pub manifest: Artifact,
+    /// Whether an earlier attempt found it damaged.
+    pub has_failed: bool,
 }
 
 /// One thing that an attempt has to say.
@@ -344,7 +355,7 @@ pub enum ReportEvent {
         /// All its files together.
         n_bytes: u64,
     },
-    /// A checkpoint that could not be used.
+    /// A checkpoint that is damaged. The second attempt that says so has it refused for good.
     CheckpointRefused {
         /// Its manifest.
         manifest_key: String,

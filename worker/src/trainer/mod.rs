@@ -68,7 +68,7 @@ fn serve(args: &TrainerArgs) -> Result<ExitCode, TrainerError> {
         return Ok(ExitCode::SUCCESS);
     }
     let uri = args.artifact_store.as_deref().ok_or(TrainerError::NoStore)?;
-    let artifacts = Artifacts::open(uri, &args.scratch)?;
+    let artifacts = Artifacts::open(uri, &args.scratch)?.with_patience(args.patience());
     let control = Arc::new(Control::default());
     let assignments = listen(Arc::clone(&control))?;
     report.ready(capabilities(&host))?;

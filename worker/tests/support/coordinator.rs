@@ -56,7 +56,7 @@ impl Seen {
     pub(crate) fn checkpoints(&self, token: u64) -> Vec<v1::CheckpointRef> {
         let checkpoint = |event| match event {
             v1::event::Kind::Checkpoint(v1::Checkpoint { step, manifest, .. }) => {
-                Some(v1::CheckpointRef { step, manifest })
+                Some(v1::CheckpointRef { step, manifest, has_failed: false })
             }
             _ => None,
         };

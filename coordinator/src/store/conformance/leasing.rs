@@ -63,7 +63,7 @@ pub(in crate::store) async fn an_assignment_says_all_that_is_needed(
     let AssignmentDetails::Train(details) = assignment.details else {
         panic!("a run is trained");
     };
-    let steps: Vec<u64> = details.checkpoints.iter().map(|(step, _)| *step).collect();
+    let steps: Vec<u64> = details.checkpoints.iter().map(|offered| offered.step).collect();
     assert_eq!(steps, [30, 20]);
     assert_eq!(details.data_manifest.key, "data/manifest.json");
     assert_eq!(details.numerics, None);

@@ -63,7 +63,7 @@ macro_rules! conformance {
                 the_same_end_twice_is_answered_alike,
                 a_success_without_a_result_is_a_bug,
                 a_diverged_run_is_over,
-                a_refused_checkpoint_is_not_offered_again,
+                a_checkpoint_that_fails_twice_is_not_offered_again,
                 the_first_attempt_fixes_the_numerics,
                 a_report_is_stored_whole_and_may_be_repeated,
                 an_evaluation_ends_with_its_value,
@@ -89,6 +89,7 @@ macro_rules! conformance {
                 a_budget_is_spent_by_what_was_begun,
                 runs_that_fit_nowhere_hide_no_other,
                 a_log_rule_keeps_work_from_a_worker,
+                a_machine_that_cannot_is_charged_and_avoided,
                 a_log_rule_stops_retries,
                 events_say_who,
             }

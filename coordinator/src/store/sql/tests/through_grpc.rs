@@ -29,7 +29,7 @@ use crate::store::read::{
     CurveQuery, DroppedCell, FitInputs, FitRecord, HistoryOf, Lookup, ReadError, ReadStore,
     RunStatus, SeriesPoint,
 };
-use crate::store::{AssignmentDetails, Numerics, TrainDetails};
+use crate::store::{AssignmentDetails, Numerics, OfferedCheckpoint, TrainDetails};
 
 /// A store whose workers are on the other side of a socket.
 struct ThroughGrpc {
@@ -482,7 +482,11 @@ fn from_wire(assignment: v1::Assignment) -> Assignment {
             checkpoints: train
                 .checkpoints
                 .into_iter()
-                .map(|checkpoint| (checkpoint.step, artifact(checkpoint.manifest)))
+                .map(|checkpoint| OfferedCheckpoint {
+                    step: checkpoint.step,
+                    manifest: artifact(checkpoint.manifest),
+                    has_failed: checkpoint.has_failed,
+                })
                 .collect(),
             numerics: train.numerics.map(|numerics| Numerics {
                 device_kind: numerics.device_kind,
