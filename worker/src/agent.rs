@@ -67,6 +67,11 @@ pub enum AgentError {
 }
 
 impl AgentError {
+    /// Whether the artifact store cannot be read, which may pass.
+    pub fn is_about_artifacts(&self) -> bool {
+        matches!(self, Self::ArtifactStore { .. } | Self::ArtifactStoreUri(_))
+    }
+
     /// What to do about it.
     pub fn class(&self) -> ErrorClass {
         match self {
