@@ -61,6 +61,9 @@ pub enum AgentError {
         /// Where it is now.
         uri: String,
     },
+    /// The system gives no random numbers.
+    #[error("could not choose a name of this process")]
+    Instance(#[source] std::io::Error),
     /// The signals cannot be listened to.
     #[error("could not listen for signals")]
     Signals(#[source] std::io::Error),
@@ -81,6 +84,7 @@ impl AgentError {
             | Self::ArtifactStore { .. }
             | Self::OtherArtifactStore { .. }
             | Self::ArtifactStoreMoved { .. }
+            | Self::Instance(_)
             | Self::Signals(_) => ErrorClass::GiveUp,
         }
     }
@@ -103,7 +107,8 @@ pub async fn run_until(
         probed = probe(&config) => probed?,
         _ = next_stop(&mut stop) => return Ok(()),
     };
-    Shell::new(config, client, capabilities).run(stop).await
+    let instance = crate::device::random_name().map_err(AgentError::Instance)?;
+    Shell::new(config, client, capabilities, instance).run(stop).await
 }
 
 /// The next reason to stop; a closed channel is none.

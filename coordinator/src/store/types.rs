@@ -192,6 +192,10 @@ pub struct WorkerToRegister {
     pub hostname: String,
     /// Its agent's process.
     pub pid: u32,
+    /// Which of all processes that it is: random.
+    pub instance: String,
+    /// The workers that are connected at this moment: their names are not free.
+    pub connected: Vec<WorkerId>,
     /// Its machine.
     pub machine: Machine,
 }
@@ -201,6 +205,8 @@ pub struct WorkerToRegister {
 pub struct Registered {
     /// Its identifier.
     pub worker: WorkerId,
+    /// Its name here: as it was given, or with a number behind it.
+    pub name: String,
     /// Older registrations that this ended.
     pub replaced: Vec<WorkerId>,
     /// What their attempts went through.

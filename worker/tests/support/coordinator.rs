@@ -174,6 +174,7 @@ impl WorkerService for FakeCoordinator {
             heartbeat_interval_ms: 20,
             artifact_store_uri: self.inner.uri.clone(),
             nonce_key: NONCE_KEY.to_owned(),
+            name: "one".to_owned(),
         };
         Ok(self.answer(seen, response))
     }

@@ -42,6 +42,8 @@ macro_rules! conformance {
                 a_worker_that_leaves_gives_its_work_back,
                 a_lost_worker_loses_its_leases_and_may_come_back,
                 an_agent_started_again_ends_its_older_registration,
+                a_restarted_container_inherits_nothing,
+                a_second_worker_of_one_name_gets_another,
                 a_cancelled_run_takes_its_right_from_the_holder,
             }
             holding {

@@ -101,6 +101,9 @@ impl Store for ThroughGrpc {
     async fn register_worker(&self, worker: WorkerToRegister) -> Result<Registered, StoreError> {
         let leases = self.inner().live_leases().await?;
         let there = self.inner().live_workers().await?;
+        for id in &worker.connected {
+            self.app.leader.open_poll(id, 0);
+        }
         let found = worker.machine.capabilities;
         let request = v1::RegisterRequest {
             name: worker.name,
@@ -118,12 +121,14 @@ impl Store for ThroughGrpc {
                 labels: found.labels.into_iter().collect(),
             }),
             protocol_version: PROTOCOL_VERSION,
+            instance: worker.instance,
         };
         let answer = self.client().register(request).await.unwrap().into_inner();
         let left = self.inner().live_workers().await?;
         let is_gone = |id: &WorkerId| left.iter().all(|record| record.worker != *id);
         Ok(Registered {
             worker: answer.worker_id.parse().unwrap(),
+            name: answer.name,
             replaced: there.into_iter().map(|record| record.worker).filter(is_gone).collect(),
             changed: Changed { revoked: self.revoked_since(leases).await, ..Changed::default() },
         })
