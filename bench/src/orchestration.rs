@@ -4,6 +4,7 @@
 //! Each round starts processes, trains one run through them, stops them, and then lets the bare loop
 //! train the very same cell from the same artifact store. Both sides must come to the same losses.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -99,7 +100,7 @@ fn pair(args: &OrchestrationArgs, size: Size, steps: u32) -> Result<Pair> {
     let CellConfig::Pretrain(pretrain) = &cell;
     let bare = bare::train(&Request {
         store: cluster.path().join("artifacts"),
-        manifest_key: format!("data/{}/manifest.json", pretrain.preparation_hash),
+        manifest_key: manifest_key(&cluster.path().join("artifacts"), &pretrain.preparation_hash)?,
         scratch: cluster.path().join("scratch-of-the-bare-loop"),
         cell,
         threads,
@@ -114,6 +115,13 @@ fn pair(args: &OrchestrationArgs, size: Size, steps: u32) -> Result<Pair> {
         orchestrated: speed(&orchestrated.elapsed_seconds)?,
         bare: speed(&elapsed_seconds(&bare)?)?,
     })
+}
+
+/// The manifest of prepared data of which there was one attempt.
+fn manifest_key(store: &Path, preparation_hash: &str) -> Result<String> {
+    let folder = format!("data/{preparation_hash}");
+    let attempt = std::fs::read_dir(store.join(&folder))?.next().context("no prepared data")??;
+    Ok(format!("{folder}/{}/manifest.json", attempt.file_name().to_string_lossy()))
 }
 
 fn elapsed_seconds(trained: &Trained) -> Result<Vec<f64>> {

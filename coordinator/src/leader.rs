@@ -190,6 +190,15 @@ impl Leader {
         }
     }
 
+    /// The workers that are at the other end of a connection now, or are about to be.
+    pub fn connected(&self) -> Vec<WorkerId> {
+        let now_ms = self.clock.monotonic_ms();
+        let inner = self.lock();
+        let connected =
+            inner.posts.iter().filter(|(_, post)| post.is_connected(now_ms, self.term_ms));
+        connected.map(|(worker, _)| worker.clone()).collect()
+    }
+
     /// Whether the worker is known.
     pub fn knows(&self, worker: &WorkerId) -> bool {
         self.lock().posts.contains_key(worker)

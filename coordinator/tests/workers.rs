@@ -104,6 +104,7 @@ fn registration() -> v1::RegisterRequest {
             labels: HashMap::new(),
         }),
         protocol_version: PROTOCOL_VERSION,
+        instance: "first".into(),
     }
 }
 
@@ -242,6 +243,40 @@ async fn beat_until_stopped(mut client: WorkerServiceClient<Channel>, worker_id:
         client.heartbeat(beat).await.unwrap();
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Aim: two agents of one name on one host both work, and one that is started again takes its place.
+/// Method: the first one's poll is open when the second comes, and gone when the third does.
+#[tokio::test]
+async fn a_name_is_taken_as_long_as_its_worker_is_connected() {
+    let cluster = cluster(LONG_TERM_MS).await;
+    let mut client = cluster.client().await;
+    let first = cluster.join(&mut client).await;
+    let leader = &cluster.running.app.leader;
+    let is_connected = || leader.connected().iter().any(|worker| worker.as_str() == first);
+    let mut polling = client.clone();
+    let request = poll(&first, 0);
+    let open = tokio::spawn(async move { polling.next(request).await });
+    while !is_connected() {
+        tokio::task::yield_now().await;
+    }
+    let of_instance = |instance: &str| {
+        let mut request = registration();
+        request.instance = instance.into();
+        request
+    };
+    let second = client.register(of_instance("second")).await.unwrap().into_inner();
+    assert_eq!(second.name, "worker-2");
+    open.abort();
+    while is_connected() {
+        tokio::task::yield_now().await;
+    }
+    let third = client.register(of_instance("third")).await.unwrap().into_inner();
+    assert_eq!(third.name, "worker");
+    let live = cluster.running.app.store.live_workers().await.unwrap();
+    assert!(live.iter().all(|record| record.worker.as_str() != first), "{live:?}");
+    assert!(live.iter().any(|record| record.worker.as_str() == second.worker_id), "{live:?}");
+    cluster.running.stop().await;
 }
 
 #[tokio::test]

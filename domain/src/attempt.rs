@@ -13,16 +13,16 @@ pub enum AttemptEnd {
     Cancelled,
     /// It gave its slot back for other work.
     Preempted,
-    /// Its worker vanished, or its lease expired.
+    /// Its worker vanished, its lease expired, or its machine could not reach what it needed.
     WorkerLost,
     /// A memory allocation failed, or the system killed it for memory.
     OutOfMemory,
     /// Its numbers went out of order in a way that the study does not pass over: a result, shown and
     /// excluded from fits by rule.
     Diverged,
-    /// The data could not be read or was not what its hash says.
+    /// The data is not what its hash says, or not what the recipe can use.
     BadData,
-    /// No published checkpoint could be read.
+    /// A checkpoint is damaged.
     BadCheckpoint,
     /// Anything else: a broken assumption of ours.
     Bug,

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use anyhow::{Context as _, Result};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -250,6 +251,17 @@ impl Cluster {
     /// If it does not run.
     pub fn kill_worker_number(&mut self, number: usize) {
         self.workers.remove(&number).expect("a running worker").kill();
+    }
+
+    /// Signals every process of the worker of this number and waits until it has ended in order.
+    ///
+    /// # Panics
+    /// If it does not run, or ends otherwise.
+    pub fn signal_worker(&mut self, number: usize, signal: Signal) {
+        let mut worker = self.workers.remove(&number).expect("a running worker");
+        worker.signal_all(signal);
+        let status = wait_for("the worker to leave", 60, || worker.has_ended());
+        assert!(status.success(), "{status}\n{}", worker.log());
     }
 
     /// The agent of the worker of this number, from 1: `worker-1` and so on.

@@ -111,6 +111,15 @@ impl Process {
         }
     }
 
+    /// Signals the processes that it started, then itself, as the end of a service or of a cluster's
+    /// job does.
+    pub fn signal_all(&self, signal: Signal) {
+        for id in self.children() {
+            kill(Pid::from_raw(i32::try_from(id).expect("a process id")), signal).ok();
+        }
+        self.signal(signal);
+    }
+
     fn signal(&self, signal: Signal) {
         let id = Pid::from_raw(i32::try_from(self.child.id()).expect("a process id"));
         // It may have ended by itself in this very moment; then there is nothing to signal.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use e2e::{Cluster, ClusterOptions, TinyStudy, libtorch_is_there, tiny_study, wait_for};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 /// Long enough that a kill lands in the middle of the training.
@@ -15,6 +16,9 @@ const LONG: TinyStudy = TinyStudy {
     learning_rate: 3e-3,
     slots: 1,
 };
+
+/// Long enough for several of them.
+const LONGER: TinyStudy = TinyStudy { name: "longer", tokens: 128 * 3600, ..LONG };
 
 /// A cluster with one worker that has a study.
 fn cluster_with(study: &TinyStudy) -> Result<Cluster> {
@@ -179,6 +183,38 @@ fn a_restart_of_the_database_disturbs_no_run() -> Result<()> {
     Ok(())
 }
 
+/// Aim: what stops a service, a cluster's job or a terminal signals every process of it, trainers first;
+/// that is charged to nobody and loses no step. Method: each such signal to agent and trainer, in turn,
+/// each time to another worker; the run ends like an undisturbed one.
+#[test]
+fn a_signal_to_every_process_of_a_worker_is_a_preemption() -> Result<()> {
+    if !libtorch_is_there() {
+        return Ok(());
+    }
+    let expected = undisturbed(&LONGER)?;
+    let mut cluster = in_the_middle(&LONGER)?;
+    let mut number = 1;
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        let before = the_run(&cluster, LONGER.name)["attempts"].as_array().map_or(0, Vec::len);
+        cluster.signal_worker(number, signal);
+        let run = the_run(&cluster, LONGER.name);
+        let attempt = &run["attempts"][before - 1];
+        assert_eq!(attempt["ended_as"], "preempted", "{signal}: {}", cluster.logs());
+        let left_at = run["summary"]["step"].as_u64();
+        number = cluster.start_worker();
+        wait_for("the next attempt to train", 60, || {
+            let run = the_run(&cluster, LONGER.name);
+            let resumed = run["attempts"][before]["resumed_from_step"].as_u64();
+            let is_over = run["summary"]["state"] == "succeeded";
+            let has_begun = is_over || run["summary"]["step"].as_u64() > left_at;
+            has_begun.then(|| assert_eq!(resumed, left_at, "no step is done twice"))
+        });
+    }
+    wait_until_complete(&cluster, &LONGER);
+    assert_eq!(cluster.results(LONGER.name), expected);
+    Ok(())
+}
+
 /// Aim: a damaged checkpoint is found by its hash and the one before it is used. Method: kill the
 /// worker, damage the newest weights on disk, let another worker take over.
 #[test]
@@ -211,8 +247,11 @@ fn a_damaged_checkpoint_is_passed_over() -> Result<()> {
         .collect();
     assert_eq!(refused.len(), 1, "{:?}", run["checkpoints"]);
     assert_eq!(refused[0]["step"], newest["step"]);
-    let resumed = run["attempts"][1]["resumed_from_step"].as_u64();
-    assert!(resumed < newest["step"].as_u64(), "{:?}", run["attempts"]);
+    let attempts = run["attempts"].as_array().expect("a list");
+    let ends: Vec<&Value> = attempts.iter().map(|attempt| &attempt["ended_as"]).collect();
+    assert_eq!(ends, ["worker_lost", "worker_lost", "succeeded"], "the second one only doubts it");
+    let resumed = attempts[2]["resumed_from_step"].as_u64();
+    assert!(resumed < newest["step"].as_u64(), "{attempts:?}");
     // The damaged data point itself may have been written again by the second attempt.
     let found = cluster.results(LONG.name);
     for (key, value) in &expected {

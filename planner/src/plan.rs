@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use domain::cell::Identity;
 use domain::ids::{PreparationId, RunId};
 use domain::recipe::{
-    CellConfig, NUMERICS_VERSION, PREPARATION_VERSION, PreparationConfig, PretrainCell,
-    SourceConfig, schedule_overlap,
+    CellConfig, MAX_SOURCE_FILES, NUMERICS_VERSION, PREPARATION_VERSION, PreparationConfig,
+    PretrainCell, SourceConfig, schedule_overlap,
 };
 use domain::spec::{DesignSpec, ParsedSpec, PretrainSpec, RecipeSpec, SpecError};
 use domain::suggest::nearest;
@@ -145,6 +145,14 @@ fn check_budgets(parsed: &ParsedSpec, pretrain: &PretrainSpec) -> Result<(), Spe
 /// The data preparation that every cell needs.
 fn prepare(parsed: &ParsedSpec, sources: &[CorpusHashes]) -> Result<PlannedPreparation, SpecError> {
     let (data, locations) = (&parsed.spec.data, &parsed.locations);
+    let n_files: usize = sources.iter().map(|corpus| corpus.file_hashes.len()).sum();
+    if n_files > MAX_SOURCE_FILES {
+        let problem = format!(
+            "the corpora have {n_files} files, and a study may have {MAX_SOURCE_FILES}; put several \
+             texts into one file"
+        );
+        return Err(locations.error("data.corpora", problem));
+    }
     let mut configs = Vec::new();
     for (index, corpus) in data.corpora.iter().enumerate() {
         let hashes = sources.get(index).filter(|given| given.corpus == corpus.name);

@@ -223,6 +223,18 @@ fn other_sources_make_other_runs_and_equal_ones_the_same() {
 }
 
 #[test]
+fn more_files_than_an_assignment_can_name_are_refused_with_both_numbers() {
+    let plan_of = |n_files: usize| {
+        let mut sources = sources();
+        sources[0].file_hashes = vec![ContentHash::of(b"text"); n_files];
+        plan(&parse(FIXED, "a.yaml").unwrap(), &sources).map(|_| ()).map_err(|e| e.to_string())
+    };
+    assert_eq!(plan_of(100_000), Ok(()));
+    let refused = plan_of(100_001).unwrap_err();
+    assert!(refused.contains("100001 files") && refused.contains("may have 100000"), "{refused}");
+}
+
+#[test]
 fn a_decaying_schedule_under_an_envelope_is_warned_of() {
     let plan = try_plan(&[("{constant: {warmup_steps: 10}}", "{cosine: {warmup_steps: 10}}")]);
     assert_snapshot!(plan.unwrap().warnings.join("\n"), @"`fit.methods` has `envelope` and `chinchilla`, but the learning rate of `llama_study-s1` decays: its checkpoints on the way are not comparable with the ends of shorter runs; use a constant schedule, or `checkpoints: final`");

@@ -23,11 +23,17 @@ pub mod v1 {
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 /// The version of the protocol that this build speaks.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
-/// The largest message either side accepts, in bytes. A report with the most events allowed stays
-/// below it by a factor of ten.
-pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
+/// The largest message either side accepts, in bytes: a preparation of the most source files
+/// (`domain::recipe::MAX_SOURCE_FILES`) fits. A report with the most events allowed stays below it by
+/// a factor of ten.
+pub const MAX_MESSAGE_BYTES: usize = 32 * 1024 * 1024;
+
+/// The size of a message on its way, in bytes.
+pub fn n_bytes(message: &impl prost::Message) -> usize {
+    message.encoded_len()
+}
 
 /// The most events one report may hold.
 pub const MAX_EVENTS_PER_REPORT: usize = 10_000;

@@ -61,12 +61,20 @@ pub enum AgentError {
         /// Where it is now.
         uri: String,
     },
+    /// The system gives no random numbers.
+    #[error("could not choose a name of this process")]
+    Instance(#[source] std::io::Error),
     /// The signals cannot be listened to.
     #[error("could not listen for signals")]
     Signals(#[source] std::io::Error),
 }
 
 impl AgentError {
+    /// Whether the artifact store cannot be read, which may pass.
+    pub fn is_about_artifacts(&self) -> bool {
+        matches!(self, Self::ArtifactStore { .. } | Self::ArtifactStoreUri(_))
+    }
+
     /// What to do about it.
     pub fn class(&self) -> ErrorClass {
         match self {
@@ -76,6 +84,7 @@ impl AgentError {
             | Self::ArtifactStore { .. }
             | Self::OtherArtifactStore { .. }
             | Self::ArtifactStoreMoved { .. }
+            | Self::Instance(_)
             | Self::Signals(_) => ErrorClass::GiveUp,
         }
     }
@@ -98,7 +107,8 @@ pub async fn run_until(
         probed = probe(&config) => probed?,
         _ = next_stop(&mut stop) => return Ok(()),
     };
-    Shell::new(config, client, capabilities).run(stop).await
+    let instance = crate::device::random_name().map_err(AgentError::Instance)?;
+    Shell::new(config, client, capabilities, instance).run(stop).await
 }
 
 /// The next reason to stop; a closed channel is none.

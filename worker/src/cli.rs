@@ -4,11 +4,13 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 use crate::agent;
+use crate::artifacts::Patience;
 use crate::config::Config;
 
 /// The program on a machine that carries out the assignments of a Gradus coordinator.
@@ -71,7 +73,9 @@ pub struct RunArgs {
     /// them, where one leads and others stand by
     #[arg(long, value_name = "URL", value_delimiter = ',', required = true)]
     pub coordinator: Vec<String>,
-    /// The worker's name for people; the host name by default
+    /// The worker's name for people; host name and process id by default. With a fixed name an agent
+    /// that is started again takes the place of the older one at once; while that one is connected, it
+    /// gets a number behind its name
     #[arg(long)]
     pub name: Option<String>,
     /// How many attempts to carry out at a time
@@ -147,6 +151,16 @@ pub struct TrainerArgs {
     /// Which of the agent's slots this is; they take the CUDA devices in turn
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub slot: u32,
+    /// For so long a file of the artifact store that cannot be reached is tried to be read
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 60_000)]
+    pub read_patience_ms: u64,
+}
+
+impl TrainerArgs {
+    /// How long to wait for what cannot be reached.
+    pub fn patience(&self) -> Patience {
+        Patience { read: Duration::from_millis(self.read_patience_ms), ..Patience::default() }
+    }
 }
 
 /// Arguments of `forward`.

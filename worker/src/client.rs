@@ -33,6 +33,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause: a coordinator that is back is found again within it.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
+/// The calls whose size this worker decides.
+const SENT_AS_IT_IS: [&str; 2] = ["report", "finish"];
+
 /// Why a call did not work.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -49,6 +52,14 @@ pub enum ClientError {
     #[error("the coordinator cannot be reached: {}", status.message())]
     Unreachable {
         /// What the transport says.
+        status: Box<Status>,
+    },
+    /// The coordinator has an error of its own: the same call may work later, or never.
+    #[error("the coordinator failed at the call `{call}`: {}", status.message())]
+    Broken {
+        /// The call.
+        call: &'static str,
+        /// What it answered.
         status: Box<Status>,
     },
     /// The coordinator does not know this registration: register again.
@@ -72,6 +83,8 @@ pub enum ClientError {
 pub enum ErrorClass {
     /// The same call later.
     RetryLater,
+    /// The same call later, but not for ever.
+    RetryForAWhile,
     /// A new registration, then a new call.
     RegisterAgain,
     /// Nothing helps.
@@ -83,6 +96,7 @@ impl ClientError {
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Unreachable { .. } => ErrorClass::RetryLater,
+            Self::Broken { .. } => ErrorClass::RetryForAWhile,
             Self::Unregistered { .. } => ErrorClass::RegisterAgain,
             Self::Address { .. } | Self::Refused { .. } => ErrorClass::GiveUp,
         }
@@ -92,15 +106,16 @@ impl ClientError {
     pub fn from_status(call: &'static str, status: Status) -> Self {
         let status = Box::new(status);
         match status.code() {
-            Code::Unavailable
-            | Code::DeadlineExceeded
-            | Code::Aborted
-            | Code::ResourceExhausted
-            | Code::Cancelled
-            | Code::Internal
-            | Code::Unknown => Self::Unreachable { status },
             Code::NotFound => Self::Unregistered { status },
-            _ => Self::Refused { call, status },
+            Code::Unauthenticated
+            | Code::PermissionDenied
+            | Code::FailedPrecondition
+            | Code::InvalidArgument => Self::Refused { call, status },
+            // What is too large to be sent stays so; what was too large to be heard is another's.
+            Code::OutOfRange if SENT_AS_IT_IS.contains(&call) => Self::Refused { call, status },
+            Code::Internal | Code::Unknown | Code::DataLoss => Self::Broken { call, status },
+            // Also what a proxy says whose coordinator restarts.
+            _ => Self::Unreachable { status },
         }
     }
 }
@@ -282,9 +297,21 @@ mod tests {
     #[test]
     fn every_code_has_a_class() {
         let class = |code| ClientError::from_status("next", Status::new(code, "why")).class();
-        for code in [Code::Unavailable, Code::DeadlineExceeded, Code::Internal, Code::Aborted] {
+        for code in [
+            Code::Unavailable,
+            Code::DeadlineExceeded,
+            Code::Aborted,
+            Code::OutOfRange,
+            Code::Unimplemented,
+            Code::AlreadyExists,
+        ] {
             assert_eq!(class(code), ErrorClass::RetryLater, "{code:?}");
         }
+        for code in [Code::Internal, Code::Unknown, Code::DataLoss] {
+            assert_eq!(class(code), ErrorClass::RetryForAWhile, "{code:?}");
+        }
+        let too_large = Status::new(Code::OutOfRange, "why");
+        assert_eq!(ClientError::from_status("report", too_large).class(), ErrorClass::GiveUp);
         assert_eq!(class(Code::NotFound), ErrorClass::RegisterAgain);
         for code in [Code::InvalidArgument, Code::Unauthenticated, Code::FailedPrecondition] {
             assert_eq!(class(code), ErrorClass::GiveUp, "{code:?}");

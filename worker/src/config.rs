@@ -105,7 +105,7 @@ impl Config {
             .unwrap_or_else(|| device::threads_per_slot(device::n_cores(), n_slots));
         Ok(Self {
             coordinators: args.coordinator,
-            // Unique by default: an agent of the same name on the same machine replaces the older.
+            // Unique by default.
             name: args
                 .name
                 .unwrap_or_else(|| format!("{}-{}", device::hostname(), std::process::id())),

@@ -36,6 +36,14 @@ pub fn n_cores() -> u32 {
     u32::try_from(n_cores).unwrap_or(u32::MAX)
 }
 
+/// A name that no other process ever has, as far as chance goes.
+///
+/// # Errors
+/// When the system gives no random numbers.
+pub fn random_name() -> std::io::Result<String> {
+    std::fs::read_to_string("/proc/sys/kernel/random/uuid").map(|text| text.trim().to_owned())
+}
+
 /// The host name, or `worker` on a machine that does not tell.
 pub fn hostname() -> String {
     read("/proc/sys/kernel/hostname")

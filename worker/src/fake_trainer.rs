@@ -20,6 +20,7 @@ use proto::v1::{self, assignment, event, from_trainer, to_trainer};
 use crate::artifacts::Artifacts;
 use crate::cli::{TrainerArgs, start_log};
 use crate::pipe::{self, MessageReader};
+use crate::signals;
 use faults::Faults;
 
 pub mod faults;
@@ -98,8 +99,12 @@ struct Trainer {
 impl Trainer {
     fn start(args: &TrainerArgs) -> Result<Self, Failure> {
         let bug = |error: &dyn std::error::Error| Failure::because(AttemptEnd::Bug, error);
+        signals::leave_to_agent().map_err(|e| bug(&e))?;
         let artifacts = match &args.artifact_store {
-            Some(uri) => Some(Artifacts::open(uri, &args.scratch).map_err(|e| bug(&e))?),
+            Some(uri) => {
+                let artifacts = Artifacts::open(uri, &args.scratch).map_err(|e| bug(&e))?;
+                Some(artifacts.with_patience(args.patience()))
+            }
             None => None,
         };
         Ok(Self {

@@ -26,5 +26,6 @@ pub mod fake_trainer;
 pub mod pipe;
 #[cfg(feature = "torch")]
 pub mod recipes;
+mod signals;
 #[cfg(feature = "torch")]
 pub mod trainer;

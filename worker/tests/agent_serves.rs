@@ -114,15 +114,23 @@ async fn a_damaged_checkpoint_is_refused_and_the_one_before_it_used() {
     let mut bytes = std::fs::read(&weights).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     std::fs::write(&weights, bytes).unwrap();
-    scene.train(3, 2, checkpoints);
-    assert_eq!(scene.coordinator.wait_for_end(3).await.end, "succeeded");
-    let events = scene.coordinator.with(|seen| seen.events(3));
-    let Some(event::Kind::CheckpointRefused(refused)) = events.first() else {
-        panic!("{events:?}")
+    scene.train(3, 2, checkpoints.clone());
+    assert_eq!(scene.coordinator.wait_for_end(3).await.end, "worker_lost");
+    let doubted = |mut found: v1::CheckpointRef| {
+        found.has_failed = true;
+        found
     };
+    scene.train(4, 3, checkpoints.into_iter().map(doubted).collect());
+    assert_eq!(scene.coordinator.wait_for_end(4).await.end, "succeeded");
+    let events = scene.coordinator.with(|seen| seen.events(4));
+    let refused = events.iter().find_map(|event| match event {
+        event::Kind::CheckpointRefused(refused) => Some(refused),
+        _ => None,
+    });
+    let refused = refused.unwrap_or_else(|| panic!("{events:?}"));
     assert_eq!(refused.step, STEPS);
     assert!(refused.reason.contains("hash"), "{}", refused.reason);
-    assert_eq!(scene.coordinator.with(|seen| seen.steps(3)), (21..=STEPS).collect::<Vec<_>>());
+    assert_eq!(scene.coordinator.with(|seen| seen.steps(4)), (21..=STEPS).collect::<Vec<_>>());
 }
 
 #[tokio::test]

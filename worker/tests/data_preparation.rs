@@ -19,10 +19,11 @@ fn prepare(format: CorpusFormat, tokenizer: TokenizerSpec, files: &[&[u8]]) -> (
     (site, story)
 }
 
-fn published(site: &Site, config_hash: &str) -> Vec<Vec<u8>> {
+/// What the attempt with this token published.
+fn published(site: &Site, config_hash: &str, token: u64) -> Vec<Vec<u8>> {
     ["manifest.json", "tokenizer.json", "train.bin", "validation.bin"]
         .iter()
-        .map(|name| fs::read(site.path(&format!("data/{config_hash}/{name}"))).unwrap())
+        .map(|name| fs::read(site.path(&format!("data/{config_hash}/{token}/{name}"))).unwrap())
         .collect()
 }
 
@@ -36,7 +37,7 @@ fn the_same_text_gives_the_same_bytes_in_any_process_with_any_threads() {
         let (config, assignment) = preparation(&site, CorpusFormat::Text, BPE, &files);
         let story = site.trainer(threads).carry_out(assignment);
         assert_eq!(story.end, "succeeded", "{}", story.message);
-        all.push(published(&site, config.identity().unwrap().hash.as_str()));
+        all.push(published(&site, config.identity().unwrap().hash.as_str(), 1)[1..].to_vec());
     }
     assert!(all[0] == all[1]);
 }
@@ -50,7 +51,7 @@ fn a_result_says_what_the_manifest_says_and_tokens_are_below_the_vocabulary() {
     let story = trainer.carry_out(assignment.clone());
     let result = story.preparation();
     let hash = config.identity().unwrap().hash.to_string();
-    let files = published(&site, &hash);
+    let files = published(&site, &hash, 1);
     let manifest: serde_json::Value = serde_json::from_slice(&files[0]).unwrap();
     assert_eq!(manifest["preparation_hash"], hash.as_str());
     assert_eq!(manifest["n_training_tokens"], result.n_training_tokens);
@@ -63,9 +64,29 @@ fn a_result_says_what_the_manifest_says_and_tokens_are_below_the_vocabulary() {
     let share = result.n_validation_tokens as f64
         / (result.n_training_tokens + result.n_validation_tokens) as f64;
     assert!(result.n_training_tokens < text.len() as u64 / 2 && (0.02..0.5).contains(&share));
-    // A second attempt meets its own manifest and gives the same.
+    // The same attempt, told twice, meets its own manifest and gives the same.
     let again = trainer.carry_out(assignment);
     assert_eq!(again.preparation(), result);
+}
+
+/// Aim: an attempt that lost its lease cannot change what another has published. Method: it is carried
+/// out after the other.
+#[test]
+fn every_attempt_publishes_under_its_own_token() {
+    let site = Site::new();
+    let text = text(900, 1);
+    let (config, assignment) = preparation(&site, CorpusFormat::Text, BPE, &[text.as_bytes()]);
+    let mut trainer = site.trainer(1);
+    let second = proto::v1::Assignment { lease_token: 2, attempt: 2, ..assignment.clone() };
+    let story = trainer.carry_out(second);
+    let result = story.preparation().clone();
+    let hash = config.identity().unwrap().hash.to_string();
+    let before = published(&site, &hash, 2);
+    let stale = trainer.carry_out(assignment);
+    assert_eq!(stale.end, "succeeded", "{}", stale.message);
+    assert_ne!(stale.preparation().manifest, result.manifest);
+    assert!(published(&site, &hash, 2) == before);
+    assert!(published(&site, &hash, 1)[1..] == before[1..], "the same text gives the same bytes");
 }
 
 #[test]

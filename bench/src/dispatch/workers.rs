@@ -258,5 +258,6 @@ fn registration(name: &str, n_slots: u32) -> v1::RegisterRequest {
             labels: HashMap::new(),
         }),
         protocol_version: PROTOCOL_VERSION,
+        instance: format!("{}-{name}", std::process::id()),
     }
 }

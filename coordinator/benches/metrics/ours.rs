@@ -126,6 +126,8 @@ fn worker(args: &Args) -> Result<WorkerToRegister> {
         name: "worker".into(),
         hostname: "here".into(),
         pid: 1,
+        instance: "here-1".into(),
+        connected: Vec::new(),
         machine: Machine {
             n_slots: args.runs,
             capabilities: Capabilities {

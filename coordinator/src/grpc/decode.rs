@@ -18,6 +18,7 @@ const MAX_LOG_BYTES: usize = 16 * 1024;
 pub(super) fn registration(
     request: v1::RegisterRequest,
     proposed_id: WorkerId,
+    connected: Vec<WorkerId>,
 ) -> Result<WorkerToRegister, DecodeError> {
     let found = required(request.capabilities, "capabilities")?;
     Ok(WorkerToRegister {
@@ -25,6 +26,8 @@ pub(super) fn registration(
         name: request.name,
         hostname: request.hostname,
         pid: request.pid,
+        instance: request.instance,
+        connected,
         machine: Machine {
             n_slots: request.n_slots,
             capabilities: Capabilities {

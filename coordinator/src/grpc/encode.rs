@@ -56,7 +56,11 @@ fn train(details: TrainDetails) -> v1::Train {
         checkpoints: details
             .checkpoints
             .into_iter()
-            .map(|(step, manifest)| v1::CheckpointRef { step, manifest: Some(artifact(manifest)) })
+            .map(|offered| v1::CheckpointRef {
+                step: offered.step,
+                manifest: Some(artifact(offered.manifest)),
+                has_failed: offered.has_failed,
+            })
             .collect(),
         numerics: details.numerics.map(numerics),
     }
@@ -91,4 +95,47 @@ pub(super) fn directive(directive: Directive) -> v1::Directive {
         Directive::Drain => Kind::Drain(v1::Drain {}),
     };
     v1::Directive { kind: Some(kind) }
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::ids::{AttemptNumber, ContentHash, LeaseToken};
+    use domain::recipe::{MAX_SOURCE_FILES, PREPARATION_VERSION, PreparationConfig, SourceConfig};
+    use domain::spec::{CorpusFormat, TokenizerSpec};
+
+    use super::*;
+
+    /// Aim: whatever is planned can be handed over.
+    #[test]
+    fn a_preparation_of_the_most_files_fits_into_a_message() {
+        let file = |number: usize| {
+            let hash = ContentHash::of(&number.to_le_bytes());
+            Artifact { key: format!("sources/{hash}"), hash, n_bytes: u64::MAX }
+        };
+        let sources: Vec<Artifact> = (0..MAX_SOURCE_FILES).map(file).collect();
+        let config = PreparationConfig {
+            preparation_version: PREPARATION_VERSION,
+            sources: vec![SourceConfig {
+                format: CorpusFormat::Text,
+                text_field: "text".to_owned(),
+                file_hashes: sources.iter().map(|source| source.hash.to_string()).collect(),
+            }],
+            tokenizer: TokenizerSpec::Byte,
+            validation_fraction: 0.1,
+            seed: u32::MAX,
+        };
+        let config_json = config.identity().unwrap().canonical_json;
+        let given = assignment(Assignment {
+            token: LeaseToken(u64::MAX),
+            work: "p_1".parse().unwrap(),
+            attempt: AttemptNumber(1),
+            rank: 0,
+            world_size: 1,
+            details: AssignmentDetails::Prepare { config_json, sources },
+        });
+        let answer = v1::NextResponse { assignments: vec![given], directives: Vec::new() };
+        let n_bytes = proto::n_bytes(&answer);
+        assert!(n_bytes < proto::MAX_MESSAGE_BYTES / 10 * 9, "{n_bytes} bytes");
+        assert!(n_bytes > proto::MAX_MESSAGE_BYTES / 2, "the limit could be higher: {n_bytes}");
+    }
 }

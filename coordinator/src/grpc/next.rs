@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::ids::WorkerId;
-use proto::{from_wire, v1};
+use proto::{MAX_MESSAGE_BYTES, from_wire, v1};
 use tokio::time::Instant;
 use tonic::Status;
 
@@ -21,6 +21,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// How often an open poll looks for an assignment that was handed over and never heard of.
 const REDELIVERY_CHECK: Duration = Duration::from_secs(1);
+
+/// Assignments that go together, in bytes; the rest of a message is for directives.
+const MAX_ASSIGNMENT_BYTES: usize = MAX_MESSAGE_BYTES / 10 * 9;
 
 /// An open poll that closes itself, also when its caller goes away.
 #[derive(Debug)]
@@ -112,13 +115,21 @@ fn empty() -> v1::NextResponse {
     v1::NextResponse::default()
 }
 
-/// An assignment whose lease ended while it lay here is not handed over.
+/// An assignment whose lease ended while it lay here is not handed over; one that is too large to go
+/// with the others falls due again.
 async fn answer(app: &App, mail: Mail) -> Result<v1::NextResponse, ApiError> {
     let mut answer = empty();
+    let mut n_bytes = 0;
     answer.directives.extend(mail.directives.into_iter().map(encode::directive));
     for token in mail.tokens {
         match app.store.assignment(token).await? {
-            Some(assignment) => answer.assignments.push(encode::assignment(assignment)),
+            Some(assignment) => {
+                let assignment = encode::assignment(assignment);
+                n_bytes += proto::n_bytes(&assignment);
+                if answer.assignments.is_empty() || n_bytes < MAX_ASSIGNMENT_BYTES {
+                    answer.assignments.push(assignment);
+                }
+            }
             None => app.leader.ended(token),
         }
     }

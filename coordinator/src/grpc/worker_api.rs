@@ -42,7 +42,8 @@ impl WorkerApi {
         if request.n_slots == 0 {
             return Err(ApiError::NoSlots);
         }
-        let worker = decode::registration(request, self.new_worker_id()?)?;
+        let connected = self.app.leader.connected();
+        let worker = decode::registration(request, self.new_worker_id()?, connected)?;
         let machine = worker.machine.clone();
         let registered = self.app.store.register_worker(worker).await?;
         self.carry_out(&registered.changed);
@@ -58,6 +59,7 @@ impl WorkerApi {
             heartbeat_interval_ms: millis(config.heartbeat_interval()),
             artifact_store_uri: self.app.artifacts.uri().to_owned(),
             nonce_key,
+            name: registered.name,
         })
     }
 

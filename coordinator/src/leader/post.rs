@@ -126,6 +126,13 @@ impl Post {
         }
     }
 
+    /// Whether its poll is open, as it is all the time once it has confirmed; its end closes it at once.
+    /// One that joins has none yet.
+    pub(super) fn is_connected(&self, now_ms: u64, joins_within_ms: u64) -> bool {
+        let is_joining = self.state == WorkerState::Joining;
+        self.open.is_some() || is_joining && now_ms < self.last_seen_ms + joins_within_ms
+    }
+
     pub(super) fn takes_work(&self) -> bool {
         self.state == WorkerState::Active
     }

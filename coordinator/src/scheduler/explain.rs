@@ -8,7 +8,7 @@ use domain::ids::WorkerId;
 use domain::spec::PlacementSpec;
 use domain::worker::WorkerState;
 
-use super::fit::{Machine, Match, can_carry_out, memory_needed};
+use super::fit::{Exclusion, Machine, Match, can_carry_out, is_avoided, memory_needed};
 use super::policy::{QueueHead, QueuedWork, StudyTerms, begins, n_slots};
 use super::seats::{Reservation, class};
 use crate::store::Numerics;
@@ -104,6 +104,8 @@ pub fn why_not_placed(case: Case<'_>, seats: &[Seat]) -> Vec<Reason> {
         }
         _ => able,
     };
+    let (fit, avoided) = where_it_has_not_failed(case, fit);
+    reasons.extend(avoided);
     reasons.extend(no_slot(case, &fit));
     if n_ahead > 0 {
         reasons.push(Reason::new(
@@ -119,6 +121,34 @@ pub fn why_not_placed(case: Case<'_>, seats: &[Seat]) -> Vec<Reason> {
         reasons.push(Reason::waits("about_to_run", "it is about to be granted"));
     }
     reasons
+}
+
+/// Those machines where no attempt failed, and that it waits for them, as long as they are enough.
+fn where_it_has_not_failed<'a>(
+    case: Case<'_>,
+    fit: Vec<&'a Seat>,
+) -> (Vec<&'a Seat>, Option<Reason>) {
+    let Case { work, terms, .. } = case;
+    let (avoided, others): (Vec<&Seat>, Vec<&Seat>) =
+        fit.iter().copied().partition(|seat| is_avoided(&seat.worker, &work.needs));
+    if avoided.is_empty()
+        || most_alike(others.iter().copied(), n_asking) < n_slots(work, terms).max(1)
+    {
+        return (fit, None);
+    }
+    let names: Vec<String> = avoided
+        .iter()
+        .filter_map(|seat| match work.needs.excluded.get(seat.worker.as_str())? {
+            Exclusion::Failed { failed } => Some(format!("`{}` ({failed})", seat.worker)),
+            Exclusion::Rule(_) => None,
+        })
+        .collect();
+    let message = format!(
+        "an attempt failed on {}: it goes to one of the {} other workers that can carry it out",
+        names.join(", "),
+        others.len()
+    );
+    (others, Some(Reason::new("avoided", message, "wait; `gradus retry` forgets it")))
 }
 
 fn over_budget(work: &QueuedWork, terms: &StudyTerms) -> Option<Reason> {
@@ -241,7 +271,10 @@ fn no_machine(missing: Match, case: Case<'_>, active: &[&Seat]) -> Reason {
                 .needs
                 .excluded
                 .iter()
-                .map(|(worker, pattern)| format!("`{worker}` (it said `{pattern}`)"))
+                .filter_map(|(worker, why)| match why {
+                    Exclusion::Rule(pattern) => Some(format!("`{worker}` (it said `{pattern}`)")),
+                    Exclusion::Failed { .. } => None,
+                })
                 .collect();
             let message =
                 format!("a log rule keeps it from every fit worker: {}", named.join(", "));
@@ -385,6 +418,17 @@ fn why_nothing_suits(seat: &Seat, queue: &QueueHead, seats: &[Seat]) -> Vec<Reas
             "numerics",
             "all that is queued waits for machines that round as its first attempts did",
         )];
+    }
+    let goes_elsewhere = |work: &QueuedWork| {
+        let is_other = |other: &&Seat| other.state == WorkerState::Active;
+        let suits = |other: &Seat| {
+            can(other, work, terms(work), Match::Machine) && !is_avoided(&other.worker, &work.needs)
+        };
+        is_avoided(&seat.worker, &work.needs) && seats.iter().filter(is_other).any(suits)
+    };
+    if queue.work.iter().all(|work| is_bound_elsewhere(work) || goes_elsewhere(work)) {
+        let message = "attempts of all that is queued failed here: it goes to other workers";
+        return vec![Reason::new("avoided", message, "look into its log")];
     }
     vec![Reason::waits("about_to_run", "it is about to be given work")]
 }

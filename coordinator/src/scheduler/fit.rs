@@ -4,6 +4,7 @@
 
 use domain::ids::WorkerId;
 use domain::spec::PlacementSpec;
+use serde::{Deserialize, Serialize};
 
 use super::policy::Needs;
 use crate::store::{Capabilities, Numerics};
@@ -25,6 +26,19 @@ impl Machine {
             if self.capabilities.device_kind == "cpu" { self.n_slots.max(1) } else { 1 };
         Some(self.capabilities.memory_bytes / u64::from(n_sharing)).filter(|bytes| *bytes > 0)
     }
+}
+
+/// Why work is kept from a worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Exclusion {
+    /// The pattern of the log rule that says so: it never goes there.
+    Rule(String),
+    /// An attempt failed there: it goes there again only when no other fit machine lives.
+    Failed {
+        /// How the attempt ended.
+        failed: String,
+    },
 }
 
 /// How well a machine must fit.
@@ -54,9 +68,19 @@ pub fn can_carry_out(
     knows_recipe
         && (wanted < Match::Placement || is_asked_for(found, placement))
         && (wanted < Match::Memory || has_memory(machine, memory_needed(needs, placement)))
-        && (wanted < Match::Machine || !needs.excluded.contains_key(worker.as_str()))
+        && (wanted < Match::Machine || !is_forbidden(worker, needs))
         && (wanted < Match::Numerics
             || needs.numerics.as_ref().is_none_or(|numerics| rounds_alike(found, numerics)))
+}
+
+/// Whether a log rule keeps the work from the worker.
+fn is_forbidden(worker: &WorkerId, needs: &Needs) -> bool {
+    matches!(needs.excluded.get(worker.as_str()), Some(Exclusion::Rule(_)))
+}
+
+/// Whether an attempt of the work failed on the worker, so that it goes to another while one lives.
+pub fn is_avoided(worker: &WorkerId, needs: &Needs) -> bool {
+    matches!(needs.excluded.get(worker.as_str()), Some(Exclusion::Failed { .. }))
 }
 
 /// Memory that one slot must have, in bytes: what the study says, else the estimate.

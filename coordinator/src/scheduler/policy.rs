@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use domain::ids::{StudyId, WorkId, WorkerId};
 use domain::spec::PlacementSpec;
 
-use super::fit::Machine;
+use super::fit::{Exclusion, Machine};
 use super::seats::{Reservation, Seats};
 use super::turns::{Line, Turns};
 use crate::store::Numerics;
@@ -40,8 +40,8 @@ pub struct Needs {
     pub numerics: Option<Numerics>,
     /// The estimate for one slot; 0 is not known.
     pub memory_bytes: u64,
-    /// The workers that it is not given to, by identifier, each with the pattern of the log rule that says so.
-    pub excluded: BTreeMap<String, String>,
+    /// The workers that it is kept from, by identifier, each with the reason.
+    pub excluded: BTreeMap<String, Exclusion>,
 }
 
 /// What a study says about its work.
@@ -234,6 +234,7 @@ pub struct Decision {
 /// takes a turn as a run does, so that many of one study keep no other one waiting. No worker gets
 /// more than its free slots, and no work is placed twice. A run is begun only while its study affords it. It goes to a machine that rounds as its first
 /// attempt did; when no live one does, any that is fit will do, and the attempt reports what it used.
+/// Of those it goes to one on which none of its attempts failed, as long as there is one that lives.
 ///
 /// A gang takes all its slots at a time, on machines that round alike. The first whose turn it is
 /// and that has too few keeps those that are free, and each that becomes free; from then on it goes

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use domain::ids::{WorkId, WorkerId};
 use domain::spec::PlacementSpec;
 
-use super::fit::{Machine, Match, can_carry_out};
-use super::policy::{BusySlot, FreeWorker, LetPass, Placement, QueuedWork, Snapshot};
+use super::fit::{Machine, Match, can_carry_out, is_avoided};
+use super::policy::{BusySlot, FreeWorker, LetPass, Needs, Placement, QueuedWork, Snapshot};
 
 /// Machines that round alike: the members of a gang are of one such class.
 pub(super) type Class<'a> = (&'a str, u32, &'a str, &'a str);
@@ -34,6 +34,27 @@ pub struct Reservation {
     pub lets_pass_flops: f64,
     /// So many more pieces of such work may go before it on these slots.
     pub n_lets_pass: u32,
+}
+
+/// How good a machine must be.
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    fit: Match,
+    /// One on which no attempt of the work failed.
+    is_elsewhere: bool,
+}
+
+impl Wanted {
+    fn suits(
+        self,
+        worker: &WorkerId,
+        machine: &Machine,
+        needs: &Needs,
+        placement: &PlacementSpec,
+    ) -> bool {
+        can_carry_out((worker, machine), needs, placement, self.fit)
+            && !(self.is_elsewhere && is_avoided(worker, needs))
+    }
 }
 
 /// The slots that are left.
@@ -73,9 +94,8 @@ impl<'a> Seats<'a> {
         placement: &PlacementSpec,
     ) -> Option<Placement> {
         let wanted = self.wanted(work, placement, 1);
-        let suits = |seat: &FreeWorker| {
-            can_carry_out((&seat.worker, &seat.machine), &work.needs, placement, wanted)
-        };
+        let suits =
+            |seat: &FreeWorker| wanted.suits(&seat.worker, &seat.machine, &work.needs, placement);
         if let Some(index) = best_seat(&self.free, |seat| !self.is_kept(seat) && suits(seat)) {
             let worker = self.take_slot(index);
             return Some(Placement::of_one(work.work.clone(), worker));
@@ -105,7 +125,7 @@ impl<'a> Seats<'a> {
     ) -> Option<Placement> {
         let wanted = self.wanted(work, placement, n_slots);
         let fits = |worker: &WorkerId, machine: &Machine| {
-            can_carry_out((worker, machine), &work.needs, placement, wanted)
+            wanted.suits(worker, machine, &work.needs, placement)
         };
         let mut free: BTreeMap<Class<'_>, u32> = BTreeMap::new();
         for seat in self.free.iter().filter(|seat| !self.is_kept(seat)) {
@@ -154,20 +174,43 @@ impl<'a> Seats<'a> {
         Some(Placement { work: work.work.clone(), workers, passes: None })
     }
 
-    /// How well a machine must fit: only while enough of them round as the first attempt did does a
-    /// run wait for those.
-    fn wanted(&self, work: &QueuedWork, placement: &PlacementSpec, n_slots: u32) -> Match {
-        if work.needs.numerics.is_none() {
-            return Match::Machine;
-        }
-        let alike = self.live.iter().filter(|(worker, machine)| {
-            can_carry_out((worker, machine), &work.needs, placement, Match::Numerics)
-        });
-        let n_alike: u32 = match n_slots {
-            1 => u32::try_from(alike.count()).unwrap_or(u32::MAX),
-            _ => alike.map(|(worker, machine)| self.n_asking(worker, machine)).sum(),
+    /// How good a machine must be: only while enough of them round as the first attempt did does a
+    /// run wait for those, and of them for those where it has not failed.
+    fn wanted(&self, work: &QueuedWork, placement: &PlacementSpec, n_slots: u32) -> Wanted {
+        let fits: &[Match] = match work.needs.numerics {
+            Some(_) => &[Match::Numerics, Match::Machine],
+            None => &[Match::Machine],
         };
-        if n_alike >= n_slots { Match::Numerics } else { Match::Machine }
+        let ways: &[bool] = if work.needs.excluded.is_empty() { &[false] } else { &[true, false] };
+        let all = fits.iter().flat_map(|fit| {
+            ways.iter().map(|is_elsewhere| Wanted { fit: *fit, is_elsewhere: *is_elsewhere })
+        });
+        let least = Wanted { fit: Match::Machine, is_elsewhere: false };
+        let is_enough = |wanted: &Wanted| {
+            let is_least = wanted.fit == least.fit && !wanted.is_elsewhere;
+            is_least || self.n_suiting(*wanted, work, placement, n_slots) >= n_slots
+        };
+        all.into_iter().find(is_enough).unwrap_or(least)
+    }
+
+    /// How many machines suit; for a gang, how many slots of theirs.
+    fn n_suiting(
+        &self,
+        wanted: Wanted,
+        work: &QueuedWork,
+        placement: &PlacementSpec,
+        n_slots: u32,
+    ) -> u32 {
+        let suiting = self
+            .live
+            .iter()
+            .filter(|(worker, machine)| wanted.suits(worker, machine, &work.needs, placement))
+            // One whose trainers do not start is none to wait for.
+            .filter(|(worker, machine)| !wanted.is_elsewhere || self.n_asking(worker, machine) > 0);
+        match n_slots {
+            1 => u32::try_from(suiting.count()).unwrap_or(u32::MAX),
+            _ => suiting.map(|(worker, machine)| self.n_asking(worker, machine)).sum(),
+        }
     }
 
     /// How many slots a worker may give, now or later.

@@ -192,6 +192,10 @@ pub struct WorkerToRegister {
     pub hostname: String,
     /// Its agent's process.
     pub pid: u32,
+    /// Which of all processes that it is: random.
+    pub instance: String,
+    /// The workers that are connected at this moment: their names are not free.
+    pub connected: Vec<WorkerId>,
     /// Its machine.
     pub machine: Machine,
 }
@@ -201,6 +205,8 @@ pub struct WorkerToRegister {
 pub struct Registered {
     /// Its identifier.
     pub worker: WorkerId,
+    /// Its name here: as it was given, or with a number behind it.
+    pub name: String,
     /// Older registrations that this ended.
     pub replaced: Vec<WorkerId>,
     /// What their attempts went through.
@@ -299,10 +305,21 @@ pub struct TrainDetails {
     pub data_point_steps: Vec<u64>,
     /// Seconds between rolling checkpoints.
     pub rolling_checkpoint_seconds: u32,
-    /// Step and manifest of the checkpoints that were not refused, newest first.
-    pub checkpoints: Vec<(u64, Artifact)>,
+    /// The checkpoints that were not refused, newest first.
+    pub checkpoints: Vec<OfferedCheckpoint>,
     /// What the first attempt fixed.
     pub numerics: Option<Numerics>,
+}
+
+/// A checkpoint that an attempt may continue from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OfferedCheckpoint {
+    /// The step after which it was written.
+    pub step: u64,
+    /// Its manifest.
+    pub manifest: Artifact,
+    /// Whether an earlier attempt found it damaged.
+    pub has_failed: bool,
 }
 
 /// One thing that an attempt has to say.
@@ -344,7 +361,7 @@ pub enum ReportEvent {
         /// All its files together.
         n_bytes: u64,
     },
-    /// A checkpoint that could not be used.
+    /// A checkpoint that is damaged. The second attempt that says so has it refused for good.
     CheckpointRefused {
         /// Its manifest.
         manifest_key: String,

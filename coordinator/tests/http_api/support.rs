@@ -144,6 +144,8 @@ impl Served {
             name: name.to_owned(),
             hostname: "here".to_owned(),
             pid: 7,
+            instance: name.to_owned(),
+            connected: Vec::new(),
             machine: machine(),
         };
         let registered = self.app.store.register_worker(worker).await.unwrap();

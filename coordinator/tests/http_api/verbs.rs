@@ -57,9 +57,12 @@ async fn a_retry_says_what_it_means() {
         // A pause is not waited for here.
         served.post(&format!("/api/v1/runs/{run}/retry"), &json!({})).await.ok();
     }
-    let token = served.grant(&WorkId::Run(run.clone()), &worker).await;
-    served.finish(token, AttemptEnd::BadData, "the hash is another").await;
-    assert_eq!(codes(&served, run.as_str()).await, ["failed"]);
+    for code in ["backing_off", "failed"] {
+        let token = served.grant(&WorkId::Run(run.clone()), &worker).await;
+        served.finish(token, AttemptEnd::BadData, "the hash is another").await;
+        assert_eq!(codes(&served, run.as_str()).await, [code]);
+        served.app.store.requeue(&[WorkId::Run(run.clone())]).await.unwrap();
+    }
     let none = served.post(path, &json!({ "class": "bug" })).await.ok();
     assert_eq!(none["run_ids"], json!([]));
     let some = served.post(path, &json!({ "class": "bad_data" })).await.ok();

@@ -59,17 +59,17 @@ pub struct RetriesSpec {
     /// takes half as many sequences at a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub out_of_memory: Option<RetryRule>,
-    /// The data could not be read or was not what its hash says.
+    /// The data is not what its hash says, or not what the recipe can use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bad_data: Option<RetryRule>,
-    /// No published checkpoint could be read.
+    /// A checkpoint is damaged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bad_checkpoint: Option<RetryRule>,
     /// Anything else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bug: Option<RetryRule>,
-    /// The worker vanished, or its lease expired. Counted in a row: an attempt that ends otherwise
-    /// shows that a worker can live with the run.
+    /// The worker vanished, its lease expired, or its machine could not reach what it needed. Counted
+    /// in a row: an attempt that ends otherwise shows that a worker can live with the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker_lost: Option<RetryRule>,
 }
@@ -92,6 +92,13 @@ pub struct RetryRules {
 /// So many lost workers in a row end a run: by then the run is what kills them.
 const MAX_LOSSES: u32 = 100;
 
+/// The pause after the first machine that says that it cannot.
+const SICK_PAUSE_SECONDS: u32 = 1;
+
+/// With it all losses that a run may have take more than an hour: who has the artifact store may mend
+/// it meanwhile.
+const LONGEST_SICK_PAUSE_SECONDS: u32 = 60;
+
 impl RetryRules {
     /// The first failure of each class is the last.
     pub const fn never() -> Self {
@@ -111,8 +118,9 @@ impl RetryRules {
         let usual = RetryRule::attempts(max_failures);
         Self {
             out_of_memory: spec.out_of_memory.unwrap_or(usual),
-            // Data that is not what its hash says will not be so the next time either.
-            bad_data: spec.bad_data.unwrap_or(RetryRule::attempts(1)),
+            // Data that is damaged stays so; but it may be the machine that reads it wrongly, and
+            // another one is asked once.
+            bad_data: spec.bad_data.unwrap_or(RetryRule::attempts(2)),
             bad_checkpoint: spec.bad_checkpoint.unwrap_or(usual),
             bug: spec.bug.unwrap_or(usual),
             // Losing a machine says nothing about the run: the next worker may have it now.
@@ -133,6 +141,16 @@ impl RetryRules {
             | AttemptEnd::Preempted
             | AttemptEnd::Diverged => None,
         }
+    }
+
+    /// The same when a machine is there and says itself that it cannot: another try at once would
+    /// find what this one found.
+    #[must_use]
+    pub fn for_a_sick_machine(mut self) -> Self {
+        let rule = &mut self.worker_lost;
+        rule.pause_seconds = rule.pause_seconds.max(SICK_PAUSE_SECONDS);
+        rule.longest_pause_seconds = rule.longest_pause_seconds.max(LONGEST_SICK_PAUSE_SECONDS);
+        self
     }
 
     /// The rules of a run that two studies have: these pauses, and the larger number of attempts of
@@ -177,9 +195,23 @@ mod tests {
         let spec = RetriesSpec { bug: Some(RetryRule::attempts(7)), ..RetriesSpec::default() };
         let rules = RetryRules::of(2, spec);
         assert_eq!((rules.bug.attempts, rules.out_of_memory.attempts), (7, 2));
-        assert_eq!((rules.bad_data.attempts, rules.worker_lost.attempts), (1, 100));
+        assert_eq!((rules.bad_data.attempts, rules.worker_lost.attempts), (2, 100));
         let other = RetryRules::of(4, RetriesSpec::default());
         let both = rules.or_more_attempts(other);
         assert_eq!((both.bug.attempts, both.out_of_memory.attempts), (7, 4));
+    }
+
+    #[test]
+    fn a_machine_that_says_that_it_cannot_is_not_asked_again_at_once() {
+        let usual = RetryRules::default();
+        assert_eq!(usual.worker_lost.pause_ms(1, 0), 0);
+        let sick = usual.for_a_sick_machine();
+        let pauses: Vec<u64> = [1, 2, 7].map(|n| sick.worker_lost.pause_ms(n, 0)).into();
+        assert_eq!(pauses, [1000, 2000, 60_000]);
+        assert_eq!(sick.worker_lost.attempts, usual.worker_lost.attempts);
+        // A study that wants longer pauses has them.
+        let rule = RetryRule { attempts: 5, pause_seconds: 30, longest_pause_seconds: 900 };
+        let spec = RetriesSpec { worker_lost: Some(rule), ..RetriesSpec::default() };
+        assert_eq!(RetryRules::of(3, spec).for_a_sick_machine().worker_lost, rule);
     }
 }

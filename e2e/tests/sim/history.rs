@@ -48,6 +48,8 @@ pub(crate) struct History {
     pub(crate) configs: BTreeMap<String, String>,
     /// Per run, the steps of checkpoints that were acknowledged and not refused since.
     checkpoints: BTreeMap<String, BTreeMap<String, u64>>,
+    /// Per manifest, the attempt that first found its checkpoint damaged.
+    doubts: BTreeMap<String, u32>,
     renewed_ms: BTreeMap<u64, u64>,
     pub(crate) violations: Vec<Violation>,
     pub(crate) n_accepted: u64,
@@ -155,6 +157,10 @@ impl History {
                     Fact::Checkpoint { step: checkpoint.step }
                 }
                 Some(event::Kind::CheckpointRefused(refused)) => {
+                    let key = refused.manifest_key.clone();
+                    if *self.doubts.entry(key).or_insert(right.attempt) == right.attempt {
+                        continue;
+                    }
                     if let Some(known) = self.checkpoints.get_mut(&right.work) {
                         known.remove(&refused.manifest_key);
                     }

@@ -217,9 +217,11 @@ impl Job {
         }
     }
 
-    /// Continues from the newest checkpoint that is what it says; says which are not.
+    /// Continues from the newest checkpoint that is what it says; says which are not, and ends when no
+    /// attempt has said so before.
     fn begin(&mut self, train: &v1::Train, disk: &Disk, out: &mut VecDeque<Said>) -> End {
         let mut chain = Chain::start(&train.config_json);
+        let mut is_doubtful = false;
         for checkpoint in &train.checkpoints {
             let manifest = checkpoint.manifest.as_ref().expect("a checkpoint has a manifest");
             match disk.read(manifest) {
@@ -234,8 +236,12 @@ impl Job {
                         reason,
                     };
                     say(out, event::Kind::CheckpointRefused(refused));
+                    is_doubtful |= !checkpoint.has_failed;
                 }
             }
+        }
+        if is_doubtful {
+            return Some((AttemptEnd::WorkerLost, "a checkpoint is damaged".to_owned()));
         }
         started(chain.step, out);
         self.phase = Phase::Train(Box::new(Training {

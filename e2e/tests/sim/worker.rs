@@ -161,6 +161,7 @@ impl Worker {
                     n_slots: u32::try_from(self.n_slots).expect("few"),
                     capabilities: Some(capabilities()),
                     protocol_version: proto::PROTOCOL_VERSION,
+                    instance: format!("{}-{}", self.index, self.life),
                 };
                 ("register", Asked::Register(Box::new(register)), CALL_TIMEOUT_MS)
             }

@@ -45,7 +45,7 @@ impl Registration {
 pub(super) struct Announcement(v1::RegisterRequest);
 
 impl Announcement {
-    pub(super) fn new(config: &Config, capabilities: v1::Capabilities) -> Self {
+    pub(super) fn new(config: &Config, capabilities: v1::Capabilities, instance: String) -> Self {
         Self(v1::RegisterRequest {
             name: config.name.clone(),
             hostname: device::hostname(),
@@ -56,6 +56,7 @@ impl Announcement {
                 ..capabilities
             }),
             protocol_version: proto::PROTOCOL_VERSION,
+            instance,
         })
     }
 }
@@ -65,7 +66,15 @@ pub(super) async fn register(
     client: &Client,
     announcement: Announcement,
 ) -> Result<Registration, AgentError> {
+    let asked = announcement.0.name.clone();
     let response = client.register(announcement.0).await?;
+    // An older coordinator does not say.
+    if !response.name.is_empty() && response.name != asked {
+        tracing::warn!(
+            worker.name = response.name,
+            "another worker `{asked}` of this host is connected, so this one has another name"
+        );
+    }
     let nonce = read_nonce(&response.artifact_store_uri, &response.nonce_key).await?;
     let registration = Registration::from_response(response);
     let worker_id = registration.worker_id.clone();

@@ -39,7 +39,12 @@ pub(super) struct Shell {
 }
 
 impl Shell {
-    pub(super) fn new(config: Config, client: Client, capabilities: v1::Capabilities) -> Self {
+    pub(super) fn new(
+        config: Config,
+        client: Client,
+        capabilities: v1::Capabilities,
+        instance: String,
+    ) -> Self {
         let n_slots = usize::try_from(config.n_slots.get()).unwrap_or(usize::MAX);
         let settings = Settings {
             n_slots,
@@ -49,7 +54,7 @@ impl Shell {
         };
         let clock = Monotonic::start();
         Self {
-            announcement: Announcement::new(&config, capabilities),
+            announcement: Announcement::new(&config, capabilities, instance),
             config,
             client,
             core: Core::new(settings, clock.now_ms()),

@@ -216,6 +216,8 @@ impl Spill {
 
 /// A file that only its handle knows: when the agent ends, however that is, it is no more.
 fn unnamed(path: &std::path::Path) -> io::Result<Arc<File>> {
+    // Who clears temporary files clears the folder too.
+    path.parent().map_or(Ok(()), fs::create_dir_all)?;
     let file = File::options().read(true).write(true).create(true).truncate(true).open(path)?;
     fs::remove_file(path)?;
     Ok(Arc::new(file))

@@ -5,8 +5,10 @@
 use std::fmt;
 use std::io::{self, Read as _};
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
+
+use crate::signals;
 
 /// Reasons that may wait; the second ends the agent at once, so more are of no use.
 const CAPACITY: usize = 4;
@@ -18,6 +20,8 @@ pub enum StopReason {
     Terminate,
     /// SIGINT.
     Interrupt,
+    /// SIGHUP: its terminal is gone.
+    HangUp,
     /// Standard input was closed.
     ParentGone,
 }
@@ -27,6 +31,7 @@ impl fmt::Display for StopReason {
         f.write_str(match self {
             Self::Terminate => "told to terminate",
             Self::Interrupt => "interrupted",
+            Self::HangUp => "hung up",
             Self::ParentGone => "who started this worker is gone",
         })
     }
@@ -37,13 +42,21 @@ pub(super) fn listen(with_parent: bool) -> io::Result<mpsc::Receiver<StopReason>
     let (reasons, receiver) = mpsc::channel(CAPACITY);
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = None;
+    if !signals::ignores_hang_ups() {
+        hang_up = Some(signal(SignalKind::hangup())?);
+    }
     let from_signals = reasons.clone();
     tokio::spawn(async move {
         loop {
             let reason = tokio::select! {
                 _ = terminate.recv() => StopReason::Terminate,
                 _ = interrupt.recv() => StopReason::Interrupt,
+                () = hung_up(&mut hang_up) => StopReason::HangUp,
             };
+            // A terminal that closes may say so twice, and after another signal: only the first
+            // reason may be that.
+            hang_up = None;
             if from_signals.send(reason).await.is_err() {
                 return;
             }
@@ -58,6 +71,13 @@ pub(super) fn listen(with_parent: bool) -> io::Result<mpsc::Receiver<StopReason>
         })?;
     }
     Ok(receiver)
+}
+
+async fn hung_up(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
+    }
 }
 
 fn wait_for_end() {

@@ -93,6 +93,12 @@ pub enum ArtifactError {
         /// Its version.
         found: u32,
     },
+    /// There is another manifest under the key.
+    #[error("there is another manifest under `{key}`, which is not overwritten")]
+    OtherManifest {
+        /// The manifest's key.
+        key: String,
+    },
     /// A manifest lists no file of this name.
     #[error("the manifest lacks the file `{name}`")]
     NoFile {
@@ -107,4 +113,33 @@ pub enum ArtifactError {
         /// The kind that is needed.
         expected: &'static str,
     },
+}
+
+impl ArtifactError {
+    /// Whether an object is not what it should be, wherever it is read. Otherwise it could not be
+    /// reached from here, and says nothing about the object.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::BadKey { .. }
+            | Self::NoHash { .. }
+            | Self::WrongSize { .. }
+            | Self::WrongHash { .. }
+            | Self::Manifest { .. }
+            | Self::ManifestVersion { .. }
+            | Self::OtherManifest { .. }
+            | Self::NoFile { .. }
+            | Self::WrongKind { .. } => true,
+            Self::Uri(_)
+            | Self::Runtime { .. }
+            | Self::Get { .. }
+            | Self::Put { .. }
+            | Self::Cache { .. } => false,
+        }
+    }
+
+    /// Whether the store says that there is no such object. Where others can be read that is damage;
+    /// a folder that is not mounted says it of everything.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Get { source: object_store::Error::NotFound { .. }, .. })
+    }
 }

@@ -6,7 +6,7 @@
 
 mod error;
 pub mod manifest;
-mod room;
+mod patience;
 pub mod uri;
 
 use std::collections::HashSet;
@@ -24,7 +24,8 @@ use proto::v1::ArtifactRef;
 
 pub use error::ArtifactError;
 use manifest::Manifest;
-use room::when_there_is_room;
+pub use patience::Patience;
+use patience::patiently;
 
 /// The artifact store for the synchronous trainer, with a cache in the scratch directory.
 #[derive(Debug)]
@@ -32,6 +33,7 @@ pub struct Artifacts {
     store: Arc<dyn ObjectStore>,
     runtime: tokio::runtime::Runtime,
     cache: PathBuf,
+    patience: Patience,
     /// Cached files whose hash this process has already seen to be right.
     verified: Mutex<HashSet<String>>,
 }
@@ -46,10 +48,18 @@ impl Artifacts {
             .enable_all()
             .build()
             .map_err(|source| ArtifactError::Runtime { source })?;
-        Ok(Self { store: uri::open(uri)?, runtime, cache, verified: Mutex::default() })
+        let patience = Patience::default();
+        Ok(Self { store: uri::open(uri)?, runtime, cache, patience, verified: Mutex::default() })
     }
 
-    /// Writes an object; when this returns, it is durable. While the disk is full it waits.
+    /// The same, waiting for so long while something cannot be reached.
+    #[must_use]
+    pub fn with_patience(self, patience: Patience) -> Self {
+        Self { patience, ..self }
+    }
+
+    /// Writes an object; when this returns, it is durable. While the disk is full, or the store away,
+    /// it waits.
     pub fn put(&self, key: &str, content: Vec<u8>) -> Result<ArtifactRef, ArtifactError> {
         let reference = reference_to(key, &content);
         self.put_with(key, &content.into(), &PutMode::Overwrite)?;
@@ -58,9 +68,8 @@ impl Artifacts {
 
     /// Writes a manifest, after the objects that it lists.
     ///
-    /// Only one attempt ever writes under a checkpoint's key, and all attempts write the same under
-    /// a preparation's; an object that is already there is therefore a repetition, or damaged and
-    /// replaced.
+    /// Only one attempt ever writes under a key, so that a manifest that is already there is a
+    /// repetition. Another one is somebody's and stays: an error.
     pub fn put_manifest(
         &self,
         key: &str,
@@ -72,8 +81,8 @@ impl Artifacts {
             Err(ArtifactError::Put {
                 source: object_store::Error::AlreadyExists { .. }, ..
             }) => {
-                if self.get(key)? != content {
-                    self.put_with(key, &content, &PutMode::Overwrite)?;
+                if patiently(&self.runtime, key, self.patience.read, || self.get(key))? != content {
+                    return Err(ArtifactError::OtherManifest { key: key.to_owned() });
                 }
             }
             other => other?,
@@ -83,10 +92,12 @@ impl Artifacts {
 
     /// The whole object, checked against size and hash.
     pub fn read(&self, reference: &ArtifactRef) -> Result<Bytes, ArtifactError> {
-        let content = self.get(&reference.key)?;
-        check_size(reference, content.len() as u64)?;
-        check_hash(reference, &blake3::hash(&content))?;
-        Ok(content)
+        patiently(&self.runtime, &reference.key, self.patience.read, || {
+            let content = self.get(&reference.key)?;
+            check_size(reference, content.len() as u64)?;
+            check_hash(reference, &blake3::hash(&content))?;
+            Ok(content)
+        })
     }
 
     /// A manifest, checked against size and hash.
@@ -96,7 +107,8 @@ impl Artifacts {
 
     /// A local file with the object's content, checked against size and hash.
     ///
-    /// A file that is in the cache is hashed once in each process. While the disk is full it waits.
+    /// A file that is in the cache is hashed once in each process. While the disk is full, or something
+    /// cannot be reached, it waits.
     pub fn fetch(&self, reference: &ArtifactRef) -> Result<PathBuf, ArtifactError> {
         // The hash becomes a file name, so it must be one and nothing else.
         let hash: ContentHash = reference
@@ -104,27 +116,23 @@ impl Artifacts {
             .parse()
             .map_err(|_| ArtifactError::NoHash { key: reference.key.clone() })?;
         let path = self.cache.join(hash.as_str());
-        if !self.is_cached(&path, reference)? {
-            when_there_is_room(&self.runtime, &reference.key, || self.download(&path, reference))?;
+        if !self.is_cached(&path, reference) {
+            let download = || self.download(&path, reference);
+            patiently(&self.runtime, &reference.key, self.patience.read, download)?;
         }
         let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
         verified.insert(reference.hash.clone());
         Ok(path)
     }
 
-    fn is_cached(&self, path: &Path, reference: &ArtifactRef) -> Result<bool, ArtifactError> {
-        let Ok(metadata) = fs::metadata(path) else { return Ok(false) };
-        if metadata.len() != reference.n_bytes {
-            return Ok(false);
+    /// Whether the file is there and right. One that cannot be read is fetched again.
+    fn is_cached(&self, path: &Path, reference: &ArtifactRef) -> bool {
+        if fs::metadata(path).is_ok_and(|found| found.len() == reference.n_bytes) {
+            let verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+            verified.contains(&reference.hash) || has_hash(path, reference)
+        } else {
+            false
         }
-        let verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
-        if verified.contains(&reference.hash) {
-            return Ok(true);
-        }
-        let cache_error = |source| ArtifactError::Cache { path: path.to_owned(), source };
-        let mut hasher = blake3::Hasher::new();
-        hasher.update_reader(File::open(path).map_err(cache_error)?).map_err(cache_error)?;
-        Ok(check_hash(reference, &hasher.finalize()).is_ok())
     }
 
     /// Streams the object into the cache and renames it into place once its hash is right.
@@ -146,6 +154,8 @@ impl Artifacts {
         let cache_error = |source| ArtifactError::Cache { path: partial.to_owned(), source };
         let get_error = |source| ArtifactError::Get { key: reference.key.clone(), source };
         let location = location(&reference.key)?;
+        // Who clears temporary files clears the folder too.
+        fs::create_dir_all(&self.cache).map_err(cache_error)?;
         let mut file = File::create(partial).map_err(cache_error)?;
         let mut hasher = blake3::Hasher::new();
         let mut n_bytes = 0;
@@ -172,7 +182,7 @@ impl Artifacts {
 
     fn put_with(&self, key: &str, content: &Bytes, mode: &PutMode) -> Result<(), ArtifactError> {
         let location = location(key)?;
-        when_there_is_room(&self.runtime, key, || {
+        patiently(&self.runtime, key, self.patience.write, || {
             let options = PutOptions { mode: mode.clone(), ..PutOptions::default() };
             let put = self.store.put_opts(&location, PutPayload::from(content.clone()), options);
             self.runtime
@@ -191,6 +201,12 @@ pub fn reference_to(key: &str, content: &[u8]) -> ArtifactRef {
 
 fn location(key: &str) -> Result<ObjectPath, ArtifactError> {
     ObjectPath::parse(key).map_err(|source| ArtifactError::BadKey { key: key.to_owned(), source })
+}
+
+fn has_hash(path: &Path, reference: &ArtifactRef) -> bool {
+    let mut hasher = blake3::Hasher::new();
+    let hashed = File::open(path).and_then(|file| hasher.update_reader(file).map(|_| ()));
+    hashed.is_ok() && check_hash(reference, &hasher.finalize()).is_ok()
 }
 
 fn check_size(reference: &ArtifactRef, n_bytes: u64) -> Result<(), ArtifactError> {

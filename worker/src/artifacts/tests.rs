@@ -1,12 +1,16 @@
 //! Reads are checked, writes are found again, a damaged cache is repaired.
 
+use std::time::Duration;
+
 use super::manifest::{CheckpointContent, Content, DataContent, ManifestFile};
 use super::*;
 
 fn artifacts(directory: &Path) -> Artifacts {
     fs::create_dir_all(directory.join("store")).unwrap();
     let uri = format!("file://{}", directory.join("store").display());
-    Artifacts::open(&uri, &directory.join("scratch")).unwrap()
+    let shortly = Duration::from_millis(300);
+    let artifacts = Artifacts::open(&uri, &directory.join("scratch")).unwrap();
+    artifacts.with_patience(Patience { read: shortly, write: shortly })
 }
 
 fn manifest() -> Manifest {
@@ -52,6 +56,75 @@ fn a_damaged_cached_file_is_fetched_again() {
     fs::write(&path, b"Content").unwrap();
     let next_process = artifacts(directory.path());
     assert_eq!(fs::read(next_process.fetch(&reference).unwrap()).unwrap(), b"content");
+}
+
+#[test]
+fn a_scratch_folder_that_was_cleared_is_made_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let artifacts = artifacts(directory.path());
+    let reference = artifacts.put("x", b"content".to_vec()).unwrap();
+    artifacts.fetch(&reference).unwrap();
+    fs::remove_dir_all(directory.path().join("scratch")).unwrap();
+    assert_eq!(fs::read(artifacts.fetch(&reference).unwrap()).unwrap(), b"content");
+}
+
+/// Aim: what cannot be reached is told from what is damaged. Method: a file where a folder must be, for
+/// the store and for the cache; a missing object; a flipped one.
+#[test]
+fn what_cannot_be_reached_is_no_damage() {
+    let directory = tempfile::tempdir().unwrap();
+    let artifacts = artifacts(directory.path());
+    let reference = artifacts.put("runs/x", b"content".to_vec()).unwrap();
+    let missing = reference_to("runs/y", b"content");
+    let error = artifacts.read(&missing).unwrap_err();
+    assert!(error.is_missing() && !error.is_damage(), "{error}");
+    fs::write(directory.path().join("store/runs/x"), b"Content").unwrap();
+    assert!(artifacts.read(&reference).unwrap_err().is_damage());
+
+    let runs = directory.path().join("store/runs");
+    fs::remove_dir_all(&runs).unwrap();
+    fs::write(&runs, b"no folder").unwrap();
+    let away = artifacts.put("runs/z", b"content".to_vec()).unwrap_err();
+    assert!(!away.is_damage() && !away.is_missing(), "{away}");
+    fs::remove_file(&runs).unwrap();
+    artifacts.put("runs/x", b"content".to_vec()).unwrap();
+
+    let scratch = directory.path().join("scratch");
+    fs::remove_dir_all(&scratch).unwrap();
+    fs::write(&scratch, b"no folder").unwrap();
+    let error = artifacts.fetch(&reference).unwrap_err();
+    assert!(matches!(error, ArtifactError::Cache { .. }) && !error.is_damage(), "{error}");
+}
+
+/// Aim: a store that is away for a moment ends no attempt. Method: another thread brings it back.
+#[test]
+fn a_store_that_comes_back_is_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let minute = Duration::from_mins(1);
+    let artifacts =
+        artifacts(directory.path()).with_patience(Patience { read: minute, write: minute });
+    let (store, away) = (directory.path().join("store"), directory.path().join("away"));
+    let reference = artifacts.put("runs/x", b"content".to_vec()).unwrap();
+    fs::rename(&store, &away).unwrap();
+    fs::write(&store, b"no folder").unwrap();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| artifacts.read(&reference));
+        std::thread::park_timeout(Duration::from_millis(100));
+        fs::remove_file(&store).unwrap();
+        fs::rename(&away, &store).unwrap();
+        assert_eq!(&waiting.join().unwrap().unwrap()[..], b"content");
+    });
+}
+
+#[test]
+fn a_manifest_that_differs_is_an_error_and_stays() {
+    let directory = tempfile::tempdir().unwrap();
+    let artifacts = artifacts(directory.path());
+    let first = artifacts.put_manifest("m", &manifest()).unwrap();
+    let other = Manifest::new(manifest().content, vec![]);
+    let error = artifacts.put_manifest("m", &other).unwrap_err();
+    assert!(matches!(error, ArtifactError::OtherManifest { .. }), "{error}");
+    assert_eq!(artifacts.manifest(&first).unwrap(), manifest());
 }
 
 #[test]

@@ -20,7 +20,7 @@ pub const MAX_EVENTS_PER_BATCH: usize = 1_000;
 pub const MAX_BUFFERED_EVENTS: usize = 10_000;
 
 /// A report is closed at this size, well below what the coordinator takes.
-const MAX_BATCH_BYTES: usize = proto::MAX_MESSAGE_BYTES / 4;
+const MAX_BATCH_BYTES: usize = proto::MAX_MESSAGE_BYTES / 8;
 
 /// Events on their way.
 #[derive(Debug, Default)]

@@ -220,3 +220,20 @@ fn no_order_of_messages_reports_after_a_stop_or_ends_twice() {
         assert!(n_over <= 1, "sequence {number} is over {n_over} times");
     }
 }
+
+/// Aim: what stops a service or a job may end trainers too, which is charged to nobody.
+#[test]
+fn a_trainer_that_dies_when_it_is_to_leave_was_preempted() {
+    let preempt = || Input::Preempt { deadline_ms: 50 };
+    let ended = |input: Input| {
+        let (_, effects) = after(&[(0, preempt()), (1, input)]);
+        let [Effect::Finish(end)] = &effects[..] else { panic!("{effects:?}") };
+        (end.end.clone(), end.message.clone())
+    };
+    assert_eq!(ended(gone()), ("preempted".to_owned(), "died".to_owned()));
+    let no_memory = Input::ChildGone { end: AttemptEnd::OutOfMemory, message: "killed".into() };
+    assert_eq!(ended(no_memory).0, "out_of_memory");
+    let (_, effects) = after(&[(0, gone())]);
+    let [Effect::Finish(end)] = &effects[..] else { panic!("{effects:?}") };
+    assert_eq!(end.end, "bug", "nobody had asked it to leave");
+}

@@ -86,6 +86,34 @@ pub enum CheckpointError {
 }
 
 impl CheckpointError {
+    /// Whether the checkpoint itself is not what it should be. Otherwise this machine could not reach
+    /// it, or has no room for it.
+    ///
+    /// An object that is missing counts, as the data of the same store were read before.
+    pub fn is_damage(&self) -> bool {
+        if crate::recipes::is_out_of_memory(&crate::recipes::chain(self))
+            || crate::recipes::is_device_fault(&crate::recipes::chain(self))
+        {
+            return false;
+        }
+        match self {
+            Self::Artifact(error) => error.is_damage() || error.is_missing(),
+            Self::Thread(_) | Self::Copy { .. } | Self::Encode(_) => false,
+            Self::NoManifest
+            | Self::OtherConfig { .. }
+            | Self::OtherStep { .. }
+            | Self::OtherWeights { .. }
+            | Self::State(_)
+            | Self::StateVersion { .. }
+            | Self::Generator
+            | Self::Format(_)
+            | Self::ElementType { .. }
+            | Self::NoAverage
+            | Self::Weights(_)
+            | Self::Torch(_) => true,
+        }
+    }
+
     pub(super) fn encode(source: serde_json::Error) -> Self {
         Self::Encode(source)
     }

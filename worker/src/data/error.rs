@@ -116,3 +116,11 @@ pub enum DataError {
         found: String,
     },
 }
+
+impl DataError {
+    /// Whether the data themselves are not what they should be. Otherwise this machine could not read
+    /// them.
+    pub fn is_damage(&self) -> bool {
+        !matches!(self, Self::Read { .. })
+    }
+}

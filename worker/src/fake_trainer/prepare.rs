@@ -7,7 +7,7 @@ use domain::ids::ContentHash;
 use domain::recipe::PreparationConfig;
 use proto::v1::{self, event};
 
-use super::train::{parse, put_files, write_failure};
+use super::train::{data_failure, parse, put_files, write_failure};
 use super::{Failure, Trainer};
 use crate::artifacts::manifest::{Content, DataContent, Manifest};
 
@@ -20,9 +20,7 @@ pub(super) fn prepare(
     let artifacts = trainer.artifacts()?;
     let mut text = Vec::new();
     for source in &work.sources {
-        let content = artifacts
-            .read(source)
-            .map_err(|error| Failure::because(AttemptEnd::BadData, &error))?;
+        let content = artifacts.read(source).map_err(|error| data_failure(&error))?;
         text.extend_from_slice(&content);
     }
     if text.is_empty() {

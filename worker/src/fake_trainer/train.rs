@@ -180,7 +180,8 @@ pub(super) fn put_files<const N: usize>(
 }
 
 pub(super) fn write_failure(error: &ArtifactError) -> Failure {
-    Failure::because(AttemptEnd::Bug, error)
+    let end = if error.is_damage() { AttemptEnd::Bug } else { AttemptEnd::WorkerLost };
+    Failure::because(end, error)
 }
 
 /// Every file of the data is read and checked, as a real trainer would.
@@ -196,28 +197,52 @@ fn check_data(trainer: &Trainer, manifest: Option<&v1::ArtifactRef>) -> Result<u
         }
         Ok(manifest.data(&reference.key)?.n_validation_tokens)
     };
-    read().map_err(|error: ArtifactError| Failure::because(AttemptEnd::BadData, &error))
+    read().map_err(|error| data_failure(&error))
 }
 
-/// The state of the newest valid checkpoint; those passed over are reported.
+/// As a real trainer has it: what cannot be reached says nothing about the data.
+pub(super) fn data_failure(error: &ArtifactError) -> Failure {
+    let end = if error.is_damage() { AttemptEnd::BadData } else { AttemptEnd::WorkerLost };
+    Failure::because(end, error)
+}
+
+/// The state of the newest valid checkpoint; those that are damaged are reported, and passed over when
+/// an earlier attempt found them so too.
 fn resume(
     trainer: &mut Trainer,
     work: &v1::Train,
     cell: &PretrainCell,
 ) -> Result<FakeState, Failure> {
+    let mut doubtful = None;
+    let mut found = None;
     for checkpoint in &work.checkpoints {
         let Some(reference) = &checkpoint.manifest else { continue };
         let reason = match load(trainer.artifacts()?, reference) {
-            Ok(Some(state)) if state.step == checkpoint.step => return Ok(state),
+            Ok(Some(state)) if state.step == checkpoint.step => {
+                found = Some(state);
+                break;
+            }
             Ok(_) => "its files are not those of its step".to_owned(),
-            Err(error) => Failure::because(AttemptEnd::BadCheckpoint, &error).message,
+            Err(error) if error.is_damage() || error.is_missing() => {
+                Failure::because(AttemptEnd::BadCheckpoint, &error).message
+            }
+            Err(error) => return Err(Failure::because(AttemptEnd::WorkerLost, &error)),
         };
+        if !checkpoint.has_failed {
+            doubtful = doubtful.or(Some(checkpoint.step));
+        }
         let step = checkpoint.step;
         let manifest_key = reference.key.clone();
         let refused = v1::CheckpointRefused { step, manifest_key, reason };
         trainer.report(event::Kind::CheckpointRefused(refused))?;
     }
-    Ok(FakeState::new(cell.training.seed))
+    match doubtful {
+        Some(step) => {
+            let message = format!("the checkpoint of step {step} is looked at once more");
+            Err(Failure::new(AttemptEnd::WorkerLost, message))
+        }
+        None => Ok(found.unwrap_or_else(|| FakeState::new(cell.training.seed))),
+    }
 }
 
 /// The state in a checkpoint, every file checked.

@@ -46,6 +46,15 @@ pub enum RecipeError {
     /// The weights to evaluate could not be read.
     #[error("the checkpoint cannot be used")]
     Checkpoint(#[source] CheckpointError),
+    /// The run's newest checkpoint is damaged, as far as this machine sees, and for the first time.
+    #[error(
+        "the checkpoint of step {step} cannot be used; another attempt looks at it before it is \
+         passed over"
+    )]
+    Doubtful {
+        /// The step.
+        step: u64,
+    },
     /// A checkpoint could not be written.
     #[error("could not write the checkpoint of step {step}")]
     Save {
@@ -69,13 +78,27 @@ impl RecipeError {
     /// The class of the failure.
     pub fn end(&self) -> AttemptEnd {
         match self {
-            Self::Data(_) | Self::DataArtifact(_) => AttemptEnd::BadData,
-            Self::Checkpoint(_) => AttemptEnd::BadCheckpoint,
-            Self::Model(_) | Self::Torch(_) | Self::Tch(_) | Self::Save { .. }
+            Self::Model(_)
+            | Self::Torch(_)
+            | Self::Tch(_)
+            | Self::Checkpoint(_)
+            | Self::Save { .. }
                 if super::is_out_of_memory(&super::chain(self)) =>
             {
                 AttemptEnd::OutOfMemory
             }
+            Self::Data(error) if error.is_damage() => AttemptEnd::BadData,
+            Self::DataArtifact(error) if error.is_damage() => AttemptEnd::BadData,
+            Self::Checkpoint(error) if error.is_damage() => AttemptEnd::BadCheckpoint,
+            // What cannot be reached from here says nothing about the run: the machine is at fault.
+            Self::Data(_)
+            | Self::DataArtifact(_)
+            | Self::Checkpoint(CheckpointError::Artifact(_) | CheckpointError::Thread(_))
+            | Self::Save {
+                source: CheckpointError::Artifact(_) | CheckpointError::Thread(_),
+                ..
+            }
+            | Self::Doubtful { .. } => AttemptEnd::WorkerLost,
             _ => AttemptEnd::Bug,
         }
     }
@@ -93,5 +116,43 @@ mod tests {
         assert_eq!(error.end(), AttemptEnd::OutOfMemory);
         let error = RecipeError::Tch(tch::TchError::Torch("sizes do not match".to_owned()));
         assert_eq!(error.end(), AttemptEnd::Bug);
+    }
+
+    /// Aim: a sick machine or a store that is away is never taken for bad data or a bad checkpoint.
+    #[test]
+    fn what_cannot_be_reached_is_the_machines_fault() {
+        use std::io::ErrorKind::{PermissionDenied, StaleNetworkFileHandle};
+        let get = |kind: std::io::ErrorKind| ArtifactError::Get {
+            key: "x".to_owned(),
+            source: object_store::Error::Generic {
+                store: "test",
+                source: std::io::Error::from(kind).into(),
+            },
+        };
+        let missing = || ArtifactError::Get {
+            key: "x".to_owned(),
+            source: object_store::Error::NotFound { path: "x".to_owned(), source: "gone".into() },
+        };
+        let damaged = || ArtifactError::WrongSize { key: "x".to_owned(), expected: 2, found: 1 };
+        let checkpoint = |error| RecipeError::Checkpoint(CheckpointError::Artifact(error));
+        let read = DataError::Read { path: "x".into(), source: PermissionDenied.into() };
+        let save = CheckpointError::Artifact(get(PermissionDenied));
+        let no_memory = tch::TchError::Torch("CUDA out of memory".to_owned());
+        let copy = CheckpointError::Copy { name: "x".to_owned(), source: no_memory };
+        for (error, end) in [
+            (RecipeError::DataArtifact(get(StaleNetworkFileHandle)), AttemptEnd::WorkerLost),
+            (RecipeError::DataArtifact(missing()), AttemptEnd::WorkerLost),
+            (RecipeError::DataArtifact(damaged()), AttemptEnd::BadData),
+            (read.into(), AttemptEnd::WorkerLost),
+            (DataError::Empty { n_files: 1 }.into(), AttemptEnd::BadData),
+            (checkpoint(get(StaleNetworkFileHandle)), AttemptEnd::WorkerLost),
+            (checkpoint(missing()), AttemptEnd::BadCheckpoint),
+            (checkpoint(damaged()), AttemptEnd::BadCheckpoint),
+            (RecipeError::Checkpoint(copy), AttemptEnd::OutOfMemory),
+            (RecipeError::Doubtful { step: 9 }, AttemptEnd::WorkerLost),
+            (RecipeError::Save { step: 9, source: save }, AttemptEnd::WorkerLost),
+        ] {
+            assert_eq!(error.end(), end, "{error:?}");
+        }
     }
 }

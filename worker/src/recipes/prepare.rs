@@ -19,7 +19,8 @@ pub const TRAINING_FILE: &str = "train.bin";
 /// The validation split's file.
 pub(super) const VALIDATION_FILE: &str = "validation.bin";
 
-/// Carries out a preparation. Doing it again gives the same bytes under the same keys.
+/// Carries out a preparation. Doing it again gives the same bytes, each attempt under its own token:
+/// one that lost its lease cannot change what another has published.
 pub(super) fn prepare(
     context: &mut Context<'_>,
     work: &v1::PrepareData,
@@ -125,20 +126,21 @@ fn publish(
         n_validation_tokens: content.n_validation_tokens,
         vocab_size: content.vocab_size,
     };
+    let folder = format!("data/{preparation_hash}/{}", context.assignment.lease_token);
     let mut files = Vec::new();
     for (name, bytes) in [
         (TOKENIZER_FILE, tokenizer.to_json()?),
         (TRAINING_FILE, to_bytes(&tokens.training)),
         (VALIDATION_FILE, to_bytes(&tokens.validation)),
     ] {
-        let key = format!("data/{preparation_hash}/{name}");
+        let key = format!("{folder}/{name}");
         let reference = context.artifacts.put(&key, bytes).map_err(RecipeError::DataArtifact)?;
         files.push(ManifestFile::new(name, reference));
     }
     let manifest = Manifest::new(Content::Data(content), files);
     let reference = context
         .artifacts
-        .put_manifest(&format!("data/{preparation_hash}/manifest.json"), &manifest)
+        .put_manifest(&format!("{folder}/manifest.json"), &manifest)
         .map_err(RecipeError::DataArtifact)?;
     Ok(v1::PreparationResult { manifest: Some(reference), ..result })
 }

@@ -24,6 +24,7 @@ use crate::cli::{DeviceChoice, TrainerArgs};
 use crate::compute_device::{ComputeDevice, DeviceError};
 use crate::pipe::MessageReader;
 use crate::recipes::{self, Context, Host, Outcome};
+use crate::signals;
 
 pub use control::{Control, Demand};
 pub use report::{PipeReport, Report};
@@ -41,6 +42,8 @@ enum TrainerError {
     NoStore,
     #[error("could not write to the agent")]
     Pipe(#[from] std::io::Error),
+    #[error("could not leave signals to the agent")]
+    Signals(#[source] std::io::Error),
 }
 
 /// Serves the agent at the other end of standard input and output until it leaves.
@@ -60,6 +63,7 @@ pub fn main(args: TrainerArgs) -> ExitCode {
 }
 
 fn serve(args: &TrainerArgs) -> Result<ExitCode, TrainerError> {
+    signals::leave_to_agent().map_err(TrainerError::Signals)?;
     let compute = ComputeDevice::choose(args.device, args.libtorch.as_deref(), args.slot)?;
     let host = set_up(args.threads, compute)?;
     let mut report = PipeReport::new(std::io::stdout());
@@ -68,7 +72,7 @@ fn serve(args: &TrainerArgs) -> Result<ExitCode, TrainerError> {
         return Ok(ExitCode::SUCCESS);
     }
     let uri = args.artifact_store.as_deref().ok_or(TrainerError::NoStore)?;
-    let artifacts = Artifacts::open(uri, &args.scratch)?;
+    let artifacts = Artifacts::open(uri, &args.scratch)?.with_patience(args.patience());
     let control = Arc::new(Control::default());
     let assignments = listen(Arc::clone(&control))?;
     report.ready(capabilities(&host))?;

@@ -47,7 +47,12 @@ impl Site {
 
     /// A new process, whose first message has been read.
     pub fn trainer(&self, threads: u32) -> Trainer {
-        Trainer::start(self.directory.path(), threads)
+        self.trainer_with(threads, &[])
+    }
+
+    /// The same with more arguments.
+    pub fn trainer_with(&self, threads: u32, more: &[&str]) -> Trainer {
+        Trainer::start(self.directory.path(), threads, more)
     }
 }
 
@@ -68,12 +73,13 @@ pub struct Story {
 }
 
 impl Trainer {
-    fn start(directory: &Path, threads: u32) -> Self {
+    fn start(directory: &Path, threads: u32, more: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_gradus-worker"))
             .args(["trainer", "--threads", &threads.to_string(), "--artifact-store"])
             .arg(format!("file://{}", directory.join("store").display()))
             .arg("--scratch")
             .arg(directory.join("scratch"))
+            .args(more)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -202,10 +202,18 @@ pub(crate) fn joined(attempts: &[&Story]) -> Vec<(u64, f64)> {
 pub(crate) fn resumed(train: v1::Train, before: &Story) -> v1::Train {
     let checkpoints = before.checkpoints().into_iter().rev();
     let checkpoints = checkpoints
-        .map(|found| v1::CheckpointRef { step: found.step, manifest: found.manifest.clone() });
+        .map(|found| (found.step, found.manifest.clone()))
+        .map(|(step, manifest)| v1::CheckpointRef { step, manifest, has_failed: false });
     v1::Train {
         checkpoints: checkpoints.collect(),
         numerics: before.found_start().and_then(|started| started.numerics.clone()),
         ..train
     }
+}
+
+/// The same, when another attempt has found all of them damaged.
+pub(crate) fn resumed_after_doubt(train: v1::Train, before: &Story) -> v1::Train {
+    let mut train = resumed(train, before);
+    train.checkpoints.iter_mut().for_each(|checkpoint| checkpoint.has_failed = true);
+    train
 }

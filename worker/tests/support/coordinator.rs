@@ -56,7 +56,7 @@ impl Seen {
     pub(crate) fn checkpoints(&self, token: u64) -> Vec<v1::CheckpointRef> {
         let checkpoint = |event| match event {
             v1::event::Kind::Checkpoint(v1::Checkpoint { step, manifest, .. }) => {
-                Some(v1::CheckpointRef { step, manifest })
+                Some(v1::CheckpointRef { step, manifest, has_failed: false })
             }
             _ => None,
         };
@@ -174,6 +174,7 @@ impl WorkerService for FakeCoordinator {
             heartbeat_interval_ms: 20,
             artifact_store_uri: self.inner.uri.clone(),
             nonce_key: NONCE_KEY.to_owned(),
+            name: "one".to_owned(),
         };
         Ok(self.answer(seen, response))
     }

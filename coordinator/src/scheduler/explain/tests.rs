@@ -53,7 +53,7 @@ fn too_large() -> QueuedWork {
 }
 
 fn excluded() -> QueuedWork {
-    let excluded = BTreeMap::from([("w_a".to_owned(), "Xid".to_owned())]);
+    let excluded = BTreeMap::from([("w_a".to_owned(), Exclusion::Rule("Xid".to_owned()))]);
     work_that_needs(Needs { excluded, ..Needs::default() })
 }
 
@@ -152,6 +152,25 @@ fn a_run_waits_for_the_machine_of_its_first_attempt_only_while_there_is_one() {
     let seats = [other.clone(), of_threads(4, 0)];
     check(&bound(4), &usual, 0, &seats, &["numerics", "no_free_slot"]);
     check(&bound(4), &usual, 0, &[other], &["about_to_run"]);
+}
+
+fn failed_on_a() -> QueuedWork {
+    let failed = Exclusion::Failed { failed: "worker_lost".to_owned() };
+    let excluded = BTreeMap::from([("w_a".to_owned(), failed)]);
+    work_that_needs(Needs { excluded, ..Needs::default() })
+}
+
+#[test]
+fn work_waits_for_a_machine_where_it_has_not_failed_only_while_there_is_one() {
+    let usual = StudyTerms::default();
+    let sick = seat(WorkerState::Active, 2);
+    let other = Seat { worker: "w_b".parse().unwrap(), ..seat(WorkerState::Active, 0) };
+    let seats = [sick.clone(), other];
+    check(&failed_on_a(), &usual, 0, &seats, &["avoided", "no_free_slot"]);
+    check(&failed_on_a(), &usual, 0, std::slice::from_ref(&sick), &["about_to_run"]);
+    let reasons = why_idle(&sick, &head(vec![failed_on_a()], usual.clone()), &seats, None);
+    assert_eq!(reasons[0].code, "avoided", "{reasons:?}");
+    check_worker(&sick, vec![failed_on_a()], usual, "about_to_run");
 }
 
 fn head(work: Vec<QueuedWork>, terms: StudyTerms) -> QueueHead {

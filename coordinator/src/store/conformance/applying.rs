@@ -45,9 +45,13 @@ pub(in crate::store) async fn data_that_cannot_be_made_fails_the_runs(
 ) {
     let applied = f.apply(&[]).await;
     let worker = f.worker().await;
-    let granted = f.grant_first(&worker).await;
-    assert!(is_ended(&f.finish(granted.token, AttemptEnd::BadData).await));
-    assert!(f.queue().await.is_empty());
+    // The second time it is not the machine.
+    for _ in 0..2 {
+        let granted = f.grant_first(&worker).await;
+        assert!(is_ended(&f.finish(granted.token, AttemptEnd::BadData).await));
+        assert!(f.queue().await.is_empty());
+        f.store.requeue(&[granted.work]).await.unwrap();
+    }
     // A retry brings the data first, then the runs.
     let changed = f.store.retry_study(&applied.study_id, Retry::All).await.unwrap();
     assert_eq!(changed.run_ids().len(), 2);

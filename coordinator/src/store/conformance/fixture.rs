@@ -180,6 +180,8 @@ pub(in crate::store) fn registration(id: &str, hostname: &str, pid: u32) -> Work
         name: "worker".into(),
         hostname: format!("{hostname}-{id}"),
         pid,
+        instance: format!("process-{pid}"),
+        connected: Vec::new(),
         machine: Machine { n_slots: 4, capabilities: Capabilities::of_a_cpu(1) },
     }
 }

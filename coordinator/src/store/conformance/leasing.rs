@@ -1,7 +1,7 @@
 //! Leases are granted, end, and are taken over; workers come and go.
 
 use domain::attempt::AttemptEnd;
-use domain::ids::LeaseToken;
+use domain::ids::{LeaseToken, WorkerId};
 use domain::run::RunState;
 use domain::worker::WorkerState;
 
@@ -63,7 +63,7 @@ pub(in crate::store) async fn an_assignment_says_all_that_is_needed(
     let AssignmentDetails::Train(details) = assignment.details else {
         panic!("a run is trained");
     };
-    let steps: Vec<u64> = details.checkpoints.iter().map(|(step, _)| *step).collect();
+    let steps: Vec<u64> = details.checkpoints.iter().map(|offered| offered.step).collect();
     assert_eq!(steps, [30, 20]);
     assert_eq!(details.data_manifest.key, "data/manifest.json");
     assert_eq!(details.numerics, None);
@@ -153,6 +153,59 @@ pub(in crate::store) async fn an_agent_started_again_ends_its_older_registration
     let repeated = f.store.register_worker(restarted).await.unwrap();
     assert_eq!(repeated.worker, registered.worker);
     assert!(repeated.replaced.is_empty());
+}
+
+/// Aim: in a container name, host and process id are the same after a restart; what was decided about
+/// the process before is not inherited. Method: drain a worker that has a run, and have it come again as
+/// another instance.
+pub(in crate::store) async fn a_restarted_container_inherits_nothing(
+    f: &Fixture<impl Store + ReadStore>,
+) {
+    f.apply(&[]).await;
+    let older = f.worker().await;
+    let granted = f.grant_first(&older).await;
+    assert!(f.store.drain_worker(&older).await.unwrap());
+    let mut restarted = registration("w_0", "machine", 0);
+    restarted.proposed_id = "w_new".parse().unwrap();
+    restarted.instance = "another".into();
+    let registered = f.store.register_worker(restarted).await.unwrap();
+    assert_ne!(registered.worker, older);
+    assert_eq!((registered.replaced, registered.name.as_str()), (vec![older], "worker"));
+    assert_eq!(registered.changed.revoked[0].0, granted.token);
+    assert!(f.store.confirm_worker(&registered.worker).await.unwrap());
+    let live = f.store.live_workers().await.unwrap();
+    assert_eq!(live.iter().map(|w| w.state).collect::<Vec<_>>(), [WorkerState::Active]);
+}
+
+/// Aim: two agents of one name on one host do not end each other's attempts. Method: each registers
+/// twice while the other is connected.
+pub(in crate::store) async fn a_second_worker_of_one_name_gets_another(
+    f: &Fixture<impl Store + ReadStore>,
+) {
+    f.apply(&[]).await;
+    let first = f.worker().await;
+    let granted = f.grant_first(&first).await;
+    let of_instance = |number: u32, instance: &str, connected: &[WorkerId]| {
+        let mut worker = registration("w_0", "machine", 0);
+        worker.proposed_id = format!("w_new{number}").parse().unwrap();
+        worker.instance = instance.to_owned();
+        worker.connected = connected.to_vec();
+        worker
+    };
+    let asked = of_instance(1, "another", std::slice::from_ref(&first));
+    let second = f.store.register_worker(asked).await.unwrap();
+    assert_eq!((second.name.as_str(), second.replaced.len()), ("worker-2", 0));
+    let both = [first.clone(), second.worker.clone()];
+    let third = f.store.register_worker(of_instance(2, "a third", &both)).await.unwrap();
+    assert_eq!((third.name.as_str(), third.replaced.len()), ("worker-3", 0));
+    let mut again = registration("w_0", "machine", 0);
+    again.connected = both.to_vec();
+    let again = f.store.register_worker(again).await.unwrap();
+    assert_eq!((again.worker, again.name.as_str()), (first, "worker"));
+    let again = f.store.register_worker(of_instance(3, "another", &both)).await.unwrap();
+    assert_eq!((again.worker, again.name.as_str()), (second.worker, "worker-2"));
+    assert!(again.replaced.is_empty());
+    assert!(f.store.assignment(granted.token).await.unwrap().is_some(), "its right lives");
 }
 
 pub(in crate::store) async fn a_cancelled_run_takes_its_right_from_the_holder(

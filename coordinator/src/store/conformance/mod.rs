@@ -42,6 +42,8 @@ macro_rules! conformance {
                 a_worker_that_leaves_gives_its_work_back,
                 a_lost_worker_loses_its_leases_and_may_come_back,
                 an_agent_started_again_ends_its_older_registration,
+                a_restarted_container_inherits_nothing,
+                a_second_worker_of_one_name_gets_another,
                 a_cancelled_run_takes_its_right_from_the_holder,
             }
             holding {
@@ -63,7 +65,7 @@ macro_rules! conformance {
                 the_same_end_twice_is_answered_alike,
                 a_success_without_a_result_is_a_bug,
                 a_diverged_run_is_over,
-                a_refused_checkpoint_is_not_offered_again,
+                a_checkpoint_that_fails_twice_is_not_offered_again,
                 the_first_attempt_fixes_the_numerics,
                 a_report_is_stored_whole_and_may_be_repeated,
                 an_evaluation_ends_with_its_value,
@@ -90,6 +92,7 @@ macro_rules! conformance {
                 evaluations_hide_nothing_of_others,
                 runs_that_fit_nowhere_hide_no_other,
                 a_log_rule_keeps_work_from_a_worker,
+                a_machine_that_cannot_is_charged_and_avoided,
                 a_log_rule_stops_retries,
                 events_say_who,
             }

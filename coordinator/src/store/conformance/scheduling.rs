@@ -1,12 +1,14 @@
 //! What studies say about the granting of their work, and what failed attempts had said.
 
+use std::collections::BTreeMap;
+
 use domain::attempt::AttemptEnd;
 use domain::ids::{LeaseToken, StudyId, WorkId};
 use domain::spec::DeviceKind;
 
-use super::fixture::{Fixture, checkpoint, placement, run_of, study_named};
+use super::fixture::{Fixture, checkpoint, is_ended, placement, run_of, study_named};
 use crate::actor::{Actor, acting};
-use crate::scheduler::fit::Machine;
+use crate::scheduler::fit::{Exclusion, Machine};
 use crate::store::read::ReadStore;
 use crate::store::{Capabilities, LogLevel, ReportEvent, Retry, Store};
 
@@ -190,19 +192,56 @@ pub(in crate::store) async fn a_log_rule_keeps_work_from_a_worker(
     let excluded = async || {
         let queue = f.queue().await;
         let work = queue.iter().find(|work| work.work == first.work).unwrap();
-        work.needs.excluded.clone().into_iter().collect::<Vec<(String, String)>>()
+        work.needs.excluded.clone().into_iter().collect::<Vec<(String, Exclusion)>>()
     };
-    assert_eq!(excluded().await, [(worker.to_string(), "Xid [0-9]+".to_owned())]);
-    // A failure that says nothing of the kind excludes nobody else.
+    let by_rule = (worker.to_string(), Exclusion::Rule("Xid [0-9]+".to_owned()));
+    assert_eq!(excluded().await, std::slice::from_ref(&by_rule));
+    // A failure that says nothing of the kind excludes nobody else for good.
     let other = f.worker().await;
     let second = f.store.grant(&[placement(&first.work, &other)]).await.unwrap().remove(0);
     f.report(second.token, log("step 1")).await;
     f.finish(second.token, AttemptEnd::Bug).await;
-    assert_eq!(excluded().await.len(), 1);
+    let failed = Exclusion::Failed { failed: "bug".to_owned() };
+    let both = BTreeMap::from([by_rule.clone(), (other.to_string(), failed)]);
+    assert_eq!(excluded().await, both.into_iter().collect::<Vec<_>>());
+    // An attempt that does not fail forgets that.
+    let third = f.store.grant(&[placement(&first.work, &other)]).await.unwrap().remove(0);
+    f.finish(third.token, AttemptEnd::Preempted).await;
+    assert_eq!(excluded().await, [by_rule]);
     // Nor does a success of other work, whatever it says.
     f.store.cancel_run(&run_of(&first.work), "").await.unwrap();
     f.store.retry_run(&run_of(&first.work), Retry::All).await.unwrap();
     assert_eq!(excluded().await, [], "whoever retries gives a fresh start");
+}
+
+/// Aim: one sick machine fails nothing for good. Method: the same worker says again and again that it
+/// could not reach what an evaluation, and a run, needs.
+pub(in crate::store) async fn a_machine_that_cannot_is_charged_and_avoided(
+    f: &Fixture<impl Store + ReadStore>,
+) {
+    let worker = f.prepared().await;
+    let run = f.grant_first(&worker).await;
+    f.report(run.token, checkpoint(20, true)).await;
+    let evaluation = f.grant_first(&worker).await;
+    assert_eq!(evaluation.work.kind(), "evaluation");
+    for mut granted in [run, evaluation] {
+        for n_lost in 1..=5 {
+            let why = "the scratch folder cannot be written";
+            let finished =
+                f.store.finish_attempt(granted.token, AttemptEnd::WorkerLost, why).await.unwrap();
+            assert!(is_ended(&finished));
+            let waiting = f.store.backoffs(10).await.unwrap();
+            let waiting = waiting.iter().find(|waiting| waiting.work == granted.work).unwrap();
+            let whole_ms = 1000 << (n_lost - 1);
+            assert!((whole_ms / 2..=whole_ms).contains(&waiting.pause_ms), "{waiting:?}");
+            f.store.requeue(std::slice::from_ref(&granted.work)).await.unwrap();
+            let queue = f.queue().await;
+            let queued = queue.iter().find(|queued| queued.work == granted.work).unwrap();
+            let failed = Exclusion::Failed { failed: "worker_lost".to_owned() };
+            assert_eq!(queued.needs.excluded.get(worker.as_str()), Some(&failed));
+            granted = f.store.grant(&[placement(&granted.work, &worker)]).await.unwrap().remove(0);
+        }
+    }
 }
 
 pub(in crate::store) async fn a_log_rule_stops_retries(f: &Fixture<impl Store + ReadStore>) {

@@ -11,7 +11,9 @@ use super::convert::{from_json, parse_id, signed, small, unsigned};
 use super::database::{Pool, query_as, query_scalar};
 use super::error::from_driver;
 use super::members;
-use crate::store::{Artifact, Assignment, AssignmentDetails, StoreError, TrainDetails};
+use crate::store::{
+    Artifact, Assignment, AssignmentDetails, OfferedCheckpoint, StoreError, TrainDetails,
+};
 
 /// So many checkpoints are named to a trainer: when that many are damaged in a row, starting over
 /// is the smaller loss.
@@ -40,7 +42,7 @@ WHERE work.state = 'leased' AND work.lease_token = ?",
         },
     };
     let details = match &work {
-        WorkId::Run(_) => train(pool, &work).await?,
+        WorkId::Run(_) => train(pool, &work, attempt).await?,
         WorkId::Evaluation(_) => evaluate(pool, &work).await?,
         WorkId::Preparation(_) => prepare(pool, &work).await?,
     };
@@ -78,20 +80,23 @@ struct CheckpointRow {
     manifest_key: String,
     manifest_hash: String,
     manifest_bytes: i64,
+    failed_attempt: Option<i64>,
 }
 
 impl CheckpointRow {
-    fn into_checkpoint(self) -> Result<(u64, Artifact), StoreError> {
+    fn into_offered(self, attempt: i64) -> Result<OfferedCheckpoint, StoreError> {
         let manifest = Artifact {
             key: self.manifest_key,
             hash: parse_id(&self.manifest_hash)?,
             n_bytes: unsigned(self.manifest_bytes),
         };
-        Ok((unsigned(self.step), manifest))
+        // What this attempt itself says of it does not make it doubtful to the same attempt.
+        let has_failed = self.failed_attempt.is_some_and(|failed| failed < attempt);
+        Ok(OfferedCheckpoint { step: unsigned(self.step), manifest, has_failed })
     }
 }
 
-async fn train(pool: &Pool, work: &WorkId) -> Result<AssignmentDetails, StoreError> {
+async fn train(pool: &Pool, work: &WorkId, attempt: i64) -> Result<AssignmentDetails, StoreError> {
     let row: Option<TrainRow> = query_as(
         "SELECT runs.config_json, micro_batch_sequences, rolling_checkpoint_seconds,
     data_point_steps_json, numerics_json, preparations.manifest_key AS key,
@@ -111,14 +116,18 @@ WHERE runs.id = ? AND preparations.manifest_key IS NOT NULL",
         micro_batch_sequences: small(row.micro_batch_sequences),
         data_point_steps: from_json(&row.data_point_steps_json, "data_point_steps_json")?,
         rolling_checkpoint_seconds: small(row.rolling_checkpoint_seconds),
-        checkpoints: checkpoints(pool, work).await?,
+        checkpoints: checkpoints(pool, work, attempt).await?,
         numerics: row.numerics_json.map(|text| from_json(&text, "numerics_json")).transpose()?,
     })))
 }
 
-async fn checkpoints(pool: &Pool, work: &WorkId) -> Result<Vec<(u64, Artifact)>, StoreError> {
+async fn checkpoints(
+    pool: &Pool,
+    work: &WorkId,
+    attempt: i64,
+) -> Result<Vec<OfferedCheckpoint>, StoreError> {
     let rows: Vec<CheckpointRow> = query_as(
-        "SELECT step, manifest_key, manifest_hash, manifest_bytes
+        "SELECT step, manifest_key, manifest_hash, manifest_bytes, failed_attempt
 FROM checkpoints
 WHERE run_id = ? AND refused_reason IS NULL
 ORDER BY step DESC, attempt DESC
@@ -129,8 +138,8 @@ LIMIT ?",
     .fetch_all(pool)
     .await
     .map_err(from_driver)?;
-    let mut checkpoints: Vec<(u64, Artifact)> =
-        rows.into_iter().map(CheckpointRow::into_checkpoint).collect::<Result<_, _>>()?;
+    let mut checkpoints: Vec<OfferedCheckpoint> =
+        rows.into_iter().map(|row| row.into_offered(attempt)).collect::<Result<_, _>>()?;
     if is_planted(Mistake::OldestCheckpointFirst) {
         checkpoints.reverse();
     }

@@ -82,6 +82,10 @@ impl Command for FinishAttempt {
                     (self.end, self.message.as_str())
                 };
                 let holder = parse_id(&row.worker_id)?;
+                let mut row = row;
+                if end == AttemptEnd::WorkerLost {
+                    row.work.pause_after_loss()?;
+                }
                 end_row(tx, self.token, row, (end, message), &holder, &mut changed).await?;
                 Ok(Finished::Ended { end, changed })
             }
@@ -104,7 +108,10 @@ impl FinishAttempt {
             _ => {
                 let Member { attempt_token, rank, worker, .. } = member;
                 let message = format!("rank {rank} on `{worker}`: {}", self.message);
-                if let Some(row) = attempt_of(tx, *attempt_token).await? {
+                if let Some(mut row) = attempt_of(tx, *attempt_token).await? {
+                    if end == AttemptEnd::WorkerLost {
+                        row.work.pause_after_loss()?;
+                    }
                     let ended = (end, message.as_str());
                     end_row(tx, *attempt_token, row, ended, worker, &mut changed).await?;
                     // Its own right is not one to be told of.
@@ -131,6 +138,18 @@ async fn end_row(
         && log_rules::apply(tx, &work, token, at_fault, message).await?
     {
         row.work.give_up()?;
+    }
+    match end {
+        AttemptEnd::Preempted => log_rules::avoid_nobody(tx, &work).await?,
+        AttemptEnd::WorkerLost
+        | AttemptEnd::BadData
+        | AttemptEnd::BadCheckpoint
+        | AttemptEnd::Bug => log_rules::avoid(tx, &work, at_fault, end).await?,
+        // It is over; or the next attempt takes fewer sequences at a time, wherever it is.
+        AttemptEnd::Succeeded
+        | AttemptEnd::Cancelled
+        | AttemptEnd::Diverged
+        | AttemptEnd::OutOfMemory => {}
     }
     let was_open = close_attempt(tx, token, end, message, changed).await?;
     let event = RunEvent::AttemptEnded { token, end };

@@ -1,9 +1,12 @@
-//! What follows from what a failed attempt had said: its study's log rules.
+//! What work is kept from: the workers that its study's log rules name by what a failed attempt had
+//! said, and those where it failed.
 //!
 //! What a rule is, and whether a line has its pattern, is the domain's.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
+use domain::attempt::AttemptEnd;
 use domain::ids::{LeaseToken, WorkId, WorkerId};
 use domain::spec::{LogAction, LogRule, matching_log_rules};
 use serde_json::json;
@@ -12,6 +15,7 @@ use super::convert::{from_json, signed, to_json};
 use super::database::{query, query_scalar};
 use super::error::from_driver;
 use super::writer::Tx;
+use crate::scheduler::fit::Exclusion;
 use crate::store::StoreError;
 
 /// So many of an attempt's last lines are looked at: what made it fail stands near the end.
@@ -43,7 +47,9 @@ WHERE work.id = ? AND studies.log_rules_json <> '[]'",
     let mut is_final = false;
     for rule in matching_log_rules(&rules, &lines) {
         match rule.action {
-            LogAction::ExcludeWorker => exclude(tx, work, worker, &rule.pattern).await?,
+            LogAction::ExcludeWorker => {
+                exclude(tx, work, worker, Exclusion::Rule(rule.pattern.clone())).await?;
+            }
             LogAction::StopRetries => is_final = true,
         }
         let detail = json!({
@@ -77,16 +83,44 @@ async fn exclude(
     tx: &mut Tx,
     work: &WorkId,
     worker: &WorkerId,
-    pattern: &str,
+    why: Exclusion,
 ) -> Result<(), StoreError> {
+    let mut excluded = read(tx, work).await?;
+    excluded.insert(worker.to_string(), why);
+    write(tx, work, &excluded).await
+}
+
+/// The next attempt goes to another machine, if there is one: what failed here for the machine's
+/// sake would fail here again, and a machine where all fails at once is always free.
+pub(super) async fn avoid(
+    tx: &mut Tx,
+    work: &WorkId,
+    worker: &WorkerId,
+    end: AttemptEnd,
+) -> Result<(), StoreError> {
+    let mut excluded = read(tx, work).await?;
+    if let Entry::Vacant(vacant) = excluded.entry(worker.to_string()) {
+        vacant.insert(Exclusion::Failed { failed: end.label().to_owned() });
+        write(tx, work, &excluded).await?;
+    }
+    Ok(())
+}
+
+/// An attempt that did not fail shows that there is nothing to avoid; log rules stay.
+pub(super) async fn avoid_nobody(tx: &mut Tx, work: &WorkId) -> Result<(), StoreError> {
+    let mut excluded = read(tx, work).await?;
+    let n_before = excluded.len();
+    excluded.retain(|_, why| matches!(why, Exclusion::Rule(_)));
+    if excluded.len() < n_before { write(tx, work, &excluded).await } else { Ok(()) }
+}
+
+async fn read(tx: &mut Tx, work: &WorkId) -> Result<BTreeMap<String, Exclusion>, StoreError> {
     let text: String = query_scalar("SELECT excluded_json FROM work WHERE id = ?")
         .bind(work.as_str())
         .fetch_one(&mut tx.conn)
         .await
         .map_err(from_driver)?;
-    let mut excluded: BTreeMap<String, String> = from_json(&text, "excluded_json")?;
-    excluded.insert(worker.to_string(), pattern.to_owned());
-    write(tx, work, &excluded).await
+    from_json(&text, "excluded_json")
 }
 
 /// Whoever asks for a retry gives a fresh start.
@@ -97,7 +131,7 @@ pub(super) async fn forget(tx: &mut Tx, work: &WorkId) -> Result<(), StoreError>
 async fn write(
     tx: &mut Tx,
     work: &WorkId,
-    excluded: &BTreeMap<String, String>,
+    excluded: &BTreeMap<String, Exclusion>,
 ) -> Result<(), StoreError> {
     query("UPDATE work SET excluded_json = ? WHERE id = ?")
         .bind(to_json(excluded, "excluded_json")?)

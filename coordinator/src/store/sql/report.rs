@@ -145,7 +145,7 @@ async fn store(tx: &mut Tx, holder: &mut Holder, event: ReportEvent) -> Result<b
         }
         (ReportEvent::CheckpointRefused { .. }, _) if is_planted(Mistake::RefusalLost) => {}
         (ReportEvent::CheckpointRefused { manifest_key, reason }, WorkId::Run(run)) => {
-            refuse_checkpoint(tx, run, &manifest_key, &reason).await?;
+            doubt_checkpoint(tx, run, holder.attempt, (&manifest_key, &reason)).await?;
         }
         (
             ReportEvent::Evaluation { name, value, standard_error, n_tokens },
@@ -300,25 +300,43 @@ ON CONFLICT (run_id, attempt, step) DO NOTHING",
     Ok(evaluations::ensure(tx, run, &[checkpoint]).await? > 0)
 }
 
-async fn refuse_checkpoint(
+/// An attempt found a checkpoint damaged. It may have been its machine: the next attempt that finds
+/// it so has it refused. An attempt that says it twice says it once.
+async fn doubt_checkpoint(
     tx: &mut Tx,
     run: &RunId,
-    manifest_key: &str,
-    reason: &str,
+    attempt: i64,
+    (manifest_key, reason): (&str, &str),
 ) -> Result<(), StoreError> {
-    let refused = query(
+    let detail = json!({ "manifest_key": manifest_key, "reason": reason, "attempt": attempt });
+    let doubted = query(
         "UPDATE checkpoints
-SET refused_reason = ?
-WHERE run_id = ? AND manifest_key = ? AND refused_reason IS NULL",
+SET failed_attempt = ?
+WHERE run_id = ? AND manifest_key = ? AND failed_attempt IS NULL",
     )
-    .bind(reason)
+    .bind(attempt)
     .bind(run.as_str())
     .bind(manifest_key)
     .execute(&mut tx.conn)
     .await
     .map_err(from_driver)?;
+    if doubted.rows_affected() > 0 {
+        tx.record(run.as_str(), "checkpoint_doubted", &detail);
+        return Ok(());
+    }
+    let refused = query(
+        "UPDATE checkpoints
+SET refused_reason = ?
+WHERE run_id = ? AND manifest_key = ? AND failed_attempt <> ? AND refused_reason IS NULL",
+    )
+    .bind(reason)
+    .bind(run.as_str())
+    .bind(manifest_key)
+    .bind(attempt)
+    .execute(&mut tx.conn)
+    .await
+    .map_err(from_driver)?;
     if refused.rows_affected() > 0 {
-        let detail = json!({ "manifest_key": manifest_key, "reason": reason });
         tx.record(run.as_str(), "checkpoint_refused", &detail);
     }
     Ok(())

@@ -118,6 +118,21 @@ WHERE id IN";
         Ok(())
     }
 
+    /// Its machine is there, and says that it cannot.
+    pub(super) fn pause_after_loss(&mut self) -> Result<(), StoreError> {
+        let rules = self.rules()?.for_a_sick_machine();
+        self.retries_json = Some(to_json(&rules, "retries_json")?);
+        Ok(())
+    }
+
+    fn rules(&self) -> Result<RetryRules, StoreError> {
+        match &self.retries_json {
+            Some(text) => from_json(text, "retries_json"),
+            // It was stored by a build that knew one number.
+            None => Ok(RetryRules::of(small(self.max_failures), RetriesSpec::default())),
+        }
+    }
+
     /// The state that the columns spell.
     pub(super) fn state(&self) -> Result<RunState, StoreError> {
         let state = match self.state.as_str() {
@@ -157,12 +172,7 @@ WHERE id IN";
     fn tries(&self, work: &WorkId, event: &RunEvent, now_ms: i64) -> Result<Tries, StoreError> {
         let now_ms = unsigned(now_ms);
         let RunEvent::AttemptEnded { end, .. } = event else { return Ok(Tries::none(now_ms)) };
-        let rules = match &self.retries_json {
-            Some(text) => from_json(text, "retries_json")?,
-            // It was stored by a build that knew one number.
-            None => RetryRules::of(small(self.max_failures), RetriesSpec::default()),
-        };
-        let Some(rule) = rules.rule(*end) else { return Ok(Tries::none(now_ms)) };
+        let Some(rule) = self.rules()?.rule(*end) else { return Ok(Tries::none(now_ms)) };
         let n_alike = match end.charge() {
             Charge::Loss => small(self.n_losses),
             Charge::Failure | Charge::Nothing => {

@@ -19,6 +19,9 @@ use crate::store::{
     Artifact, Capabilities, Changed, Registered, StoreError, WorkerRecord, WorkerToRegister,
 };
 
+/// So many workers of one name on one host have names of their own.
+const MAX_OF_ONE_NAME: u32 = 100;
+
 pub(super) struct RegisterWorker(pub(super) Box<WorkerToRegister>);
 
 impl Command for RegisterWorker {
@@ -26,48 +29,91 @@ impl Command for RegisterWorker {
 
     async fn run(self, tx: &mut Tx) -> Result<Registered, StoreError> {
         let worker = *self.0;
-        let known: Vec<(String, String, i64)> = query_as(
-            "SELECT id, state, pid
-FROM workers
-WHERE name = ? AND hostname = ? AND state <> 'gone'
-ORDER BY registered_at_ms DESC, id",
-        )
-        .bind(&worker.name)
-        .bind(&worker.hostname)
-        .fetch_all(&mut tx.conn)
-        .await
-        .map_err(from_driver)?;
         let mut registered = Registered {
             worker: worker.proposed_id.clone(),
+            name: worker.name.clone(),
             replaced: Vec::new(),
             changed: Changed::default(),
         };
         let mut state = WorkerState::Joining;
-        let of_this_process = |(_, _, pid): &&(String, String, i64)| *pid == i64::from(worker.pid);
-        if let Some((id, label, _)) = known.iter().find(of_this_process) {
-            registered.worker = parse_id(id)?;
-            let from = state_from(label)?;
+        if let Some((id, name, label)) = of_this_process(tx, &worker).await? {
+            registered.worker = parse_id(&id)?;
+            registered.name = name;
+            let from = state_from(&label)?;
             state = match from.on(WorkerEvent::Registered) {
                 WorkerTransition::To(state) => state,
                 WorkerTransition::Stays | WorkerTransition::Absent => from,
             };
+            tx.actor = Actor::Worker(registered.worker.clone());
+        } else {
+            tx.actor = Actor::Worker(registered.worker.clone());
+            take_name(tx, &worker, &mut registered).await?;
         }
-        tx.actor = Actor::Worker(registered.worker.clone());
-        for (id, _, _) in known.iter().filter(|row| !of_this_process(row)) {
-            let older: WorkerId = parse_id(id)?;
+        upsert_worker(tx, &registered, &worker, state).await?;
+        Ok(registered)
+    }
+}
+
+/// The identifier, name and state of the worker that this very process is known as.
+async fn of_this_process(
+    tx: &mut Tx,
+    worker: &WorkerToRegister,
+) -> Result<Option<(String, String, String)>, StoreError> {
+    query_as(
+        "SELECT id, name, state
+FROM workers
+WHERE hostname = ? AND instance = ? AND instance <> '' AND state <> 'gone'
+ORDER BY registered_at_ms DESC, id
+LIMIT 1",
+    )
+    .bind(&worker.hostname)
+    .bind(&worker.instance)
+    .fetch_optional(&mut tx.conn)
+    .await
+    .map_err(from_driver)
+}
+
+/// The first name, of the one that is asked for and those with a number behind it, that no connected
+/// worker of the host has. Who had it before was another process, which is no more.
+async fn take_name(
+    tx: &mut Tx,
+    worker: &WorkerToRegister,
+    registered: &mut Registered,
+) -> Result<(), StoreError> {
+    let numbered = (2..=MAX_OF_ONE_NAME).map(|number| format!("{}-{number}", worker.name));
+    for name in std::iter::once(worker.name.clone()).chain(numbered) {
+        let older: Vec<String> = query_scalar(
+            "SELECT id
+FROM workers
+WHERE name = ? AND hostname = ? AND state <> 'gone'
+ORDER BY registered_at_ms DESC, id",
+        )
+        .bind(&name)
+        .bind(&worker.hostname)
+        .fetch_all(&mut tx.conn)
+        .await
+        .map_err(from_driver)?;
+        let older: Vec<WorkerId> =
+            older.iter().map(|id| parse_id(id)).collect::<Result<_, StoreError>>()?;
+        if older.iter().any(|id| worker.connected.contains(id)) {
+            continue;
+        }
+        for older in older {
             let why = "its agent was started again";
             if lose(tx, &older, why, &mut registered.changed).await? {
                 registered.replaced.push(older);
             }
         }
-        upsert_worker(tx, &registered.worker, &worker, state).await?;
-        Ok(registered)
+        registered.name = name;
+        return Ok(());
     }
+    // So many of one name: the identifier tells them apart.
+    Ok(())
 }
 
 async fn upsert_worker(
     tx: &mut Tx,
-    id: &WorkerId,
+    registered: &Registered,
     worker: &WorkerToRegister,
     state: WorkerState,
 ) -> Result<(), StoreError> {
@@ -75,8 +121,8 @@ async fn upsert_worker(
     query(
         "INSERT INTO workers (id, name, hostname, pid, n_slots, device_kind, device_name,
     threads_per_slot, cpu_capability, libtorch_version, memory_bytes, recipes_json, labels_json,
-    state, registered_at_ms, last_seen_at_ms)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    state, registered_at_ms, last_seen_at_ms, instance)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE
 SET n_slots = excluded.n_slots, device_kind = excluded.device_kind,
     device_name = excluded.device_name, threads_per_slot = excluded.threads_per_slot,
@@ -86,8 +132,8 @@ SET n_slots = excluded.n_slots, device_kind = excluded.device_kind,
     state = excluded.state,
     last_seen_at_ms = excluded.last_seen_at_ms",
     )
-    .bind(id.as_str())
-    .bind(&worker.name)
+    .bind(registered.worker.as_str())
+    .bind(&registered.name)
     .bind(&worker.hostname)
     .bind(worker.pid)
     .bind(worker.machine.n_slots)
@@ -102,6 +148,7 @@ SET n_slots = excluded.n_slots, device_kind = excluded.device_kind,
     .bind(state.label())
     .bind(tx.now_ms)
     .bind(tx.now_ms)
+    .bind(&worker.instance)
     .execute(&mut tx.conn)
     .await
     .map_err(from_driver)?;

@@ -73,8 +73,14 @@ impl Core {
                 self.beat = Beat::Due { at_ms: now_ms };
                 Ok(())
             }
-            // A coordinator that restarts in the middle of the handshake has forgotten its start.
-            Err(error) if error.class() != ErrorClass::GiveUp => {
+            // A coordinator that restarts in the middle of the handshake has forgotten its start; and
+            // an artifact store that was seen before may be away.
+            Err(error)
+                if error.class() != ErrorClass::GiveUp
+                    || self.goes_on_after(&error)
+                    || (self.registration.is_some() && error.is_about_artifacts()) =>
+            {
+                tracing::debug!(%error, "registering again in a moment");
                 if let Some(registering) = &mut self.registering {
                     registering.failed(now_ms);
                 }
@@ -124,12 +130,23 @@ impl Core {
             Ok(_) => {}
             Err(error) => match error.class() {
                 // The next heartbeat is the retry.
-                ErrorClass::RetryLater => {}
+                ErrorClass::RetryLater | ErrorClass::RetryForAWhile => {}
                 ErrorClass::RegisterAgain => self.register_again(call, now_ms),
+                ErrorClass::GiveUp if self.goes_on_after(&error) => {}
                 ErrorClass::GiveUp => return Err(error),
             },
         }
         Ok(())
+    }
+
+    /// Whether it goes on although nothing helps: attempts that are here are not thrown away for one
+    /// answer. Without leases they end by themselves.
+    fn goes_on_after(&self, error: &AgentError) -> bool {
+        let is_busy = !self.board.is_idle();
+        if is_busy {
+            tracing::warn!(%error, "the worker goes on as long as it has attempts");
+        }
+        is_busy
     }
 
     pub(super) fn poll_answered(
@@ -151,12 +168,12 @@ impl Core {
             }
             Ok(_) => {}
             Err(error) => match error.class() {
-                ErrorClass::RetryLater => {
+                ErrorClass::GiveUp if !self.goes_on_after(&error) => return Err(error),
+                ErrorClass::RetryLater | ErrorClass::RetryForAWhile | ErrorClass::GiveUp => {
                     let at_ms = now_ms + millis(self.poll_backoff.next_pause());
                     self.poll = Poll::Due { at_ms };
                 }
                 ErrorClass::RegisterAgain => self.register_again(call, now_ms),
-                ErrorClass::GiveUp => return Err(error),
             },
         }
         Ok(())
@@ -219,9 +236,7 @@ impl Core {
             return;
         };
         match answer {
-            Err(error) if error.class() == ErrorClass::RetryLater => {
-                self.returns[index].1.failed(now_ms);
-            }
+            Err(error) if self.returns[index].1.failed_as(error.class(), now_ms) => {}
             answer => {
                 if let Err(error) = answer {
                     tracing::warn!(%error, "could not give an assignment back");

@@ -1,14 +1,20 @@
 //! A call that is made again and again until it is answered, at a bounded pace.
 
 use super::{CallId, millis};
-use crate::client::Backoff;
+use crate::client::{Backoff, ErrorClass};
 
 /// When a call is to be made, or that it is on its way.
 #[derive(Debug)]
 pub(super) struct Persistent {
     state: State,
     backoff: Backoff,
+    /// How often in a row the coordinator had an error of its own.
+    n_broken: u32,
 }
+
+/// So many errors of the coordinator's own in a row are no accident: with the pauses between them they
+/// take more than a minute.
+const MAX_BROKEN: u32 = 80;
 
 #[derive(Debug, Clone, Copy)]
 enum State {
@@ -19,7 +25,7 @@ enum State {
 impl Persistent {
     /// A call that is to be made at this time.
     pub(super) fn due_at(at_ms: u64) -> Self {
-        Self { state: State::Due { at_ms }, backoff: Backoff::default() }
+        Self { state: State::Due { at_ms }, backoff: Backoff::default(), n_broken: 0 }
     }
 
     /// When it is to be made; none while it is on its way.
@@ -53,5 +59,16 @@ impl Persistent {
     /// It was not answered: again after a pause.
     pub(super) fn failed(&mut self, now_ms: u64) {
         self.state = State::Due { at_ms: now_ms + millis(self.backoff.next_pause()) };
+    }
+
+    /// The same after an error of this class; whether it is to be made again.
+    pub(super) fn failed_as(&mut self, class: ErrorClass, now_ms: u64) -> bool {
+        match class {
+            ErrorClass::RetryLater => self.n_broken = 0,
+            ErrorClass::RetryForAWhile => self.n_broken += 1,
+            ErrorClass::RegisterAgain | ErrorClass::GiveUp => return false,
+        }
+        self.failed(now_ms);
+        self.n_broken < MAX_BROKEN
     }
 }

@@ -240,15 +240,16 @@ impl Slot {
             {
                 Some(attempt::Input::Reported)
             }
-            (_, Err(error)) if error.class() == ErrorClass::RetryLater => {
-                sending.failed(now_ms);
+            (_, Err(error)) if sending.failed_as(error.class(), now_ms) => {
                 held.sending = Some((request, sending));
                 None
             }
             (Request::Report(_), Ok(Answer::Reported { is_stale: false })) => {
                 Some(attempt::Input::Reported)
             }
-            (Request::Report(_), Err(error)) if error.class() == ErrorClass::GiveUp => {
+            (Request::Report(_), Err(error))
+                if matches!(error.class(), ErrorClass::GiveUp | ErrorClass::RetryForAWhile) =>
+            {
                 tracing::error!(lease.token = token, %error, "a report was refused");
                 Some(attempt::Input::Refused { message: error.to_string() })
             }

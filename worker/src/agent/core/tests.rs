@@ -146,6 +146,83 @@ fn a_refusal_ends_it() {
     assert!(matches!(agent.exit, Some(Err(AgentError::Coordinator(_)))), "{:?}", agent.exit);
 }
 
+/// Aim: no answer throws away the attempts that are here. Method: each call is refused for good, or
+/// answered with a code that nobody expects, while an attempt runs; afterwards it exits.
+#[test]
+fn a_refusal_ends_it_only_when_it_has_no_attempt() {
+    let mut agent = Agent::serving();
+    agent.answer("heartbeat", Ok(heard(&[])));
+    agent.assign(&[1]);
+    agent.at(1_000);
+    for code in [Code::OutOfRange, Code::Unimplemented, Code::Unauthenticated, Code::Internal] {
+        agent.answer("next", failed(code));
+        agent.answer("heartbeat", failed(code));
+        assert!(agent.exit.is_none() && agent.asked("next").is_none(), "{code:?}: after a pause");
+        agent.at(agent.now_ms + 1_000);
+    }
+    agent.answer("next", failed(Code::NotFound));
+    let source = object_store::Error::NotImplemented {
+        operation: "get".to_owned(),
+        implementer: "test".to_owned(),
+    };
+    let away = AgentError::ArtifactStore { uri: "memory:".to_owned(), source };
+    agent.answer("register", Err(away));
+    agent.at(agent.now_ms + 1_000);
+    agent.answer("register", Ok(registered("w_2")));
+    assert!(agent.exit.is_none());
+    agent.answer("heartbeat", Ok(heard(&[])));
+    agent.finish(0, 1);
+    agent.answer("finish", Ok(Answer::Finished));
+    agent.answer("next", failed(Code::Unauthenticated));
+    assert!(matches!(agent.exit, Some(Err(AgentError::Coordinator(_)))), "{:?}", agent.exit);
+}
+
+/// Aim: an attempt whose report the coordinator can never store ends, with the reason, while heartbeats
+/// renew its lease.
+#[test]
+fn a_report_that_breaks_the_coordinator_again_and_again_ends_the_attempt() {
+    let mut agent = Agent::serving();
+    agent.answer("heartbeat", Ok(heard(&[])));
+    agent.assign(&[1]);
+    agent.feed(Input::TrainerSaid { slot: 0, event: checkpoint() });
+    let mut n_sent = 0;
+    // One that is away in between is no error of the coordinator's own.
+    let codes = [Code::Internal, Code::Unavailable].into_iter().chain([Code::Internal; 500]);
+    for code in codes {
+        if agent.asked("report").is_none() {
+            agent.at(agent.now_ms + 1_000);
+            if agent.asked("heartbeat").is_some() {
+                agent.answer("heartbeat", Ok(heard(&[])));
+            }
+        }
+        if agent.asked("report").is_none() {
+            break;
+        }
+        n_sent += 1;
+        agent.answer("report", failed(code));
+    }
+    assert!((60..=100).contains(&n_sent), "{n_sent}");
+    assert!(matches!(agent.told.last(), Some((0, to_trainer::Kind::Stop(_)))), "{:?}", agent.told);
+    agent.finish(0, 1);
+    let Some(Request::Finish(finish)) = agent.asked("finish") else { panic!("{:?}", agent.open) };
+    assert_eq!(finish.end, "bug");
+    assert!(finish.message.contains("the coordinator refused a report"), "{}", finish.message);
+    // An end that it cannot store either is left to the end of the lease.
+    for _ in 0..200 {
+        if agent.asked("finish").is_none() {
+            agent.at(agent.now_ms + 1_000);
+            if agent.asked("heartbeat").is_some() {
+                agent.answer("heartbeat", Ok(heard(&[])));
+            }
+        }
+        if agent.asked("finish").is_none() {
+            break;
+        }
+        agent.answer("finish", failed(Code::Internal));
+    }
+    assert_eq!(agent.core.tokens(), [0; 0]);
+}
+
 #[test]
 fn an_assignment_goes_to_a_warm_slot_once_and_what_does_not_fit_goes_back() {
     let mut agent = Agent::serving();

@@ -102,7 +102,8 @@ async fn without_a_file_the_trainer_waits_at_the_bound_of_memory() {
 #[tokio::test]
 async fn a_disk_that_cannot_be_written_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let mut spill = spill(&folder.path().join("absent"), u64::MAX);
+    std::fs::write(folder.path().join("file"), b"no folder").unwrap();
+    let mut spill = spill(&folder.path().join("file"), u64::MAX);
     let mut n_steps = 0;
     while spill.has_room() {
         n_steps += 1;
@@ -111,6 +112,15 @@ async fn a_disk_that_cannot_be_written_loses_nothing() {
     assert_eq!(spill.blocked, Some(Blocked::Unwritable));
     assert_eq!(drained(&mut spill).await, steps(1..=n_steps));
     assert!(spill.has_room(), "and the trainer goes on");
+}
+
+#[tokio::test]
+async fn a_scratch_folder_that_was_cleared_is_made_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut spill = spill(&folder.path().join("cleared"), u64::MAX);
+    push_all(&mut spill, 1..=MANY).await;
+    assert_eq!(spill.blocked, None);
+    assert_eq!(drained(&mut spill).await, steps(1..=MANY));
 }
 
 #[tokio::test]

@@ -10,7 +10,11 @@ use super::plan::Plan;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 
 /// Fills the learner from the newest checkpoint that can be used and returns how many updates it
-/// holds; those that cannot are reported. Says that the attempt has started.
+/// holds. Says that the attempt has started.
+///
+/// Those that are damaged are reported. One that an earlier attempt found damaged too is passed over;
+/// for another one this attempt ends, so that another machine looks at it. What cannot be reached is
+/// no damage and ends the attempt: a run never starts over because its machine is sick.
 pub(super) fn resume(
     context: &mut Context<'_>,
     plan: &Plan,
@@ -20,19 +24,27 @@ pub(super) fn resume(
     // The newest first, whatever order they came in.
     let mut newest_first: Vec<_> = checkpoints.iter().collect();
     newest_first.sort_by_key(|reference| std::cmp::Reverse(reference.step));
-    let mut step = 0;
+    let (mut step, mut doubtful) = (0, None);
     for reference in newest_first {
         match load(context, plan, reference, learner) {
             Ok(()) => {
                 step = reference.step;
                 break;
             }
-            Err(error) => {
+            Err(error) if error.is_damage() => {
                 refuse(context, reference, &error);
+                if !reference.has_failed {
+                    doubtful = doubtful.or(Some(reference.step));
+                }
                 // A half-restored learner is not a fresh one.
                 *learner = Learner::new(plan)?;
             }
+            Err(error) => return Err(RecipeError::Checkpoint(error)),
         }
+    }
+    // All that are damaged are reported at once, so that the next attempt passes over all of them.
+    if let Some(step) = doubtful {
+        return Err(RecipeError::Doubtful { step });
     }
     let numerics = Some(plan.numerics.clone());
     let started = v1::Started { numerics, resumed_from_step: step };

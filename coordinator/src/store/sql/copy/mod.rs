@@ -9,6 +9,7 @@ mod target;
 use std::path::Path;
 
 use self::rows::TABLES;
+use super::convert::signed;
 use super::database::{Connection, Reading, query};
 use super::error::from_driver;
 use super::{check_schema, connect_to_read};
@@ -23,8 +24,15 @@ pub struct TableRows {
     pub n_rows: u64,
 }
 
+/// A copy counts its lease tokens from so much further on. The source may go on, or may have gone on
+/// since this backup of it was taken: what its workers still hold must never be granted again here,
+/// to somebody whose points and weights theirs would be taken for. No store grants so many attempts,
+/// and two million copies of copies stay exact in every reader of JSON.
+const TOKEN_JUMP: u64 = 1 << 32;
+
 /// Copies a store into a file that does not exist or a database that is empty; anything else is
-/// refused and left as it is. All of it happens, or nothing. Both have the schema of this build.
+/// refused and left as it is. All of it happens, or nothing. Both have the schema of this build. Every
+/// row is as it was but the last lease token, which is far larger.
 pub async fn copy(from: &Location, to: &Location) -> Result<Vec<TableRows>, StoreError> {
     let readers = connect_to_read(from, 1).await?;
     check_schema(from, &readers).await?;
@@ -106,6 +114,11 @@ async fn fill_tables(
         }
         tables.push(TableRows { name: table.name, n_rows });
     }
+    query("UPDATE lease_tokens SET last_token = last_token + ?")
+        .bind(signed(TOKEN_JUMP))
+        .execute(&mut *conn)
+        .await
+        .map_err(from_driver)?;
     // SQLite's counters follow what is inserted.
     if let Connection::Postgres(_) = conn {
         let next = "SELECT setval(pg_get_serial_sequence('log_lines', 'id'),

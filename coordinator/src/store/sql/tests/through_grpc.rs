@@ -29,7 +29,7 @@ use crate::store::read::{
     CurveQuery, DroppedCell, FitInputs, FitRecord, HistoryOf, Lookup, ReadError, ReadStore,
     RunStatus, SeriesPoint,
 };
-use crate::store::{AssignmentDetails, Numerics, TrainDetails};
+use crate::store::{AssignmentDetails, Numerics, OfferedCheckpoint, TrainDetails};
 
 /// A store whose workers are on the other side of a socket.
 struct ThroughGrpc {
@@ -101,6 +101,9 @@ impl Store for ThroughGrpc {
     async fn register_worker(&self, worker: WorkerToRegister) -> Result<Registered, StoreError> {
         let leases = self.inner().live_leases().await?;
         let there = self.inner().live_workers().await?;
+        for id in &worker.connected {
+            self.app.leader.open_poll(id, 0);
+        }
         let found = worker.machine.capabilities;
         let request = v1::RegisterRequest {
             name: worker.name,
@@ -118,12 +121,14 @@ impl Store for ThroughGrpc {
                 labels: found.labels.into_iter().collect(),
             }),
             protocol_version: PROTOCOL_VERSION,
+            instance: worker.instance,
         };
         let answer = self.client().register(request).await.unwrap().into_inner();
         let left = self.inner().live_workers().await?;
         let is_gone = |id: &WorkerId| left.iter().all(|record| record.worker != *id);
         Ok(Registered {
             worker: answer.worker_id.parse().unwrap(),
+            name: answer.name,
             replaced: there.into_iter().map(|record| record.worker).filter(is_gone).collect(),
             changed: Changed { revoked: self.revoked_since(leases).await, ..Changed::default() },
         })
@@ -486,7 +491,11 @@ fn from_wire(assignment: v1::Assignment) -> Assignment {
             checkpoints: train
                 .checkpoints
                 .into_iter()
-                .map(|checkpoint| (checkpoint.step, artifact(checkpoint.manifest)))
+                .map(|checkpoint| OfferedCheckpoint {
+                    step: checkpoint.step,
+                    manifest: artifact(checkpoint.manifest),
+                    has_failed: checkpoint.has_failed,
+                })
                 .collect(),
             numerics: train.numerics.map(|numerics| Numerics {
                 device_kind: numerics.device_kind,
