@@ -111,7 +111,8 @@ fn assignment(request: &Request) -> Result<v1::Assignment> {
     };
     Ok(v1::Assignment {
         lease_token: 1,
-        work_id: "r_bench".to_owned(),
+        // Each loop is a process, whose objects are its own.
+        work_id: format!("r_bench{}", std::process::id()),
         attempt: 1,
         world_size: 1,
         work: Some(Work::Train(train)),

@@ -245,8 +245,8 @@ async fn beat_until_stopped(mut client: WorkerServiceClient<Channel>, worker_id:
     }
 }
 
-/// Aim: two agents of one name on one host both work, and one that is started again takes its place.
-/// Method: the first one's poll is open when the second comes, and gone when the third does.
+/// Aim: two agents of one name on one host both work, and one that is started again takes its
+/// place. Method: the first one's poll is open when the second comes, and gone when the third does.
 #[tokio::test]
 async fn a_name_is_taken_as_long_as_its_worker_is_connected() {
     let cluster = cluster(LONG_TERM_MS).await;

@@ -182,8 +182,8 @@ pub struct PreparationConfig {
     pub seed: u32,
 }
 
-/// The most source files that one preparation may have, of all corpora together: its assignment names
-/// each by key and hash, and must fit into a message.
+/// The most source files that one preparation may have, of all corpora together: its assignment
+/// names each by key and hash, and must fit into a message.
 pub const MAX_SOURCE_FILES: usize = 100_000;
 
 /// One corpus of a preparation. File names are not part of it: only the bytes count.

@@ -111,8 +111,8 @@ impl Process {
         }
     }
 
-    /// Signals the processes that it started, then itself, as the end of a service or of a cluster's
-    /// job does.
+    /// Signals the processes that it started, then itself, as the end of a service or of a
+    /// cluster's job does.
     pub fn signal_all(&self, signal: Signal) {
         for id in self.children() {
             kill(Pid::from_raw(i32::try_from(id).expect("a process id")), signal).ok();

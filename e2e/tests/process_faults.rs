@@ -18,7 +18,7 @@ const LONG: TinyStudy = TinyStudy {
 };
 
 /// Long enough for several of them.
-const LONGER: TinyStudy = TinyStudy { name: "longer", tokens: 128 * 3600, ..LONG };
+const LONGER: TinyStudy = TinyStudy { name: "longer", tokens: 128 * 2400, ..LONG };
 
 /// A cluster with one worker that has a study.
 fn cluster_with(study: &TinyStudy) -> Result<Cluster> {
@@ -183,9 +183,9 @@ fn a_restart_of_the_database_disturbs_no_run() -> Result<()> {
     Ok(())
 }
 
-/// Aim: what stops a service, a cluster's job or a terminal signals every process of it, trainers first;
-/// that is charged to nobody and loses no step. Method: each such signal to agent and trainer, in turn,
-/// each time to another worker; the run ends like an undisturbed one.
+/// Aim: what stops a service, a cluster's job or a terminal signals every process of it, trainers
+/// first; that is charged to nobody and loses no step. Method: each such signal to agent and
+/// trainer, in turn, each time to another worker; the run ends like an undisturbed one.
 #[test]
 fn a_signal_to_every_process_of_a_worker_is_a_preemption() -> Result<()> {
     if !libtorch_is_there() {

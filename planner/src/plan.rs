@@ -148,8 +148,8 @@ fn prepare(parsed: &ParsedSpec, sources: &[CorpusHashes]) -> Result<PlannedPrepa
     let n_files: usize = sources.iter().map(|corpus| corpus.file_hashes.len()).sum();
     if n_files > MAX_SOURCE_FILES {
         let problem = format!(
-            "the corpora have {n_files} files, and a study may have {MAX_SOURCE_FILES}; put several \
-             texts into one file"
+            "the corpora have {n_files} files, and a study may have {MAX_SOURCE_FILES}; put \
+             several texts into one file"
         );
         return Err(locations.error("data.corpora", problem));
     }

@@ -26,8 +26,8 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descrip
 pub const PROTOCOL_VERSION: u32 = 3;
 
 /// The largest message either side accepts, in bytes: a preparation of the most source files
-/// (`domain::recipe::MAX_SOURCE_FILES`) fits. A report with the most events allowed stays below it by
-/// a factor of ten.
+/// (`domain::recipe::MAX_SOURCE_FILES`) fits. A report with the most events allowed stays below it
+/// by a factor of ten.
 pub const MAX_MESSAGE_BYTES: usize = 32 * 1024 * 1024;
 
 /// The size of a message on its way, in bytes.

@@ -202,8 +202,8 @@ impl Attempt {
                 *child = ChildFate::Replace;
                 Vec::new()
             }
-            // It is to leave, and may have been ended by who wants the machine: that is nobody's fault.
-            // What it did since its last checkpoint is done again.
+            // It is to leave, and may have been ended by who wants the machine: that is nobody's
+            // fault. What it did since its last checkpoint is done again.
             State::Preempting { .. } if end != AttemptEnd::OutOfMemory => {
                 self.end_with(to_wire::finish(self.token, AttemptEnd::Preempted, message))
             }

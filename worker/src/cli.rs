@@ -73,9 +73,9 @@ pub struct RunArgs {
     /// them, where one leads and others stand by
     #[arg(long, value_name = "URL", value_delimiter = ',', required = true)]
     pub coordinator: Vec<String>,
-    /// The worker's name for people; host name and process id by default. With a fixed name an agent
-    /// that is started again takes the place of the older one at once; while that one is connected, it
-    /// gets a number behind its name
+    /// The worker's name for people; host name and process id by default. With a fixed name an
+    /// agent that is started again takes the place of the older one at once; while that one is
+    /// connected, it gets a number behind its name
     #[arg(long)]
     pub name: Option<String>,
     /// How many attempts to carry out at a time

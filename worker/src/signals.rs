@@ -1,6 +1,7 @@
 //! The signals that stop a service, a job or a terminal's programs: who of a worker hears them.
 //!
-//! They come to every process of it. The agent decides what follows, and asks its trainers by the pipe.
+//! They come to every process of it. The agent decides what follows, and asks its trainers by the
+//! pipe.
 
 use std::io;
 

@@ -69,8 +69,8 @@ fn a_result_says_what_the_manifest_says_and_tokens_are_below_the_vocabulary() {
     assert_eq!(again.preparation(), result);
 }
 
-/// Aim: an attempt that lost its lease cannot change what another has published. Method: it is carried
-/// out after the other.
+/// Aim: an attempt that lost its lease cannot change what another has published. Method: it is
+/// carried out after the other.
 #[test]
 fn every_attempt_publishes_under_its_own_token() {
     let site = Site::new();

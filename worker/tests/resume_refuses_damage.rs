@@ -1,5 +1,5 @@
-//! Damaged checkpoints are found by hash, named, and passed over by the second attempt that finds them
-//! so; what cannot be reached is no damage.
+//! Damaged checkpoints are found by hash, named, and passed over by the second attempt that finds
+//! them so; what cannot be reached is no damage.
 #![cfg(feature = "torch")]
 
 mod bench;
@@ -9,8 +9,8 @@ use std::fs;
 use bench::work::{Bench, resumed, resumed_after_doubt, run};
 
 /// Damages the files of steps 9 and 6 of a finished attempt that left checkpoints at 3, 6 and 9, in
-/// two ways, and resumes: the next attempt must name both and end, the one after it begin at 3 and end
-/// with the same weights.
+/// two ways, and resumes: the next attempt must name both and end, the one after it begin at 3 and
+/// end with the same weights.
 #[test]
 fn truncated_and_bit_flipped_checkpoints_are_refused_and_the_one_before_is_used() {
     let bench = Bench::new();
@@ -80,8 +80,9 @@ fn a_checkpoint_of_another_configuration_is_refused() {
     assert!(after.refused()[0].reason.contains("belongs to the configuration"), "{after:?}");
 }
 
-/// Aim: a store that cannot be read makes no run start over and has no checkpoint refused. Method: a
-/// file where a folder must be, which reads as an error of the machine, longer than is waited for.
+/// Aim: a store that cannot be read makes no run start over and has no checkpoint refused. Method:
+/// a file where a folder must be, which reads as an error of the machine, longer than is waited
+/// for.
 #[test]
 fn a_checkpoint_that_cannot_be_reached_is_the_machines_fault() {
     let bench = Bench::new();

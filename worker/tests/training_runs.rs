@@ -135,18 +135,18 @@ fn a_step_that_is_passed_over_changes_no_weight() {
     let mut cell = bench.cell("llama", 3);
     // The mean after the first step is its loss, and no later loss is a nanonat above it.
     let then = UnstableStep::Skip { at_most_in_a_row: 9 };
-    let mut train_with = |above_nats, steps| {
+    let mut train_with = |attempt, above_nats, steps| {
         cell.steps = steps;
         cell.training.stability.loss_spike =
             Some(LossSpikeSpec { above_nats, window_steps: 1, then });
         // A rate that lets the loss jump up.
         cell.training.optimizer.learning_rate = Some(3.0);
-        bench.attempt(bench.train(&cell, &[1]), 1)
+        bench.attempt(bench.train(&cell, &[1]), attempt)
     };
-    let jumping = train_with(1e9, 3);
+    let jumping = train_with(1, 1e9, 3);
     let losses: Vec<f64> = jumping.losses().iter().map(|(_, loss)| *loss).collect();
     assert!(losses[1] > losses[0], "{losses:?}");
-    let passed_over = train_with(1e-9, 2);
+    let passed_over = train_with(2, 1e-9, 2);
     assert_eq!(passed_over.values("skipped_steps").last().unwrap().1, 1.0);
     let weights = |step| passed_over.checkpoint(step).weights.clone().unwrap().hash;
     assert_eq!(weights(1), weights(2));

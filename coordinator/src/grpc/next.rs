@@ -115,8 +115,8 @@ fn empty() -> v1::NextResponse {
     v1::NextResponse::default()
 }
 
-/// An assignment whose lease ended while it lay here is not handed over; one that is too large to go
-/// with the others falls due again.
+/// An assignment whose lease ended while it lay here is not handed over; one that is too large to
+/// go with the others falls due again.
 async fn answer(app: &App, mail: Mail) -> Result<v1::NextResponse, ApiError> {
     let mut answer = empty();
     let mut n_bytes = 0;

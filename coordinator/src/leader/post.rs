@@ -126,8 +126,8 @@ impl Post {
         }
     }
 
-    /// Whether its poll is open, as it is all the time once it has confirmed; its end closes it at once.
-    /// One that joins has none yet.
+    /// Whether its poll is open, as it is all the time once it has confirmed; its end closes it at
+    /// once. One that joins has none yet.
     pub(super) fn is_connected(&self, now_ms: u64, joins_within_ms: u64) -> bool {
         let is_joining = self.state == WorkerState::Joining;
         self.open.is_some() || is_joining && now_ms < self.last_seen_ms + joins_within_ms

@@ -234,7 +234,8 @@ pub struct Decision {
 /// takes a turn as a run does, so that many of one study keep no other one waiting. No worker gets
 /// more than its free slots, and no work is placed twice. A run is begun only while its study affords it. It goes to a machine that rounds as its first
 /// attempt did; when no live one does, any that is fit will do, and the attempt reports what it used.
-/// Of those it goes to one on which none of its attempts failed, as long as there is one that lives.
+/// Of those it goes to one on which none of its attempts failed, as long as there is one that
+/// lives.
 ///
 /// A gang takes all its slots at a time, on machines that round alike. The first whose turn it is
 /// and that has too few keeps those that are free, and each that becomes free; from then on it goes

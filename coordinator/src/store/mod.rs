@@ -71,9 +71,10 @@ pub trait Store: Send + Sync + 'static {
     async fn record_source(&self, source: &Artifact) -> Result<(), StoreError>;
 
     /// Enters a worker as `joining` under the proposed identifier. The same process (its instance
-    /// says so) registering again keeps its identifier, its leases, and its state if it has confirmed.
-    /// Another process of the same name on the same machine ends the older registration and its
-    /// attempts, unless that worker is connected: then it gets a name with a number behind it.
+    /// says so) registering again keeps its identifier, its leases, and its state if it has
+    /// confirmed. Another process of the same name on the same machine ends the older registration
+    /// and its attempts, unless that worker is connected: then it gets a name with a number behind
+    /// it.
     async fn register_worker(&self, worker: WorkerToRegister) -> Result<Registered, StoreError>;
 
     /// Lets a joining worker take assignments. False when it is not known or was ended.

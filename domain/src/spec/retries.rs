@@ -68,8 +68,8 @@ pub struct RetriesSpec {
     /// Anything else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bug: Option<RetryRule>,
-    /// The worker vanished, its lease expired, or its machine could not reach what it needed. Counted
-    /// in a row: an attempt that ends otherwise shows that a worker can live with the run.
+    /// The worker vanished, its lease expired, or its machine could not reach what it needed.
+    /// Counted in a row: an attempt that ends otherwise shows that a worker can live with the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker_lost: Option<RetryRule>,
 }
@@ -95,8 +95,8 @@ const MAX_LOSSES: u32 = 100;
 /// The pause after the first machine that says that it cannot.
 const SICK_PAUSE_SECONDS: u32 = 1;
 
-/// With it all losses that a run may have take more than an hour: who has the artifact store may mend
-/// it meanwhile.
+/// With it all losses that a run may have take more than an hour: who has the artifact store may
+/// mend it meanwhile.
 const LONGEST_SICK_PAUSE_SECONDS: u32 = 60;
 
 impl RetryRules {

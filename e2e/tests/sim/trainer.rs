@@ -217,8 +217,8 @@ impl Job {
         }
     }
 
-    /// Continues from the newest checkpoint that is what it says; says which are not, and ends when no
-    /// attempt has said so before.
+    /// Continues from the newest checkpoint that is what it says; says which are not, and ends when
+    /// no attempt has said so before.
     fn begin(&mut self, train: &v1::Train, disk: &Disk, out: &mut VecDeque<Said>) -> End {
         let mut chain = Chain::start(&train.config_json);
         let mut is_doubtful = false;

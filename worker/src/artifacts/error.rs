@@ -137,8 +137,8 @@ impl ArtifactError {
         }
     }
 
-    /// Whether the store says that there is no such object. Where others can be read that is damage;
-    /// a folder that is not mounted says it of everything.
+    /// Whether the store says that there is no such object. Where others can be read that is
+    /// damage; a folder that is not mounted says it of everything.
     pub fn is_missing(&self) -> bool {
         matches!(self, Self::Get { source: object_store::Error::NotFound { .. }, .. })
     }

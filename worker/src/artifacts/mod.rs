@@ -58,8 +58,8 @@ impl Artifacts {
         Self { patience, ..self }
     }
 
-    /// Writes an object; when this returns, it is durable. While the disk is full, or the store away,
-    /// it waits.
+    /// Writes an object; when this returns, it is durable. While the disk is full, or the store
+    /// away, it waits.
     pub fn put(&self, key: &str, content: Vec<u8>) -> Result<ArtifactRef, ArtifactError> {
         let reference = reference_to(key, &content);
         self.put_with(key, &content.into(), &PutMode::Overwrite)?;
@@ -107,8 +107,8 @@ impl Artifacts {
 
     /// A local file with the object's content, checked against size and hash.
     ///
-    /// A file that is in the cache is hashed once in each process. While the disk is full, or something
-    /// cannot be reached, it waits.
+    /// A file that is in the cache is hashed once in each process. While the disk is full, or
+    /// something cannot be reached, it waits.
     pub fn fetch(&self, reference: &ArtifactRef) -> Result<PathBuf, ArtifactError> {
         // The hash becomes a file name, so it must be one and nothing else.
         let hash: ContentHash = reference

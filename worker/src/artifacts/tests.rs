@@ -68,8 +68,8 @@ fn a_scratch_folder_that_was_cleared_is_made_again() {
     assert_eq!(fs::read(artifacts.fetch(&reference).unwrap()).unwrap(), b"content");
 }
 
-/// Aim: what cannot be reached is told from what is damaged. Method: a file where a folder must be, for
-/// the store and for the cache; a missing object; a flipped one.
+/// Aim: what cannot be reached is told from what is damaged. Method: a file where a folder must be,
+/// for the store and for the cache; a missing object; a flipped one.
 #[test]
 fn what_cannot_be_reached_is_no_damage() {
     let directory = tempfile::tempdir().unwrap();

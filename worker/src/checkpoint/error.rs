@@ -86,8 +86,8 @@ pub enum CheckpointError {
 }
 
 impl CheckpointError {
-    /// Whether the checkpoint itself is not what it should be. Otherwise this machine could not reach
-    /// it, or has no room for it.
+    /// Whether the checkpoint itself is not what it should be. Otherwise this machine could not
+    /// reach it, or has no room for it.
     ///
     /// An object that is missing counts, as the data of the same store were read before.
     pub fn is_damage(&self) -> bool {

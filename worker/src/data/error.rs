@@ -118,8 +118,8 @@ pub enum DataError {
 }
 
 impl DataError {
-    /// Whether the data themselves are not what they should be. Otherwise this machine could not read
-    /// them.
+    /// Whether the data themselves are not what they should be. Otherwise this machine could not
+    /// read them.
     pub fn is_damage(&self) -> bool {
         !matches!(self, Self::Read { .. })
     }

@@ -206,8 +206,8 @@ pub(super) fn data_failure(error: &ArtifactError) -> Failure {
     Failure::because(end, error)
 }
 
-/// The state of the newest valid checkpoint; those that are damaged are reported, and passed over when
-/// an earlier attempt found them so too.
+/// The state of the newest valid checkpoint; those that are damaged are reported, and passed over
+/// when an earlier attempt found them so too.
 fn resume(
     trainer: &mut Trainer,
     work: &v1::Train,

@@ -19,8 +19,8 @@ pub const TRAINING_FILE: &str = "train.bin";
 /// The validation split's file.
 pub(super) const VALIDATION_FILE: &str = "validation.bin";
 
-/// Carries out a preparation. Doing it again gives the same bytes, each attempt under its own token:
-/// one that lost its lease cannot change what another has published.
+/// Carries out a preparation. Doing it again gives the same bytes, each attempt under its own
+/// token: one that lost its lease cannot change what another has published.
 pub(super) fn prepare(
     context: &mut Context<'_>,
     work: &v1::PrepareData,

@@ -96,7 +96,8 @@ fn without_any_such_machine_any_that_knows_the_recipe_will_do() {
     check(&snapshot(vec![run], vec![seat("w_a", 1, 1)]), &[("r_1", "w_a")]);
 }
 
-/// Aim: a machine that is always idle, because all fails on it at once, is not given the same again.
+/// Aim: a machine that is always idle, because all fails on it at once, is not given the same
+/// again.
 #[test]
 fn work_goes_where_it_has_not_failed_as_long_as_there_is_such_a_machine() {
     let failed = Exclusion::Failed { failed: "worker_lost".to_owned() };

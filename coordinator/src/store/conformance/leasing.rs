@@ -155,9 +155,9 @@ pub(in crate::store) async fn an_agent_started_again_ends_its_older_registration
     assert!(repeated.replaced.is_empty());
 }
 
-/// Aim: in a container name, host and process id are the same after a restart; what was decided about
-/// the process before is not inherited. Method: drain a worker that has a run, and have it come again as
-/// another instance.
+/// Aim: in a container name, host and process id are the same after a restart; what was decided
+/// about the process before is not inherited. Method: drain a worker that has a run, and have it
+/// come again as another instance.
 pub(in crate::store) async fn a_restarted_container_inherits_nothing(
     f: &Fixture<impl Store + ReadStore>,
 ) {

@@ -117,8 +117,8 @@ pub(in crate::store) async fn a_diverged_run_is_over(f: &Fixture<impl Store + Re
     assert!(!f.queued_ids().await.contains(&granted.work));
 }
 
-/// Aim: the second attempt that finds a checkpoint damaged has it refused, and not the first, which may
-/// have been on a sick machine, however often that one says it.
+/// Aim: the second attempt that finds a checkpoint damaged has it refused, and not the first, which
+/// may have been on a sick machine, however often that one says it.
 pub(in crate::store) async fn a_checkpoint_that_fails_twice_is_not_offered_again(
     f: &Fixture<impl Store + ReadStore>,
 ) {

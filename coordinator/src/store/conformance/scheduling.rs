@@ -214,8 +214,8 @@ pub(in crate::store) async fn a_log_rule_keeps_work_from_a_worker(
     assert_eq!(excluded().await, [], "whoever retries gives a fresh start");
 }
 
-/// Aim: one sick machine fails nothing for good. Method: the same worker says again and again that it
-/// could not reach what an evaluation, and a run, needs.
+/// Aim: one sick machine fails nothing for good. Method: the same worker says again and again that
+/// it could not reach what an evaluation, and a run, needs.
 pub(in crate::store) async fn a_machine_that_cannot_is_charged_and_avoided(
     f: &Fixture<impl Store + ReadStore>,
 ) {

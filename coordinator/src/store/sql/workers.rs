@@ -73,8 +73,8 @@ LIMIT 1",
     .map_err(from_driver)
 }
 
-/// The first name, of the one that is asked for and those with a number behind it, that no connected
-/// worker of the host has. Who had it before was another process, which is no more.
+/// The first name, of the one that is asked for and those with a number behind it, that no
+/// connected worker of the host has. Who had it before was another process, which is no more.
 async fn take_name(
     tx: &mut Tx,
     worker: &WorkerToRegister,

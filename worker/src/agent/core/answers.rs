@@ -73,8 +73,8 @@ impl Core {
                 self.beat = Beat::Due { at_ms: now_ms };
                 Ok(())
             }
-            // A coordinator that restarts in the middle of the handshake has forgotten its start; and
-            // an artifact store that was seen before may be away.
+            // A coordinator that restarts in the middle of the handshake has forgotten its start;
+            // and an artifact store that was seen before may be away.
             Err(error)
                 if error.class() != ErrorClass::GiveUp
                     || self.goes_on_after(&error)
@@ -139,8 +139,8 @@ impl Core {
         Ok(())
     }
 
-    /// Whether it goes on although nothing helps: attempts that are here are not thrown away for one
-    /// answer. Without leases they end by themselves.
+    /// Whether it goes on although nothing helps: attempts that are here are not thrown away for
+    /// one answer. Without leases they end by themselves.
     fn goes_on_after(&self, error: &AgentError) -> bool {
         let is_busy = !self.board.is_idle();
         if is_busy {

@@ -12,8 +12,8 @@ pub(super) struct Persistent {
     n_broken: u32,
 }
 
-/// So many errors of the coordinator's own in a row are no accident: with the pauses between them they
-/// take more than a minute.
+/// So many errors of the coordinator's own in a row are no accident: with the pauses between them
+/// they take more than a minute.
 const MAX_BROKEN: u32 = 80;
 
 #[derive(Debug, Clone, Copy)]

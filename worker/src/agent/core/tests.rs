@@ -161,6 +161,7 @@ fn a_refusal_ends_it_only_when_it_has_no_attempt() {
         agent.at(agent.now_ms + 1_000);
     }
     agent.answer("next", failed(Code::NotFound));
+    agent.answer("heartbeat", failed(Code::NotFound));
     let source = object_store::Error::NotImplemented {
         operation: "get".to_owned(),
         implementer: "test".to_owned(),
@@ -177,8 +178,8 @@ fn a_refusal_ends_it_only_when_it_has_no_attempt() {
     assert!(matches!(agent.exit, Some(Err(AgentError::Coordinator(_)))), "{:?}", agent.exit);
 }
 
-/// Aim: an attempt whose report the coordinator can never store ends, with the reason, while heartbeats
-/// renew its lease.
+/// Aim: an attempt whose report the coordinator can never store ends, with the reason, while
+/// heartbeats renew its lease.
 #[test]
 fn a_report_that_breaks_the_coordinator_again_and_again_ends_the_attempt() {
     let mut agent = Agent::serving();

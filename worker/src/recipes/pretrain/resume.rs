@@ -12,9 +12,9 @@ use crate::checkpoint::{Checkpoint, CheckpointError};
 /// Fills the learner from the newest checkpoint that can be used and returns how many updates it
 /// holds. Says that the attempt has started.
 ///
-/// Those that are damaged are reported. One that an earlier attempt found damaged too is passed over;
-/// for another one this attempt ends, so that another machine looks at it. What cannot be reached is
-/// no damage and ends the attempt: a run never starts over because its machine is sick.
+/// Those that are damaged are reported. One that an earlier attempt found damaged too is passed
+/// over; for another one this attempt ends, so that another machine looks at it. What cannot be
+/// reached is no damage and ends the attempt: a run never starts over because its machine is sick.
 pub(super) fn resume(
     context: &mut Context<'_>,
     plan: &Plan,

@@ -24,15 +24,15 @@ pub struct TableRows {
     pub n_rows: u64,
 }
 
-/// A copy counts its lease tokens from so much further on. The source may go on, or may have gone on
-/// since this backup of it was taken: what its workers still hold must never be granted again here,
-/// to somebody whose points and weights theirs would be taken for. No store grants so many attempts,
-/// and two million copies of copies stay exact in every reader of JSON.
+/// A copy counts its lease tokens from so much further on. The source may go on, or may have gone
+/// on since this backup of it was taken: what its workers still hold must never be granted again
+/// here, to somebody whose points and weights theirs would be taken for. No store grants so many
+/// attempts, and two million copies of copies stay exact in every reader of JSON.
 const TOKEN_JUMP: u64 = 1 << 32;
 
 /// Copies a store into a file that does not exist or a database that is empty; anything else is
-/// refused and left as it is. All of it happens, or nothing. Both have the schema of this build. Every
-/// row is as it was but the last lease token, which is far larger.
+/// refused and left as it is. All of it happens, or nothing. Both have the schema of this build.
+/// Every row is as it was but the last lease token, which is far larger.
 pub async fn copy(from: &Location, to: &Location) -> Result<Vec<TableRows>, StoreError> {
     let readers = connect_to_read(from, 1).await?;
     check_schema(from, &readers).await?;

@@ -99,9 +99,10 @@ async fn a_store_goes_to_the_other_database_and_comes_back() {
     }
 }
 
-/// Aim: what a worker holds of a store that went on after its backup is worth nothing in what is restored
-/// from that. Method: the source grants more after the copy was taken; a report under that token, and
-/// one of a copy of the copy, is stale, and no token of the copy is one that the source gives.
+/// Aim: what a worker holds of a store that went on after its backup is worth nothing in what is
+/// restored from that. Method: the source grants more after the copy was taken; a report under that
+/// token, and one of a copy of the copy, is stale, and no token of the copy is one that the source
+/// gives.
 #[tokio::test]
 async fn a_restored_store_gives_no_token_that_its_source_gave_after_the_backup() {
     let folder = tempfile::tempdir().unwrap();
