@@ -160,6 +160,11 @@ pub struct SavedCoefficient {
     pub estimate: EstimateView,
 }
 
+/// Documents from before there were strata of sizes.
+fn one() -> usize {
+    1
+}
+
 /// How the draws were made.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "method", rename_all = "snake_case", deny_unknown_fields)]
@@ -168,6 +173,9 @@ pub enum SavedScheme {
     Bootstrap {
         /// Runs resampled.
         n_runs: usize,
+        /// Strata that runs are drawn within.
+        #[serde(default = "one")]
+        n_strata: usize,
         /// Draws made.
         n_draws: usize,
         /// Of these, without a usable fit.

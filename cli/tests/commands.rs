@@ -236,7 +236,7 @@ fn a_law_is_fitted_to_a_file_and_finds_what_was_planted() {
         assert!((value - planted).abs() < 1e-3, "{name} = {value}");
     }
     assert_eq!(fit["n_runs"], 24);
-    assert_eq!(fit["intervals"], "bootstrap by run, 200 draws, seed 0");
+    assert_eq!(fit["intervals"], "bootstrap by run in 6 strata, 200 draws, seed 0");
     assert!(fit["warnings"].to_string().contains("without `--run COLUMN`"), "{text}");
     assert!(text.ends_with('\n'), "{text}");
 }

@@ -15,7 +15,7 @@ mod vertex;
 
 pub(crate) use additive::Grid;
 pub use audit::{Audit, audit};
-pub(crate) use problem::Problem;
+pub(crate) use problem::{Problem, by_values};
 
 /// Starting points that are followed to their minimum.
 const DEFAULT_N_POLISHED: usize = 16;

@@ -18,12 +18,14 @@ use crate::random::Stream;
 mod accelerated;
 mod draw;
 mod inference;
+mod order;
 mod refit;
 
 pub(crate) use draw::{Plan, resample, resample_by, shift};
 pub use inference::{
     Inference, NamedEstimate, OptimumEstimate, Prediction, Resampling, infer, infer_with,
 };
+pub use order::have_same_places;
 
 /// With two runs a difference between them has no scale to be judged by.
 pub const MIN_RUNS_FOR_INTERVAL: usize = 3;
@@ -104,6 +106,8 @@ pub enum Scheme {
     Bootstrap {
         /// Runs resampled.
         n_runs: usize,
+        /// Strata that runs are drawn within; 1 without any.
+        n_strata: usize,
         /// Draws made.
         draws: usize,
         /// Of these, without a usable fit.
@@ -147,7 +151,8 @@ pub struct Resampled {
     pub scheme: Scheme,
     /// Nominal coverage of intervals.
     pub level: f64,
-    /// Residuals of ln L of the fit, scaled up for the parameters it spent: the noise of one measured loss.
+    /// Residuals of ln L of the fit from the least to the largest, scaled up for the parameters it spent: the noise of
+    /// one measured loss.
     pub residuals_log: Vec<f64>,
     /// One parameter vector for each run left out, where it was asked for: what `estimate_bca` needs.
     pub influence: Vec<Vec<f64>>,
@@ -202,7 +207,7 @@ impl Resampled {
                 let half = student(self.level, freedom) * (variance + noise).sqrt();
                 Ok((centre - half, centre + half))
             }
-            Scheme::Bootstrap { n_runs, draws, failed, seed } => {
+            Scheme::Bootstrap { n_runs, draws, failed, seed, .. } => {
                 if (n_bad + failed) as f64 > MAX_FAILED_SHARE * *draws as f64 {
                     return Err(format!("{} of {draws} resamples give no number", n_bad + failed));
                 }

@@ -199,6 +199,13 @@ impl Dataset {
         self.runs().iter().map(|run| of_run.get(run).copied().unwrap_or(0)).collect()
     }
 
+    /// Per run, in the order of [`Dataset::runs`], its N.
+    pub(crate) fn sizes_of_runs(&self) -> Vec<f64> {
+        let sizes: BTreeMap<RunKey, f64> =
+            self.points.iter().map(|point| (point.run, point.parameters)).collect();
+        sizes.into_values().collect()
+    }
+
     /// Per point, what is known of it beside N, D and C.
     pub fn covariates(&self) -> &[Covariates] {
         &self.covariates

@@ -137,15 +137,16 @@ impl Reader<'_> {
     /// The scheme, with as many draws as it says.
     fn scheme(&self) -> Result<Scheme, DocumentError> {
         let (expected, scheme) = match &self.saved.scheme {
-            SavedScheme::Bootstrap { n_runs, n_draws, n_failed, seed } => {
-                let (n_runs, draws, failed, seed) = (*n_runs, *n_draws, *n_failed, *seed);
+            SavedScheme::Bootstrap { n_runs, n_strata, n_draws, n_failed, seed } => {
+                let (n_runs, n_strata) = (*n_runs, *n_strata);
+                let (draws, failed, seed) = (*n_draws, *n_failed, *seed);
                 if n_runs < 2 {
                     return Err(self.wrong("scheme.n_runs", &n_runs, &"at least 2"));
                 }
                 let left = draws.checked_sub(failed).ok_or_else(|| {
                     self.wrong("scheme.n_failed", &failed, &format!("at most {draws}"))
                 })?;
-                (left, Scheme::Bootstrap { n_runs, draws, failed, seed })
+                (left, Scheme::Bootstrap { n_runs, n_strata, draws, failed, seed })
             }
             SavedScheme::Jackknife { n_runs } => (*n_runs, Scheme::Jackknife { n_runs: *n_runs }),
             SavedScheme::Unavailable { n_runs, reason } => {

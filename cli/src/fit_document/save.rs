@@ -102,8 +102,9 @@ impl SavedFit {
 
 fn scheme(scheme: &Scheme) -> SavedScheme {
     match scheme {
-        Scheme::Bootstrap { n_runs, draws, failed, seed } => SavedScheme::Bootstrap {
+        Scheme::Bootstrap { n_runs, n_strata, draws, failed, seed } => SavedScheme::Bootstrap {
             n_runs: *n_runs,
+            n_strata: *n_strata,
             n_draws: *draws,
             n_failed: *failed,
             seed: *seed,

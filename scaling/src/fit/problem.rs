@@ -217,6 +217,13 @@ impl<'a> Problem<'a> {
         }
     }
 
+    /// Whether at least half of `residuals` of ln L are small enough to count by their squares.
+    pub(crate) fn is_smooth_at(&self, residuals: &[f64]) -> bool {
+        let is_kinked = self.objective == Objective::AbsoluteDeviations;
+        let n_within = residuals.iter().filter(|one| one.abs() <= self.threshold).count();
+        !is_kinked && 2 * n_within >= residuals.len()
+    }
+
     /// Values of the points in the order of the data set that all of them came from.
     pub(crate) fn in_rows(&self, values: &[f64]) -> Vec<f64> {
         let mut ordered = vec![0.0; values.len()];
@@ -324,7 +331,7 @@ impl Smooth for Problem<'_> {
 }
 
 /// An order of points that depends on their values alone.
-fn by_values(a: &LogPoint, b: &LogPoint) -> Ordering {
+pub(crate) fn by_values(a: &LogPoint, b: &LogPoint) -> Ordering {
     let values = |point: &LogPoint| {
         let [weights, activations, cache] = point.bits;
         [

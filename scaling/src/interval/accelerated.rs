@@ -126,7 +126,13 @@ mod tests {
             Resampled {
                 theta: vec![0.5],
                 replicates: (0..draws).map(value).collect(),
-                scheme: Scheme::Bootstrap { n_runs: 20, draws: 100, failed: 0, seed: 0 },
+                scheme: Scheme::Bootstrap {
+                    n_runs: 20,
+                    draws: 100,
+                    n_strata: 1,
+                    failed: 0,
+                    seed: 0,
+                },
                 level: 0.9,
                 residuals_log: Vec::new(),
                 influence: Vec::new(),

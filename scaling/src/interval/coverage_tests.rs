@@ -11,7 +11,7 @@ const THETA: [f64; 5] = [6.0, 7.0, 0.5, 0.34, 0.32];
 const LEVEL: f64 = 0.9;
 
 /// How the luck of a run is distributed.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 enum Luck {
     Normal,
     /// A tenth of the runs have five times the luck: what a robust objective is for.
@@ -63,8 +63,18 @@ impl Design {
     }
 }
 
-const QUANTITIES: [&str; 6] =
-    ["alpha", "beta", "E", "a of N_opt", "loss at 10 times C", "a new run there"];
+/// The last two have intervals of 95 %.
+const QUANTITIES: [&str; 8] = [
+    "alpha",
+    "beta",
+    "E",
+    "a of N_opt",
+    "loss at 10 times C",
+    "a new run there",
+    "alpha at 95 %",
+    "a of N_opt at 95 %",
+];
+const LEVEL_OF_EXPONENTS: f64 = 0.95;
 
 /// What the studies came to for one quantity.
 #[derive(Debug, Clone, Default)]
@@ -81,11 +91,11 @@ struct Count {
 impl Count {
     /// Mean width over that of a normal interval with the estimates' own scatter: 1 where an interval is as wide as it
     /// must be.
-    fn relative_width(&self) -> f64 {
+    fn relative_width(&self, level: f64) -> f64 {
         let n = self.errors.len() as f64;
         let mean = self.errors.iter().sum::<f64>() / n;
         let squares: f64 = self.errors.iter().map(|error| (error - mean).powi(2)).sum();
-        let needed = 2.0 * Normal::standard().inverse_cdf(0.5 + 0.5 * LEVEL);
+        let needed = 2.0 * Normal::standard().inverse_cdf(0.5 + 0.5 * level);
         self.widths.iter().sum::<f64>() / n / (needed * (squares / (n - 1.0)).sqrt())
     }
 }
@@ -107,13 +117,17 @@ fn counted(design: Design, n_studies: u64, draws: usize) -> [Count; QUANTITIES.l
         let prediction = inference.predict(n, d, 6.0 * n * d);
         let coefficient = |name: &str| inference.coefficient(name).unwrap().clone();
         let exponent = inference.optimum(largest, 6.0).unwrap().parameters_exponent;
+        let wider = Resampled { level: LEVEL_OF_EXPONENTS, ..inference.resampled.clone() };
+        let optimal = |theta: &[f64]| Chinchilla::optimum_exponents(theta).0;
         let all = [
             (coefficient("alpha"), THETA[3]),
             (coefficient("beta"), THETA[4]),
             (coefficient("E"), THETA[2].exp()),
-            (exponent, Chinchilla::optimum_exponents(&THETA).0),
+            (exponent, optimal(&THETA)),
             (prediction.curve, truth),
             (prediction.measured, new_run),
+            (wider.estimate(Quantity::Exponent, |theta| theta[3]), THETA[3]),
+            (wider.estimate(Quantity::Exponent, optimal), optimal(&THETA)),
         ];
         for (count, (estimate, planted)) in counts.iter_mut().zip(all) {
             let Estimate::Identified { value, low, high } = estimate else {
@@ -130,7 +144,8 @@ fn counted(design: Design, n_studies: u64, draws: usize) -> [Count; QUANTITIES.l
 
 /// Aim: intervals of 90 % hold in at least about 90 % of the studies, and not because they are far too wide. Method:
 /// planted surfaces, fixed seeds; below, three standard deviations of a binomial count and four per cent are allowed;
-/// above, the width is held against the scatter of the estimates themselves.
+/// above, the width is held against the scatter of the estimates themselves. Intervals of 95 % of the exponents must hold
+/// in 90 to 98 % of 200 studies of 36 runs and more with normal luck.
 #[test]
 fn nominal_ninety_per_cent_intervals_hold_about_as_often_as_they_say() {
     let is_slow = std::env::var_os("SLOW_TESTS").is_some();
@@ -140,8 +155,10 @@ fn nominal_ninety_per_cent_intervals_hold_about_as_often_as_they_say() {
     let least = LEVEL - 0.04 - 3.0 * (LEVEL * (1.0 - LEVEL) / n).sqrt();
     for design in designs {
         let counts = counted(*design, n_studies, draws);
-        for (name, count) in QUANTITIES.iter().zip(counts) {
-            let (share, width) = (f64::from(count.held) / n, count.relative_width());
+        for (at, (name, count)) in QUANTITIES.iter().zip(counts).enumerate() {
+            let is_wider = at >= QUANTITIES.len() - 2;
+            let level = if is_wider { LEVEL_OF_EXPONENTS } else { LEVEL };
+            let (share, width) = (f64::from(count.held) / n, count.relative_width(level));
             eprintln!(
                 "| {} | {name} | {:.1} % | {width:.2} | {} |",
                 design.name,
@@ -149,7 +166,11 @@ fn nominal_ninety_per_cent_intervals_hold_about_as_often_as_they_say() {
                 count.without
             );
             assert!(share >= least, "{design:?} {name}: {share}");
-            assert!((0.7..1.6).contains(&width), "{design:?} {name}: {width}");
+            assert!((0.7..1.4).contains(&width), "{design:?} {name}: {width}");
+            let is_typical = design.sizes * design.counts >= 36 && design.luck == Luck::Normal;
+            if is_wider && is_slow && is_typical {
+                assert!((0.90..=0.98).contains(&share), "{design:?} {name}: {share}");
+            }
         }
     }
 }

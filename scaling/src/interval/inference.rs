@@ -3,7 +3,8 @@
 
 use std::num::NonZeroUsize;
 
-use super::draw::leave_one_out;
+use super::draw::{Runs, leave_one_out};
+use super::order::ranks;
 use super::refit::Refitter;
 use super::{Estimate, IntervalOptions, Plan, Resampled, Scheme, resample_by};
 use crate::fit::{Fit, FitError, FitOptions, Problem, Ranges};
@@ -108,7 +109,7 @@ pub fn infer_with(
     let law = fit.form.law();
     let problem = Problem::new(law, dataset, options.objective)?;
     let refitter = Refitter::new(law, &problem, dataset, fit, resampling.is_global);
-    let plan = Plan::stratified(&dataset.strata_of_runs(), resampling.n_threads);
+    let plan = plan(fit, dataset, &problem, resampling.n_threads);
     let refit = |weights: &[f64], stream| refitter.refit(weights, stream);
     let (replicates, scheme) = resample_by(&plan, interval, refit);
     let n_switched = refitter.n_switched();
@@ -121,12 +122,16 @@ pub fn infer_with(
     };
     let freedom = fit.n_points.saturating_sub(fit.theta.len()).max(1) as f64;
     let inflation = (fit.n_points as f64 / freedom).sqrt();
+    let mut residuals_log: Vec<f64> =
+        fit.residuals_log.iter().map(|residual| residual * inflation).collect();
+    // The noise of a draw is one of them by its place, which must not be that of a row.
+    residuals_log.sort_unstable_by(f64::total_cmp);
     let resampled = Resampled {
         theta: fit.theta.clone(),
         replicates,
         scheme,
         level: interval.level,
-        residuals_log: fit.residuals_log.iter().map(|residual| residual * inflation).collect(),
+        residuals_log,
         influence,
     };
     let whole = fit.identifiability.whole.clone();
@@ -140,6 +145,16 @@ pub fn infer_with(
         whole,
         ranges: fit.ranges,
     })
+}
+
+fn plan(fit: &Fit, dataset: &Dataset, problem: &Problem<'_>, n_threads: NonZeroUsize) -> Plan {
+    let runs = Runs {
+        labels: &dataset.strata_of_runs(),
+        sizes: &dataset.sizes_of_runs(),
+        ranks: &ranks(dataset),
+        is_smooth: problem.is_smooth_at(&fit.residuals_log),
+    };
+    Plan::stratified(&runs, n_threads)
 }
 
 fn coefficients(fit: &Fit, law: &dyn Law, resampled: &Resampled) -> Vec<NamedEstimate> {

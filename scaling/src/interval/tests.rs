@@ -1,6 +1,7 @@
 use super::*;
 use crate::fit::{FitOptions, fit};
 use crate::law::LawName;
+use crate::observation::{Dataset, Observation, RunKey};
 use crate::planted::Study;
 
 fn line_replicates(n_runs: usize, options: &IntervalOptions) -> (Vec<Vec<f64>>, Scheme) {
@@ -16,7 +17,10 @@ fn the_scheme_follows_from_the_number_of_runs() {
     assert_eq!((some.len(), scheme), (3, Scheme::Jackknife { n_runs: 3 }));
     let (many, scheme) = line_replicates(MIN_RUNS_FOR_BOOTSTRAP, &options);
     assert_eq!(many.len(), 1000);
-    assert_eq!(scheme, Scheme::Bootstrap { n_runs: 12, draws: 1000, failed: 0, seed: 0 });
+    assert_eq!(
+        scheme,
+        Scheme::Bootstrap { n_runs: 12, draws: 1000, n_strata: 1, failed: 0, seed: 0 }
+    );
 }
 
 #[test]
@@ -176,4 +180,62 @@ fn the_interval_of_the_optimal_exponent_covers_the_planted_one() {
     // Fewer studies leave more chance.
     let allowed = if is_slow { 0.90..=0.98 } else { 0.86..=1.0 };
     assert!(allowed.contains(&share), "{share}");
+}
+
+/// The same rows in another order; each run has the number of its first row among runs, as in a file.
+fn reordered(points: &[Observation], by: usize) -> Vec<Observation> {
+    let n = points.len();
+    let mut numbers: Vec<u32> = Vec::new();
+    let rows = (0..n).map(|at| points[(at * by + 5) % n]);
+    rows.map(|point| {
+        let known = numbers.iter().position(|run| *run == point.run.0);
+        let number = known.unwrap_or_else(|| {
+            numbers.push(point.run.0);
+            numbers.len() - 1
+        });
+        Observation { run: RunKey(u32::try_from(number).unwrap()), ..point }
+    })
+    .collect()
+}
+
+/// Aim: the order of rows changes no bit of an interval. Method: points that are runs of their own, runs of ten points
+/// (a bootstrap and a jackknife), and two points twice, in other orders; all with labels of strata, which also are
+/// numbered as they come.
+#[test]
+fn the_order_of_rows_changes_no_bit_of_an_interval() {
+    let study = |n: usize| Study { run_sd: 0.01, point_sd: 0.004, ..Study::ladder(n) };
+    let alone = |(run, point): (u32, &Observation)| Observation { run: RunKey(run), ..*point };
+    let mut single: Vec<Observation> = (0..).zip(&study(7).observations()).map(alone).collect();
+    for at in [3, 40] {
+        let run = RunKey(u32::try_from(single.len()).unwrap());
+        single.push(Observation { run, ..single[at] });
+    }
+    let options = FitOptions::default();
+    let interval = IntervalOptions { draws: 100, ..IntervalOptions::default() };
+    let resampling = Resampling { has_influence: true, ..Resampling::default() };
+    for points in [single, study(14).observations(), study(6).observations()] {
+        let inferred = |points: &[Observation]| {
+            // By place, so that the label is the same in every order, and its number is not.
+            let first = points[0].parameters;
+            let label = |one: &Observation| u32::from((one.parameters > 3e5) == (first > 3e5));
+            let data = Dataset::new(points).unwrap().stratified(label);
+            let fitted = fit(LawName::Chinchilla.law(), &data, &options).unwrap();
+            infer_with(&fitted, &data, &options, &interval, &resampling).unwrap()
+        };
+        let first = inferred(&points);
+        for by in [1, 11, 71] {
+            let again = inferred(&reordered(&points, by));
+            assert_eq!(again.resampled.replicates, first.resampled.replicates);
+            assert_eq!(again.coefficients, first.coefficients);
+            assert_eq!(again.predict(1e7, 1e9, 6e16), first.predict(1e7, 1e9, 6e16));
+            let alpha =
+                |one: &Inference| one.resampled.estimate_bca(Quantity::Exponent, |theta| theta[3]);
+            let (a, b) = (alpha(&again), alpha(&first));
+            let ends = |one: &Option<Estimate>| one.as_ref().and_then(Estimate::interval);
+            match (ends(&a), ends(&b)) {
+                (Some(a), Some(b)) => assert!((a.0 - b.0).abs() + (a.1 - b.1).abs() < 1e-12),
+                (a, b) => assert_eq!(a, b),
+            }
+        }
+    }
 }

@@ -3,15 +3,13 @@
 //! The comparison itself is `scaling::compare`.
 
 use scaling::compare::{LawComparison, Side, compare_laws, crossover};
+use scaling::interval::have_same_places;
 use scaling::law::LawName;
 
 use super::{Fitted, Job, keep};
 use crate::failure::Failure;
 use crate::fit_document::estimate_view;
 use crate::output::comparison::{BudgetView, ComparisonView};
-
-/// Values of N and D within this share are the same place of a design.
-const SAME_PLACE: f64 = 1e-9;
 
 /// Every pair of groups at the budgets asked for; without any at the largest that both were fitted to.
 pub(super) fn compare(job: &Job<'_>, fits: &[Fitted]) -> Result<Vec<ComparisonView>, Failure> {
@@ -63,7 +61,8 @@ fn pair(job: &Job<'_>, first: &Fitted, second: &Fitted) -> Option<ComparisonView
     let side = |one: &'_ Fitted| {
         keep::conventions(job, &one.dataset).flops_per_parameter_token.unwrap_or(6.0)
     };
-    let (kappas, is_paired) = ([side(first), side(second)], has_same_places(first, second));
+    let (kappas, is_paired) =
+        ([side(first), side(second)], have_same_places(&first.dataset, &second.dataset));
     let sides = [
         Side { inference: &first.inference, flops_per_parameter_token: kappas[0] },
         Side { inference: &second.inference, flops_per_parameter_token: kappas[1] },
@@ -97,23 +96,6 @@ fn budget(one: &LawComparison) -> BudgetView {
         first_is_better: one.first_is_better,
         is_inside_both: one.is_inside_both,
     }
-}
-
-/// Whether the n-th run of one is at the N and D of the n-th run of the other, so that one draw of places is one of
-/// both.
-fn has_same_places(first: &Fitted, second: &Fitted) -> bool {
-    let (a, b) = (first.dataset.points(), second.dataset.points());
-    let runs = [&first.dataset, &second.dataset].map(scaling::observation::Dataset::runs);
-    let is_same = |x: f64, y: f64| (x / y - 1.0).abs() <= SAME_PLACE;
-    let place = |run, list: &[_]| list.binary_search(run).ok();
-    a.len() == b.len()
-        && runs[0].len() == runs[1].len()
-        && a.iter().zip(b).all(|(x, y)| {
-            place(&x.run, &runs[0]) == place(&y.run, &runs[1])
-                && is_same(x.parameters, y.parameters)
-                && is_same(x.tokens, y.tokens)
-                && is_same(x.flops, y.flops)
-        })
 }
 
 fn warnings(names: &[String; 2], ranges: [(f64, f64); 2], found: &[LawComparison]) -> Vec<String> {

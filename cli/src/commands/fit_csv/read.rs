@@ -10,7 +10,7 @@ use scaling::law::{Axis, LawChoice, LawName, Variable};
 use scaling::observation::{Covariates, Observation, RunKey};
 
 use super::hold_out;
-use super::suspect::{warn_of_checkpoints, warn_of_copies};
+use super::suspect::{warn_of_checkpoints, warn_of_copies, warn_of_units};
 use crate::args::{ColumnArgs, FitArgs};
 
 /// C = 6 N D where a law of C has no column for it (Kaplan et al. 2020, section 2.1).
@@ -132,7 +132,9 @@ impl Columns {
             let mut found = (0..headers.len()).filter(|index| headers[*index] == name);
             let index = found.next().with_context(|| {
                 let names: Vec<String> = headers.iter().map(|one| format!("`{one}`")).collect();
-                format!("there is no column `{name}`; the columns are {}", names.join(", "))
+                let is_one = headers.len() == 1 && headers[0].contains([';', '\t']);
+                let hint = if is_one { "; cells must be separated by commas" } else { "" };
+                format!("there is no column `{name}`; the columns are {}{hint}", names.join(", "))
             })?;
             anyhow::ensure!(found.next().is_none(), "there are two columns `{name}`");
             Ok(index)
@@ -240,6 +242,7 @@ pub(super) fn read(file: &Path, args: &FitArgs, law: LawName) -> anyhow::Result<
     }
     warnings.extend(warn_of_copies(&rows));
     let has = [columns.parameters, columns.tokens, columns.flops].map(|column| column.is_some());
+    warnings.extend(warn_of_units(&rows, has, choice.name));
     let runs = numbers.runs.names();
     let blake3 = reader.get_ref().hasher.finalize().to_hex().to_string();
     Ok(Table { headers, kept, rows, choice, against, flops, runs, has, blake3, warnings })
@@ -388,7 +391,10 @@ impl Cells<'_> {
         let (file, line) = (self.file.display(), self.line);
         anyhow::ensure!(!text.is_empty(), "{file}:{line}: column `{name}` is empty");
         let value: f64 = text.parse().with_context(|| {
-            format!("{file}:{line}: `{text}` is not a number, in column `{name}`")
+            format!(
+                "{file}:{line}: `{text}` is not a number, in column `{name}`; write numbers as \
+                 1500000 or 1.5e6, and take out rows that have none"
+            )
         })?;
         anyhow::ensure!(
             value.is_finite(),

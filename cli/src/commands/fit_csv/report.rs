@@ -187,11 +187,17 @@ fn derived(inference: &Inference) -> BTreeMap<String, EstimateView> {
         .into()
 }
 
+/// What runs were drawn within, where it is not one.
+fn strata(n_strata: usize) -> String {
+    if n_strata > 1 { format!(" in {n_strata} strata") } else { String::new() }
+}
+
 /// How intervals were made, with the numbers needed to make them again; empty without any.
 pub(in crate::commands) fn made_by(scheme: &Scheme) -> String {
     match scheme {
-        Scheme::Bootstrap { draws, seed, .. } => {
-            format!("bootstrap by run, {draws} draws, seed {seed}")
+        Scheme::Bootstrap { n_strata, draws, seed, .. } => {
+            let strata = strata(*n_strata);
+            format!("bootstrap by run{strata}, {draws} draws, seed {seed}")
         }
         Scheme::Jackknife { n_runs } => format!(
             "leave-one-run-out jackknife, Student's t with {} degrees of freedom",

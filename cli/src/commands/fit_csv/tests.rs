@@ -217,3 +217,42 @@ fn what_is_wrong_beyond_one_cell_is_named_with_its_line_too() {
     let message = outcome(bytes, POWER).unwrap_err();
     assert!(message.contains("points.csv:3: cell 2 is not UTF-8"), "{message}");
 }
+
+/// A grid of 25 runs, with N, D and C divided by what their units are worth.
+fn in_units(n: f64, d: f64, c: f64) -> String {
+    let mut text = "n,d,c,loss\n".to_owned();
+    for (i, j) in (0..25).map(|at| (at % 5, at / 5)) {
+        let (size, tokens) = (1e7 * 3_f64.powi(i), 2e8 * 3_f64.powi(j));
+        let loss = 1.7 + 400.0 / size.powf(0.34) + 1100.0 / tokens.powf(0.33);
+        let flops = 6.0 * size * tokens;
+        writeln!(text, "{},{},{},{loss}", size / n, tokens / d, flops / c).unwrap();
+    }
+    text
+}
+
+#[test]
+fn numbers_in_other_units_are_suspected_and_those_in_the_usual_ones_are_not() {
+    let columns = "--law chinchilla --n n --d d --c c --loss loss";
+    let warnings = |text: &str, columns: &str| -> Vec<String> {
+        let value = outcome(text.as_bytes(), columns).unwrap();
+        let all: Vec<String> = serde_json::from_value(value[0]["warnings"].clone()).unwrap();
+        all.into_iter().filter(|one| one.starts_with("units: ")).collect()
+    };
+    assert_eq!(warnings(&in_units(1.0, 1.0, 1.0), columns), [""; 0]);
+    let billions = warnings(&in_units(1e6, 1e9, 1.0), columns);
+    assert_eq!(billions.len(), 3, "{billions:?}");
+    assert!(billions[0].contains("the largest N is 810"), "{billions:?}");
+    let days = warnings(&in_units(1.0, 1.0, 8.64e19), columns);
+    assert!(days.len() == 1 && days[0].contains("C / (N D)"), "{days:?}");
+    let perplexity = warnings(&in_units(1.0, 1.0, 1.0), "--law power --c c --loss n");
+    assert!(perplexity.len() == 1 && perplexity[0].contains("perplexity"), "{perplexity:?}");
+}
+
+#[test]
+fn files_of_other_habits_are_refused_with_what_would_be_right() {
+    let columns = "--law power --n n --loss loss";
+    let refused = |text: &str| outcome(text.as_bytes(), columns).unwrap_err();
+    assert!(refused("n;loss\n1e7;3\n").contains("separated by commas"));
+    let suffix = refused("n,loss\n10M,3\n");
+    assert!(suffix.contains("`10M` is not a number") && suffix.contains("1.5e6"), "{suffix}");
+}
