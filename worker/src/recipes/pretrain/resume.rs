@@ -9,28 +9,28 @@ use super::learner::Learner;
 use super::plan::Plan;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 
-/// Fills the learner from the newest checkpoint that can be used and returns how many updates it
-/// holds; those that cannot are reported. Says that the attempt has started.
+/// The learner from the newest checkpoint that can be used, and how many updates it holds; those that
+/// cannot are reported. Says that the attempt has started.
 pub(super) fn resume(
     context: &mut Context<'_>,
     plan: &Plan,
     checkpoints: &[v1::CheckpointRef],
-    learner: &mut Learner,
-) -> Result<u64, RecipeError> {
+) -> Result<(Learner, u64), RecipeError> {
     // The newest first, whatever order they came in.
     let mut newest_first: Vec<_> = checkpoints.iter().collect();
     newest_first.sort_by_key(|reference| std::cmp::Reverse(reference.step));
-    let mut step = 0;
+    let (mut learner, mut step) = (Learner::new(plan)?, 0);
     for reference in newest_first {
-        match load(context, plan, reference, learner) {
+        match load(context, plan, reference, &mut learner) {
             Ok(()) => {
                 step = reference.step;
                 break;
             }
             Err(error) => {
                 refuse(context, reference, &error);
-                // A half-restored learner is not a fresh one.
-                *learner = Learner::new(plan)?;
+                // A half-restored learner is not a fresh one. There is room for one at a time.
+                drop(learner);
+                learner = Learner::new(plan)?;
             }
         }
     }
@@ -44,7 +44,7 @@ pub(super) fn resume(
         );
         context.report.log("warn", text);
     }
-    Ok(step)
+    Ok((learner, step))
 }
 
 fn load(
