@@ -13,7 +13,7 @@ CARGO_FLAGS := --release --locked --workspace
 WEB := npm --prefix dashboards/web
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-demo web build demo test check fmt doc programs sim soak
+.PHONY: help setup setup-demo web build demo test test-slow check fmt doc programs sim soak
 .PHONY: bench-train bench-ops bench-checkpoint bench-orchestration bench-dispatch bench-scale bench-metrics
 .PHONY: bench-fit bench-recovery
 
@@ -48,6 +48,13 @@ test: setup ## Set up and run every test.
 	OMP_NUM_THREADS=1 cargo nextest run $(CARGO_FLAGS)
 	cargo test $(CARGO_FLAGS) --doc
 	$(WEB) test
+
+# What CI does a part of: 200 kills of each architecture's trainer, 1000 zombies, coverage of 200
+# studies, every planted mistake.
+test-slow: setup ## The slow variants of tests: hours; ONLY=killed_often for one test program.
+	@$(MAKE) --no-print-directory web
+	SLOW_TESTS=1 OMP_NUM_THREADS=1 cargo nextest run $(CARGO_FLAGS) --profile slow \
+		-E '$(if $(ONLY),binary($(ONLY)),binary(killed_often) | binary(process_zombies) | binary(sim) | package(scaling))'
 
 # The dashboard is built for its tests' sake only once: what check compiles embeds it too.
 check: setup ## Format, lints, tidy rules and the dashboard's types; all warnings are errors.

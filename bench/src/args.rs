@@ -87,6 +87,9 @@ pub(crate) struct TrainArgs {
 pub(crate) struct OpsArgs {
     #[command(flatten)]
     pub(crate) common: Common,
+    /// Only what the table's first column names so, such as `vector decay (hgrn2), T = 2048`; repeatable
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) only: Vec<String>,
     /// The longest text of the operators, a power of two
     #[arg(long, value_name = "T", value_parser = clap::value_parser!(u32).range(256..=65536))]
     pub(crate) up_to: Option<u32>,
@@ -96,6 +99,13 @@ pub(crate) struct OpsArgs {
     /// Timed steps of a model in a round
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) steps: Option<u32>,
+}
+
+impl OpsArgs {
+    /// Whether something is to be measured whose rows begin so.
+    pub(crate) fn wants(&self, what: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|text| what.contains(text.as_str()))
+    }
 }
 
 #[derive(Debug, Clone, clap::Args)]

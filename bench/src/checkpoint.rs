@@ -7,7 +7,7 @@ use domain::spec::Precision;
 use crate::args::CheckpointArgs;
 use crate::bare::{self, Request, Trained};
 use crate::case::{Case, Size};
-use crate::report::{Report, Row};
+use crate::report::{Bar, Report, Row};
 use crate::site::Site;
 use crate::spread::median;
 
@@ -40,9 +40,10 @@ pub(crate) fn measure(args: &CheckpointArgs) -> Result<Report> {
             stalls.push(round.stall);
             costs.push(round.cost);
         }
-        for (what, seconds) in [("stall", stalls), ("whole cost", costs)] {
+        for (what, seconds, is_stall) in [("stall", stalls, true), ("whole cost", costs, false)] {
             let what = format!("{case}, {what} of a checkpoint");
-            report.add(Row::alone(what, "s", &seconds).beside(&seconds, "a step", &steps));
+            let row = Row::alone(what, "s", &seconds).beside(&seconds, "a step", &steps);
+            report.add(if is_stall { row.bar(Bar::AtMost(0.1)) } else { row });
         }
     }
     Ok(report)

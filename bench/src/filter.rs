@@ -49,6 +49,11 @@ impl Filter {
     }
 }
 
+/// What the first column calls it.
+pub(crate) fn what(time: i64) -> String {
+    format!("filter by Fourier transforms (cosformer2), T = {time}")
+}
+
 /// Two rows for a length; `rounds` in turns after one that is not counted.
 pub(crate) fn measure(time: i64, rounds: u32, report: &mut Report) {
     let filter = Filter::new(time);
@@ -64,7 +69,7 @@ pub(crate) fn measure(time: i64, rounds: u32, report: &mut Report) {
             ours.push(filter.tokens_per_second(&fourier));
             theirs.push(filter.tokens_per_second(other));
         }
-        let what = format!("filter by Fourier transforms (cosformer2), T = {time}, with backward");
+        let what = format!("{}, with backward", what(time));
         let row = Row::alone(what, "tokens/s", &ours[1..]);
         report.add(row.beside(&ours[1..], peer, &theirs[1..]));
     }

@@ -53,6 +53,9 @@ fn run(command: &Command) -> Result<bool> {
     print(&report.to_markdown());
     let path = report.write(&common.folder()?)?;
     say(&format!("written to `{}`", path.display()));
+    for bar in report.bars() {
+        say(&bar);
+    }
     for failure in report.failures() {
         say(&format!("FAILED: {failure}"));
     }

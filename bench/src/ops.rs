@@ -13,7 +13,7 @@ use tch::{Device, Kind, Tensor};
 use crate::args::OpsArgs;
 use crate::bare::{self, Request};
 use crate::case::{Case, Size};
-use crate::report::{Report, Row};
+use crate::report::{Bar, Report, Row};
 use crate::site::Site;
 use crate::spread::median;
 
@@ -22,6 +22,9 @@ const SHAPE: Shape = Shape { heads: 4, width: 64 };
 
 /// The longest text of the filter's forms, whose recurrence keeps every state for its backward pass.
 const LONGEST_FILTER: u32 = 2048;
+
+/// The length at which chunks must be ten times as fast as the recurrence.
+const BAR_TIME: i64 = 2048;
 
 /// A short call is repeated for so long.
 const SHORTEST: Duration = Duration::from_millis(50);
@@ -142,6 +145,11 @@ impl Operator {
         unreachable!("time passes")
     }
 
+    /// What the first column calls it.
+    fn what(decay: Decay, time: i64) -> String {
+        format!("{}, T = {time}", decay.label())
+    }
+
     /// Rows of chunks against another form, in turns after one round that is not counted.
     fn compare(&self, form: Form, rounds: u32) -> [Row; 2] {
         let peer = if form == Form::Parallel { "parallel form" } else { "naive recurrence" };
@@ -152,8 +160,11 @@ impl Operator {
                 ours.push(self.tokens_per_second(&chunks, has_backward));
                 theirs.push(self.tokens_per_second(&other, has_backward));
             }
-            let what = format!("{}, T = {}, {passes}", self.decay.label(), self.time);
-            Row::alone(what, "tokens/s", &ours[1..]).beside(&ours[1..], peer, &theirs[1..])
+            let what = format!("{}, {passes}", Self::what(self.decay, self.time));
+            let row =
+                Row::alone(what, "tokens/s", &ours[1..]).beside(&ours[1..], peer, &theirs[1..]);
+            let has_bar = form == Form::Recurrence && self.time == BAR_TIME;
+            if has_bar { row.bar(Bar::AtLeast(10.0)) } else { row }
         })
     }
 }
@@ -174,12 +185,14 @@ pub(crate) fn measure(args: &OpsArgs) -> Result<Report> {
     let longest = args.up_to.unwrap_or(if args.common.quick { 512 } else { 8192 });
     for decay in Decay::ALL {
         let lengths = std::iter::successors(Some(256), |time| Some(time * 2));
-        for time in lengths.take_while(|time| *time <= i64::from(longest)) {
+        let lengths = lengths.take_while(|time| *time <= i64::from(longest));
+        for time in lengths.filter(|time| args.wants(&Operator::what(decay, *time))) {
             operator(args, &Operator::new(decay, time), &mut report);
         }
     }
     let lengths = std::iter::successors(Some(256), |time| Some(time * 2));
-    for time in lengths.take_while(|time| *time <= i64::from(longest.min(LONGEST_FILTER))) {
+    let lengths = lengths.take_while(|time| *time <= i64::from(longest.min(LONGEST_FILTER)));
+    for time in lengths.filter(|time| args.wants(&crate::filter::what(*time))) {
         crate::filter::measure(time, operator_rounds(args), &mut report);
     }
     models(args, &mut report)?;
@@ -216,6 +229,10 @@ fn models(args: &OpsArgs, report: &mut Report) -> Result<()> {
     ));
     let site = Site::new(&args.common.folder()?)?;
     for &architecture in Architecture::ALL {
+        let what = format!("{architecture}-{}, step at T = {STEP_TOKENS}", size.label());
+        if !args.wants(&what) {
+            continue;
+        }
         let seconds = |sequence_length: u32| -> Result<f64> {
             let batch_sequences = STEP_TOKENS / sequence_length;
             let precision = Precision::Fp32;
@@ -235,9 +252,10 @@ fn models(args: &OpsArgs, report: &mut Report) -> Result<()> {
             long.push(seconds(STEP_TOKENS)?);
             short.push(seconds(SHORT)?);
         }
-        let what = format!("{architecture}-{}, step at T = {STEP_TOKENS}", size.label());
         let row = Row::alone(what, "s", &long);
-        report.add(row.beside(&long, format!("step at T = {SHORT}"), &short));
+        let row = row.beside(&long, format!("step at T = {SHORT}"), &short);
+        let is_linear = architecture != Architecture::Llama;
+        report.add(if is_linear { row.bar(Bar::AtMost(1.3)) } else { row });
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use crate::args::OrchestrationArgs;
 use crate::bare::{self, Request, Trained};
 use crate::case::Size;
-use crate::report::{Report, Row};
+use crate::report::{Bar, Report, Row};
 
 /// The coordinator's usual one, which decides how often heartbeats come.
 const LEASE_TERM_MS: u64 = 15_000;
@@ -66,7 +66,7 @@ pub(crate) fn measure(args: &OrchestrationArgs) -> Result<Report> {
         return Ok(report);
     }
     let row = Row::alone("a run under coordinator and worker", "tokens/s", &orchestrated);
-    report.add(row.beside(&orchestrated, "the bare loop", &bare));
+    report.add(row.beside(&orchestrated, "the bare loop", &bare).bar(Bar::AtLeast(0.99)));
     Ok(report)
 }
 

@@ -1,8 +1,8 @@
 //! A benchmark's result: rows, printed as a Markdown table and written as JSON.
 //!
-//! It measures nothing and judges nothing; who measures says what has failed.
+//! It measures nothing; who measures says what has failed, and what a ratio must be.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -19,6 +19,33 @@ pub(crate) struct Row {
     pub(crate) unit: &'static str,
     pub(crate) value: Spread,
     pub(crate) peer: Option<Peer>,
+    /// What the ratio's median must be.
+    bar: Option<Bar>,
+}
+
+/// What a ratio must be.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Bar {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+impl Bar {
+    fn holds(self, ratio: f64) -> bool {
+        match self {
+            Self::AtLeast(bar) => ratio >= bar,
+            Self::AtMost(bar) => ratio <= bar,
+        }
+    }
+}
+
+impl fmt::Display for Bar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AtLeast(bar) => write!(f, "at least {bar}"),
+            Self::AtMost(bar) => write!(f, "at most {bar}"),
+        }
+    }
 }
 
 /// What a row is compared with; the ratio is value over peer.
@@ -32,7 +59,7 @@ pub(crate) struct Peer {
 impl Row {
     /// A row without a peer, from what each round measured.
     pub(crate) fn alone(what: impl Into<String>, unit: &'static str, values: &[f64]) -> Self {
-        Self { what: what.into(), unit, value: Spread::of(values), peer: None }
+        Self { what: what.into(), unit, value: Spread::of(values), peer: None, bar: None }
     }
 
     /// A row with a peer that was measured in the same rounds.
@@ -40,6 +67,17 @@ impl Row {
         let ratio = Spread::of_ratios(values, peers);
         let peer = Peer { name: peer.into(), value: Spread::of(peers), ratio };
         Self { peer: Some(peer), ..self }
+    }
+
+    /// Says what the ratio must be.
+    pub(crate) fn bar(self, bar: Bar) -> Self {
+        Self { bar: Some(bar), ..self }
+    }
+
+    /// The bar and whether it holds, where there is one.
+    fn judged(&self) -> Option<(Bar, bool)> {
+        let (bar, peer) = self.bar.zip(self.peer.as_ref())?;
+        Some((bar, bar.holds(peer.ratio.median)))
     }
 
     fn to_json(&self) -> Value {
@@ -53,17 +91,27 @@ impl Row {
             insert(&mut keys, "peer_value", "peer_", peer.value);
             insert(&mut keys, "ratio", "ratio_", peer.ratio);
         }
+        if let Some((bar, holds)) = self.judged() {
+            keys.insert("bar".into(), json!(format!("ratio {bar}")));
+            keys.insert("holds".into(), json!(holds));
+        }
         Value::Object(keys)
     }
 
     fn to_markdown(&self) -> String {
-        let Self { what, unit, value, peer } = self;
+        let Self { what, unit, value, peer, .. } = self;
         let values = range(*value, number);
         let first = format!("| {what} | {} | {unit} | {values} |", number(value.median));
-        let Some(Peer { name, value, ratio }) = peer else { return format!("{first} | | | |") };
+        let Some(Peer { name, value, ratio }) = peer else { return format!("{first} | | | | |") };
         let (middle, ratios) = (quotient(ratio.median), range(*ratio, quotient));
-        format!("{first} {name} | {} | {middle} | {ratios} |", number(value.median))
+        let bar = self.judged().map(|(bar, holds)| format!("{bar}: {} ", answer(holds)));
+        let bar = bar.unwrap_or_default();
+        format!("{first} {name} | {} | {middle} | {ratios} | {bar}|", number(value.median))
     }
+}
+
+fn answer(holds: bool) -> &'static str {
+    if holds { "holds" } else { "DOES NOT HOLD" }
 }
 
 fn insert(keys: &mut Map<String, Value>, name: &str, prefix: &str, spread: Spread) {
@@ -118,7 +166,9 @@ impl Report {
         })
     }
 
+    /// Adds a row. A quick run judges no bar.
     pub(crate) fn add(&mut self, row: Row) {
+        let row = Row { bar: row.bar.filter(|_| !self.is_quick), ..row };
         crate::say(&row.to_markdown());
         self.rows.push(row);
     }
@@ -137,6 +187,15 @@ impl Report {
         &self.failures
     }
 
+    /// A line for each bar.
+    pub(crate) fn bars(&self) -> Vec<String> {
+        let line = |row: &Row| {
+            let (bar, holds) = row.judged()?;
+            Some(format!("bar: {}, ratio {bar}: {}", row.what, answer(holds)))
+        };
+        self.rows.iter().filter_map(line).collect()
+    }
+
     pub(crate) fn to_markdown(&self) -> String {
         let Self { name, machine, threads, .. } = self;
         let mut text = format!("`{name}`: {}; {threads} threads.\n", machine.to_text());
@@ -151,8 +210,10 @@ impl Report {
             line(&format!("**Failed**: {failure}"));
         }
         line("");
-        line("| what | median | unit | range | peer | peer's median | ratio | range of ratios |");
-        line("|---|---|---|---|---|---|---|---|");
+        line(
+            "| what | median | unit | range | peer | peer's median | ratio | range of ratios | bar |",
+        );
+        line("|---|---|---|---|---|---|---|---|---|");
         for row in &self.rows {
             line(&row.to_markdown());
         }
@@ -203,7 +264,7 @@ mod tests {
         let row = Row::alone("llama", "tokens/s", &ours).beside(&ours, "PyTorch", &theirs);
         assert_eq!(
             row.to_markdown(),
-            "| llama | 25.00 | tokens/s | 20.00 … 30.00 | PyTorch | 15.00 | 1.750 | 1.500 … 2.000 |"
+            "| llama | 25.00 | tokens/s | 20.00 … 30.00 | PyTorch | 15.00 | 1.750 | 1.500 … 2.000 | |"
         );
         assert_eq!(
             row.to_json(),
@@ -214,6 +275,24 @@ mod tests {
             })
         );
         let alone = Row::alone("tnl", "tokens/s", &[5.0]);
-        assert_eq!(alone.to_markdown(), "| tnl | 5.000 | tokens/s |  | | | | |");
+        assert_eq!(alone.to_markdown(), "| tnl | 5.000 | tokens/s |  | | | | | |");
+    }
+
+    #[test]
+    fn a_bar_is_judged_by_the_median_of_the_ratios() {
+        let row = |bar| Row::alone("a", "s", &[3.0]).beside(&[3.0], "b", &[2.0]).bar(bar);
+        for (bar, text, holds) in [
+            (Bar::AtLeast(1.5), "at least 1.5", true),
+            (Bar::AtLeast(1.51), "at least 1.51", false),
+            (Bar::AtMost(1.5), "at most 1.5", true),
+            (Bar::AtMost(1.49), "at most 1.49", false),
+        ] {
+            let (found, answer) = (row(bar), if holds { "holds" } else { "DOES NOT HOLD" });
+            assert_eq!(found.to_json()["bar"], format!("ratio {text}"));
+            assert_eq!(found.to_json()["holds"], holds);
+            assert!(found.to_markdown().ends_with(&format!("| {text}: {answer} |")));
+        }
+        // Without a peer there is nothing to judge.
+        assert_eq!(Row::alone("a", "s", &[3.0]).bar(Bar::AtMost(1.0)).judged(), None);
     }
 }

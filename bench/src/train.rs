@@ -4,13 +4,14 @@
 use std::collections::HashMap;
 
 use anyhow::{Result, ensure};
+use domain::model::Architecture;
 use domain::spec::Precision;
 
 use crate::args::TrainArgs;
 use crate::bare::{self, Request};
-use crate::case::{Case, chosen};
+use crate::case::{Case, Size, chosen};
 use crate::pytorch::{self, Inputs, Mode, PyTorch, Steps};
-use crate::report::{Report, Row};
+use crate::report::{Bar, Report, Row};
 use crate::site::Site;
 use crate::spread::median;
 
@@ -116,7 +117,9 @@ impl Bench<'_> {
             report.add(speed.clone());
         }
         for (side, name) in &peers {
-            report.add(speed.clone().beside(speeds, name, &side.tokens_per_second));
+            let row = speed.clone().beside(speeds, name, &side.tokens_per_second);
+            let has_bar = has_bar(case) && std::ptr::eq(*side, &raw const eager);
+            report.add(if has_bar { row.bar(Bar::AtLeast(1.0)) } else { row });
         }
         self.losses(case, &ours, &peers, report)
     }
@@ -197,6 +200,11 @@ impl Bench<'_> {
         self.ours(case, &mut side)?;
         Ok(side.final_loss())
     }
+}
+
+/// Whether it must be as fast as eager PyTorch.
+fn has_bar(case: &Case) -> bool {
+    case.architecture == Architecture::Llama && case.size == Size::Large
 }
 
 /// What is wrong with a loss beside another, if anything.

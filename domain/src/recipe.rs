@@ -11,7 +11,7 @@ use crate::spec::{
 };
 
 /// Grows whenever the trainer's arithmetic changes, so that old results are never taken for new.
-pub const NUMERICS_VERSION: u32 = 3;
+pub const NUMERICS_VERSION: u32 = 4;
 
 /// Grows whenever the same sources would become other tokens.
 pub const PREPARATION_VERSION: u32 = 1;
@@ -224,7 +224,7 @@ pub struct EvaluationConfig {
 }
 
 /// The version of [`crate::spec::EvaluationTask::ValidationLoss`].
-pub const VALIDATION_LOSS_VERSION: u32 = 1;
+pub const VALIDATION_LOSS_VERSION: u32 = 2;
 
 impl EvaluationConfig {
     /// The hash that is this evaluation's key, and the text that was hashed.

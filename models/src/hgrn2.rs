@@ -71,6 +71,13 @@ impl LowerBounds {
 }
 
 impl LayerBound {
+    /// Zeros `[E]` that depend on Γ, in a model of one layer: nothing else there is made of Γ, and a
+    /// parameter of the contract has a gradient, though it be zero.
+    fn nothing(&self) -> Option<Tensor> {
+        let [layers, _] = sizes(&self.gamma);
+        (layers == 1).then(|| self.gamma.select(0, 0) * 0.0)
+    }
+
     /// The logs of lb_ℓ and 1 − lb_ℓ, `[E]` each; none for the layer without bound. Both are
     /// log-sums of exponentials of disjoint rows, so neither loses digits to the other. In float64,
     /// because the gradients of the two cancel in the softmax where a bound is near 0 or 1.
@@ -156,6 +163,7 @@ impl Hgrn2Mixer {
         let heads = |y: Tensor| y.view([b, t, h, e / h]);
         let layers = [&self.q, &self.v, &self.f];
         let [q, v, z] = forward_together(layers, x, precision).map(|y| y.to_kind(x.kind()));
+        let z = self.bound.nothing().map_or_else(|| z.shallow_clone(), |nothing| &z + nothing);
         let (q, v) = (heads(q.silu()), heads(v)); // [B, T, H, K], [B, T, H, V]
         let (log_forget, k) = gates(&z, self.bound.logs().as_ref());
         let (log_forget, k) = (heads(log_forget), heads(k)); // [B, T, H, K]

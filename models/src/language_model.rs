@@ -21,7 +21,7 @@ use crate::cosformer2::{CosFormer2Mixer, CosFormer2Positions};
 use crate::hgrn2::{Hgrn2Mixer, LowerBounds};
 use crate::llama::LlamaMixer;
 use crate::ops::glu::glu;
-use crate::ops::linear_cross_entropy::{LossOptions, LossSums, linear_cross_entropy};
+use crate::ops::linear_cross_entropy::{LossOptions, LossSums, linear_cross_entropy, nats_of_rows};
 use crate::ops::norm::Norm;
 use crate::ops::{Execution, Form, Linear, MatmulPrecision, forward_together, sizes};
 use crate::parameters::{Init, Parameter, Path, Store};
@@ -230,6 +230,16 @@ impl LanguageModel {
         let hidden = self.hidden(inputs).reshape([b * t, width]);
         let options = LossOptions { precision: self.execution.precision, z_loss };
         linear_cross_entropy(&hidden, self.head.weight(), &targets.reshape([b * t]), options)
+    }
+
+    /// The cross-entropy in nats of each `targets[b, t]` given `inputs[b, ..= t]`, both and the result
+    /// `[B, T]`; without gradients.
+    pub fn nats(&self, inputs: &Tensor, targets: &Tensor) -> Tensor {
+        let [b, t] = sizes(inputs);
+        let width = i64::from(self.config.shape.d_model);
+        let hidden = tch::no_grad(|| self.hidden(inputs)).reshape([b * t, width]);
+        let (targets, precision) = (targets.reshape([b * t]), self.execution.precision);
+        nats_of_rows(&hidden, self.head.weight(), &targets, precision).view([b, t])
     }
 
     /// Every parameter with its name, in the contract's order, sharing memory with the model.

@@ -18,13 +18,29 @@ use tch::{Device, Kind, Tensor};
 const VOCAB: u32 = 31;
 
 fn config(architecture: Architecture) -> ModelConfig {
+    with_layers(architecture, 3)
+}
+
+fn with_layers(architecture: Architecture, n_layers: u32) -> ModelConfig {
     tch::set_num_threads(1);
-    let shape = Shape { vocab_size: VOCAB, d_model: 24, n_layers: 3, n_heads: 3, ffn_hidden: 40 };
+    let shape = Shape { vocab_size: VOCAB, d_model: 24, n_layers, n_heads: 3, ffn_hidden: 40 };
     ModelConfig::new(architecture, shape).unwrap()
 }
 
-fn model(architecture: Architecture, seed: u64) -> LanguageModel {
-    LanguageModel::new(&config(architecture), Device::Cpu, seed).unwrap()
+/// The fewest layers that an architecture may have, and more.
+fn depths(architecture: Architecture) -> [ModelConfig; 2] {
+    let fewest = if architecture == Architecture::Tnl { 2 } else { 1 };
+    [fewest, 3].map(|n_layers| with_layers(architecture, n_layers))
+}
+
+fn model(architecture: Architecture, device: Device, seed: u64) -> LanguageModel {
+    LanguageModel::new(&config(architecture), device, seed).unwrap()
+}
+
+/// Every configuration on every device.
+fn on_devices(configs: &[ModelConfig]) -> Vec<(Device, ModelConfig)> {
+    let on = |device: Device| configs.iter().map(move |config| (device, config.clone()));
+    devices().into_iter().flat_map(on).collect()
 }
 
 fn tokens(batch: i64, time: i64, seed: i64) -> Tensor {
@@ -33,8 +49,8 @@ fn tokens(batch: i64, time: i64, seed: i64) -> Tensor {
 }
 
 fn shapes_are_those_of_the_contract(architecture: Architecture) {
-    for device in devices() {
-        let model = LanguageModel::new(&config(architecture), device, 1).unwrap();
+    for (device, config) in on_devices(&depths(architecture)) {
+        let model = LanguageModel::new(&config, device, 1).unwrap();
         for (batch, time) in [(1, 1), (2, 9), (1, 65)] {
             let logits = model.forward(&tokens(batch, time, 1).to_device(device));
             assert_eq!(logits.size(), [batch, time, i64::from(VOCAB)]);
@@ -47,8 +63,8 @@ fn shapes_are_those_of_the_contract(architecture: Architecture) {
 }
 
 fn a_later_token_leaves_earlier_logits_alone(architecture: Architecture) {
-    for device in devices() {
-        let model = LanguageModel::new(&config(architecture), device, 1).unwrap();
+    for (device, config) in on_devices(&depths(architecture)) {
+        let model = LanguageModel::new(&config, device, 1).unwrap();
         let time = 75;
         for changed in [1, 40, 74] {
             let before = tokens(2, time, 2);
@@ -68,36 +84,51 @@ fn a_later_token_leaves_earlier_logits_alone(architecture: Architecture) {
 }
 
 fn a_gradient_reaches_every_parameter(architecture: Architecture) {
-    for tie_embeddings in [true, false] {
-        for norm in [Norm::LayerNorm, Norm::RmsNorm, Norm::SrmsNorm] {
-            let config = ModelConfig { tie_embeddings, norm, ..config(architecture) };
-            let model = LanguageModel::new(&config, Device::Cpu, 1).unwrap();
-            model.loss(&tokens(2, 33, 3)).backward();
-            for (name, parameter) in model.named_parameters() {
-                let largest = parameter.grad().abs().max().double_value(&[]);
-                assert!(largest.is_finite() && largest > 0.0, "{name}: {largest}");
+    for (device, config) in on_devices(&depths(architecture)) {
+        for tie_embeddings in [true, false] {
+            for norm in [Norm::LayerNorm, Norm::RmsNorm, Norm::SrmsNorm] {
+                let config = ModelConfig { tie_embeddings, norm, ..config.clone() };
+                let model = LanguageModel::new(&config, device, 1).unwrap();
+                model.loss(&tokens(2, 33, 3).to_device(device)).backward();
+                for (name, parameter) in model.named_parameters() {
+                    let gradient = parameter.grad();
+                    assert!(gradient.defined(), "{name}");
+                    let largest = gradient.abs().max().double_value(&[]);
+                    // The first layer has no bound, so nothing depends on those of a single one.
+                    let is_unused = name == "lower_bounds" && config.shape.n_layers == 1;
+                    assert!(largest.is_finite(), "{name}: {largest}");
+                    assert_eq!(largest > 0.0, !is_unused, "{name}: {largest}");
+                }
             }
         }
     }
 }
 
 fn the_same_seed_gives_the_same_loss(architecture: Architecture) {
-    let loss = |seed| model(architecture, seed).loss(&tokens(2, 33, 4)).double_value(&[]);
-    assert_eq!(loss(5), loss(5));
-    assert_ne!(loss(5), loss(6));
+    for device in devices() {
+        let text = tokens(2, 33, 4).to_device(device);
+        let loss = |seed| model(architecture, device, seed).loss(&text).double_value(&[]);
+        assert_eq!(loss(5), loss(5));
+        assert_ne!(loss(5), loss(6));
+    }
 }
 
 fn the_loss_is_that_of_the_whole_logits(architecture: Architecture) {
     let z_loss = 1e-2;
-    for tie_embeddings in [true, false] {
-        let config = ModelConfig { tie_embeddings, ..config(architecture) };
-        let model = LanguageModel::new(&config, Device::Cpu, 1).unwrap();
-        let text = tokens(3, 42, 7);
+    let tied =
+        [true, false].map(|tie_embeddings| ModelConfig { tie_embeddings, ..config(architecture) });
+    for (device, config) in on_devices(&tied) {
+        let model = LanguageModel::new(&config, device, 1).unwrap();
+        let text = tokens(3, 42, 7).to_device(device);
         let (inputs, targets) = (text.narrow(1, 0, 41), text.narrow(1, 1, 41));
         let logits = tch::no_grad(|| model.forward(&inputs)).to_kind(Kind::Double);
         let log_total = logits.logsumexp([-1], false);
         let of_target = logits.gather(2, &targets.unsqueeze(-1), false).squeeze_dim(-1);
-        let nats = (&log_total - of_target).sum(Kind::Double).double_value(&[]);
+        let of_tokens = &log_total - of_target; // [B, T]
+        let nats = of_tokens.sum(Kind::Double).double_value(&[]);
+        let found = model.nats(&inputs, &targets);
+        assert_eq!((found.size(), found.kind()), (vec![3, 41], Kind::Float));
+        assert!((found - of_tokens).abs().max().double_value(&[]) < 1e-5);
         let objective = nats + z_loss * log_total.square().sum(Kind::Double).double_value(&[]);
         let near = |found: &Tensor, expected: f64| {
             let found = found.double_value(&[]);
@@ -118,10 +149,13 @@ fn the_loss_is_that_of_the_whole_logits(architecture: Architecture) {
 
 fn one_batch_is_learnt_by_heart(architecture: Architecture) {
     // Aim: all parts work together. Method: plain Adam on one batch, until it is predicted.
-    for precision in [MatmulPrecision::Fp32, MatmulPrecision::Bf16] {
-        let mut model = model(architecture, 1);
+    let precisions = [MatmulPrecision::Fp32, MatmulPrecision::Bf16];
+    let cases = on_devices(&depths(architecture));
+    let cases = cases.iter().flat_map(|case| precisions.map(|precision| (case, precision)));
+    for ((device, config), precision) in cases {
+        let mut model = LanguageModel::new(config, *device, 1).unwrap();
         model.set_precision(precision);
-        let text = tokens(2, 17, 5);
+        let text = tokens(2, 17, 5).to_device(*device);
         let (inputs, targets) = (text.narrow(1, 0, 16), text.narrow(1, 1, 16));
         let parameters: Vec<Tensor> =
             model.named_parameters().into_iter().map(|(_, tensor)| tensor).collect();
@@ -147,13 +181,13 @@ fn one_batch_is_learnt_by_heart(architecture: Architecture) {
                 }
             });
         }
-        assert!(last < 0.1, "{precision:?}: {last}");
+        assert!(last < 0.1, "{} layers, {precision:?}: {last}", config.shape.n_layers);
     }
 }
 
 fn saved_and_loaded_weights_give_the_same_logits(architecture: Architecture) {
     let text = tokens(2, 33, 6);
-    let first = model(architecture, 1);
+    let first = model(architecture, Device::Cpu, 1);
     let buffers: Vec<(String, Vec<usize>, Vec<u8>)> = first
         .named_parameters()
         .into_iter()
@@ -237,7 +271,7 @@ fn only_linear_layers_decay(architecture: Architecture) {
 }
 
 fn wrong_weights_are_refused_by_name_and_change_nothing(architecture: Architecture) {
-    let mut model = model(architecture, 1);
+    let mut model = model(architecture, Device::Cpu, 1);
     let text = tokens(1, 9, 7);
     let before = model.forward(&text);
     let zeros = |model: &LanguageModel| -> Vec<(String, Tensor)> {
@@ -300,7 +334,7 @@ fn invalid_configurations_are_refused() {
 
 #[test]
 fn first_values_are_those_of_the_contract() {
-    let model = model(Architecture::CosFormer2, 1);
+    let model = model(Architecture::CosFormer2, Device::Cpu, 1);
     let tensors: HashMap<String, Tensor> = model.named_parameters().into_iter().collect();
     let tpe = &tensors["tpe.weight"];
     assert_eq!(tpe.sum(Kind::Float).double_value(&[]), 24.0);

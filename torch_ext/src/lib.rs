@@ -16,6 +16,7 @@ mod gradient;
 mod graph;
 mod host_copies;
 mod operations;
+mod processor;
 mod runtime;
 mod stream;
 

@@ -4,6 +4,7 @@
 
 use crate::TorchError;
 use crate::ffi::{self, call, call_for_text};
+use crate::processor;
 use std::ffi::{CStr, c_int};
 use tch::Device;
 
@@ -89,8 +90,10 @@ pub fn uses_deterministic_algorithms() -> Result<bool, TorchError> {
     Ok(on)
 }
 
-/// The vector instructions that libtorch chose on this machine, as `AVX2` or `AVX512`, and `+BF16`
-/// where it multiplies bf16 numbers by instructions of their own.
+/// What decides which kernels multiply on this CPU, such as `AVX512+BF16 AuthenticAMD 25/17`: the
+/// vector instructions that libtorch chose (`+BF16` and `+AMX` where there are instructions for
+/// products of bf16 numbers and of tiles), and vendor, family and model, by which MKL and oneDNN choose
+/// their kernels and how they cut their sums.
 ///
 /// Results are bit for bit equal only between machines where this is the same.
 pub fn cpu_capability() -> Result<String, TorchError> {
@@ -98,8 +101,8 @@ pub fn cpu_capability() -> Result<String, TorchError> {
         // SAFETY: two valid pointers, used during the call only.
         unsafe { ffi::gradus_cpu_capability(text, error) }
     })?;
-    let suffix = if multiplies_bf16(Device::Cpu) { "+BF16" } else { "" };
-    Ok(format!("{vectors}{suffix}"))
+    let bf16 = if multiplies_bf16(Device::Cpu) { "+BF16" } else { "" };
+    Ok(format!("{vectors}{bf16}{}", processor::label()))
 }
 
 /// Whether products of bf16 matrices are fast on a device. A CPU without instructions for them

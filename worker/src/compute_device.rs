@@ -17,8 +17,8 @@ pub struct ComputeDevice {
     pub device: Device,
     /// For people.
     pub name: String,
-    /// What decides which kernels run, and so the rounding: the CPU's vector instructions, or the
-    /// CUDA device's model and compute capability.
+    /// What decides which kernels run, and so the rounding: the CPU's vector instructions and
+    /// model, or the CUDA device's model and compute capability.
     pub capability: String,
     /// All its memory.
     pub memory_bytes: u64,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bench::Story;
 use bench::work::{Bench, joined, resumed, run};
 use domain::recipe::PretrainCell;
-use domain::spec::WeightAverageSpec;
+use domain::spec::{DecayShape, Precision, ScheduleSpec, WeightAverageSpec};
 use proto::v1;
 
 /// How often each architecture is killed; more often with `SLOW_TESTS`.
@@ -66,39 +66,77 @@ fn end_state(bench: &Bench, story: &Story, cell: &PretrainCell) -> Vec<Vec<u8>> 
         .to_vec()
 }
 
+/// A run under kills beside the undisturbed one.
+struct Killed<'a> {
+    bench: &'a Bench,
+    cell: &'a PretrainCell,
+    train: v1::Train,
+    straight: Story,
+    /// Everything that the coordinator would know of the attempts so far.
+    known: Story,
+    attempt: u32,
+}
+
+impl Killed<'_> {
+    /// One attempt that is killed; what it said.
+    fn attempt(&mut self, random: &mut Random) -> Story {
+        self.attempt += 1;
+        let story =
+            killed(self.bench, resumed(self.train.clone(), &self.known), self.attempt, random);
+        assert!(story.refused().is_empty(), "{story:?}");
+        story
+    }
+
+    fn has_come_to_the_end(&self) -> bool {
+        self.known.losses().iter().any(|(step, _)| *step == self.cell.steps)
+    }
+
+    /// Lets a last attempt finish the run, compares all of it, and begins anew from nothing.
+    fn finish_and_compare(&mut self) {
+        self.attempt += 1;
+        let last = self.bench.attempt(resumed(self.train.clone(), &self.known), self.attempt);
+        assert_eq!(last.end, "succeeded", "{}", last.message);
+        assert_eq!(joined(&[&self.known, &last]), self.straight.losses());
+        let [found, expected] =
+            [&last, &self.straight].map(|story| end_state(self.bench, story, self.cell));
+        assert!(found == expected, "the last checkpoints differ");
+        self.known = Story::default();
+    }
+}
+
 fn check(architecture: &str) {
     let bench = Bench::new();
-    let mut cell = bench.cell(architecture, steps());
+    let cell = bench.cell(architecture, steps());
+    check_cell(&bench, cell, 0);
+}
+
+/// Kills a run of the cell until it was killed often enough. A run that comes to its end before is
+/// compared, and begins anew: every kill is one that a compared end has behind it.
+fn check_cell(bench: &Bench, mut cell: PretrainCell, micro_batch_sequences: u32) {
     // It remembers every update, so it would show any that was made twice or not at all.
     cell.training.weight_average = Some(WeightAverageSpec::Ema { decay: 0.99 });
     let data_points: Vec<u64> = (3..steps()).step_by(3).collect();
-    let train = bench.train(&cell, &data_points);
+    let train = v1::Train { micro_batch_sequences, ..bench.train(&cell, &data_points) };
     let straight = bench.attempt(train.clone(), 1);
-
+    let known = Story::default();
+    let mut killed = Killed { bench, cell: &cell, train, straight, known, attempt: 1 };
     let mut random = Random(7);
-    // Everything that the coordinator would know of the attempts so far.
-    let mut known = Story::default();
-    let (mut attempt, mut n_killed, mut n_resumed) = (1, 0, 0);
+    let (mut n_killed, mut n_resumed) = (0, 0);
     while n_killed < n_kills() {
-        attempt += 1;
-        let story = killed(&bench, resumed(train.clone(), &known), attempt, &mut random);
-        assert!(story.refused().is_empty(), "{story:?}");
+        let story = killed.attempt(&mut random);
         // A kill before the first step or after the last is welcome, but does not count.
         if was_in_the_middle(&story, &cell) {
             n_killed += 1;
             n_resumed += usize::from(story.started().resumed_from_step > 0);
         }
-        known.events.extend(story.events);
-        if known.losses().iter().any(|(step, _)| *step == cell.steps) {
-            known = Story::default();
+        killed.known.events.extend(story.events);
+        if killed.has_come_to_the_end() {
+            killed.finish_and_compare();
         }
     }
     // Else the kills came before anything was there to resume from, and nothing was tested.
     assert!(n_resumed >= n_kills() / 2, "{n_resumed} attempts went on from a checkpoint");
-    let last = bench.attempt(resumed(train, &known), attempt + 1);
-    assert_eq!(last.end, "succeeded", "{}", last.message);
-    assert_eq!(joined(&[&known, &last]), straight.losses());
-    assert_eq!(end_state(&bench, &last, &cell), end_state(&bench, &straight, &cell));
+    killed.finish_and_compare();
 }
 
 #[test]
@@ -119,4 +157,15 @@ fn hgrn2_survives_kills_at_any_instant() {
 #[test]
 fn cosformer2_survives_kills_at_any_instant() {
     check("cosformer2");
+}
+
+#[test]
+fn bf16_with_a_decaying_rate_and_uneven_micro_batches_survives_kills_at_any_instant() {
+    let bench = Bench::new();
+    let mut cell = bench.cell("hgrn2", steps());
+    cell.training.precision = Precision::Bf16;
+    cell.training.z_loss = 1e-4;
+    cell.training.schedule =
+        ScheduleSpec::Wsd { warmup_steps: 3, decay_share: 0.5, decay: DecayShape::OneMinusSqrt };
+    check_cell(&bench, cell, 3);
 }

@@ -7,9 +7,11 @@ mod bench;
 use std::time::{Duration, Instant};
 
 use bench::Trainer;
-use bench::work::{Bench, run};
+use bench::work::{Bench, assignment, run};
 use domain::recipe::PretrainCell;
 use domain::spec::Precision;
+use proto::v1;
+use proto::v1::assignment::Work;
 use proto::v1::event::Kind;
 use serde_json::json;
 
@@ -102,4 +104,49 @@ fn a_step_takes_the_memory_that_the_step_before_has_freed() {
     let (short, long) = (n_page_faults(3), n_page_faults(7));
     // 16 MB of 4 KB pages for each of four steps; all of a step's memory would be 60,000 pages.
     assert!(long < short + 4 * 4_000, "{short} {long}");
+}
+
+/// The most memory that the process had since it was ready, as far as it is known.
+fn grown(trainer: &Trainer, loaded: u64) -> u64 {
+    trainer.memory_bytes("VmHWM") - loaded
+}
+
+#[test]
+fn an_evaluation_never_has_the_logits_of_a_text_in_memory() {
+    // Aim: what was trained can be evaluated where it was trained. Method: one text whose logits are
+    // 268 MB, and as much again for their softmax.
+    let bench = Bench::new();
+    let mut cell = bench.cell("llama", 1);
+    cell.model.shape.vocab_size = 1 << 15;
+    (cell.training.sequence_length, cell.training.batch_sequences) = (2048, 1);
+    let story = bench.attempt(bench.train(&cell, &[]), 1);
+    let work = bench.evaluate(&cell, story.checkpoint(1));
+    let mut trainer = bench.trainer();
+    let loaded = trainer.memory_bytes("VmRSS");
+    let story = trainer.carry_out(assignment(Work::Evaluate(work), "e_test", 2));
+    assert_eq!(story.end, "succeeded", "{}", story.message);
+    let (grown, logits) = (grown(&trainer, loaded), (2048 * 4) << 15);
+    assert!(grown < logits / 2, "{grown} of {logits}");
+}
+
+#[test]
+fn a_refused_checkpoint_leaves_room_for_one_model() {
+    // Aim: the model that was to be restored is gone before the next is made. Method: the peak where
+    // the attempt says that it starts; measuring the cores then takes longer than looking.
+    let bench = Bench::new();
+    let cell = cell(&bench, "llama", Precision::Fp32);
+    let mut short = cell.clone();
+    short.steps = 1;
+    let story = bench.attempt(bench.train(&short, &[]), 1);
+    let reference = story.checkpoint(1).manifest.clone().unwrap();
+    std::fs::write(bench.site.path(&reference.key), b"nonsense").unwrap();
+    let checkpoints = vec![v1::CheckpointRef { step: 1, manifest: Some(reference) }];
+    let mut trainer = bench.trainer();
+    let loaded = trainer.memory_bytes("VmRSS");
+    trainer.assign(run(v1::Train { checkpoints, ..bench.train(&cell, &[]) }, 2));
+    let story = trainer.until(|event| matches!(event, Kind::Started(_)));
+    assert_eq!(story.refused().len(), 1, "{story:?}");
+    let learner = 3 * 4 * cell.model.parameters_total();
+    let grown = grown(&trainer, loaded);
+    assert!(grown < learner * 3 / 2, "{grown}, where one is {learner}");
 }

@@ -119,5 +119,9 @@ fn what_the_first_attempt_fixed_is_kept_by_the_next() {
     let story = bench.site.trainer(2).carry_out(run(train, 2));
     let numerics = story.started().numerics.clone().unwrap();
     assert_eq!((numerics.intra_op_threads, numerics.micro_batch_sequences), (1, 2));
-    assert!(story.logs("warn")[0].contains("equal to rounding only"), "{story:?}");
+    let warning = story.logs("warn")[0];
+    assert!(warning.contains("equal to rounding only"), "{warning}");
+    // What differs is named, and what does not is not.
+    assert!(warning.contains("instead of of another machine"), "{warning}");
+    assert!(!warning.contains("libtorch") && !warning.contains("threads"), "{warning}");
 }

@@ -123,7 +123,7 @@ pub struct Capabilities {
     pub device_name: String,
     /// Intra-op threads of each slot's trainer.
     pub threads_per_slot: u32,
-    /// What decides which kernels run: `AVX512`, or a CUDA device's model.
+    /// What decides which kernels run: a CPU's instructions and model, or a CUDA device's model.
     pub cpu_capability: String,
     /// The libtorch build.
     pub libtorch_version: String,
@@ -144,7 +144,7 @@ pub struct Numerics {
     pub intra_op_threads: u32,
     /// Sequences in one forward pass; 0 is the whole batch.
     pub micro_batch_sequences: u32,
-    /// What decides which kernels run: `AVX512`, or a CUDA device's model.
+    /// What decides which kernels run: a CPU's instructions and model, or a CUDA device's model.
     pub cpu_capability: String,
     /// The libtorch build.
     pub libtorch_version: String,

@@ -11,18 +11,21 @@
 //! - the state after it is Diag(Π f) S + Σ_s (k_s ⊙ F_{m−1,s})ᵀ v_s.
 //!
 //! The scores are made by halves of halves (`halves`): log₂ m products with both exponents at most 0, where
-//! one product q e^{A} · k e^{−A} would overflow.
+//! one product q e^{A} · k e^{−A} would overflow. Forwards (`forward`) queries and keys are faded in place
+//! from one block size to the next.
 //!
 //! Backwards (section 3.4): every fade of a query or key by x ⊙ F gives x ⊙ F ⊙ d(x ⊙ F) to the log of
 //! F, and those are added up over the f_i that F is made of, without the difference of long sums by
 //! which q ⊙ dq − k ⊙ dk would lose the digits of forget gates near 0. Saved are the inputs and the
 //! states before the chunks; all else is made again, for some chunks at a time.
 
+mod forward;
 mod halves;
 
 use tch::{Device, Kind, Tensor};
 use torch_ext::{Backward, Forward};
 
+use self::forward::Made;
 use self::halves::{Fades, Halves};
 use super::graph::in_graph;
 use super::scan::{state_gradients, states};
@@ -67,36 +70,30 @@ impl GateTable {
         slabs(n_rows, chunk * width, rows.device())
     }
 
-    /// Outputs, last state and the states before each chunk.
+    /// Outputs, last state and the states before each chunk, `[H, B, N, K, V]`.
     fn forward(&self, inputs: [&Tensor; 4], initial: Option<&Tensor>) -> [Tensor; 3] {
         let ([b, _, h, key], [_, _, _, value]) = (sizes(inputs[0]), sizes(inputs[2]));
-        let [q, k, v, log_forget] = inputs.map(|x| self.rows(x));
-        let (n, options) = (self.n_chunks, (q.kind(), q.device()));
-        let output = v.empty_like();
-        let faded_q = q.empty_like();
-        let added = Tensor::empty([h, b * n, key, value], options);
-        for (from, count) in Self::slabs(&q) {
-            let part = |x: &Tensor| x.narrow(0, from, count);
-            let [q, k, v] = [&q, &k, &v].map(part);
-            let scores = Scores::diagonal(&q, &k, h);
-            let fades = halves::visit(&part(&log_forget), |half, middle| {
-                scores.set(half, &faded_halves(&q, &k, half, middle), h);
-            });
-            let faded_k = k * fades.to_end;
-            part(&faded_q).copy_(&(q * &fades.from_start));
-            for head in 0..h {
-                let (k, v) = (of_head(&faded_k, head, h), of_head(&v, head, h));
-                multiply_into(&part(&added.select(0, head)), &k.transpose(1, 2), &v);
-                of_head(&part(&output), head, h).copy_(&scores.head(head).bmm(&v));
-            }
+        let x = inputs.map(|x| self.rows(x));
+        let [rows, chunk, _] = sizes(&x[0]);
+        let room = |size: [i64; 3]| Tensor::empty(size, (x[0].kind(), x[0].device()));
+        let made = Made {
+            output: room([rows * h, chunk, value]),
+            faded_q: room([rows * h, chunk, key]),
+            added: room([rows * h, key, value]),
+        };
+        for (from, count) in Self::slabs(&x[0]) {
+            let part = |x: &Tensor| x.narrow(0, from * h, count * h);
+            let Made { output, faded_q, added } = &made;
+            let made = Made { output: part(output), faded_q: part(faded_q), added: part(added) };
+            forward::fill(&made, x.each_ref().map(|x| x.narrow(0, from, count)), h);
         }
-        let added = added.view([h, b, n, key, value]);
-        let (starts, last) = states(&added, &totals(&log_forget, b, h), initial);
-        for head in 0..h {
-            let start = starts.select(0, head).view([b * n, key, value]);
-            let mut output = of_head(&output, head, h);
-            output += of_head(&faded_q, head, h).bmm(&start);
-        }
+        let added = made.added.view([b, self.n_chunks, h, key, value]).permute([2, 0, 1, 3, 4]);
+        let (starts, last) = states(&added, &totals(&x[3], b, h), initial);
+        // Their memory is in the order of what was added.
+        let of_rows = starts.permute([1, 2, 0, 3, 4]).view([rows * h, key, value]);
+        let mut output = made.output;
+        let output = output.baddbmm_(&made.faded_q, &of_rows).view([rows, h, chunk, value]);
+        let output = output.transpose(1, 2).reshape([rows, chunk, h * value]);
         [self.text(&output, inputs[2]), last, starts]
     }
 

@@ -38,10 +38,7 @@ fn add_loss(
     if args.grad {
         loss.f_backward()?;
         for (name, parameter) in model.named_parameters() {
-            let gradient = parameter.grad();
-            // A parameter that the loss does not depend on has none.
-            let gradient = if gradient.defined() { gradient } else { parameter.zeros_like() };
-            outputs.push((format!("grad.{name}"), gradient));
+            outputs.push((format!("grad.{name}"), parameter.grad()));
         }
     }
     if args.loss {

@@ -9,7 +9,7 @@ use domain::spec::EvaluationTask;
 use models::LanguageModel;
 use proto::from_wire::required;
 use proto::v1::{self, event::Kind};
-use tch::{Kind as ElementKind, Reduction, Tensor};
+use tch::{Kind as ElementKind, Tensor};
 
 use super::prepare::VALIDATION_FILE;
 use super::pretrain::open_data;
@@ -20,8 +20,9 @@ use crate::data::{DataError, Shard};
 /// What is measured.
 const RESULT_NAME: &str = "validation_loss_nats";
 
-/// At most so many logits at a time, 32 MiB of them; the number of sequences that follows depends on
-/// the shapes alone, so that the rounding does too.
+/// So many logits or fewer have the sequences that are read together, but for one that alone has more;
+/// of these, slices are in memory. The number of sequences depends on the shapes alone, so that the
+/// rounding does too.
 const MAX_LOGITS: u64 = 1 << 23;
 /// At most so many sequences at a time: more gain nothing on a CPU.
 const MAX_SEQUENCES: u64 = 16;
@@ -112,21 +113,12 @@ impl Losses {
 
     /// Adds the sequences whose ids, with their last targets, stand one after the other.
     fn add(&mut self, model: &LanguageModel, ids: &[i64]) -> Result<(), RecipeError> {
-        let _no_grad = tch::no_grad_guard();
         let t = self.sequence_length;
         let rows = Tensor::f_from_slice(ids)?.f_to_device(model.device())?;
         let rows = rows.f_view([-1, t + 1])?; // [B, T + 1]
-        let logits = model.forward(&rows.f_narrow(1, 0, t)?); // [B, T, vocab]
-        let targets = rows.f_narrow(1, 1, t)?.f_reshape([-1])?; // [B · T]
-        let logits = logits.f_flatten(0, 1)?; // [B · T, vocab]
-        let no_weight = None::<&Tensor>;
-        let losses =
-            logits.f_cross_entropy_loss(&targets, no_weight, Reduction::None, -100, 0.0)?;
-        let of_rows = losses.f_to_kind(ElementKind::Double)?.f_view([-1, t])?.f_mean_dim(
-            1,
-            false,
-            ElementKind::Double,
-        )?; // [B]
+        let nats = model.nats(&rows.f_narrow(1, 0, t)?, &rows.f_narrow(1, 1, t)?); // [B, T]
+        let of_rows =
+            nats.f_to_kind(ElementKind::Double)?.f_mean_dim(1, false, ElementKind::Double)?; // [B]
         self.of_sequences.extend(Vec::<f64>::try_from(&of_rows)?);
         Ok(())
     }

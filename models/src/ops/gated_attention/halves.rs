@@ -76,6 +76,7 @@ pub(super) fn gradient(from_start: Tensor, to_end: &Tensor, middles: &[Tensor]) 
     from_start
 }
 
-fn half_lengths(chunk: i64) -> impl DoubleEndedIterator<Item = i64> + ExactSizeIterator {
+/// The lengths of the halves of a chunk's blocks, a power of two, smallest first.
+pub(super) fn half_lengths(chunk: i64) -> impl DoubleEndedIterator<Item = i64> + ExactSizeIterator {
     (0..chunk.ilog2()).map(|level| 1_i64 << level)
 }

@@ -40,8 +40,7 @@ pub(super) fn train(context: &mut Context<'_>, work: &v1::Train) -> Result<Outco
     let training = &plan.cell.training;
     let mut batches =
         Batches::new(shard, training.sequence_length, training.batch_sequences, training.seed)?;
-    let mut learner = Learner::new(&plan)?;
-    let first_step = resume::resume(context, &plan, &work.checkpoints, &mut learner)?;
+    let (mut learner, first_step) = resume::resume(context, &plan, &work.checkpoints)?;
     run(context, &plan, &mut batches, &mut learner, first_step)
 }
 

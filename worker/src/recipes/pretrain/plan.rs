@@ -50,12 +50,9 @@ impl Plan {
             && *fixed != numerics
         {
             let text = format!(
-                "the numerics are not those of the first attempt ({} with {} instead of {} with \
-                 {}): the result is equal to rounding only",
-                numerics.cpu_capability,
-                numerics.libtorch_version,
-                fixed.cpu_capability,
-                fixed.libtorch_version
+                "the numerics are not those of the first attempt ({}): the result is equal to \
+                 rounding only",
+                differences(&numerics, fixed)
             );
             context.report.log("warn", text);
         }
@@ -111,6 +108,53 @@ fn numerics(context: &Context<'_>, work: &v1::Train, cell: &PretrainCell) -> v1:
     }
 }
 
+/// What differs, each as `what HERE instead of THERE`.
+fn differences(here: &v1::Numerics, fixed: &v1::Numerics) -> String {
+    let values = |numerics: &v1::Numerics| {
+        let v1::Numerics {
+            device_kind,
+            intra_op_threads,
+            micro_batch_sequences,
+            cpu_capability,
+            libtorch_version,
+        } = numerics.clone();
+        [
+            ("device", device_kind),
+            ("threads", intra_op_threads.to_string()),
+            ("micro-batch", micro_batch_sequences.to_string()),
+            ("capability", cpu_capability),
+            ("libtorch", libtorch_version),
+        ]
+    };
+    let pairs = values(here).into_iter().zip(values(fixed));
+    let differing = pairs.filter(|(here, fixed)| here != fixed);
+    let texts =
+        differing.map(|((what, here), (_, fixed))| format!("{what} {here} instead of {fixed}"));
+    texts.collect::<Vec<_>>().join(", ")
+}
+
 fn key_prefix(assignment: &v1::Assignment) -> String {
     format!("runs/{}/{}/", assignment.work_id, assignment.attempt)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_differs_is_named() {
+        let here = v1::Numerics {
+            device_kind: "cpu".into(),
+            intra_op_threads: 1,
+            micro_batch_sequences: 2,
+            cpu_capability: "AVX512".into(),
+            libtorch_version: "2.11.0".into(),
+        };
+        let fixed = v1::Numerics { device_kind: "cuda".into(), ..here.clone() };
+        assert_eq!(differences(&here, &fixed), "device cpu instead of cuda");
+        let fixed =
+            v1::Numerics { intra_op_threads: 4, cpu_capability: "AVX2".into(), ..here.clone() };
+        let expected = "threads 1 instead of 4, capability AVX512 instead of AVX2";
+        assert_eq!(differences(&here, &fixed), expected);
+    }
 }

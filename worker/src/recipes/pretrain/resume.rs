@@ -9,8 +9,8 @@ use super::learner::Learner;
 use super::plan::Plan;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 
-/// Fills the learner from the newest checkpoint that can be used and returns how many updates it
-/// holds. Says that the attempt has started.
+/// The learner from the newest checkpoint that can be used, and how many updates it holds. Says that
+/// the attempt has started.
 ///
 /// Those that are damaged are reported. One that an earlier attempt found damaged too is passed
 /// over; for another one this attempt ends, so that another machine looks at it. What cannot be
@@ -19,14 +19,13 @@ pub(super) fn resume(
     context: &mut Context<'_>,
     plan: &Plan,
     checkpoints: &[v1::CheckpointRef],
-    learner: &mut Learner,
-) -> Result<u64, RecipeError> {
+) -> Result<(Learner, u64), RecipeError> {
     // The newest first, whatever order they came in.
     let mut newest_first: Vec<_> = checkpoints.iter().collect();
     newest_first.sort_by_key(|reference| std::cmp::Reverse(reference.step));
-    let (mut step, mut doubtful) = (0, None);
+    let (mut learner, mut step, mut doubtful) = (Learner::new(plan)?, 0, None);
     for reference in newest_first {
-        match load(context, plan, reference, learner) {
+        match load(context, plan, reference, &mut learner) {
             Ok(()) => {
                 step = reference.step;
                 break;
@@ -36,8 +35,9 @@ pub(super) fn resume(
                 if !reference.has_failed {
                     doubtful = doubtful.or(Some(reference.step));
                 }
-                // A half-restored learner is not a fresh one.
-                *learner = Learner::new(plan)?;
+                // A half-restored learner is not a fresh one. There is room for one at a time.
+                drop(learner);
+                learner = Learner::new(plan)?;
             }
             Err(error) => return Err(RecipeError::Checkpoint(error)),
         }
@@ -56,7 +56,7 @@ pub(super) fn resume(
         );
         context.report.log("warn", text);
     }
-    Ok(step)
+    Ok((learner, step))
 }
 
 fn load(
