@@ -39,7 +39,7 @@ fn model(architecture: Architecture, device: Device, seed: u64) -> LanguageModel
 
 /// Every configuration on every device.
 fn on_devices(configs: &[ModelConfig]) -> Vec<(Device, ModelConfig)> {
-    let on = |device: Device| configs.iter().map(move |config| (device, config.clone()));
+    let on = |device: Device| configs.iter().map(move |config| (device, *config));
     devices().into_iter().flat_map(on).collect()
 }
 
@@ -87,7 +87,7 @@ fn a_gradient_reaches_every_parameter(architecture: Architecture) {
     for (device, config) in on_devices(&depths(architecture)) {
         for tie_embeddings in [true, false] {
             for norm in [Norm::LayerNorm, Norm::RmsNorm, Norm::SrmsNorm] {
-                let config = ModelConfig { tie_embeddings, norm, ..config.clone() };
+                let config = ModelConfig { tie_embeddings, norm, ..config };
                 let model = LanguageModel::new(&config, device, 1).unwrap();
                 model.loss(&tokens(2, 33, 3).to_device(device)).backward();
                 for (name, parameter) in model.named_parameters() {

@@ -66,9 +66,9 @@ mod tests {
             Processor::of([word(0), word(4), word(8)], signature, features).label()
         };
         // Sapphire Rapids, Skylake-SP and Zen 4.
-        assert_eq!(of(b"GenuineIntel", 0x000806f8, 1 << 24), "+AMX GenuineIntel 6/143");
-        assert_eq!(of(b"GenuineIntel", 0x00050657, 0), " GenuineIntel 6/85");
-        assert_eq!(of(b"AuthenticAMD", 0x00a10f11, 0), " AuthenticAMD 25/17");
+        assert_eq!(of(b"GenuineIntel", 0x0008_06f8, 1 << 24), "+AMX GenuineIntel 6/143");
+        assert_eq!(of(b"GenuineIntel", 0x0005_0657, 0), " GenuineIntel 6/85");
+        assert_eq!(of(b"AuthenticAMD", 0x00a1_0f11, 0), " AuthenticAMD 25/17");
     }
 
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]

@@ -85,7 +85,7 @@ impl GateTable {
             let part = |x: &Tensor| x.narrow(0, from * h, count * h);
             let Made { output, faded_q, added } = &made;
             let made = Made { output: part(output), faded_q: part(faded_q), added: part(added) };
-            forward::fill(&made, x.each_ref().map(|x| x.narrow(0, from, count)), h);
+            forward::fill(&made, &x.each_ref().map(|x| x.narrow(0, from, count)), h);
         }
         let added = made.added.view([b, self.n_chunks, h, key, value]).permute([2, 0, 1, 3, 4]);
         let (starts, last) = states(&added, &totals(&x[3], b, h), initial);

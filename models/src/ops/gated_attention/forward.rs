@@ -25,7 +25,7 @@ pub(super) struct Made {
 }
 
 /// Fills `made` from q, k, v and log f, each `[R, C, H·X]`.
-pub(super) fn fill(made: &Made, inputs: [Tensor; 4], h: i64) {
+pub(super) fn fill(made: &Made, inputs: &[Tensor; 4], h: i64) {
     let [q, k, v, log_forget] = inputs.each_ref().map(|x| by_head(x, h)); // [R, H, C, X]
     let scores = diagonal(&q, &k); // [R·H, C, C]
     let (forget, keys, v) = (rows_like(&k), rows_like(&k), rows_of(&v)); // [R·H, C, X]
