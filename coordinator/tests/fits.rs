@@ -362,7 +362,7 @@ fn sixteen_runs_of_one_group_are_resampled_by_bootstrap() {
     let report = fit_report(&inputs).unwrap();
     assert!(report.notes.iter().any(|note| note.contains("1000 draws")), "{:?}", report.notes);
     let fit = method(&report.groups[0], "chinchilla");
-    assert_eq!(fit.intervals, "bootstrap by run, 1000 draws, seed 0");
+    assert_eq!(fit.intervals, "bootstrap by run in 4 strata, 1000 draws, seed 0");
     let (value, low, high) = identified(fit, "beta");
     assert!(low <= BETA && BETA <= high, "{value} [{low}, {high}]");
 }
