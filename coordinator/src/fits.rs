@@ -274,6 +274,9 @@ pub async fn stored_report<S: ReadStore>(
     store: &S,
     fit: &FitId,
 ) -> Result<Option<FitReport>, FitsError> {
+    if let Some(model) = models().get(fit) {
+        return Ok(Some(model.report().clone()));
+    }
     let Some(record) = store.fit_record(fit).await? else { return Ok(None) };
     let report = serde_json::from_str(&record.report_json);
     report.map(Some).map_err(|_| FitsError::OlderBuild { fit: fit.clone() })

@@ -1,6 +1,8 @@
 //! A fit that can be asked: the loss over C, and what a budget or a model comes to.
 //! It fits nothing.
 
+use std::sync::{Mutex, PoisonError};
+
 use api::{EstimateView, FitCurve, FitLine, FitPrediction, FitPredictionList, FitReport};
 use scaling::interval::{Estimate, Inference};
 
@@ -44,15 +46,47 @@ impl Which {
     }
 }
 
+/// Answers of each kind that a fit remembers: a dashboard asks the same again and again.
+const MAX_ANSWERS: usize = 32;
+
+/// The last answers, by what was asked.
+#[derive(Debug)]
+struct Answers<Q, A>(Mutex<Vec<(Q, A)>>);
+
+impl<Q: PartialEq, A: Clone> Answers<Q, A> {
+    fn new() -> Self {
+        Self(Mutex::new(Vec::new()))
+    }
+
+    /// The answer from before, or `made` now.
+    fn of(&self, question: Q, made: impl FnOnce() -> A) -> A {
+        // A panic while it was held left whole answers behind.
+        let known = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, answer)) = known().iter().find(|(asked, _)| *asked == question) {
+            return answer.clone();
+        }
+        // Not while the lock is held: an answer takes milliseconds.
+        let answer = made();
+        let mut all = known();
+        if all.len() >= MAX_ANSWERS {
+            all.remove(0);
+        }
+        all.push((question, answer.clone()));
+        answer
+    }
+}
+
 /// A fit with what predicts.
 #[derive(Debug)]
 pub struct Model {
     made: Made,
+    curves: Answers<(Which, (f64, f64), usize), FitCurve>,
+    predictions: Answers<(Which, Question), FitPredictionList>,
 }
 
 impl Model {
     pub(super) fn new(made: Made) -> Self {
-        Self { made }
+        Self { made, curves: Answers::new(), predictions: Answers::new() }
     }
 
     /// The report.
@@ -93,7 +127,11 @@ impl Model {
     }
 
     /// The loss over so many log-spaced C between two, where each is split best.
-    pub fn curve(&self, which: &Which, (low, high): (f64, f64), n_points: usize) -> FitCurve {
+    pub fn curve(&self, which: &Which, range: (f64, f64), n_points: usize) -> FitCurve {
+        self.curves.of((which.clone(), range, n_points), || self.make_curve(which, range, n_points))
+    }
+
+    fn make_curve(&self, which: &Which, (low, high): (f64, f64), n_points: usize) -> FitCurve {
         let lines = self.predictors(which).map(|(group, fit, predictor)| {
             let points = view::points((low, high), n_points, |flops| predictor.loss_at(flops));
             let reason = match predictor.loss_at(low) {
@@ -108,6 +146,10 @@ impl Model {
 
     /// What every method says of every group that is wanted.
     pub fn predict(&self, which: &Which, question: Question) -> FitPredictionList {
+        self.predictions.of((which.clone(), question), || self.make_prediction(which, question))
+    }
+
+    fn make_prediction(&self, which: &Which, question: Question) -> FitPredictionList {
         let report = self.report();
         let predictions = self.predictors(which).map(|(group, fit, predictor)| {
             let mut prediction = predictor.answer(question);

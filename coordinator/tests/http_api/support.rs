@@ -100,10 +100,23 @@ impl Served {
     }
 
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
-        let response = router(self.app.clone()).oneshot(request).await.unwrap();
-        let (parts, body) = response.into_parts();
-        let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
-        Answer { status: parts.status, headers: parts.headers, body }
+        answer(router(self.app.clone()), request).await
+    }
+
+    /// Asks the same again and again, from the request to the whole body, and gives the times in milliseconds, sorted.
+    /// The routes are made once, as in a coordinator.
+    pub(crate) async fn times_ms(&self, path: &str, n: usize) -> Vec<f64> {
+        let routes = router(self.app.clone());
+        let mut times = Vec::with_capacity(n);
+        for _ in 0..n {
+            let request = Request::get(path).header("host", "localhost").body(Body::empty());
+            let start = std::time::Instant::now();
+            let got = answer(routes.clone(), request.unwrap()).await;
+            times.push(start.elapsed().as_secs_f64() * 1e3);
+            assert_eq!(got.status, StatusCode::OK);
+        }
+        times.sort_by(f64::total_cmp);
+        times
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
@@ -195,6 +208,13 @@ impl Served {
         self.finish(token, AttemptEnd::Succeeded, "").await;
         (study, worker)
     }
+}
+
+async fn answer(routes: axum::Router, request: Request<Body>) -> Answer {
+    let response = routes.oneshot(request).await.unwrap();
+    let (parts, body) = response.into_parts();
+    let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+    Answer { status: parts.status, headers: parts.headers, body }
 }
 
 /// A machine with one slot.
