@@ -103,8 +103,8 @@ impl Served {
         answer(router(self.app.clone()), request).await
     }
 
-    /// Asks the same again and again, from the request to the whole body, and gives the times in milliseconds, sorted.
-    /// The routes are made once, as in a coordinator.
+    /// Asks the same again and again, from the request to the whole body; the times in
+    /// milliseconds, sorted. The routes are made once, as in a coordinator.
     pub(crate) async fn times_ms(&self, path: &str, n: usize) -> Vec<f64> {
         let routes = router(self.app.clone());
         let mut times = Vec::with_capacity(n);
