@@ -204,6 +204,11 @@ pub(in crate::store) async fn a_log_rule_keeps_work_from_a_worker(
     let failed = Exclusion::Failed { failed: "bug".to_owned() };
     let both = BTreeMap::from([by_rule.clone(), (other.to_string(), failed)]);
     assert_eq!(excluded().await, both.into_iter().collect::<Vec<_>>());
+    // A lease that ran out says nothing about its machine.
+    let silent = f.worker().await;
+    let lost = f.store.grant(&[placement(&first.work, &silent)]).await.unwrap().remove(0);
+    f.store.expire_leases(&[lost.token]).await.unwrap();
+    assert_eq!(excluded().await.len(), 2);
     // An attempt that does not fail forgets that.
     let third = f.store.grant(&[placement(&first.work, &other)]).await.unwrap().remove(0);
     f.finish(third.token, AttemptEnd::Preempted).await;

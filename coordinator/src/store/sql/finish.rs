@@ -86,6 +86,7 @@ impl Command for FinishAttempt {
                 if end == AttemptEnd::WorkerLost {
                     row.work.pause_after_loss()?;
                 }
+                remember_where(tx, &row, &holder, end).await?;
                 end_row(tx, self.token, row, (end, message), &holder, &mut changed).await?;
                 Ok(Finished::Ended { end, changed })
             }
@@ -112,6 +113,7 @@ impl FinishAttempt {
                     if end == AttemptEnd::WorkerLost {
                         row.work.pause_after_loss()?;
                     }
+                    remember_where(tx, &row, worker, end).await?;
                     let ended = (end, message.as_str());
                     end_row(tx, *attempt_token, row, ended, worker, &mut changed).await?;
                     // Its own right is not one to be told of.
@@ -121,6 +123,30 @@ impl FinishAttempt {
             }
         }
         Ok(Finished::Ended { end, changed })
+    }
+}
+
+/// Remembers where an attempt failed, so that the next one goes elsewhere. Only what a worker says
+/// counts: one whose lease ran out was silent, which is no sign that the work fails there, and a
+/// moment without a network must not keep it from an idle machine.
+async fn remember_where(
+    tx: &mut Tx,
+    row: &AttemptRow,
+    worker: &WorkerId,
+    end: AttemptEnd,
+) -> Result<(), StoreError> {
+    let work = parse_id(&row.work_id)?;
+    match end {
+        AttemptEnd::Preempted => log_rules::avoid_nobody(tx, &work).await,
+        AttemptEnd::WorkerLost
+        | AttemptEnd::BadData
+        | AttemptEnd::BadCheckpoint
+        | AttemptEnd::Bug => log_rules::avoid(tx, &work, worker, end).await,
+        // It is over; or the next attempt takes fewer sequences at a time, wherever it is.
+        AttemptEnd::Succeeded
+        | AttemptEnd::Cancelled
+        | AttemptEnd::Diverged
+        | AttemptEnd::OutOfMemory => Ok(()),
     }
 }
 
@@ -138,18 +164,6 @@ async fn end_row(
         && log_rules::apply(tx, &work, token, at_fault, message).await?
     {
         row.work.give_up()?;
-    }
-    match end {
-        AttemptEnd::Preempted => log_rules::avoid_nobody(tx, &work).await?,
-        AttemptEnd::WorkerLost
-        | AttemptEnd::BadData
-        | AttemptEnd::BadCheckpoint
-        | AttemptEnd::Bug => log_rules::avoid(tx, &work, at_fault, end).await?,
-        // It is over; or the next attempt takes fewer sequences at a time, wherever it is.
-        AttemptEnd::Succeeded
-        | AttemptEnd::Cancelled
-        | AttemptEnd::Diverged
-        | AttemptEnd::OutOfMemory => {}
     }
     let was_open = close_attempt(tx, token, end, message, changed).await?;
     let event = RunEvent::AttemptEnded { token, end };
