@@ -141,7 +141,7 @@ fn a_refused_checkpoint_leaves_room_for_one_model() {
     let reference = story.checkpoint(1).manifest.clone().unwrap();
     std::fs::write(bench.site.path(&reference.key), b"nonsense").unwrap();
     let checkpoints =
-        vec![v1::CheckpointRef { step: 1, manifest: Some(reference), has_failed: false }];
+        vec![v1::CheckpointRef { step: 1, manifest: Some(reference), has_failed: true }];
     let mut trainer = bench.trainer();
     let loaded = trainer.memory_bytes("VmRSS");
     trainer.assign(run(v1::Train { checkpoints, ..bench.train(&cell, &[]) }, 2));
