@@ -2,6 +2,7 @@
 //!
 //! The cases and their logits are in `cli/tests/hugging_face`, with the script that made them.
 
+use std::collections::BTreeMap;
 use std::fs::{read, read_to_string};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,6 +10,7 @@ use std::process::Command;
 use anyhow::Result;
 use e2e::{binary, libtorch_is_there};
 use safetensors::{Dtype, SafeTensors};
+use serde_json::{Map, Value};
 
 /// What the issue asks for. Both sides compute in F32, in another order of additions.
 const LARGEST_DIFFERENCE: f32 = 1e-4;
@@ -74,7 +76,68 @@ fn check(case: &str) -> Result<()> {
     for file in ["config.json", "model.safetensors"] {
         assert_eq!(read(path("ours").join(file))?, read(path("again").join(file))?, "{file}");
     }
+    // What Transformers wrote is what it is given back: nothing it reads has another name or value.
+    let original = golden(case).join("model");
+    assert_same_tensors(&tensors(&original)?, &tensors(&path("theirs"))?);
+    let config = |folder: &Path| -> Result<Map<String, Value>> {
+        Ok(serde_json::from_str(&read_to_string(folder.join("config.json"))?)?)
+    };
+    let (written, read) = (config(&path("theirs"))?, config(&original)?);
+    for (key, value) in &written {
+        // Weights are exported in float32, whatever they came in, and without special tokens.
+        let is_free = key.ends_with("dtype") || key.ends_with("_token_id");
+        // Older versions of Transformers look for the base beside the others.
+        let of_rope = (key == "rope_theta").then(|| &read["rope_parameters"]["rope_theta"]);
+        let expected = of_rope.or(read.get(key));
+        assert!(is_free || expected == Some(value), "`{key}` is {value}");
+    }
+    let of_the_network = ["model_type", "hidden_act", "rope_parameters", "tie_word_embeddings"];
+    assert!(of_the_network.iter().all(|key| written.contains_key(*key)), "{written:?}");
     Ok(())
+}
+
+/// A tensor's shape and its numbers; none of those in half precision, which the logits compare.
+type Found = (Vec<usize>, Option<Vec<f32>>);
+
+/// The tensors of a folder in Transformers' layout, of all its shards.
+fn tensors(folder: &Path) -> Result<BTreeMap<String, Found>> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_none_or(|extension| extension != "safetensors") {
+            continue;
+        }
+        let bytes = read(&path)?;
+        for (name, tensor) in SafeTensors::deserialize(&bytes)?.tensors() {
+            let data = tensor.data();
+            let numbers = match tensor.dtype() {
+                Dtype::F32 => Some(
+                    data.as_chunks::<4>().0.iter().map(|four| f32::from_le_bytes(*four)).collect(),
+                ),
+                // The upper half of a float32.
+                Dtype::BF16 => Some(
+                    data.as_chunks::<2>()
+                        .0
+                        .iter()
+                        .map(|[low, high]| f32::from_le_bytes([0, 0, *low, *high]))
+                        .collect(),
+                ),
+                _ => None,
+            };
+            found.insert(name, (tensor.shape().to_vec(), numbers));
+        }
+    }
+    Ok(found)
+}
+
+fn assert_same_tensors(expected: &BTreeMap<String, Found>, found: &BTreeMap<String, Found>) {
+    assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+    for (name, (shape, numbers)) in expected {
+        assert_eq!(&found[name].0, shape, "{name}");
+        if numbers.is_some() {
+            assert!(&found[name].1 == numbers, "{name} has other numbers");
+        }
+    }
 }
 
 #[test]

@@ -69,7 +69,7 @@ impl Mixer for LlamaMixer {
         let (q, k) = (turned(&q, h), turned(&k, self.kv_heads)); // [B, T, H, K]
         // A part of the joint product would keep all of it until the backward pass.
         let v = heads(&v, self.kv_heads).contiguous();
-        let (k, v) = (self.for_each_query(&k), self.for_each_query(&v)); // [B, T, H, K]
+        let (k, v) = (for_each_query(&k, h), for_each_query(&v, h)); // [B, T, H, K]
         let o = match execution.form {
             Form::Recurrent => naive(&q, &k, &v.to_kind(x.kind())),
             Form::Fast | Form::Chunked(_) => {
@@ -93,38 +93,39 @@ impl Mixer for LlamaMixer {
         let k = turned(&self.k.forward(x, precision), self.kv_heads);
         let v = heads(&self.v.forward(x, precision), self.kv_heads);
         let (k, v) = past.cache().append(&k, &v); // [B, S, kv_heads, K]
-        let o = if t == 1 { self.attend_one(&q, &k, &v) } else { self.attend_after(&q, &k, &v) };
+        let o = if t == 1 { attend_one(&q, &k, &v) } else { attend_after(&q, &k, &v) };
         self.o.forward(&o.reshape([b, t, e]), precision) // [B, T, E]
     }
 }
 
-impl LlamaMixer {
-    /// The attention of the last token over all S: q `[B, 1, H, K]`, k and v `[B, S, kv_heads, K]`.
-    /// The queries that share a key stand where the fused kernel expects one query per token.
-    fn attend_one(&self, q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
-        let [b, _, h, key] = sizes(q);
-        let q = q.view([b, self.kv_heads, h / self.kv_heads, key]).transpose(1, 2);
-        fused_attention(&q, k, v, None, false).transpose(1, 2)
-    }
+/// The attention of the last token over all S: q `[B, 1, H, K]`, k and v `[B, S, kv_heads, K]`.
+/// The queries that share a key stand where the fused kernel expects one query per token; the result
+/// is `[B, 1, H, K]`.
+fn attend_one(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
+    let ([b, _, h, key], [_, _, kv_heads, _]) = (sizes(q), sizes(k));
+    let q = q.view([b, kv_heads, h / kv_heads, key]).transpose(1, 2);
+    fused_attention(&q, k, v, None, false).transpose(1, 2).reshape([b, 1, h, key])
+}
 
-    /// The attention of the last T of S tokens, each over those up to itself.
-    fn attend_after(&self, q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
-        let ([_, t, _, _], [_, s, _, _]) = (sizes(q), sizes(k));
-        let (k, v) = (self.for_each_query(k), self.for_each_query(v));
-        if s == t {
-            return softmax_attention(q, &k, &v);
-        }
-        let seen = Tensor::ones([t, s], (Kind::Bool, q.device())).tril(s - t);
-        fused_attention(q, &k, &v, Some(&seen), false)
+/// The attention of the last T of S tokens, each over those up to itself: q `[B, T, H, K]`, k and v
+/// `[B, S, kv_heads, K]`.
+fn attend_after(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
+    let ([_, t, h, _], [_, s, _, _]) = (sizes(q), sizes(k));
+    let (k, v) = (for_each_query(k, h), for_each_query(v, h));
+    if s == t {
+        return softmax_attention(q, &k, &v);
     }
+    let seen = Tensor::ones([t, s], (Kind::Bool, q.device())).tril(s - t);
+    fused_attention(q, &k, &v, Some(&seen), false)
+}
 
-    /// Repeats shared keys or values, so that each query head has its own.
-    fn for_each_query(&self, x: &Tensor) -> Tensor {
-        if self.kv_heads == self.heads {
-            return x.shallow_clone();
-        }
-        x.repeat_interleave_self_int(self.heads / self.kv_heads, 2, None)
+/// Repeats shared keys or values, so that each of H query heads has its own.
+fn for_each_query(x: &Tensor, heads: i64) -> Tensor {
+    let [_, _, kv_heads, _] = sizes(x);
+    if kv_heads == heads {
+        return x.shallow_clone();
     }
+    x.repeat_interleave_self_int(heads / kv_heads, 2, None)
 }
 
 /// Causal attention, scaled by 1/√K: q, k, v and the result `[B, T, H, K]`.
@@ -155,12 +156,14 @@ fn fused_attention(
     .transpose(1, 2) // [B, T, H, K]
 }
 
-/// The naive twin: token by token over the tokens seen so far.
+/// The naive twin: token by token over the tokens seen so far, of which there are S − T before the
+/// first: q `[B, T, H, K]`, k and v `[B, S, H, K]`.
 fn naive(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
-    let [_, t, _, key] = sizes(q);
+    let ([_, t, _, key], [_, s, _, _]) = (sizes(q), sizes(k));
     let mut outputs = Vec::new();
     for position in 0..t {
-        let seen = |x: &Tensor| x.narrow(1, 0, position + 1).transpose(1, 2); // [B, H, S, K]
+        let n_seen = s - t + position + 1;
+        let seen = |x: &Tensor| x.narrow(1, 0, n_seen).transpose(1, 2); // [B, H, S, K]
         let query = q.select(1, position).unsqueeze(2); // [B, H, 1, K]
         let scores = query.matmul(&seen(k).transpose(-1, -2)) / (key as f64).sqrt();
         let weights = scores.softmax(-1, q.kind()); // [B, H, 1, S]
@@ -185,6 +188,44 @@ mod tests {
                 &[&input(1), &input(2), &input(3)],
                 |x| vec![softmax_attention(&x[0], &x[1], &x[2])],
                 |x| vec![naive(&x[0], &x[1], &x[2])],
+            );
+        }
+    }
+
+    /// Head j of the queries has head j / (H / kv_heads) of the keys: by hand, head by head.
+    fn naive_shared(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
+        let ([_, _, h, _], [_, _, kv_heads, _]) = (sizes(q), sizes(k));
+        let heads = (0..h).map(|head| {
+            let shared = |x: &Tensor| x.narrow(2, head / (h / kv_heads), 1);
+            naive(&q.narrow(2, head, 1), &shared(k), &shared(v))
+        });
+        Tensor::cat(&heads.collect::<Vec<_>>(), 2)
+    }
+
+    #[test]
+    fn queries_that_share_keys_after_a_cached_prefix_agree_with_the_loop() {
+        // The last T of S tokens; S = T is training, T = 1 is generation.
+        for (t, s, h, kv_heads, k) in [
+            (1, 1, 4, 2, 2),
+            (17, 17, 6, 3, 8),
+            (5, 70, 4, 1, 16),
+            (1, 33, 6, 2, 8),
+            (9, 10, 3, 3, 4),
+        ] {
+            let q = random(&[2, t, h, k], 1);
+            let shared = |seed| random(&[2, s, kv_heads, k], seed);
+            assert_same_with_gradients(
+                &[&q, &shared(2), &shared(3)],
+                |x| {
+                    let [q, k, v] = [0, 1, 2].map(|index| &x[index]);
+                    let one = (t == 1).then(|| attend_one(q, k, v));
+                    one.into_iter().chain([attend_after(q, k, v)]).collect()
+                },
+                |x| {
+                    let found = naive_shared(&x[0], &x[1], &x[2]);
+                    let one = (t == 1).then(|| found.shallow_clone());
+                    one.into_iter().chain([found]).collect()
+                },
             );
         }
     }

@@ -26,15 +26,18 @@ const BATCH: i64 = 2;
 
 /// What `flops_exact` leaves out by its documentation (look-ups, element-wise work, norms, softmax),
 /// what moves numbers only, and what is made of other operations, which are counted themselves.
-/// `addcmul_` is the rotation's.
+/// `addcmul_` is the rotation's, `mv` and `addmv_` add up the gradient of a norm's weight.
 const UNCOUNTED: &str = "\
-    add add_ addcmul_ alias arange as_strided cat clone contiguous copy_ cos cumsum detach div div_ \
-    embedding empty empty_like empty_strided exp expand expand_as fill_ flatten index_select \
-    layer_norm lift_fresh linalg_vector_norm linear log masked_fill masked_fill_ matmul mean mul mul_ narrow \
-    native_layer_norm neg new_empty norm ones permute pow repeat_interleave reshape resize_ resolve_conj resolve_neg \
-    result_type rsqrt rsub scaled_dot_product_attention select sigmoid silu sin slice softmax sqrt \
-    square squeeze stack sub sum t to transpose tril triu unflatten unsqueeze view view_as zero_ zeros \
-    zeros_like _fused_sdp_choice _reshape_alias _softmax _to_copy _unsafe_view";
+    add add_ addcmul_ addmv_ alias arange as_strided cat clone contiguous copy_ cos cumsum \
+    detach div div_ embedding embedding_backward embedding_dense_backward empty empty_like \
+    empty_strided exp exp_ expand expand_as fill_ flatten full_like gather index_select \
+    layer_norm lift_fresh linalg_vector_norm linear log log_softmax masked_fill masked_fill_ \
+    matmul mean mul mul_ mv narrow native_layer_norm native_layer_norm_backward neg new_empty \
+    norm ones ones_like permute pow repeat_interleave reshape resize_ resolve_conj resolve_neg \
+    result_type rsqrt rsub scaled_dot_product_attention scatter_add_ select sigmoid silu \
+    silu_backward sin slice softmax sqrt square squeeze stack sub sum t to transpose tril triu \
+    unflatten unsqueeze view view_as zero_ zeros zeros_like _fused_sdp_choice _log_softmax \
+    _reshape_alias _softmax _to_copy _unsafe_view";
 
 /// Multiply-adds of the operations. One that is neither known to have some nor to have none fails.
 fn multiply_adds(operations: &[Operation]) -> i64 {
@@ -42,16 +45,25 @@ fn multiply_adds(operations: &[Operation]) -> i64 {
     let mut unknown = BTreeSet::new();
     let mut count = 0;
     for Operation { name, sizes } in operations {
-        count += match name.trim_start_matches("aten::") {
+        // The rest are steps of the backward pass, each made of operations.
+        let Some(name) = name.strip_prefix("aten::") else { continue };
+        count += match name {
             // [m, k] · [k, n]
             "mm" => sizes[0][0] * sizes[0][1] * sizes[1][1],
             // [b, m, k] · [b, k, n]
             "bmm" => sizes[0].iter().product::<i64>() * sizes[1][2],
+            // x + [m, k] · [k, n]
+            "addmm_" => sizes[1][0] * sizes[1][1] * sizes[2][1],
             // x + a ⊙ b, the largest of which has the shape of the result here.
             "addcmul" => sizes.iter().map(|size| size.iter().product()).max().unwrap(),
             // q, k [B, H, T, K]: scores and weighted values over the full T × T.
             "_scaled_dot_product_flash_attention_for_cpu" => {
                 2 * sizes[0].iter().product::<i64>() * sizes[1][2]
+            }
+            // The same of the result's gradient, q, k: twice that. What the kernel computes again
+            // is no work of the model's.
+            "_scaled_dot_product_flash_attention_for_cpu_backward" => {
+                4 * sizes[1].iter().product::<i64>() * sizes[2][2]
             }
             name if uncounted.contains(name) => 0,
             name => {
@@ -322,6 +334,10 @@ fn check(config: &ModelConfig, time: i64) {
     if config.architecture() == Architecture::Llama {
         let counted = multiply_adds(&operations);
         assert_eq!(2 * counted, expected(config, time, |_| true), "{config:?} as it runs");
+        let text = Tensor::cat(&[&tokens, &tokens.narrow(1, 0, 1)], 1);
+        let (_, operations) = record_operations(|| model.loss(&text).backward()).unwrap();
+        let counted = multiply_adds(&operations);
+        assert_eq!(2 * counted, 3 * expected(config, time, |_| true), "{config:?} in training");
     }
 }
 

@@ -61,14 +61,13 @@ fn lines() -> Result<String, TorchError> {
     })
 }
 
-/// `aten::mm [2,3,] [3,4,]` as `ext.cpp` writes it.
+/// `aten::mm [2,3,] [3,4,]` as `ext.cpp` writes it; names of the backward pass have blanks in them.
 fn operation(line: &str) -> Operation {
-    let mut words = line.split(' ');
-    let name = words.next().unwrap_or_default().to_owned();
+    let (name, lists) = line.split_at(line.find(" [").unwrap_or(line.len()));
     let size = |text: &str| text.parse().expect("the C++ side writes numbers");
-    let sizes = words.map(|word| {
+    let sizes = lists.split_whitespace().map(|word| {
         let list = word.trim_matches(['[', ']']).split(',');
         list.filter(|text| !text.is_empty()).map(size).collect()
     });
-    Operation { name, sizes: sizes.collect() }
+    Operation { name: name.to_owned(), sizes: sizes.collect() }
 }

@@ -59,10 +59,18 @@ pub fn memory_bytes() -> u64 {
     group.map_or(machine, |limit: u64| limit.min(machine))
 }
 
-/// Memory of this process that is in RAM now, in bytes; nothing when the kernel does not tell.
-pub fn resident_bytes() -> Option<u64> {
-    let kibibytes = counter(&read("/proc/self/status")?, "VmRSS:")?;
-    Some(kibibytes * 1024)
+/// Memory of this process that is in RAM, in bytes: now, and the most since
+/// [`forget_peak_resident`]; nothing when the kernel does not tell.
+pub fn resident_bytes() -> Option<(u64, u64)> {
+    let text = read("/proc/self/status")?;
+    let bytes = |name| counter(&text, name).map(|kibibytes| kibibytes * 1024);
+    Some((bytes("VmRSS:")?, bytes("VmHWM:")?))
+}
+
+/// Lets the peak of this process's memory begin at what is in RAM now. Where the kernel does not let
+/// a process do so (`clear_refs`, 5), the peak stays that of its whole life.
+pub fn forget_peak_resident() {
+    drop(std::fs::write("/proc/self/clear_refs", "5"));
 }
 
 /// How often the kernel has killed a process for memory, as far as it can be seen from here: the
@@ -121,7 +129,8 @@ mod tests {
         assert_eq!(counter("low 0\noom 3\noom_kill 2\n", "oom_kill"), Some(2));
         assert_eq!(counter("low 0\n", "oom_kill"), None);
         assert_eq!(counter("VmHWM:\t   9 kB\nVmRSS:\t   7 kB\n", "VmRSS:"), Some(7));
-        assert!(resident_bytes().is_some_and(|bytes| bytes > 1 << 20));
+        let (now, peak) = resident_bytes().unwrap();
+        assert!(now > 1 << 20 && peak >= now);
     }
 
     #[test]

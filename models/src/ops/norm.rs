@@ -152,6 +152,30 @@ mod tests {
     }
 
     #[test]
+    fn the_layer_norm_and_its_formula_agree() {
+        // Of two numbers only the signs would be left, and no gradient.
+        for shape in [&[1, 3][..], &[7, 5], &[2, 3, 12], &[1, 700, 129]] {
+            let width = &shape[shape.len() - 1..];
+            let x = random(shape, 1) * 5.0 + 3.0;
+            let (weight, bias) = (random(width, 2), random(width, 3));
+            let norm = |x: &[Tensor]| Norm {
+                width: width[0],
+                eps: EPS,
+                weight: Some(x[1].shallow_clone()),
+                bias: Some(x[2].shallow_clone()),
+            };
+            assert_same_with_gradients(
+                &[&x, &weight, &bias],
+                |x| vec![norm(x).forward(&x[0])],
+                |x| {
+                    let centred = &x[0] - x[0].mean_dim(-1, true, None::<Kind>);
+                    vec![naive(&centred, Some(&x[1]), EPS) + &x[2]]
+                },
+            );
+        }
+    }
+
+    #[test]
     fn a_row_of_zeros_and_a_gradient_without_memory_of_its_own_are_fine() {
         let x = Tensor::zeros([3, 4], (Kind::Float, Device::Cpu)).set_requires_grad(true);
         // The gradient of a sum is one number seen as many.

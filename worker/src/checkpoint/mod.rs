@@ -50,7 +50,7 @@ pub struct State {
     pub step: u64,
     /// Tokens they took.
     pub tokens: u64,
-    /// The last step whose metric point was reported.
+    /// The last step whose metric point is reported before this checkpoint.
     pub metric_step: u64,
     /// What decides whether a step is in order.
     pub stability: StabilityState,
@@ -192,7 +192,9 @@ impl Checkpoint {
         if state.version != STATE_VERSION {
             return Err(CheckpointError::StateVersion { found: state.version });
         }
-        for found in [content.step, state.step] {
+        // Every point up to the checkpoint's step was reported before it, so that the next is that of
+        // the next step.
+        for found in [content.step, state.step, state.metric_step] {
             if found != reference.step {
                 return Err(CheckpointError::OtherStep { expected: reference.step, found });
             }

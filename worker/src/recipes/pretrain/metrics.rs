@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use proto::v1::{self, event::Kind};
 use tch::Device;
+use torch_ext::TorchError;
 
 use super::plan::Plan;
 use crate::device;
@@ -21,7 +22,7 @@ pub(super) struct Measured {
 }
 
 /// Where the time of a step went. The step is loading, forward, backward, clip and update; what a
-/// checkpoint holds up lies between two steps and is told with the later one. That its writing takes
+/// checkpoint holds up lies between two steps and is told with the earlier one. That its writing takes
 /// cores from the steps beside it shows in their times, not in its stall.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Times {
@@ -39,12 +40,24 @@ pub(super) struct PeakRate {
     pub(super) flops_per_second: f64,
 }
 
-/// What the process holds of the device's memory; of the CPU's, what is in RAM.
-fn memory_bytes(device: Device) -> Option<u64> {
+/// Lets the peak of the memory begin with this attempt. A kernel that cannot forget it goes on with
+/// that of the process.
+pub(super) fn forget_peak_memory(device: Device) -> Result<(), TorchError> {
+    if device == Device::Cpu {
+        device::forget_peak_resident();
+        return Ok(());
+    }
+    torch_ext::reset_peak_memory(device)
+}
+
+/// What the process holds of the device's memory and the most since the attempt began; of the CPU's,
+/// what is in RAM.
+fn memory_bytes(device: Device) -> Option<(u64, u64)> {
     if device == Device::Cpu {
         return device::resident_bytes();
     }
-    torch_ext::device_memory(device).ok().map(|memory| memory.reserved_bytes)
+    let memory = torch_ext::device_memory(device).ok()?;
+    Some((memory.reserved_bytes, memory.reserved_peak_bytes))
 }
 
 impl Plan {
@@ -67,8 +80,12 @@ impl Plan {
         if self.may_skip_steps() {
             values.push(("skipped_steps", measured.n_skipped_steps as f64));
         }
-        if let Some(bytes) = memory_bytes(self.device) {
-            values.push(("memory_bytes", bytes as f64));
+        for (name, flops_per_token) in &self.flop_terms {
+            values.push((name.as_str(), flops_per_token * tokens));
+        }
+        if let Some((bytes, peak_bytes)) = memory_bytes(self.device) {
+            values
+                .extend([("memory_bytes", bytes as f64), ("memory_peak_bytes", peak_bytes as f64)]);
         }
         if let Some(times) = times {
             let seconds = times.step.as_secs_f64().max(1e-9);

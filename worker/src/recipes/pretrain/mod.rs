@@ -34,6 +34,7 @@ use saver::Saver;
 /// Trains one run, from its newest valid checkpoint if it has one, to its last step.
 pub(super) fn train(context: &mut Context<'_>, work: &v1::Train) -> Result<Outcome, RecipeError> {
     let plan = Plan::new(context, work)?;
+    metrics::forget_peak_memory(plan.device)?;
     torch_ext::set_intra_op_threads(plan.numerics.intra_op_threads as usize)?;
     let manifest = required(work.data_manifest.as_ref(), "train.data_manifest")?;
     let shard = open_data(context.artifacts, manifest, &plan.cell, TRAINING_FILE)?;
@@ -77,7 +78,7 @@ struct Run<'run, 'context, 'scope, 'env> {
     peak: PeakRate,
     began: Monotonic,
     since_checkpoint: Monotonic,
-    /// What checkpoints held up since the last point.
+    /// How long a checkpoint held the training up after the latest step.
     stall: Duration,
 }
 
@@ -128,16 +129,18 @@ impl Run<'_, '_, '_, '_> {
             }
             Verdict::Diverge { reason } => return Ok(Some(self.diverged(done, measured, &reason))),
         }
-        let checkpoint_stall = std::mem::take(&mut self.stall);
-        let since_first_step = elapsed(self.began);
-        let times = Times { step: elapsed(watch), data_wait, checkpoint_stall, since_first_step };
+        let (step, since_first_step) = (elapsed(watch), elapsed(self.began));
+        // The point waits for what follows its step: no step follows the last checkpoint.
+        let ended = self.after(done);
+        let times = Times { step, data_wait, checkpoint_stall: self.stall, since_first_step };
         let point = self.plan.point(done, measured, Some(times), self.peak);
         self.context.report.event(point);
-        self.after(done)
+        ended
     }
 
     /// What lies between two steps.
     fn after(&mut self, done: u64) -> Result<Option<Outcome>, RecipeError> {
+        self.stall = Duration::ZERO;
         if let Some(saved) = self.saver.poll()? {
             self.context.report.event(Kind::Checkpoint(saved));
         }
@@ -158,7 +161,7 @@ impl Run<'_, '_, '_, '_> {
             self.report_saved()?;
             self.saver.begin(self.learner.snapshot(self.plan, done)?)?;
             self.since_checkpoint = Monotonic::start();
-            self.stall += elapsed(watch);
+            self.stall = elapsed(watch);
         }
         let is_preempted = demand.is_some() && done < self.plan.cell.steps;
         Ok(is_preempted.then(|| Outcome::of(AttemptEnd::Preempted)))

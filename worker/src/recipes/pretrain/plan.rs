@@ -28,6 +28,8 @@ pub(super) struct Plan {
     pub(super) rolling: Option<Duration>,
     /// Where this attempt's checkpoints lie; ends in `/`.
     pub(super) key_prefix: String,
+    /// The named terms of `flops_exact` for each token, by the names of their metrics.
+    pub(super) flop_terms: Vec<(String, f64)>,
     data_point_steps: BTreeSet<u64>,
     flops_per_token: f64,
 }
@@ -58,6 +60,7 @@ impl Plan {
         }
         let rolling = u64::from(work.rolling_checkpoint_seconds);
         Ok(Self {
+            flop_terms: flop_terms(&cell),
             flops_per_token: cell.flops_per_token(FlopKind::Exact),
             data_point_steps: work.data_point_steps.iter().copied().collect(),
             rolling: (rolling > 0).then(|| Duration::from_secs(rolling)),
@@ -88,6 +91,11 @@ impl Plan {
     pub(super) fn step_flops(&self) -> f64 {
         self.flops_per_token * self.cell.batch_tokens() as f64
     }
+}
+
+fn flop_terms(cell: &PretrainCell) -> Vec<(String, f64)> {
+    let count = cell.model.flops_exact(u64::from(cell.training.sequence_length));
+    count.terms.iter().map(|term| (format!("flops_{}", term.name), term.flops)).collect()
 }
 
 /// What the first attempt fixed as far as it can be had, else what this machine offers.
