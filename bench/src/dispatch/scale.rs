@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use serde_json::json;
 use tokio::task::JoinSet;
 use tonic::transport::Channel;
 
@@ -57,6 +58,10 @@ pub(crate) fn measure(args: &ScaleArgs) -> Result<Report> {
         let submitted = f64::from(n_queued) / queue.submitted.as_secs_f64();
         let what = |what: &str| format!("{label}, {n_queued} queued, {what}");
         report.add(Row::alone(what("submitted"), "runs/s", &[submitted]));
+        for (name, took) in queue.verbs {
+            let rate = f64::from(n_queued) / took.as_secs_f64();
+            report.add(Row::alone(what(name), "runs/s", &[rate]));
+        }
         report.add(Row::alone(what("memory"), "MiB", &[queue.resident_mib]));
         for (name, percent) in [("next, p50", 50), ("next, p99", 99)] {
             let short = at_percent(&queue.short, percent);
@@ -76,6 +81,8 @@ pub(crate) fn measure(args: &ScaleArgs) -> Result<Report> {
 /// What a queue costs.
 struct Queue {
     submitted: Duration,
+    /// What is asked of all of it afterwards.
+    verbs: [(&'static str, Duration); 3],
     resident_mib: f64,
     /// Waits for the next assignment, ascending.
     short: Vec<Duration>,
@@ -93,7 +100,16 @@ async fn queue(server: &Server, n_queued: u32, n_taken: u32) -> Result<Queue> {
     let submitted = begun.elapsed();
     let long = waits(&worker, n_taken).await?;
     let resident_mib = server.resident_bytes()? as f64 / f64::from(1 << 20);
-    Ok(Queue { submitted, resident_mib, short, long })
+    let begun = Instant::now();
+    server.apply("long", n_queued.max(n_taken + 1), 2).await?;
+    let again = begun.elapsed();
+    let begun = Instant::now();
+    server.change("long", "cancel", &json!({ "reason": "measured" })).await?;
+    let cancelled = begun.elapsed();
+    let begun = Instant::now();
+    server.change("long", "retry", &json!({})).await?;
+    let verbs = [("applied again", again), ("cancelled", cancelled), ("retried", begun.elapsed())];
+    Ok(Queue { submitted, verbs, resident_mib, short, long })
 }
 
 /// From the end of a run to the next assignment, so many times, ascending.

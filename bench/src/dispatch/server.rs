@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use e2e::Process;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -151,6 +151,15 @@ impl Server {
     }
 
     /// How many runs of a study have succeeded.
+    /// Cancels a study or retries all of it, as `verb` says.
+    pub(super) async fn change(&self, name: &str, verb: &str, body: &Value) -> Result<()> {
+        let url = format!("{}/api/v1/studies/{name}/{verb}", self.http_url);
+        let answer = self.http.post(url).json(body).send().await?;
+        let status = answer.status();
+        ensure!(status.is_success(), "{verb} answered {status}: {}", answer.text().await?);
+        Ok(())
+    }
+
     pub(super) async fn n_succeeded(&self, name: &str) -> Result<u64> {
         self.n_in(name, "succeeded").await
     }

@@ -92,6 +92,15 @@ pub enum Retry {
 }
 
 impl Retry {
+    /// The text in the audit trail.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Failed => "failed",
+            Self::Class(end) => end.label(),
+        }
+    }
+
     /// Whether it means work that is in this state and, if it failed, failed like this.
     pub fn means(self, state: &str, failed_end: Option<&str>) -> bool {
         match self {

@@ -331,7 +331,8 @@ async fn a_history_says_what_has_happened_and_pages() {
     let of_run = served.get(&path).await.ok()["events"].clone();
     assert!(of_run.as_array().unwrap().iter().all(|event| events.contains(event)));
     let of_worker = served.get("/api/v1/workers/two/history").await.ok()["events"].clone();
-    assert_eq!(of_worker[0]["kind"], "worker_joined");
+    let kinds = [&of_worker[0]["kind"], &of_worker[1]["kind"]];
+    assert_eq!(kinds, ["worker_registered", "worker_joined"]);
     served.get("/api/v1/workers/twoo/history").await.refused(404, "not_found");
     served.get("/api/v1/studies/tiny/history?limit=0").await.refused(400, "bad_request");
 }

@@ -1,9 +1,10 @@
 //! Studies come, change, are cancelled and retried.
 
 use domain::attempt::AttemptEnd;
+use domain::ids::WorkId;
 use domain::run::RunState;
 
-use super::fixture::{Fixture, checkpoint, is_ended, run_ids, source, study};
+use super::fixture::{Fixture, checkpoint, is_ended, run_ids, run_of, source, study, study_named};
 use crate::store::read::ReadStore;
 use crate::store::{ApplyOutcome, Retry, Store, StoreError};
 
@@ -136,6 +137,56 @@ pub(in crate::store) async fn the_priority_is_the_largest_over_the_studies(
         queue.iter().find(|q| q.work.as_str() == run.as_str()).unwrap().priority
     };
     assert_eq!((priority(0), priority(1)), (7, 0));
+}
+
+pub(in crate::store) async fn verbs_for_a_long_study_reach_every_run_and_no_other(
+    f: &Fixture<impl Store + ReadStore>,
+) {
+    // Aim: what is read and written many at a time loses nothing where one lot ends. Method: 300
+    // runs, of which another study has every tenth, one is leased and one has failed.
+    let rates = |step: usize| {
+        let list: Vec<String> = (1..=300).step_by(step).map(|n| format!("{n}e-6")).collect();
+        format!("[{}]", list.join(", "))
+    };
+    let worker = f.prepared().await;
+    f.store.cancel_study(&study_named("tiny"), "").await.unwrap();
+    let (all, tenth) = (rates(1), rates(10));
+    let long = [("name: tiny", "name: long\nruntime: {max_failures: 1}"), ("[1e-3, 2e-3]", &*all)];
+    let few = [("name: tiny", "name: few"), ("[1e-3, 2e-3]", &*tenth)];
+    let (long_id, few_id) = (f.apply(&long).await.study_id, f.apply(&few).await.study_id);
+    let leased = f.grant_first(&worker).await;
+    let failed = f.grant_first(&worker).await;
+    f.finish(failed.token, AttemptEnd::Bug).await;
+
+    let changed = f.store.cancel_study(&long_id, "enough").await.unwrap();
+    let shared = run_ids(&few);
+    assert_eq!(shared.len(), 30);
+    let is_shared = |work: &WorkId| shared.contains(&run_of(work));
+    let (leased_is_shared, failed_is_shared) = (is_shared(&leased.work), is_shared(&failed.work));
+    assert_eq!(changed.run_ids().len(), 270 - usize::from(!failed_is_shared));
+    assert!(changed.run_ids().iter().all(|run| !shared.contains(run)));
+    assert_eq!(changed.revoked.len(), usize::from(!leased_is_shared));
+    let n_left = |is_shared: bool| usize::from(is_shared);
+    let n_open = 30 - n_left(leased_is_shared) - n_left(failed_is_shared);
+    assert_eq!(f.queued_ids().await.len(), n_open);
+
+    // All of it comes back: what was cancelled, and what failed.
+    let retried = f.store.retry_study(&long_id, Retry::All).await.unwrap();
+    assert_eq!(retried.run_ids().len(), 270 + n_left(failed_is_shared));
+    assert!(f.store.retry_study(&long_id, Retry::All).await.unwrap().work.is_empty());
+    f.check().await;
+
+    // An edit that leaves the thirty cancels the rest, and one that has all of them again asks for
+    // them again.
+    let shorter = [long[0], ("[1e-3, 2e-3]", &*tenth)];
+    let applied = f.apply(&shorter).await;
+    assert_eq!((applied.n_removed_cells, applied.n_reused_runs), (270, 30));
+    assert_eq!(applied.changed.run_ids().len(), 270);
+    let applied = f.apply(&long).await;
+    assert_eq!((applied.n_new_runs, applied.n_reused_runs), (0, 300));
+    assert_eq!(applied.changed.run_ids().len(), 270);
+    f.store.cancel_study(&few_id, "enough").await.unwrap();
+    assert_eq!(f.queued_ids().await.len(), 300 - n_left(leased_is_shared));
 }
 
 pub(in crate::store) async fn what_is_not_there_is_not_found(f: &Fixture<impl Store + ReadStore>) {

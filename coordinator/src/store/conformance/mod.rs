@@ -30,6 +30,7 @@ macro_rules! conformance {
                 a_cancelled_study_can_be_retried,
                 applying_a_cancelled_study_measures_its_checkpoints,
                 the_priority_is_the_largest_over_the_studies,
+                verbs_for_a_long_study_reach_every_run_and_no_other,
                 what_is_not_there_is_not_found,
             }
             leasing {

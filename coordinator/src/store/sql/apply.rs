@@ -17,6 +17,7 @@ use super::database::{query, query_scalar, query_with_list, query_with_rows};
 use super::decision::decide;
 use super::error::from_driver;
 use super::evaluations;
+use super::many::{self, Asked};
 use super::wanted;
 use super::work::WorkRow;
 use super::writer::{Command, Tx};
@@ -48,23 +49,26 @@ impl Command for ApplyStudy {
             changed: Changed::default(),
         };
         let preparation = upsert_preparation(tx, &study, &mut applied.changed).await?;
-        let old_runs = take_out_cells(tx, &applied.study_id).await?;
+        let mut old_runs = take_out_cells(tx, &applied.study_id).await?;
         let runs = upsert_runs(tx, &study, &preparation, &mut applied).await?;
         insert_cells(tx, &applied.study_id, &study.plan).await?;
         insert_dropped(tx, &applied.study_id, &study.plan).await?;
-        for (run, n_cells) in old_runs {
-            if !runs.all.contains(&run) {
-                applied.n_removed_cells += n_cells;
-                cancel_unwanted(tx, &run, &mut applied.changed).await?;
-                wanted::settle_run(tx, &run).await?;
+        old_runs.retain(|run, _| !runs.all.contains(run));
+        applied.n_removed_cells = old_runs.values().sum();
+        let removed: Vec<RunId> = old_runs.into_keys().collect();
+        cancel_unwanted(tx, &removed, &mut applied.changed).await?;
+        wanted::settle_runs(tx, &removed).await?;
+        wanted::settle_study(tx, &applied.study_id).await?;
+        for run in with_data_points(tx, &applied.study_id).await? {
+            // A new run has no checkpoint to measure yet.
+            if runs.reused.contains(&run) {
+                evaluations::ensure_for_run(tx, &run).await?;
             }
         }
-        wanted::settle_study(tx, &applied.study_id).await?;
-        // A new run has no checkpoint to measure yet.
-        for run in &runs.reused {
-            evaluations::ensure_for_run(tx, run).await?;
-        }
-        let detail = json!({ "name": study.spec.name, "n_new_runs": applied.n_new_runs });
+        let detail = json!({
+            "name": study.spec.name, "n_new_runs": applied.n_new_runs,
+            "n_removed_cells": applied.n_removed_cells,
+        });
         tx.record(applied.study_id.as_str(), "study_applied", &detail);
         Ok(ApplyOutcome::Applied(applied))
     }
@@ -211,7 +215,7 @@ async fn take_out_cells(tx: &mut Tx, study: &StudyId) -> Result<BTreeMap<RunId, 
 struct Runs {
     all: BTreeSet<RunId>,
     /// Those that were there before.
-    reused: Vec<RunId>,
+    reused: BTreeSet<RunId>,
 }
 
 /// Enters the runs that are not there, many at a time, and joins those that are.
@@ -222,75 +226,129 @@ async fn upsert_runs(
     applied: &mut Applied,
 ) -> Result<Runs, StoreError> {
     let is_prepared = is_succeeded(tx, preparation).await?;
-    let mut runs = Runs { all: BTreeSet::new(), reused: Vec::new() };
-    let first_of_each: Vec<&PlannedCell> =
+    let common = Common { id: &applied.study_id, study, preparation, is_prepared };
+    let mut runs = Runs { all: BTreeSet::new(), reused: BTreeSet::new() };
+    let mut first_of_each: Vec<&PlannedCell> =
         study.plan.cells.iter().filter(|cell| runs.all.insert(cell.run_id.clone())).collect();
+    // In the order of the indexes, whose pages are then written once each.
+    first_of_each.sort_by(|one, other| one.run_id.cmp(&other.run_id));
     for cells in first_of_each.chunks(ROWS_PER_STATEMENT) {
-        let known = known_states(tx, cells).await?;
+        let known = known_runs(tx, cells).await?;
         let (old, new): (Vec<&PlannedCell>, Vec<&PlannedCell>) =
-            cells.iter().partition(|cell| known.contains_key(cell.run_id.as_str()));
+            cells.iter().partition(|cell| known.contains_key(&cell.run_id));
         if !new.is_empty() {
-            insert_runs(tx, study, &new, preparation, is_prepared).await?;
+            insert_runs(tx, &common, &new).await?;
             applied.n_new_runs += new.len() as u64;
         }
+        applied.n_reused_runs += old.len() as u64;
         for cell in old {
-            applied.n_reused_runs += 1;
-            let state = known.get(cell.run_id.as_str());
-            applied.n_reused_succeeded += u64::from(state.is_some_and(|s| s == "succeeded"));
-            join_run(tx, study, cell, applied).await?;
-            runs.reused.push(cell.run_id.clone());
+            let row = &known[&cell.run_id];
+            applied.n_reused_succeeded += u64::from(row.state == "succeeded");
+            merge_runtime(tx, study, cell, row).await?;
         }
+        ask_again(tx, &known, &mut applied.changed).await?;
+        runs.reused.extend(known.into_keys());
     }
     Ok(runs)
 }
 
-/// The states of those runs that are there.
-async fn known_states(
+/// What a study that has a run too may change of it.
+#[derive(Debug, sqlx::FromRow)]
+struct KnownRun {
+    id: String,
+    state: String,
+    max_failures: i64,
+    retries_json: Option<String>,
+    data_point_steps_json: String,
+    rolling_checkpoint_seconds: i64,
+}
+
+/// Those runs that are there.
+async fn known_runs(
     tx: &mut Tx,
     cells: &[&PlannedCell],
-) -> Result<BTreeMap<String, String>, StoreError> {
-    let head = "SELECT id, state FROM work WHERE id IN";
-    let mut query = query_with_list::<(String, String)>(head, cells.len());
+) -> Result<BTreeMap<RunId, KnownRun>, StoreError> {
+    let head = "SELECT runs.id, work.state, work.max_failures, work.retries_json,
+    runs.data_point_steps_json, runs.rolling_checkpoint_seconds
+FROM runs
+JOIN work ON work.id = runs.id
+WHERE runs.id IN";
+    let mut query = query_with_list::<KnownRun>(head, cells.len());
     for cell in cells {
         query = query.bind(cell.run_id.as_str());
     }
-    Ok(query.fetch_all(&mut tx.conn).await.map_err(from_driver)?.into_iter().collect())
+    let rows = query.fetch_all(&mut tx.conn).await.map_err(from_driver)?;
+    rows.into_iter().map(|row| Ok((parse_id(&row.id)?, row))).collect()
 }
 
-/// What a run that was there goes through when another study has it, or the same one again.
-async fn join_run(
+/// Runs that were cancelled, and their evaluations, are wanted again when another study has them, or
+/// the same one again.
+async fn ask_again(
     tx: &mut Tx,
-    study: &StudyToApply,
-    cell: &PlannedCell,
-    applied: &mut Applied,
+    known: &BTreeMap<RunId, KnownRun>,
+    changed: &mut Changed,
 ) -> Result<(), StoreError> {
-    let work = WorkId::Run(cell.run_id.clone());
-    retry_if_over(tx, &work, &["cancelled"], &mut applied.changed).await?;
-    for evaluation in evaluations_of(tx, &cell.run_id).await? {
-        retry_if_over(tx, &evaluation, &["cancelled"], &mut applied.changed).await?;
+    let runs: Vec<RunId> = known.keys().cloned().collect();
+    let works = runs.iter().cloned().map(WorkId::Run);
+    let evaluations = evaluations_of(tx, &runs).await?;
+    let all: Vec<WorkId> = works.chain(evaluations).collect();
+    let cancelled = in_state(tx, &all, "cancelled").await?;
+    many::ask(tx, &cancelled, Asked::Retry, changed).await
+}
+
+async fn in_state(tx: &mut Tx, works: &[WorkId], state: &str) -> Result<Vec<WorkId>, StoreError> {
+    let mut found = Vec::new();
+    for works in works.chunks(many::AT_ONCE) {
+        let rows = WorkRow::load_many(tx, &works.iter().collect::<Vec<_>>()).await?;
+        let is_in = |work: &&WorkId| rows.get(work.as_str()).is_some_and(|row| row.state == state);
+        found.extend(works.iter().filter(is_in).cloned());
     }
-    merge_runtime(tx, study, cell).await
+    Ok(found)
+}
+
+/// The runs of a study that left checkpoints to measure.
+async fn with_data_points(tx: &mut Tx, study: &StudyId) -> Result<Vec<RunId>, StoreError> {
+    let runs: Vec<String> = query_scalar(
+        "SELECT DISTINCT cells.run_id
+FROM cells
+JOIN checkpoints ON checkpoints.run_id = cells.run_id AND checkpoints.is_data_point = 1
+WHERE cells.study_id = ?
+ORDER BY 1",
+    )
+    .bind(study.as_str())
+    .fetch_all(&mut tx.conn)
+    .await
+    .map_err(from_driver)?;
+    runs.iter().map(|run| parse_id(run)).collect()
 }
 
 async fn is_succeeded(tx: &mut Tx, work: &WorkId) -> Result<bool, StoreError> {
     Ok(WorkRow::load(tx, work).await?.is_some_and(|row| row.state == "succeeded"))
 }
 
+/// What new runs of a study have in common.
+struct Common<'a> {
+    id: &'a StudyId,
+    study: &'a StudyToApply,
+    preparation: &'a WorkId,
+    is_prepared: bool,
+}
+
 async fn insert_runs(
     tx: &mut Tx,
-    study: &StudyToApply,
+    common: &Common<'_>,
     cells: &[&PlannedCell],
-    preparation: &WorkId,
-    is_prepared: bool,
 ) -> Result<(), StoreError> {
+    let Common { id, study, preparation, is_prepared } = *common;
     let runtime = &study.spec.runtime;
     let retries_json = to_json(&runtime.retry_rules(), "retries_json")?;
     let (state, kind) =
         if is_prepared { ("queued", "run_queued") } else { ("waiting", "run_planned") };
+    // `wanted` settles for whom a run is granted; for nearly all it is this study.
     let head = "INSERT INTO work (id, kind, state, depends_on, priority, cost_flops, max_failures,
-    retries_json, created_at_ms, updated_at_ms)
+    retries_json, study_id, created_at_ms, updated_at_ms)
 VALUES";
-    let mut work = query_with_rows(head, (cells.len(), 10), "");
+    let mut work = query_with_rows(head, (cells.len(), 11), "");
     let head = "INSERT INTO runs (id, identity_hash, config_json, recipe, preparation_id, steps,
     batch_tokens, parameters_non_embedding, parameters_total, flops_exact, flops_published,
     micro_batch_sequences, rolling_checkpoint_seconds, data_point_steps_json, memory_bytes)
@@ -308,6 +366,7 @@ VALUES";
             .bind(flops_exact)
             .bind(runtime.max_failures)
             .bind(&retries_json)
+            .bind(id.as_str())
             .bind(tx.now_ms)
             .bind(tx.now_ms);
         runs = runs
@@ -333,61 +392,59 @@ VALUES";
     Ok(())
 }
 
-/// A run that another study has too leaves the data points of both. Its micro-batch stays: the
-/// first attempt may have fixed it.
+/// A run that another study has too leaves the data points of both, and of each class the larger
+/// number of attempts counts, with the pauses of the study at hand. Its micro-batch stays: the first
+/// attempt may have fixed it.
 async fn merge_runtime(
     tx: &mut Tx,
     study: &StudyToApply,
     cell: &PlannedCell,
+    row: &KnownRun,
 ) -> Result<(), StoreError> {
+    let runtime = &study.spec.runtime;
     let what = "data_point_steps_json";
-    let text: String = query_scalar("SELECT data_point_steps_json FROM runs WHERE id = ?")
-        .bind(cell.run_id.as_str())
-        .fetch_one(&mut tx.conn)
-        .await
-        .map_err(from_driver)?;
-    let mut steps: BTreeSet<u64> = from_json(&text, what)?;
+    let mut steps: BTreeSet<u64> = from_json(&row.data_point_steps_json, what)?;
     steps.extend(&cell.data_point_steps);
-    query(
-        "UPDATE runs
+    let steps = to_json(&steps, what)?;
+    let rolling = i64::from(runtime.rolling_checkpoint_seconds);
+    if steps != row.data_point_steps_json || rolling != row.rolling_checkpoint_seconds {
+        query(
+            "UPDATE runs
 SET data_point_steps_json = ?, rolling_checkpoint_seconds = ?
 WHERE id = ?",
-    )
-    .bind(to_json(&steps, what)?)
-    .bind(study.spec.runtime.rolling_checkpoint_seconds)
-    .bind(cell.run_id.as_str())
-    .execute(&mut tx.conn)
-    .await
-    .map_err(from_driver)?;
-    merge_retries(tx, study, cell).await
+        )
+        .bind(steps)
+        .bind(rolling)
+        .bind(cell.run_id.as_str())
+        .execute(&mut tx.conn)
+        .await
+        .map_err(from_driver)?;
+    }
+    merge_retries(tx, study, row).await
 }
 
-/// Of each class the larger number of attempts counts, and the pauses of the study at hand.
 async fn merge_retries(
     tx: &mut Tx,
     study: &StudyToApply,
-    cell: &PlannedCell,
+    row: &KnownRun,
 ) -> Result<(), StoreError> {
-    let text: Option<String> = query_scalar("SELECT retries_json FROM work WHERE id = ?")
-        .bind(cell.run_id.as_str())
-        .fetch_one(&mut tx.conn)
+    let what = "retries_json";
+    let mut rules = study.spec.runtime.retry_rules();
+    if let Some(text) = &row.retries_json {
+        rules = rules.or_more_attempts(from_json(text, what)?);
+    }
+    let rules = to_json(&rules, what)?;
+    let max_failures = row.max_failures.max(i64::from(study.spec.runtime.max_failures));
+    if Some(&rules) == row.retries_json.as_ref() && max_failures == row.max_failures {
+        return Ok(());
+    }
+    query("UPDATE work SET max_failures = ?, retries_json = ? WHERE id = ?")
+        .bind(max_failures)
+        .bind(rules)
+        .bind(&row.id)
+        .execute(&mut tx.conn)
         .await
         .map_err(from_driver)?;
-    let mut rules = study.spec.runtime.retry_rules();
-    if let Some(text) = text {
-        rules = rules.or_more_attempts(from_json(&text, "retries_json")?);
-    }
-    query(
-        "UPDATE work
-SET max_failures = GREATEST(max_failures, ?), retries_json = ?
-WHERE id = ?",
-    )
-    .bind(study.spec.runtime.max_failures)
-    .bind(to_json(&rules, "retries_json")?)
-    .bind(cell.run_id.as_str())
-    .execute(&mut tx.conn)
-    .await
-    .map_err(from_driver)?;
     Ok(())
 }
 

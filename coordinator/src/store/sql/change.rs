@@ -2,16 +2,20 @@
 //!
 //! What a state becomes is the domain's; telling the workers is the leader's.
 
-use domain::ids::{RunId, StudyId, WorkId};
+use std::collections::BTreeSet;
+use std::str::FromStr;
+
+use domain::ids::{IdError, RunId, StudyId, WorkId};
 use domain::run::RunEvent;
 use domain::study::StudyEvent;
 use serde_json::json;
 
 use super::convert::parse_id;
-use super::database::query_scalar;
+use super::database::{query_scalar, query_with_list};
 use super::decision::{self, decide};
 use super::error::from_driver;
 use super::evaluations;
+use super::many::{self, Asked};
 use super::wanted;
 use super::work::{WorkRow, advance};
 use super::writer::{Command, Tx};
@@ -32,9 +36,7 @@ impl Command for CancelStudy {
             return Ok(changed);
         }
         let runs = runs_of(tx, &self.study).await?;
-        for run in &runs {
-            cancel_unwanted(tx, run, &mut changed).await?;
-        }
+        cancel_unwanted(tx, &runs, &mut changed).await?;
         // What only a paused study wants now is held, and less urgent.
         wanted::settle_study(tx, &self.study).await?;
         let detail = json!({ "reason": self.reason });
@@ -53,8 +55,9 @@ impl Command for CancelRun {
 
     async fn run(self, tx: &mut Tx) -> Result<Changed, StoreError> {
         let mut changed = Changed::default();
-        cancel_with_evaluations(tx, &self.run, &mut changed).await?;
-        wanted::settle_run(tx, &self.run).await?;
+        let run = std::slice::from_ref(&self.run);
+        cancel_with_evaluations(tx, run, &mut changed).await?;
+        wanted::settle_runs(tx, run).await?;
         if !changed.work.is_empty() {
             let detail = json!({ "reason": self.reason });
             tx.record(self.run.as_str(), "cancel_requested", &detail);
@@ -74,20 +77,23 @@ impl Command for RetryStudy {
     async fn run(self, tx: &mut Tx) -> Result<Changed, StoreError> {
         let mut changed = Changed::default();
         let event = StudyEvent::RetryRequested { of_all: self.which == Retry::All };
-        decide(tx, &self.study, event, "").await?;
+        let is_back = decide(tx, &self.study, event, "").await?;
         if decision::about(tx, &self.study).await?.is_cancelled() {
             // Nobody would measure what is trained for a study that is cancelled.
             return Ok(changed);
         }
         let runs = runs_of(tx, &self.study).await?;
-        for run in &runs {
-            retry_with_needs(tx, run, self.which, &mut changed).await?;
+        retry_with_needs(tx, &runs, self.which, &mut changed).await?;
+        if is_back {
             // While the study was cancelled, its runs' data points got no evaluation of its own.
-            evaluations::ensure_for_run(tx, run).await?;
+            for run in &runs {
+                evaluations::ensure_for_run(tx, run).await?;
+            }
         }
         // Only now: what the data is wanted for depends on what was queued again.
         wanted::settle_study(tx, &self.study).await?;
-        tx.record(self.study.as_str(), "study_retried", &json!({}));
+        let detail = json!({ "which": self.which.label(), "n_queued": changed.work.len() });
+        tx.record(self.study.as_str(), "study_retried", &detail);
         Ok(changed)
     }
 }
@@ -102,8 +108,9 @@ impl Command for RetryRun {
 
     async fn run(self, tx: &mut Tx) -> Result<Changed, StoreError> {
         let mut changed = Changed::default();
-        retry_with_needs(tx, &self.run, self.which, &mut changed).await?;
-        wanted::settle_run(tx, &self.run).await?;
+        let run = std::slice::from_ref(&self.run);
+        retry_with_needs(tx, run, self.which, &mut changed).await?;
+        wanted::settle_runs(tx, run).await?;
         Ok(changed)
     }
 }
@@ -123,97 +130,97 @@ ORDER BY run_id",
     runs.iter().map(|run| parse_id(run)).collect()
 }
 
-/// Cancels a run that no live study has a cell on, its evaluations, and its data when no other
-/// open run needs that.
+/// Cancels those runs that no live study has a cell on, their evaluations, and data that no other
+/// open run needs.
 pub(super) async fn cancel_unwanted(
     tx: &mut Tx,
-    run: &RunId,
+    runs: &[RunId],
     changed: &mut Changed,
 ) -> Result<(), StoreError> {
-    let wanted: i64 = query_scalar(
-        "SELECT COUNT(*)
-FROM cells
-JOIN studies ON studies.id = cells.study_id
-WHERE cells.run_id = ? AND studies.is_cancelled = 0",
-    )
-    .bind(run.as_str())
-    .fetch_one(&mut tx.conn)
-    .await
-    .map_err(from_driver)?;
-    if wanted > 0 {
-        return Ok(());
-    }
-    cancel_with_evaluations(tx, run, changed).await?;
-    let unneeded: Option<String> = query_scalar(
-        "SELECT preparation_id
+    let unwanted: Vec<RunId> = of_runs(
+        tx,
+        runs,
+        "SELECT id
 FROM runs
-WHERE id = ? AND NOT EXISTS (
+WHERE NOT EXISTS (
     SELECT 1
-    FROM work
-    WHERE work.depends_on = runs.preparation_id
-        AND work.state IN ('waiting', 'queued', 'leased', 'backoff')
-)",
+    FROM cells
+    JOIN studies ON studies.id = cells.study_id
+    WHERE cells.run_id = runs.id AND studies.is_cancelled = 0
+) AND id IN",
     )
-    .bind(run.as_str())
-    .fetch_optional(&mut tx.conn)
-    .await
-    .map_err(from_driver)?;
-    if let Some(preparation) = unneeded {
-        advance(tx, &parse_id(&preparation)?, RunEvent::CancelRequested, changed).await?;
+    .await?;
+    cancel_with_evaluations(tx, &unwanted, changed).await?;
+    for preparation in preparations_of(tx, &unwanted).await? {
+        let open: Option<String> = query_scalar(
+            "SELECT id
+FROM work
+WHERE depends_on = ? AND state IN ('waiting', 'queued', 'leased', 'backoff')
+LIMIT 1",
+        )
+        .bind(preparation.as_str())
+        .fetch_optional(&mut tx.conn)
+        .await
+        .map_err(from_driver)?;
+        if open.is_none() {
+            advance(tx, &preparation, RunEvent::CancelRequested, changed).await?;
+        }
     }
     Ok(())
 }
 
 async fn cancel_with_evaluations(
     tx: &mut Tx,
-    run: &RunId,
+    runs: &[RunId],
     changed: &mut Changed,
 ) -> Result<(), StoreError> {
-    advance(tx, &WorkId::Run(run.clone()), RunEvent::CancelRequested, changed).await?;
-    for evaluation in evaluations_of(tx, run).await? {
-        advance(tx, &evaluation, RunEvent::CancelRequested, changed).await?;
-    }
-    Ok(())
+    let works: Vec<WorkId> = runs.iter().cloned().map(WorkId::Run).collect();
+    many::ask(tx, &works, Asked::Cancel, changed).await?;
+    let evaluations = evaluations_of(tx, runs).await?;
+    many::ask(tx, &evaluations, Asked::Cancel, changed).await
 }
 
-/// Retries a run, its evaluations, and the data that it waits for.
+/// Retries runs, their evaluations, and the data that they wait for.
 async fn retry_with_needs(
     tx: &mut Tx,
-    run: &RunId,
+    runs: &[RunId],
     which: Retry,
     changed: &mut Changed,
 ) -> Result<(), StoreError> {
-    let preparation: Option<String> = query_scalar("SELECT preparation_id FROM runs WHERE id = ?")
-        .bind(run.as_str())
-        .fetch_optional(&mut tx.conn)
-        .await
-        .map_err(from_driver)?;
-    let Some(preparation) = preparation else {
-        return Err(StoreError::NotFound { kind: "run", id: run.to_string() });
+    let works: Vec<WorkId> = runs.iter().cloned().map(WorkId::Run).collect();
+    let meant = meant_of(tx, &works, which).await?;
+    let of_run = |work: &WorkId| match work {
+        WorkId::Run(run) => Some(run.clone()),
+        WorkId::Evaluation(_) | WorkId::Preparation(_) => None,
     };
-    let work = WorkId::Run(run.clone());
-    let is_meant = WorkRow::load(tx, &work).await?.is_some_and(|row| row.is_meant_by(which));
-    if is_meant {
-        // The data first, so that the run finds it on its way.
-        retry_if_meant(tx, &parse_id(&preparation)?, Retry::All, changed).await?;
-        retry_if_meant(tx, &work, which, changed).await?;
+    let runs_meant: Vec<RunId> = meant.iter().filter_map(of_run).collect();
+    // The data first, so that the runs find it on its way.
+    for preparation in preparations_of(tx, &runs_meant).await? {
+        for preparation in meant_of(tx, &[preparation], Retry::All).await? {
+            advance(tx, &preparation, RunEvent::RetryRequested, changed).await?;
+        }
     }
-    for evaluation in evaluations_of(tx, run).await? {
-        retry_if_meant(tx, &evaluation, which, changed).await?;
-    }
-    Ok(())
+    many::ask(tx, &meant, Asked::Retry, changed).await?;
+    let evaluations = evaluations_of(tx, runs).await?;
+    let meant = meant_of(tx, &evaluations, which).await?;
+    many::ask(tx, &meant, Asked::Retry, changed).await
 }
 
-async fn retry_if_meant(
-    tx: &mut Tx,
-    work: &WorkId,
-    which: Retry,
-    changed: &mut Changed,
-) -> Result<(), StoreError> {
-    if WorkRow::load(tx, work).await?.is_some_and(|row| row.is_meant_by(which)) {
-        advance(tx, work, RunEvent::RetryRequested, changed).await?;
+/// Those that a retry means.
+async fn meant_of(tx: &mut Tx, works: &[WorkId], which: Retry) -> Result<Vec<WorkId>, StoreError> {
+    let mut meant = Vec::new();
+    for works in works.chunks(many::AT_ONCE) {
+        let rows = WorkRow::load_many(tx, &works.iter().collect::<Vec<_>>()).await?;
+        for work in works {
+            let row = rows.get(work.as_str());
+            let row = row
+                .ok_or_else(|| StoreError::NotFound { kind: work.kind(), id: work.to_string() })?;
+            if row.is_meant_by(which) {
+                meant.push(work.clone());
+            }
+        }
     }
-    Ok(())
+    Ok(meant)
 }
 
 /// Queues work again that is in one of these states.
@@ -230,16 +237,34 @@ pub(super) async fn retry_if_over(
     Ok(())
 }
 
-pub(super) async fn evaluations_of(tx: &mut Tx, run: &RunId) -> Result<Vec<WorkId>, StoreError> {
-    let ids: Vec<String> = query_scalar(
-        "SELECT id
-FROM evaluations
-WHERE run_id = ?
-ORDER BY step, id",
-    )
-    .bind(run.as_str())
-    .fetch_all(&mut tx.conn)
-    .await
-    .map_err(from_driver)?;
-    ids.iter().map(|id| parse_id(id)).collect()
+/// The evaluations of runs.
+pub(super) async fn evaluations_of(tx: &mut Tx, runs: &[RunId]) -> Result<Vec<WorkId>, StoreError> {
+    of_runs(tx, runs, "SELECT id FROM evaluations WHERE run_id IN").await
+}
+
+/// What is prepared for runs, each once.
+async fn preparations_of(tx: &mut Tx, runs: &[RunId]) -> Result<BTreeSet<WorkId>, StoreError> {
+    let sql = "SELECT DISTINCT preparation_id FROM runs WHERE id IN";
+    Ok(of_runs(tx, runs, sql).await?.into_iter().collect())
+}
+
+/// The identifiers that a statement, up to its list of runs, finds of some runs at a time; in order.
+async fn of_runs<T: FromStr<Err = IdError>>(
+    tx: &mut Tx,
+    runs: &[RunId],
+    sql: &'static str,
+) -> Result<Vec<T>, StoreError> {
+    let mut found = Vec::new();
+    for runs in runs.chunks(many::AT_ONCE) {
+        let mut query = query_with_list::<(String,)>(sql, runs.len());
+        for run in runs {
+            query = query.bind(run.as_str());
+        }
+        let mut ids = query.fetch_all(&mut tx.conn).await.map_err(from_driver)?;
+        ids.sort();
+        for (id,) in ids {
+            found.push(parse_id(&id)?);
+        }
+    }
+    Ok(found)
 }

@@ -321,7 +321,7 @@ pub(super) fn query_with_rows(
 
 /// A statement with a list of `n` arguments after its head, such as `SELECT … WHERE id IN (?, ?)`.
 pub(super) fn query_with_list<T>(head: &'static str, n: usize) -> QueryAs<T> {
-    QueryAs { query: query_with_rows(head, (1, n), ""), row: PhantomData }
+    query_with_rows(head, (1, n), "").with_rows()
 }
 
 /// A statement with its arguments on the database at hand: `make` with the database first and the
@@ -358,6 +358,11 @@ macro_rules! bound {
 }
 
 impl Query {
+    /// The same where its rows are wanted.
+    pub(super) fn with_rows<T>(self) -> QueryAs<T> {
+        QueryAs { query: self, row: PhantomData }
+    }
+
     pub(super) fn bind(mut self, value: impl Into<Value>) -> Self {
         self.values.push(value.into());
         self

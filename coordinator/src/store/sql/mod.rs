@@ -17,6 +17,7 @@ mod finish;
 mod fits;
 mod grant;
 mod log_rules;
+mod many;
 mod members;
 mod memory;
 mod micro_batch;

@@ -26,6 +26,10 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// ones that are not used for long make room.
 const STATEMENTS_KEPT: usize = 400;
 
+/// Kibibytes of pages that the writer keeps; a transaction that changes more writes pages again and
+/// again. Negative, as SQLite tells kibibytes from pages.
+const WRITER_CACHE: &str = "-16384";
+
 /// SQLite's result code for a file that is something else.
 const SQLITE_NOTADB: i64 = 26;
 
@@ -40,6 +44,7 @@ pub(super) async fn open_to_write(path: &Path) -> Result<(SqliteConnection, File
         // An acknowledged report survives the loss of power.
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
+        .pragma("cache_size", WRITER_CACHE)
         .busy_timeout(BUSY_TIMEOUT)
         .statement_cache_capacity(STATEMENTS_KEPT)
         .disable_statement_logging();

@@ -11,31 +11,21 @@ use domain::ids::{RunId, StudyId};
 use domain::planted::{Mistake, is_planted};
 
 use super::convert::parse_id;
-use super::database::{query, query_scalar};
+use super::database::{Query, query_with_rows};
 use super::error::from_driver;
+use super::many::AT_ONCE;
 use super::writer::Tx;
 use crate::store::StoreError;
 
-/// The runs of one study.
-macro_rules! of_study {
-    () => {
-        "(SELECT DISTINCT run_id FROM cells WHERE study_id = ?)"
-    };
-}
-
-/// One run.
-macro_rules! of_run {
-    () => {
-        "(SELECT id AS run_id FROM runs WHERE id = ?)"
-    };
-}
+/// Of which runs: those of a study, or those in a list. A statement has a head up to the list of
+/// identifiers and a tail after it.
+const OF_STUDY: &str = "(SELECT DISTINCT run_id FROM cells WHERE study_id IN";
+const OF_LIST: &str = "(SELECT id AS run_id FROM runs WHERE id IN";
 
 /// What the studies want of some runs. These come first, so that a database without statistics goes
 /// from them to all their cells, and not over all cells.
-macro_rules! wanted {
-    ($runs:expr) => {
-        concat!(
-            "UPDATE work
+const WANTED: Statement = Statement {
+    head: "UPDATE work
 SET priority = COALESCE(wanted.priority, work.priority), is_held = wanted.is_held,
     study_id = wanted.study_id
 FROM (
@@ -54,8 +44,7 @@ FROM (
             LIMIT 1
         ), '') AS study_id
     FROM ",
-            $runs,
-            " AS own
+    tail: ") AS own
     LEFT JOIN cells ON cells.run_id = own.run_id
     LEFT JOIN studies ON studies.id = cells.study_id AND studies.is_cancelled = 0
     GROUP BY own.run_id
@@ -65,19 +54,14 @@ WHERE work.id = wanted.run_id AND (
     OR work.is_held <> wanted.is_held
     OR work.study_id <> wanted.study_id
 )
-RETURNING work.id"
-        )
-    };
-}
+RETURNING work.id",
+};
 
-macro_rules! evaluations {
-    ($runs:expr) => {
-        concat!(
-            "UPDATE work
+const EVALUATIONS: Statement = Statement {
+    head: "UPDATE work
 SET priority = run.priority, is_held = run.is_held, study_id = run.study_id
 FROM ",
-            $runs,
-            " AS own
+    tail: ") AS own
 JOIN evaluations ON evaluations.run_id = own.run_id
 JOIN work AS run ON run.id = own.run_id
 WHERE work.id = evaluations.id
@@ -85,16 +69,12 @@ WHERE work.id = evaluations.id
         work.priority <> run.priority
         OR work.is_held <> run.is_held
         OR work.study_id <> run.study_id
-    )"
-        )
-    };
-}
+    )",
+};
 
 /// What is prepared for runs that are not over. What nobody waits for is not held.
-macro_rules! preparations {
-    ($runs:expr) => {
-        concat!(
-            "UPDATE work
+const PREPARATIONS: Statement = Statement {
+    head: "UPDATE work
 SET priority = COALESCE(needed.priority, work.priority), is_held = needed.is_held
 FROM (
     SELECT prepared.id, MAX(dependent.priority) AS priority,
@@ -102,8 +82,7 @@ FROM (
     FROM (
         SELECT DISTINCT runs.preparation_id
         FROM ",
-            $runs,
-            " AS own
+    tail: ") AS own
         JOIN runs ON runs.id = own.run_id
     ) AS needing
     JOIN work AS prepared ON prepared.id = needing.preparation_id
@@ -112,9 +91,20 @@ FROM (
         AND dependent.state IN ('waiting', 'queued', 'leased', 'backoff')
     GROUP BY prepared.id
 ) AS needed
-WHERE work.id = needed.id"
-        )
-    };
+WHERE work.id = needed.id",
+};
+
+struct Statement {
+    head: &'static str,
+    tail: &'static str,
+}
+
+impl Statement {
+    fn over(&self, runs: &'static str, ids: &[&str]) -> Query {
+        let head = format!("{}{runs}", self.head);
+        let query = query_with_rows(&head, (1, ids.len()), self.tail);
+        ids.iter().fold(query, |query, id| query.bind(*id))
+    }
 }
 
 /// Settles every run of a study; those that changed.
@@ -122,28 +112,23 @@ pub(super) async fn settle_study(tx: &mut Tx, study: &StudyId) -> Result<Vec<Run
     if is_planted(Mistake::PauseHoldsNothing) {
         return Ok(Vec::new());
     }
-    let changed: Vec<String> = query_scalar(wanted!(of_study!()))
-        .bind(study.as_str())
-        .fetch_all(&mut tx.conn)
-        .await
-        .map_err(from_driver)?;
-    query(evaluations!(of_study!()))
-        .bind(study.as_str())
-        .execute(&mut tx.conn)
-        .await
-        .map_err(from_driver)?;
-    query(preparations!(of_study!()))
-        .bind(study.as_str())
-        .execute(&mut tx.conn)
-        .await
-        .map_err(from_driver)?;
-    changed.iter().map(|id| parse_id(id)).collect()
+    settle(tx, OF_STUDY, &[study.as_str()]).await
 }
 
-/// Settles one run with its data, such as one that its study has no longer.
-pub(super) async fn settle_run(tx: &mut Tx, run: &RunId) -> Result<(), StoreError> {
-    for statement in [wanted!(of_run!()), evaluations!(of_run!()), preparations!(of_run!())] {
-        query(statement).bind(run.as_str()).execute(&mut tx.conn).await.map_err(from_driver)?;
+/// Settles runs with their data, such as those that their study has no longer.
+pub(super) async fn settle_runs(tx: &mut Tx, runs: &[RunId]) -> Result<(), StoreError> {
+    for runs in runs.chunks(AT_ONCE) {
+        let ids: Vec<&str> = runs.iter().map(RunId::as_str).collect();
+        settle(tx, OF_LIST, &ids).await?;
     }
     Ok(())
+}
+
+async fn settle(tx: &mut Tx, runs: &'static str, ids: &[&str]) -> Result<Vec<RunId>, StoreError> {
+    let changed: Vec<(String,)> =
+        WANTED.over(runs, ids).with_rows().fetch_all(&mut tx.conn).await.map_err(from_driver)?;
+    for statement in [EVALUATIONS, PREPARATIONS] {
+        statement.over(runs, ids).execute(&mut tx.conn).await.map_err(from_driver)?;
+    }
+    changed.iter().map(|(id,)| parse_id(id)).collect()
 }

@@ -107,6 +107,11 @@ WHERE id IN";
         self.state == "queued" && self.is_held == 0
     }
 
+    /// What it needs before it can be granted.
+    pub(super) fn depends_on(&self) -> Option<&str> {
+        self.depends_on.as_deref()
+    }
+
     /// Whether a retry means this work.
     pub(super) fn is_meant_by(&self, which: Retry) -> bool {
         which.means(&self.state, self.failed_end.as_deref())
@@ -480,7 +485,7 @@ pub(super) fn record_grant(tx: &mut Tx, lease: &Granted) {
 }
 
 /// What the event row says beside the new state.
-fn detail_of(event: &RunEvent) -> Value {
+pub(super) fn detail_of(event: &RunEvent) -> Value {
     match event {
         RunEvent::Granted { token, attempt, worker } => {
             json!({ "lease_token": token.0, "attempt": attempt.0, "worker": worker.as_str() })

@@ -9,8 +9,9 @@ use domain::worker::{WorkerEvent, WorkerState, WorkerTransition};
 use serde_json::{Value, json};
 
 use super::convert::{from_json, parse_id, signed, small, to_json, unsigned};
-use super::database::{Pool, query, query_as, query_scalar};
+use super::database::{Pool, query, query_as, query_scalar, query_with_rows};
 use super::error::from_driver;
+use super::many::AT_ONCE;
 use super::work::end_attempts_of;
 use super::writer::{Command, Tx};
 use crate::actor::Actor;
@@ -50,6 +51,8 @@ impl Command for RegisterWorker {
             take_name(tx, &worker, &mut registered).await?;
         }
         upsert_worker(tx, &registered, &worker, state).await?;
+        let detail = json!({ "name": registered.name, "replaced": registered.replaced.len() });
+        tx.record(registered.worker.as_str(), "worker_registered", &detail);
         Ok(registered)
     }
 }
@@ -278,13 +281,17 @@ impl Command for RecordSeen {
     const IS_KEPT_APART: bool = false;
 
     async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
-        for (worker, at_ms) in &self.0 {
-            query("UPDATE workers SET last_seen_at_ms = ? WHERE id = ?")
-                .bind(*at_ms)
-                .bind(worker.as_str())
-                .execute(&mut tx.conn)
-                .await
-                .map_err(from_driver)?;
+        // Both databases name the columns of bare rows so.
+        let head = "UPDATE workers
+SET last_seen_at_ms = seen.column2
+FROM (VALUES";
+        let tail = ") AS seen WHERE workers.id = seen.column1";
+        for seen in self.0.chunks(AT_ONCE) {
+            let mut update = query_with_rows(head, (seen.len(), 2), tail);
+            for (worker, at_ms) in seen {
+                update = update.bind(worker.as_str()).bind(*at_ms);
+            }
+            update.execute(&mut tx.conn).await.map_err(from_driver)?;
         }
         Ok(())
     }
