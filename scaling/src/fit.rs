@@ -344,6 +344,6 @@ mod invariance_tests;
 #[cfg(test)]
 mod planted_tests;
 #[cfg(test)]
-mod published_tests;
+pub(crate) mod published_tests;
 #[cfg(test)]
 mod tests;

@@ -368,4 +368,6 @@ pub(crate) fn percentile(values: &[f64], share: f64) -> f64 {
 #[cfg(test)]
 mod coverage_tests;
 #[cfg(test)]
+mod legacy_tests;
+#[cfg(test)]
 mod tests;
