@@ -225,6 +225,11 @@ impl EnvelopeFit {
         }
     }
 
+    /// a + b of N_opt ∝ C^a and D_opt ∝ C^b, jointly; 1 where C is proportional to N D.
+    pub fn exponent_sum(&self) -> Estimate {
+        self.optimum_resampled.estimate(Quantity::Difference, |theta| theta[1] + theta[3])
+    }
+
     /// N_opt and D_opt at `flops`.
     pub fn predict_optimum(&self, flops: f64) -> (Estimate, Estimate) {
         let distance = (flops / self.reference_flops).ln();
@@ -391,14 +396,16 @@ fn warnings(frontier: &[FrontierPoint], (low, high): (f64, f64), n_sizes: usize)
     let n = frontier.len();
     if 2 * n_edges > n {
         warnings.push(format!(
-            "at {n_edges} of {n} budgets the best size is the smallest or largest measured there"
+            "edge-winners: at {n_edges} of {n} budgets the best size is the smallest or largest measured there"
         ));
     }
     if low < CONSISTENT_FLOPS.0 || high > CONSISTENT_FLOPS.1 {
-        warnings.push(format!("6ND/C runs from {low:.2} to {high:.2}, so a + b need not be 1"));
+        warnings.push(format!(
+            "flops-not-6nd: 6ND/C runs from {low:.2} to {high:.2}, so a + b need not be 1"
+        ));
     }
     if n_sizes < 5 {
-        warnings.push(format!("only {n_sizes} sizes"));
+        warnings.push(format!("few-sizes: only {n_sizes} sizes"));
     }
     warnings
 }

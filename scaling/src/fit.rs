@@ -1,11 +1,11 @@
-//! Owns robust least squares on log loss: many starts, the convergence report, warnings.
-//! Does not give intervals; a fit without them is half an answer, see `interval`.
+//! Owns robust least squares on log loss: many starts, the convergence report.
+//! Does not give intervals or warnings; a fit without them is half an answer, see `interval` and `diagnose`.
 
 use crate::identify::{self, Identifiability};
 use crate::law::{Coefficient, Law, LawForm, LawName, LogPoint, Variable};
 use crate::minimize::Minimum;
 use crate::objective::Objective;
-use crate::observation::{Dataset, Excluded};
+use crate::observation::{Dataset, Excluded, Weighting};
 
 mod additive;
 mod audit;
@@ -95,6 +95,8 @@ pub struct Fit {
     pub theta: Vec<f64>,
     /// What was minimised.
     pub objective_kind: Objective,
+    /// Where the weights in that sum come from.
+    pub weighting: Weighting,
     /// Its value at the optimum: the plain sum over points, as its name says.
     pub objective: f64,
     /// Names of coefficients that ended at the bound of the range in which they are looked for.
@@ -117,14 +119,22 @@ pub struct Fit {
     pub excluded: Vec<Excluded>,
     /// What the data cannot determine, before any resampling.
     pub identifiability: Identifiability,
-    /// What a reader should know before using the numbers.
-    pub warnings: Vec<String>,
 }
 
 impl Fit {
     /// The value of the coefficient called `name`.
     pub fn coefficient(&self, name: &str) -> Option<f64> {
         self.coefficients.iter().find(|one| one.name == name).map(|one| one.value)
+    }
+
+    /// What was minimised by its whole name, with the weights in the sum: fits are comparable only where it is the same.
+    pub fn objective_name(&self) -> String {
+        let weights = match self.weighting {
+            Weighting::Equal => "",
+            Weighting::Given => ", each times its given weight",
+            Weighting::SeedNoise => ", each over the variance of ln L between seeds",
+        };
+        format!("{}{weights}", self.objective_kind)
     }
 
     /// Loss in nats per token at N, D and C, without an interval; `interval::Inference::predict` has one.
@@ -230,17 +240,12 @@ pub fn fit(law: &dyn Law, dataset: &Dataset, options: &FitOptions) -> Result<Fit
     let identifiability = identify::judge(law, dataset, &problem, &best.theta, &convergence);
     let coefficients = law.coefficients(&best.theta);
     let at_bound = at_bound(law, &coefficients);
-    let mut warnings = identify::warnings(dataset, &convergence, &identifiability, law);
-    warnings.extend(
-        at_bound.iter().map(|name| {
-            format!("`{name}` ended at the bound of the range in which it is looked for")
-        }),
-    );
     let residuals = problem.residuals(&best.theta);
     Ok(Fit {
         law: law.name(),
         form: law.form(),
         objective_kind: options.objective,
+        weighting: dataset.weighting(),
         objective: problem.plain(&best.theta),
         at_bound,
         coefficients,
@@ -254,7 +259,6 @@ pub fn fit(law: &dyn Law, dataset: &Dataset, options: &FitOptions) -> Result<Fit
         convergence,
         excluded: dataset.excluded().to_vec(),
         identifiability,
-        warnings,
     })
 }
 

@@ -11,8 +11,6 @@ use crate::observation::Dataset;
 /// On a ray of constant D/N it is 1 and the terms can be exchanged; at 0.99 one part in 50 of the variance of
 /// ln D is left to separate them.
 pub const MAX_CORRELATION: f64 = 0.99;
-/// |correlation| of ln N and ln D that is worth a warning.
-pub const WARN_CORRELATION: f64 = 0.9;
 /// Smallest over largest eigenvalue of the scaled normal matrix that counts as singular.
 ///
 /// Squares of sensitivities are resolved to about 1e-16 times their sum over hundreds of points.
@@ -34,12 +32,6 @@ pub const MAX_SCALE_RATIO: f64 = 1e3;
 pub const MAX_FLOOR_RATIO: f64 = 3.0;
 /// Largest ratio of the ends of the interval of a predicted loss: a factor of two in nats spans whole generations.
 pub const MAX_LOSS_RATIO: f64 = 2.0;
-/// Fewer sizes than this give a warning: with four, a replicate without one of them goes exactly through the others,
-/// and in planted studies the identified intervals of E, A and alpha covered 84 to 89 % (96 % with five).
-const WARN_SIZES: usize = 5;
-/// Less span of C than this gives a warning.
-const WARN_FLOPS_SPAN: f64 = 100.0;
-
 /// What the data cannot determine, known before any resampling.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Identifiability {
@@ -200,43 +192,6 @@ fn correlation(dataset: &Dataset) -> f64 {
         xy += x * y;
     }
     if xx < 1e-18 || yy < 1e-18 { 0.0 } else { xy / (xx * yy).sqrt() }
-}
-
-/// What a reader should know before using the numbers.
-pub(crate) fn warnings(
-    dataset: &Dataset,
-    convergence: &Convergence,
-    identifiability: &Identifiability,
-    law: &dyn Law,
-) -> Vec<String> {
-    let mut warnings = Vec::new();
-    if let Some(reason) = &identifiability.whole {
-        warnings.push(reason.clone());
-    }
-    if is_of_size_and_data(law) && identifiability.whole.is_none() {
-        let n_sizes = dataset.n_distinct(|point| point.parameters);
-        if n_sizes < WARN_SIZES {
-            warnings.push(format!(
-                "only {n_sizes} sizes: intervals of E, A and alpha cover about 85 %, not 95 %"
-            ));
-        }
-        let correlation = correlation(dataset);
-        if correlation.abs() > WARN_CORRELATION {
-            warnings.push(format!("ln N and ln D are correlated ({correlation:.3})"));
-        }
-    }
-    let is_of_compute = is_of_size_and_data(law) || law.variables().contains(&Variable::Flops);
-    if let Some((low, high)) = dataset.range(|point| point.flops)
-        && is_of_compute
-        && high / low < WARN_FLOPS_SPAN
-    {
-        warnings.push(format!("C spans only a factor of {:.1}", high / low));
-    }
-    if !convergence.rivals.is_empty() {
-        let n = convergence.rivals.len();
-        warnings.push(format!("{n} other minima fit within 0.5 % as well as the best"));
-    }
-    warnings
 }
 
 #[cfg(test)]

@@ -92,6 +92,8 @@ pub struct IsoflopFit {
     pub parameters: PowerLine,
     /// D_opt(C).
     pub tokens: PowerLine,
+    /// a + b of N_opt ∝ C^a and D_opt ∝ C^b, by the regression of ln N D; 1 where C is proportional to N D.
+    pub exponent_sum: Estimate,
     /// What a reader should know before using the numbers.
     pub warnings: Vec<String>,
 }
@@ -115,12 +117,17 @@ pub fn fit(dataset: &Dataset, budgets: &[f64], options: &IsoflopOptions) -> Isof
     minima.sort_by(|a, b| a.flops.total_cmp(&b.flops));
     let mut warnings = Vec::new();
     if !dropped.is_empty() {
-        warnings.push(format!("{} of {} budgets were dropped", dropped.len(), budgets.len()));
+        warnings.push(format!(
+            "dropped-budgets: {} of {} isoFLOP budgets were dropped",
+            dropped.len(),
+            budgets.len()
+        ));
     }
     warnings.extend(minima.iter().filter_map(akima_warning));
     IsoflopFit {
         parameters: power_line(&minima, options, |minimum| minimum.parameters),
         tokens: power_line(&minima, options, |minimum| minimum.tokens),
+        exponent_sum: exponent_sum(&minima, options),
         minima,
         dropped,
         excluded,
@@ -152,6 +159,7 @@ pub fn fit_corrected(
     }
     fitted.parameters = power_line(&fitted.minima, options, |minimum| minimum.parameters);
     fitted.tokens = power_line(&fitted.minima, options, |minimum| minimum.tokens);
+    fitted.exponent_sum = exponent_sum(&fitted.minima, options);
     fitted
 }
 
@@ -235,6 +243,10 @@ fn power_line(
         n_sizes: n,
         residual_rms_log: rms,
     }
+}
+
+fn exponent_sum(minima: &[ProfileMinimum], options: &IsoflopOptions) -> Estimate {
+    power_line(minima, options, |minimum| minimum.parameters * minimum.tokens).exponent
 }
 
 /// Slope and prefactor with the usual errors of a regression; `width` is the residual scale times the quantile.

@@ -7,6 +7,8 @@
 
 pub mod observation;
 
+pub mod noise;
+
 pub mod design;
 
 pub mod law;
@@ -26,6 +28,8 @@ pub mod ladder;
 pub mod envelope;
 
 pub mod isoflop;
+
+pub mod approach;
 
 pub mod compare;
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::law::LogPoint;
+use crate::noise::SeedNoise;
 
 /// Which run a point belongs to: the unit that is resampled, because points of one run share its luck.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,6 +46,18 @@ impl Default for Covariates {
     fn default() -> Self {
         Self { unique_tokens: None, bits: [None; 3], task_loss: None, rates: None, weight: 1.0 }
     }
+}
+
+/// Where the weights of points come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Weighting {
+    /// All are 1.
+    #[default]
+    Equal,
+    /// The caller gave them.
+    Given,
+    /// The inverse variance of ln L between seeds (`noise::SeedNoise`), times what the caller gave.
+    SeedNoise,
 }
 
 /// A point that is not in the fit, and why.
@@ -114,6 +127,7 @@ pub struct Dataset {
     /// Per point, a number for its stratum; empty when there is one stratum.
     strata: Vec<u32>,
     excluded: Vec<Excluded>,
+    weighting: Weighting,
 }
 
 impl Dataset {
@@ -174,6 +188,9 @@ impl Dataset {
                 let (run, found) = (point.run.0, point.parameters);
                 return Err(ObservationError::SizeChanged { index, run, expected, found });
             }
+            if covariates.weight != 1.0 {
+                dataset.weighting = Weighting::Given;
+            }
             dataset.points.push(*point);
             dataset.covariates.push(*covariates);
         }
@@ -188,6 +205,21 @@ impl Dataset {
     pub fn stratified(mut self, stratum: impl Fn(&Observation) -> u32) -> Self {
         self.strata = self.points.iter().map(stratum).collect();
         self
+    }
+
+    /// The same points, each weighted by the inverse of the variance that seeds have at its loss.
+    #[must_use]
+    pub fn weighted_by(mut self, noise: &SeedNoise) -> Self {
+        for (point, covariates) in self.points.iter().zip(&mut self.covariates) {
+            covariates.weight *= noise.weight_at(point.loss_nats);
+        }
+        self.weighting = Weighting::SeedNoise;
+        self
+    }
+
+    /// Where the weights come from.
+    pub fn weighting(&self) -> Weighting {
+        self.weighting
     }
 
     /// Per run, in the order of [`Dataset::runs`], its stratum; that of its first point.
@@ -329,6 +361,24 @@ mod tests {
         assert!(infinite.to_string().contains("`parameters`"));
         let changed = Dataset::new(&[point(4, 1e5, 3.0), point(4, 2e5, 3.0)]).unwrap_err();
         assert!(changed.to_string().contains("run 4 has 200000 parameters here"));
+    }
+
+    #[test]
+    fn a_data_set_says_where_its_weights_come_from() {
+        let plain = Dataset::new(&[point(0, 1e5, 3.0), point(1, 2e5, 2.5)]).unwrap();
+        assert_eq!(plain.weighting(), Weighting::Equal);
+        let given = Covariates { weight: 2.0, ..Covariates::default() };
+        let rows = [(point(0, 1e5, 3.0), given), (point(1, 2e5, 2.0), Covariates::default())];
+        let given = Dataset::select_rows(&rows, |_, _| None).unwrap();
+        assert_eq!(given.weighting(), Weighting::Given);
+        let noise =
+            SeedNoise { sd_log: 0.01, power: 2.0, at_loss_nats: 2.0, n_places: 9, n_freedom: 9 };
+        let weighted = given.weighted_by(&noise);
+        assert_eq!(weighted.weighting(), Weighting::SeedNoise);
+        let weights: Vec<f64> = weighted.covariates().iter().map(|one| one.weight).collect();
+        // The variance at 3 nats is (3 / 2)^4 of that at 2.
+        assert!((weights[0] - 2.0 * (2.0_f64 / 3.0).powi(4)).abs() < 1e-12, "{weights:?}");
+        assert_eq!(weights[1], 1.0);
     }
 
     #[test]

@@ -35,6 +35,10 @@ pub struct FitArgs {
     /// Threshold of the Huber loss; 0.001 without it
     #[arg(long, value_name = "NUMBER", requires = "csv", allow_negative_numbers = true)]
     pub delta: Option<f64>,
+    /// Weigh each row by the inverse of the variance that seeds have at its loss, which rows of several
+    /// seeds at one N and D must show
+    #[arg(long, requires = "csv")]
+    pub seed_noise: bool,
     /// Rows to predict and not to fit: `largest`, `largest-size`, `c>1e21` (also n, d, loss; `>=`,
     /// `<`, `<=`) or `COLUMN=VALUE`
     #[arg(long, value_name = "RULE", requires = "csv")]
@@ -130,6 +134,12 @@ pub struct ColumnArgs {
     /// is a run
     #[arg(long, value_name = "COLUMN", requires = "csv")]
     pub run: Option<String>,
+    /// Column in which all rows of a fit should be alike, such as the schedule; a warning says where
+    /// they are not. Again for more; columns called so (`schedule`, `tokenizer`, `dataset` and such)
+    /// are looked at without it
+    #[arg(long, value_name = "COLUMN", requires = "csv")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub same: Vec<String>,
     /// Column whose values are drawn apart from each other, such as the architecture
     #[arg(long, value_name = "COLUMN", requires = "csv")]
     pub stratify: Option<String>,

@@ -9,6 +9,7 @@ use scaling::diagnose::diagnose;
 use scaling::fit::{EQUAL_OBJECTIVE, Fit, FitError, FitOptions, fit};
 use scaling::interval::{Inference, IntervalOptions, MIN_DRAWS, Resampling, infer_with};
 use scaling::law::LawName;
+use scaling::noise::SeedNoise;
 use scaling::objective::Objective;
 use scaling::observation::{Covariates, Dataset, Observation};
 
@@ -21,6 +22,8 @@ use crate::fit_document::{check_replaceable, replace};
 use crate::output::file_fit::{AuditView, ExcludedRow, FileFit, FileFits};
 use crate::output::{Form, data};
 
+mod alike;
+mod approaches;
 mod choose;
 mod compare;
 mod hold_out;
@@ -168,10 +171,13 @@ impl Job<'_> {
             .dataset(rows, &reasons)
             .with_context(|| format!("`{}` cannot be fitted", self.file.display()))
             .map_err(Failure::Wrong)?;
+        let (dataset, noise) = self.weighted(dataset)?;
         let law = self.table.choice.law();
         let options = FitOptions { objective: self.objective, ..FitOptions::default() };
         let mut warnings = self.table.warnings.clone();
         warnings.extend(warn_of_constant_loss(&dataset));
+        let kept = rows.iter().zip(&reasons).filter(|(_, reason)| reason.is_none());
+        warnings.extend(alike::warnings(self.table, kept.map(|(row, _)| *row)));
         let interval = self.interval(dataset.points().len(), &mut warnings);
         let resampling = Resampling {
             n_threads: self.threads(),
@@ -187,6 +193,8 @@ impl Job<'_> {
         let name_of_run = |run| self.table.name_of_run(run);
         let findings = diagnose(&fitted, &inference, &dataset, profile.as_ref(), &name_of_run);
         warnings.extend(findings.iter().map(ToString::to_string));
+        let (approaches, found) = approaches::of(&dataset, &inference, &interval);
+        warnings.extend(found);
         let selection = choose::choose(self.table, &dataset, &options)?;
         let along = ladder::along(rows, &inference).map_err(Failure::Wrong)?;
         let predicted = report::held_out(rows, &reasons, &inference);
@@ -204,8 +212,28 @@ impl Job<'_> {
             return Err(Failure::failed(text));
         }
         let floor_profile = profile.as_ref().map(report::floor_view);
-        let report = FileFit { floor_profile, selection, audit, ladder: along, ..report };
+        let seed_noise = noise.map(|noise| report::noise_view(&noise, &fitted));
+        let report = FileFit {
+            floor_profile,
+            seed_noise,
+            approaches,
+            selection,
+            audit,
+            ladder: along,
+            ..report
+        };
         Ok(Fitted { dataset, fit: fitted, inference, held_out, report })
+    }
+
+    /// The data set with the weights that were asked for, and the noise between its seeds where there are some.
+    fn weighted(&self, dataset: Dataset) -> Result<(Dataset, Option<SeedNoise>), Failure> {
+        match SeedNoise::of(&dataset) {
+            Ok(noise) if self.args.seed_noise => Ok((dataset.weighted_by(&noise), Some(noise))),
+            Err(error) if self.args.seed_noise => {
+                Err(Failure::Wrong(anyhow::Error::new(error).context("`--seed-noise`")))
+            }
+            noise => Ok((dataset, noise.ok())),
+        }
     }
 
     /// The classic grid beside the search, where it was asked for; a better minimum there is a warning.

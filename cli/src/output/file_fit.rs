@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use api::EstimateView;
 use serde::Serialize;
 
+use super::approach::{self, ApproachView};
 use super::comparison::{ComparisonView, shown as shown_beside};
 use super::fit_parts::{Footnotes, number};
 use super::{View, sections, table};
@@ -37,6 +38,9 @@ pub struct FileFit {
     /// The likelihood interval of the floor; not there for laws without one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub floor_profile: Option<FloorProfileView>,
+    /// How much ln L varies between seeds; not there without several seeds at one N and D.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed_noise: Option<SeedNoiseView>,
     /// The law and those it is compared with, by their errors on unseen rows; empty without others.
     pub selection: Vec<CandidateView>,
     /// What the classic grid of starting points found; not there unless it was asked for.
@@ -44,6 +48,10 @@ pub struct FileFit {
     pub audit: Option<AuditView>,
     /// What follows from the coefficients: exponents of the compute-optimal N and D.
     pub derived: BTreeMap<String, EstimateView>,
+    /// The approaches to N_opt and D_opt beside each other, the law's last; empty for laws that have
+    /// no best N and D.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub approaches: Vec<ApproachView>,
     /// The best N and D of budgets along the sizes of the file; not there without FLOPs for a
     /// token.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -115,6 +123,25 @@ pub struct FloorProfileView {
     pub high: Option<f64>,
     /// Nats that fit about equally well.
     pub flat_nats: f64,
+}
+
+/// The noise between seeds, from rows at one N and D.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SeedNoiseView {
+    /// Standard deviation of ln L at `at_loss_nats`, pooled over all places.
+    pub sd_log: f64,
+    /// Power of the loss that it grows with; 0 where the seeds do not show one.
+    pub power: f64,
+    /// The loss at which it is `sd_log`.
+    pub at_loss_nats: f64,
+    /// Places of N and D with two seeds and more.
+    pub n_places: u64,
+    /// Runs there, less one for each place.
+    pub n_freedom: u64,
+    /// Whether the rows are weighted by it.
+    pub is_used: bool,
+    /// Root mean square of the residuals over `sd_log`: far above 1 the law is wrong.
+    pub lack_of_fit: f64,
 }
 
 /// What the classic grid of 4,500 starting points found.
@@ -270,6 +297,7 @@ impl View for FileFit {
             row
         });
         let rows = rows.collect();
+        let beside = approach::shown(&self.approaches, &mut notes);
         let along = self.along_the_ladder(&mut notes);
         let group = self.group.as_ref().map(|group| format!("group `{group}`\n"));
         let title = format!(
@@ -286,6 +314,7 @@ impl View for FileFit {
         sections(&[
             title,
             table(&columns, rows),
+            beside,
             along,
             notes.text(),
             self.other_minima(),
@@ -327,18 +356,37 @@ impl FileFit {
         let intervals =
             if self.intervals.is_empty() { "none can be made" } else { &self.intervals };
         format!(
-            "{} points of {} runs in `{}`; C: {}; rms of ln L {}\n{}: {:.6e}\n\
+            "{} points of {} runs in `{}`; C: {}; rms of ln L {}\n{}{}: {:.6e}\n\
              {} of {} followed starts reach it\n{:.0} % intervals: {intervals}",
             self.n_observations,
             self.n_runs,
             self.file,
             self.flops,
             number(self.residual_rms_log),
+            self.noise(),
             self.objective_name,
             self.objective,
             self.n_at_best,
             self.n_converged,
             100.0 * self.confidence,
+        )
+    }
+
+    fn noise(&self) -> String {
+        let Some(noise) = &self.seed_noise else { return String::new() };
+        let growth = if noise.power == 0.0 {
+            String::new()
+        } else {
+            let (power, at) = (number(noise.power), number(noise.at_loss_nats));
+            format!(" at L = {at}, growing as L^{power}")
+        };
+        format!(
+            "seeds vary by {} in ln L{growth} ({} places, {} degrees of freedom{}); rms is {} times that\n",
+            number(noise.sd_log),
+            noise.n_places,
+            noise.n_freedom,
+            if noise.is_used { ", used as weights" } else { "" },
+            number(noise.lack_of_fit),
         )
     }
 

@@ -37,6 +37,12 @@ fn worth(excess: f64, decay: f64) -> (f64, f64) {
 }
 
 impl DataConstrained {
+    /// R_N: how often N goes into the size that the point's unique tokens justify, beyond the first.
+    pub(crate) fn excess_parameters(theta: &[f64], point: &LogPoint) -> f64 {
+        let (ln_useful, _) = Self::useful_parameters(theta, point);
+        (point.ln_parameters - ln_useful).exp_m1()
+    }
+
     /// ln U_N and its derivatives with respect to (ln A, ln B, alpha, beta); all zero where N itself is smaller.
     fn useful_parameters(theta: &[f64], point: &LogPoint) -> (f64, [f64; 4]) {
         let (alpha, beta) = (theta[3], theta[4]);

@@ -6,15 +6,18 @@ use std::collections::BTreeMap;
 
 use api::EstimateView;
 use scaling::fit::{Audit, Fit};
-use scaling::interval::{Estimate, Inference, IntervalOptions, Scheme};
+use scaling::interval::{Inference, IntervalOptions, Scheme};
 use scaling::law::{Law, LogPoint, Quantity};
+use scaling::noise::SeedNoise;
+use scaling::observation::Weighting;
 use scaling::profile::FloorProfile;
 
-use super::Job;
 use super::read::Row;
+use super::{Job, approaches};
 use crate::fit_document::estimate_view;
 use crate::output::file_fit::{
     AuditView, ExcludedRow, FileFit, FloorProfileView, HeldOutRow, HeldOutSummary, MinimumView,
+    SeedNoiseView,
 };
 
 /// A fit as it is shown.
@@ -49,12 +52,14 @@ pub(super) fn report(
             .map(|one| (one.name.to_owned(), estimate_view(&one.estimate)))
             .collect(),
         floor_profile: None,
+        seed_noise: None,
         selection: Vec::new(),
         audit: None,
         ladder: Vec::new(),
         bca: bca(fitted, inference),
         end_errors: end_errors(fitted, inference),
         derived: derived(inference),
+        approaches: Vec::new(),
         minima: minima.map(|(_, one)| one).collect(),
         n_starts: fitted.convergence.n_starts as u64,
         n_converged: fitted.convergence.n_converged as u64,
@@ -62,7 +67,7 @@ pub(super) fn report(
         n_observations: fitted.n_points as u64,
         n_runs: fitted.n_runs as u64,
         residual_rms_log: fitted.residual_rms_log,
-        objective_name: fitted.objective_kind.to_string(),
+        objective_name: fitted.objective_name(),
         objective: fitted.objective,
         huber_delta: fitted.objective_kind.huber_delta(),
         confidence: interval.level,
@@ -98,6 +103,18 @@ pub(super) fn audit_view(law: &dyn Law, audit: &Audit, is_as_good: bool) -> Audi
         objective: audit.objective,
         coefficients: coefficients.iter().map(|one| (one.name.to_owned(), one.value)).collect(),
         is_as_good,
+    }
+}
+
+pub(super) fn noise_view(noise: &SeedNoise, fitted: &Fit) -> SeedNoiseView {
+    SeedNoiseView {
+        sd_log: noise.sd_log,
+        power: noise.power,
+        at_loss_nats: noise.at_loss_nats,
+        n_places: noise.n_places as u64,
+        n_freedom: noise.n_freedom as u64,
+        is_used: fitted.weighting == Weighting::SeedNoise,
+        lack_of_fit: fitted.residual_rms_log / noise.sd_log,
     }
 }
 
@@ -172,17 +189,8 @@ fn of_identified<T>(
 
 /// a and b of N_opt ∝ C^a and D_opt ∝ C^b for C = κ N D, which need no κ.
 fn derived(inference: &Inference) -> BTreeMap<String, EstimateView> {
-    let Some(optimum) = inference.optimum(inference.ranges.flops.1, 6.0) else {
-        return BTreeMap::new();
-    };
-    let a = optimum.parameters_exponent;
-    let b = match &a {
-        Estimate::Identified { value, low, high } => {
-            Estimate::Identified { value: 1.0 - value, low: 1.0 - high, high: 1.0 - low }
-        }
-        other @ Estimate::NotIdentified { .. } => other.clone(),
-    };
-    [("parameters_exponent", a), ("tokens_exponent", b)]
+    let Some(law) = approaches::of_law(inference) else { return BTreeMap::new() };
+    [("parameters_exponent", law.parameters_exponent), ("tokens_exponent", law.tokens_exponent)]
         .map(|(name, estimate)| (name.to_owned(), estimate_view(&estimate)))
         .into()
 }
