@@ -62,6 +62,9 @@ fn without_seeds_there_is_no_noise_and_no_weight() {
     let text = shown(&output);
     assert_eq!(output.status.code(), Some(2), "{text}");
     assert!(text.contains("`--seed-noise`") && text.contains("there are 0, at 0 places"), "{text}");
+    let output = gradus(&file(&seeds(3)), &format!("{FIT} --seed-noise --objective loss-squares"));
+    assert_eq!(output.status.code(), Some(2));
+    assert!(shown(&output).contains("`log-squares` goes with it"), "{}", shown(&output));
 }
 
 #[test]

@@ -80,7 +80,7 @@ fn approaches_stand_side_by_side_and_agree_on_what_is_additive() {
     assert_eq!(warnings(&fit, "approaches-disagree"), Vec::<String>::new());
     assert_eq!(warnings(&fit, "exponent-sum"), Vec::<String>::new());
     let text = shown(&gradus(&folder, FIT));
-    assert!(text.contains("APPROACH") && text.contains("1, by form"), "{text}");
+    assert!(text.contains("APPROACH") && text.contains("by its form"), "{text}");
 }
 
 /// Aim: a law that misses the wings of profiles says another exponent than their middles. Method: the sizes eight times

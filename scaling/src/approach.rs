@@ -1,5 +1,5 @@
-//! Owns the approaches to N_opt and D_opt side by side: where they disagree, and where a + b is not 1.
-//! Does not fit; the exponents come from `envelope`, `isoflop` and `interval`.
+//! Owns the approaches to N_opt and D_opt side by side: where they disagree, and where a + b is not
+//! 1. Does not fit; the exponents come from `envelope`, `isoflop` and `interval`.
 
 use crate::diagnose::Finding;
 use crate::interval::Estimate;
@@ -10,7 +10,8 @@ const NEAR_ONE: f64 = 0.02;
 /// What one approach says of N_opt ∝ C^a and D_opt ∝ C^b.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Approach {
-    /// `envelope`, `isoflop` or the name of the law (approaches 1, 2 and 3 of Hoffmann et al. 2022).
+    /// `envelope`, `isoflop` or the name of the law (approaches 1, 2 and 3 of Hoffmann et al.
+    /// 2022).
     pub name: String,
     /// a.
     pub parameters_exponent: Estimate,
@@ -22,9 +23,10 @@ pub struct Approach {
 
 /// The warnings `approaches-disagree` and `exponent-sum` of these approaches to the same runs.
 ///
-/// Two disagree where their difference is larger than the root of the sum of squares of the two half widths that face
-/// each other: the interval of a difference of independent numbers. Approaches to the same runs share their luck, so
-/// that their difference varies less than that, and a warning is never too early.
+/// Two disagree where their difference is larger than the root of the sum of squares of the two
+/// half widths that face each other: the interval of a difference of independent numbers.
+/// Approaches to the same runs share their luck, so that their difference varies less than that,
+/// and a warning is never too early.
 pub fn findings(approaches: &[Approach]) -> Vec<Finding> {
     let mut found = Vec::new();
     for (index, first) in approaches.iter().enumerate() {

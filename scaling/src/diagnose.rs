@@ -1,5 +1,5 @@
-//! Owns the named warnings about a fitted law, each with the numbers behind it.
-//! Does not refuse a number; `identify` and `interval` do that. A warning says when not to believe one.
+//! Owns the named warnings about a fitted law, each with the numbers behind it. Does not refuse a
+//! number; `identify` and `interval` do that. A warning says when not to believe one.
 
 use std::fmt;
 
@@ -32,8 +32,9 @@ impl fmt::Display for Finding {
 
 /// All warnings about a fit (`docs/concepts/fitting.md` lists them with their thresholds).
 ///
-/// `profile` is that of the floor, where there is one; without it the floor is judged by its place alone. `name_of_run`
-/// says what a run is called where it came from, since a key means nothing to a reader.
+/// `profile` is that of the floor, where there is one; without it the floor is judged by its place
+/// alone. `name_of_run` says what a run is called where it came from, since a key means nothing to
+/// a reader.
 pub fn diagnose(
     fit: &Fit,
     inference: &Inference,

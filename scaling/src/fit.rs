@@ -1,5 +1,5 @@
-//! Owns robust least squares on log loss: many starts, the convergence report.
-//! Does not give intervals or warnings; a fit without them is half an answer, see `interval` and `diagnose`.
+//! Owns robust least squares on log loss: many starts, the convergence report. Does not give
+//! intervals or warnings; a fit without them is half an answer, see `interval` and `diagnose`.
 
 use crate::identify::{self, Identifiability};
 use crate::law::{Coefficient, Law, LawForm, LawName, LogPoint, Variable};
@@ -19,9 +19,11 @@ pub(crate) use problem::{Problem, by_values};
 
 /// Starting points that are followed to their minimum.
 const DEFAULT_N_POLISHED: usize = 16;
-/// Of these, so many are the best of the grid, neighbours of a better one last; the others are spread evenly over its ranking, to find other basins.
+/// Of these, so many are the best of the grid, neighbours of a better one last; the others are
+/// spread evenly over its ranking, to find other basins.
 const N_POLISHED_BEST: usize = 8;
-/// More points than these are searched through a part of them; the best minima are then followed on all.
+/// More points than these are searched through a part of them; the best minima are then followed on
+/// all.
 const MAX_SEARCHED: usize = 8192;
 /// Objectives within this share are the same minimum to the optimiser.
 pub const EQUAL_OBJECTIVE: f64 = 1e-6;
@@ -54,7 +56,8 @@ pub struct Convergence {
     pub n_converged: usize,
     /// Of these, at the best minimum (objective within [`EQUAL_OBJECTIVE`]).
     pub n_at_best: usize,
-    /// Length of the gradient at the best minimum, of the objective divided by δ² and the number of points.
+    /// Length of the gradient at the best minimum, of the objective divided by δ² and the number of
+    /// points.
     pub gradient_norm: f64,
     /// Largest relative difference of any coefficient among starts that reached the best objective.
     pub spread_at_best: f64,
@@ -127,7 +130,8 @@ impl Fit {
         self.coefficients.iter().find(|one| one.name == name).map(|one| one.value)
     }
 
-    /// What was minimised by its whole name, with the weights in the sum: fits are comparable only where it is the same.
+    /// What was minimised by its whole name, with the weights in the sum: fits are comparable only
+    /// where it is the same.
     pub fn objective_name(&self) -> String {
         let weights = match self.weighting {
             Weighting::Equal => "",
@@ -137,12 +141,14 @@ impl Fit {
         format!("{}{weights}", self.objective_kind)
     }
 
-    /// Loss in nats per token at N, D and C, without an interval; `interval::Inference::predict` has one.
+    /// Loss in nats per token at N, D and C, without an interval; `interval::Inference::predict`
+    /// has one.
     pub fn predict(&self, parameters: f64, tokens: f64, flops: f64) -> f64 {
         self.predict_at(&LogPoint::new(parameters, tokens, flops))
     }
 
-    /// Loss in nats per token at a point of which more is known than N, D and C; for `sigmoid` the accuracy.
+    /// Loss in nats per token at a point of which more is known than N, D and C; for `sigmoid` the
+    /// accuracy.
     pub fn predict_at(&self, point: &LogPoint) -> f64 {
         self.form.law().predict(&self.theta, point)
     }
@@ -205,7 +211,8 @@ pub enum FitError {
 ///     let (parameters, tokens) = (1e6, 1e7 * f64::from(run + 1));
 ///     let flops = 6.0 * parameters * tokens;
 ///     Observation {
-///         run: RunKey(run), parameters, tokens, flops, loss_nats: 40.0 * flops.powf(-0.07), seed: 0,
+///         run: RunKey(run), parameters, tokens, flops, seed: 0,
+///         loss_nats: 40.0 * flops.powf(-0.07),
 ///     }
 /// }).collect();
 /// let fitted = fit(LawName::Power.law(), &Dataset::new(&points)?, &FitOptions::default())?;
@@ -237,9 +244,10 @@ pub fn fit(law: &dyn Law, dataset: &Dataset, options: &FitOptions) -> Result<Fit
     *first = problem.sharpen(first.clone());
     let best = first.clone();
     let convergence = report(law, &problem, &converged, (n_starts, n_polished));
-    let identifiability = identify::judge(law, dataset, &problem, &best.theta, &convergence);
+    let mut identifiability = identify::judge(law, dataset, &problem, &best.theta, &convergence);
     let coefficients = law.coefficients(&best.theta);
     let at_bound = at_bound(law, &coefficients);
+    identify::refuse_bounds(law, &at_bound, &coefficients, &mut identifiability);
     let residuals = problem.residuals(&best.theta);
     Ok(Fit {
         law: law.name(),

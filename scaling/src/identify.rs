@@ -1,15 +1,16 @@
-//! Owns the question whether data can determine a coefficient: thresholds, each with its reason, and judgements.
-//! Does not resample; `interval` adds what resampling shows.
+//! Owns the question whether data can determine a coefficient: thresholds, each with its reason,
+//! and judgements. Does not resample; `interval` adds what resampling shows.
 
 use crate::algebra::symmetric_eigen;
 use crate::fit::{Convergence, Problem};
-use crate::law::{Law, Quantity, Variable};
+use crate::law::{Coefficient, Law, LawName, Quantity, Variable};
 use crate::observation::Dataset;
 
-/// |correlation| of ln N and ln D beyond which the two terms of a law of N and D cannot be told apart.
+/// |correlation| of ln N and ln D beyond which the two terms of a law of N and D cannot be told
+/// apart.
 ///
-/// On a ray of constant D/N it is 1 and the terms can be exchanged; at 0.99 one part in 50 of the variance of
-/// ln D is left to separate them.
+/// On a ray of constant D/N it is 1 and the terms can be exchanged; at 0.99 one part in 50 of the
+/// variance of ln D is left to separate them.
 pub const MAX_CORRELATION: f64 = 0.99;
 /// Smallest over largest eigenvalue of the scaled normal matrix that counts as singular.
 ///
@@ -17,12 +18,13 @@ pub const MAX_CORRELATION: f64 = 0.99;
 pub const SINGULAR: f64 = 1e-12;
 /// A coefficient takes part in a singular direction from this share of the eigenvector on.
 const SINGULAR_SHARE: f64 = 0.1;
-/// Root-mean-square change of ln L when a parameter changes by one, below which the data do not see it:
-/// a tenth of the best measured seed noise (0.001 in ln L).
+/// Root-mean-square change of ln L when a parameter changes by one, below which the data do not see
+/// it: a tenth of the best measured seed noise (0.001 in ln L).
 pub const MIN_EFFECT: f64 = 1e-4;
 /// A floor below this share of the smallest loss is a fit that wants no floor.
 pub const MIN_FLOOR_SHARE: f64 = 0.01;
-/// Starts that reach the same objective must agree on every coefficient to this relative difference.
+/// Starts that reach the same objective must agree on every coefficient to this relative
+/// difference.
 pub const MAX_SPREAD: f64 = 0.01;
 /// Widest useful interval of an exponent; published exponents all lie between 0 and 1.3.
 pub const MAX_EXPONENT_WIDTH: f64 = 1.0;
@@ -30,7 +32,8 @@ pub const MAX_EXPONENT_WIDTH: f64 = 1.0;
 pub const MAX_SCALE_RATIO: f64 = 1e3;
 /// Largest ratio of the ends of the interval of the irreducible loss.
 pub const MAX_FLOOR_RATIO: f64 = 3.0;
-/// Largest ratio of the ends of the interval of a predicted loss: a factor of two in nats spans whole generations.
+/// Largest ratio of the ends of the interval of a predicted loss: a factor of two in nats spans
+/// whole generations.
 pub const MAX_LOSS_RATIO: f64 = 2.0;
 /// What the data cannot determine, known before any resampling.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -101,6 +104,33 @@ pub(crate) fn judge(
     Identifiability { whole, coefficients: reasons }
 }
 
+/// A coefficient at the end of the range in which it is looked for would have gone on: its value is
+/// that end, and an interval around it is one of the range. Only where the end is the law's own, as
+/// that of an accuracy, it may be right.
+pub(crate) fn refuse_bounds(
+    law: &dyn Law,
+    at_bound: &[&'static str],
+    coefficients: &[Coefficient],
+    found: &mut Identifiability,
+) {
+    if law.name() == LawName::Sigmoid {
+        return;
+    }
+    for (reason, one) in found.coefficients.iter_mut().zip(coefficients) {
+        if let Some(bound) = law.bounds().iter().find(|bound| bound.name == one.name)
+            && at_bound.contains(&one.name)
+        {
+            reason.get_or_insert_with(|| {
+                format!(
+                    "it ended at {:.4e}, an end of the range in which it is looked for, {:e} to \
+                     {:e}",
+                    one.value, bound.low, bound.high
+                )
+            });
+        }
+    }
+}
+
 /// Distinct values of each variable against what the law needs.
 fn too_few_values(law: &dyn Law, dataset: &Dataset) -> Option<String> {
     let needs = law.needs();
@@ -128,7 +158,8 @@ fn shared_reason(law: &dyn Law, dataset: &Dataset, convergence: &Convergence) ->
     let correlation = correlation(dataset);
     if is_of_size_and_data(law) && correlation.abs() > MAX_CORRELATION {
         return Some(format!(
-            "ln N and ln D move together (correlation {correlation:.4}), so their terms are exchangeable"
+            "ln N and ln D move together (correlation {correlation:.4}), so their terms are \
+             exchangeable"
         ));
     }
     (convergence.spread_at_best > MAX_SPREAD).then(|| {

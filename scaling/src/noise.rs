@@ -1,21 +1,24 @@
-//! Owns the noise between seeds: its variance from runs at one place, and the weights that follow from it.
-//! Does not assume a noise that was not measured; without enough seeds there is none.
+//! Owns the noise between seeds: its variance from runs at one place, and the weights that follow
+//! from it. Does not assume a noise that was not measured; without enough seeds there is none.
 
 use std::collections::BTreeMap;
 
 use statrs::function::gamma::digamma;
 
-use crate::observation::{Dataset, Observation, RunKey};
+use crate::fit::by_values;
+use crate::law::LogPoint;
+use crate::observation::{Dataset, RunKey};
 
-/// Values of ln N and ln D within this are one place.
+/// Logs of N, D and what else a law may look at within this are one place.
 const SAME_PLACE: f64 = 1e-6;
-/// Degrees of freedom below which a variance is known to a factor of two at best (95 % from 0.4 to 4 of it with eight).
+/// Degrees of freedom below which a variance is known to a factor of two at best (95 % from 0.4 to
+/// 4 of it with eight).
 pub const MIN_FREEDOM: usize = 4;
 /// Places from which on the noise may depend on the loss, and the t value that it must show.
 const MIN_PLACES_FOR_TREND: usize = 6;
 const MIN_TREND_T: f64 = 2.0;
-/// The least standard deviation of ln L: fewer seeds than many agree by chance, and no published noise is smaller
-/// (0.001 to 0.002, Porian et al. 2024).
+/// The least standard deviation of ln L: fewer seeds than many agree by chance, and no published
+/// noise is smaller (0.001 to 0.002, Porian et al. 2024).
 pub const LEAST_SD_LOG: f64 = 1e-3;
 
 /// How much ln L varies between seeds.
@@ -36,8 +39,8 @@ pub struct SeedNoise {
 /// Why no noise is known.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the noise between seeds needs {MIN_FREEDOM} runs beyond the first at places of N and D with several; there are \
-     {n_freedom}, at {n_places} places"
+    "the noise between seeds needs {MIN_FREEDOM} runs beyond the first at places of N and D with \
+     several; there are {n_freedom}, at {n_places} places"
 )]
 pub struct TooFewSeeds {
     /// Places of N and D with two seeds and more.
@@ -56,9 +59,10 @@ struct Place {
 impl SeedNoise {
     /// Of the runs that share N and D at their ends, each by its loss there.
     ///
-    /// The variance is pooled over places, each with its degrees of freedom. Where there are enough of them it may be a
-    /// power of the loss, by a regression of the logs of the variances, each less the mean of the log of a χ² over its
-    /// freedom (Bartlett and Kendall 1946); the power is kept where its t is above 2.
+    /// The variance is pooled over places, each with its degrees of freedom. Where there are enough
+    /// of them it may be a power of the loss, by a regression of the logs of the variances, each
+    /// less the mean of the log of a χ² over its freedom (Bartlett and Kendall 1946); the power is
+    /// kept where its t is above 2.
     ///
     /// # Errors
     /// [`TooFewSeeds`].
@@ -92,8 +96,8 @@ impl SeedNoise {
         (self.sd_log * (loss_nats / self.at_loss_nats).powf(self.power)).max(LEAST_SD_LOG)
     }
 
-    /// The weight of a point with this loss: the inverse of its variance over that of `at_loss_nats`, so that a noise
-    /// that is the same everywhere leaves an objective as it is.
+    /// The weight of a point with this loss: the inverse of its variance over that of
+    /// `at_loss_nats`, so that a noise that is the same everywhere leaves an objective as it is.
     pub fn weight_at(&self, loss_nats: f64) -> f64 {
         (self.sd_log / self.sd_log_at(loss_nats)).powi(2)
     }
@@ -112,32 +116,49 @@ impl Place {
 
 /// Places with two runs and more.
 fn places(dataset: &Dataset) -> Vec<Place> {
-    let mut ends: BTreeMap<RunKey, Observation> = BTreeMap::new();
-    for point in dataset.points() {
-        let end = ends.entry(point.run).or_insert(*point);
-        if point.tokens > end.tokens {
-            *end = *point;
-        }
-    }
-    let mut ends: Vec<(f64, f64, f64)> = ends
-        .into_values()
-        .map(|end| (end.parameters.ln(), end.tokens.ln(), end.loss_nats.ln()))
-        .collect();
-    ends.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)).then(a.2.total_cmp(&b.2)));
-    let is_same = |a: &(f64, f64, f64), b: &(f64, f64, f64)| {
-        b.0 - a.0 < SAME_PLACE && (b.1 - a.1).abs() < SAME_PLACE
-    };
-    let several = ends.chunk_by(is_same).filter(|own| own.len() > 1);
-    let place = |own: &[(f64, f64, f64)]| {
-        let freedom = own.len() as f64 - 1.0;
-        let mean = own.iter().map(|end| end.2).sum::<f64>() / own.len() as f64;
-        let squares: f64 = own.iter().map(|end| (end.2 - mean).powi(2)).sum();
-        Place { ln_loss: mean, variance: squares / freedom, freedom }
+    let several = runs_by_place(dataset).into_iter().filter(|own| own.len() > 1);
+    let place = |losses: Vec<f64>| {
+        let n = losses.len() as f64;
+        let mean = losses.iter().sum::<f64>() / n;
+        let squares: f64 = losses.iter().map(|loss| (loss - mean).powi(2)).sum();
+        Place { ln_loss: mean, variance: squares / (n - 1.0), freedom: n - 1.0 }
     };
     several.map(place).collect()
 }
 
-/// ln of the standard deviation at ln L = `at`, and the power of the loss, where the places show one.
+/// The runs of each place, each by ln L at its end. A place is all that a law may look at, so that
+/// runs which repeat their data or differ in their bits are no seeds of each other.
+pub(crate) fn runs_by_place(dataset: &Dataset) -> Vec<Vec<f64>> {
+    let points = dataset.log_points();
+    let mut ends: BTreeMap<RunKey, usize> = BTreeMap::new();
+    for (row, point) in dataset.points().iter().enumerate() {
+        let end = ends.entry(point.run).or_insert(row);
+        if point.tokens > dataset.points()[*end].tokens {
+            *end = row;
+        }
+    }
+    let ln_loss = |row: &usize| dataset.points()[*row].loss_nats.ln();
+    let mut rows: Vec<usize> = ends.into_values().collect();
+    rows.sort_by(|a, b| {
+        by_values(&points[*a], &points[*b]).then_with(|| ln_loss(a).total_cmp(&ln_loss(b)))
+    });
+    let is_same = |a: &usize, b: &usize| is_same_place(&points[*a], &points[*b]);
+    rows.chunk_by(is_same).map(|own| own.iter().map(ln_loss).collect()).collect()
+}
+
+fn is_same_place(a: &LogPoint, b: &LogPoint) -> bool {
+    // What is not known of either is the same.
+    let is_near = |a: f64, b: f64| (a - b).abs() < SAME_PLACE || a.is_nan() && b.is_nan();
+    is_near(a.ln_parameters, b.ln_parameters)
+        && is_near(a.ln_tokens, b.ln_tokens)
+        && is_near(a.ln_unique_tokens, b.ln_unique_tokens)
+        && a.bits.iter().zip(b.bits).all(|(a, b)| is_near(*a, b))
+        && is_near(a.rates.0, b.rates.0)
+        && is_near(a.rates.1, b.rates.1)
+}
+
+/// ln of the standard deviation at ln L = `at`, and the power of the loss, where the places show
+/// one.
 fn trend(places: &[Place], at: f64) -> Option<(f64, f64)> {
     // Equal losses say nothing about how a variance grows.
     let known: Vec<&Place> = places.iter().filter(|place| place.variance > 0.0).collect();
@@ -158,7 +179,8 @@ fn trend(places: &[Place], at: f64) -> Option<(f64, f64)> {
     let (x_mean, y_mean) = (sum(&|w, x, _| w * x) / total, sum(&|w, _, y| w * y) / total);
     let spread = sum(&|w, x, _| w * (x - x_mean).powi(2));
     let slope = sum(&|w, x, y| w * (x - x_mean) * (y - y_mean)) / spread;
-    // A single degree of freedom has a wider log than 2 / freedom says; the rows' own scatter may widen it further.
+    // A single degree of freedom has a wider log than 2 / freedom says; the rows' own scatter may
+    // widen it further.
     let squares = sum(&|w, x, y| w * (y - y_mean - slope * (x - x_mean)).powi(2));
     let scatter = (squares / (rows.len() as f64 - 2.0)).max(1.0);
     let t = slope / (scatter / spread).sqrt();
@@ -168,6 +190,7 @@ fn trend(places: &[Place], at: f64) -> Option<(f64, f64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::observation::{Covariates, Observation};
     use crate::random::Stream;
 
     /// Three seeds at each of 40 places; the noise of ln L is `sd` times a power of the loss.
@@ -225,5 +248,22 @@ mod tests {
         assert!((noise.sd_log - pooled).abs() < 1e-9, "{noise:?}");
         let error = SeedNoise::of(&Dataset::new(&points[..5]).unwrap()).unwrap_err();
         assert_eq!(error, TooFewSeeds { n_places: 2, n_freedom: 3 });
+    }
+
+    #[test]
+    fn runs_that_repeat_their_data_otherwise_are_no_seeds_of_each_other() {
+        let (parameters, tokens) = (1e8, 1e10);
+        let row = |run: u32| {
+            let (flops, loss_nats) = (6.0 * parameters * tokens, 3.0 + 0.1 * f64::from(run));
+            let run = RunKey(run);
+            let point = Observation { run, parameters, tokens, flops, loss_nats, seed: 0 };
+            let unique_tokens = Some(tokens / f64::from(run.0 / 2 + 1));
+            (point, Covariates { unique_tokens, ..Covariates::default() })
+        };
+        let rows: Vec<_> = (0..16).map(row).collect();
+        let dataset = Dataset::select_rows(&rows, |_, _| None).unwrap();
+        let noise = SeedNoise::of(&dataset).unwrap();
+        assert_eq!((noise.n_places, noise.n_freedom), (8, 8));
+        assert!(noise.sd_log < 0.03, "{noise:?}");
     }
 }

@@ -1,12 +1,14 @@
-//! Owns one measured point of a training curve, and a checked set of them with what was excluded and why.
-//! Does not decide which points belong into a fit; the caller says so and the reason is kept.
+//! Owns one measured point of a training curve, and a checked set of them with what was excluded
+//! and why. Does not decide which points belong into a fit; the caller says so and the reason is
+//! kept.
 
 use std::collections::BTreeMap;
 
 use crate::law::LogPoint;
 use crate::noise::SeedNoise;
 
-/// Which run a point belongs to: the unit that is resampled, because points of one run share its luck.
+/// Which run a point belongs to: the unit that is resampled, because points of one run share its
+/// luck.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RunKey(pub u32);
 
@@ -15,7 +17,8 @@ pub struct RunKey(pub u32);
 pub struct Observation {
     /// The run that was measured.
     pub run: RunKey,
-    /// N, parameters; which kind (with or without embeddings) is the caller's, and the same for all points.
+    /// N, parameters; which kind (with or without embeddings) is the caller's, and the same for all
+    /// points.
     pub parameters: f64,
     /// D, training tokens seen at this point.
     pub tokens: f64,
@@ -36,7 +39,8 @@ pub struct Covariates {
     pub bits: [Option<f64>; 3],
     /// Loss on a task, in nats or bits.
     pub task_loss: Option<f64>,
-    /// Sum of the learning rates until here, and decayed sum of their falls (`law::annealing_areas`).
+    /// Sum of the learning rates until here, and decayed sum of their falls
+    /// (`law::annealing_areas`).
     pub rates: Option<(f64, f64)>,
     /// How much the point counts in the objective: 1, or the inverse square of its relative noise.
     pub weight: f64,
@@ -151,9 +155,11 @@ impl Dataset {
         Self::select(observations, |_| None)
     }
 
-    /// Takes the observations for which `exclude` gives no reason; the others are kept as [`Excluded`].
+    /// Takes the observations for which `exclude` gives no reason; the others are kept as
+    /// [`Excluded`].
     ///
-    /// Only points that stay are checked, so a diverged run with a non-finite loss is excluded by its reason.
+    /// Only points that stay are checked, so a diverged run with a non-finite loss is excluded by
+    /// its reason.
     ///
     /// # Errors
     /// As [`Dataset::new`], for the points that stay.
@@ -197,10 +203,11 @@ impl Dataset {
         Ok(dataset)
     }
 
-    /// The same points in strata: `stratum` gives each point a number, the same for all points of a run.
+    /// The same points in strata: `stratum` gives each point a number, the same for all points of a
+    /// run.
     ///
-    /// Runs are then drawn within their stratum, so that every resample has as many of each. Strata are what the
-    /// design fixed, such as architecture and size, and never what was measured.
+    /// Runs are then drawn within their stratum, so that every resample has as many of each. Strata
+    /// are what the design fixed, such as architecture and size, and never what was measured.
     #[must_use]
     pub fn stratified(mut self, stratum: impl Fn(&Observation) -> u32) -> Self {
         self.strata = self.points.iter().map(stratum).collect();
@@ -267,7 +274,8 @@ impl Dataset {
         runs
     }
 
-    /// Number of distinct values of `field`, where values within one part in a million count as one.
+    /// Number of distinct values of `field`, where values within one part in a million count as
+    /// one.
     ///
     /// FLOPs of equal budgets differ in the last digits because D is a whole number of steps.
     pub fn n_distinct(&self, field: impl Fn(&Observation) -> f64) -> usize {

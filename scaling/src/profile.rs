@@ -1,5 +1,6 @@
-//! Owns the profile of a floor: the best objective for each value of E, and the values that the data do not refuse.
-//! Does not replace the bootstrap; it shows whether a floor has a lower or an upper end at all.
+//! Owns the profile of a floor: the best objective for each value of E, and the values that the
+//! data do not refuse. Does not replace the bootstrap; it shows whether a floor has a lower or an
+//! upper end at all.
 
 use statrs::distribution::{ChiSquared, ContinuousCDF};
 
@@ -10,7 +11,8 @@ use crate::observation::Dataset;
 
 /// Values tried on each side of the optimum.
 const STEPS: usize = 24;
-/// A floor cannot exceed the smallest loss by more than the noise; this share of it is where the profile ends.
+/// A floor cannot exceed the smallest loss by more than the noise; this share of it is where the
+/// profile ends.
 const HIGHEST_SHARE: f64 = 0.999;
 /// The lowest floor tried, as a share of the smallest loss.
 const LOWEST_SHARE: f64 = 0.01;
@@ -22,8 +24,8 @@ pub struct FloorProfile {
     pub name: &'static str,
     /// (E in nats, twice the fall of the log-likelihood from the optimum), from the smallest E on.
     pub points: Vec<(f64, f64)>,
-    /// Lower end of the likelihood-ratio interval, nats; `None` where no floor down to a hundredth of the smallest loss
-    /// is refused.
+    /// Lower end of the likelihood-ratio interval, nats; `None` where no floor down to a hundredth
+    /// of the smallest loss is refused.
     pub low: Option<f64>,
     /// Upper end; `None` where no floor up to the smallest loss is refused.
     pub high: Option<f64>,
@@ -33,9 +35,10 @@ pub struct FloorProfile {
 
 /// Profiles the floor of `fit`, for laws that have one; `None` for others and for pinned laws.
 ///
-/// The log-likelihood is that of Laplace (2 n ln S) for absolute deviations and Huber losses, whose threshold lies far
-/// below the residuals, and that of Gauss (n ln S) for squares, with S the objective and n the number of **runs**, since
-/// points of a run share its luck. A sum of squares and of absolute values need no scale this way.
+/// The log-likelihood is that of Laplace (2 n ln S) for absolute deviations and Huber losses, whose
+/// threshold lies far below the residuals, and that of Gauss (n ln S) for squares, with S the
+/// objective and n the number of **runs**, since points of a run share its luck. A sum of squares
+/// and of absolute values need no scale this way.
 ///
 /// # Errors
 /// As `fit::fit` for the same inputs.

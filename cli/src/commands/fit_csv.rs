@@ -227,6 +227,20 @@ impl Job<'_> {
 
     /// The data set with the weights that were asked for, and the noise between its seeds where there are some.
     fn weighted(&self, dataset: Dataset) -> Result<(Dataset, Option<SeedNoise>), Failure> {
+        // Without N and D nothing says which rows are seeds of each other.
+        let is_known = self.table.has_sizes() && self.table.choice.name != LawName::Sigmoid;
+        if !is_known && !self.args.seed_noise {
+            return Ok((dataset, None));
+        }
+        if !is_known {
+            let text = "`--seed-noise` needs a law of the loss, and `--n` and `--d`, which say what seeds share";
+            return Err(Failure::wrong(text));
+        }
+        if self.args.seed_noise && self.objective == Objective::LossSquares {
+            let text = "`--seed-noise` weighs residuals of ln L, and `loss-squares` has those of L; \
+                        `log-squares` goes with it";
+            return Err(Failure::wrong(text));
+        }
         match SeedNoise::of(&dataset) {
             Ok(noise) if self.args.seed_noise => Ok((dataset.weighted_by(&noise), Some(noise))),
             Err(error) if self.args.seed_noise => {
@@ -297,16 +311,16 @@ impl Job<'_> {
     }
 
     fn interval(&self, n_points: usize, warnings: &mut Vec<String>) -> IntervalOptions {
-        let asked = self.args.draws as usize;
+        let asked = self.args.draws() as usize;
         let most = (MAX_REFITTED_POINTS / n_points.max(1)).max(MIN_DRAWS);
         if asked > most {
             warnings.push(format!(
-                "{n_points} rows are many for {asked} draws; the intervals are made from {most}"
+                "fewer-draws: {n_points} rows are many for {asked} draws; the intervals are made from {most}"
             ));
         }
         IntervalOptions {
             draws: asked.min(most),
-            seed: u64::from(self.args.seed),
+            seed: u64::from(self.args.seed()),
             ..IntervalOptions::default()
         }
     }
@@ -320,7 +334,8 @@ impl Job<'_> {
 
 fn warn_of_constant_loss(dataset: &Dataset) -> Option<String> {
     let (low, high) = dataset.range(|point| point.loss_nats)?;
-    (low == high).then(|| format!("all losses are {low}: no coefficient can be determined"))
+    (low == high)
+        .then(|| format!("constant-loss: all losses are {low}: no coefficient can be determined"))
 }
 
 #[cfg(test)]

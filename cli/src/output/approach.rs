@@ -36,13 +36,15 @@ pub(super) fn shown(approaches: &[ApproachView], notes: &mut Footnotes) -> Strin
         let mut row = vec![one.name.clone()];
         row.extend(cells(&one.parameters_exponent, notes));
         row.extend(cells(&one.tokens_exponent, notes));
-        let sum = one.exponent_sum.as_ref();
-        row.push(sum.map_or_else(|| "1, by form".to_owned(), |sum| cells(sum, notes).join(" ")));
+        match &one.exponent_sum {
+            Some(sum) => row.extend(cells(sum, notes)),
+            None => row.extend(["1".to_owned(), "by its form".to_owned()]),
+        }
         row
     });
     let rows = rows.collect();
-    let columns = ["APPROACH", ">a OF N_OPT", "INTERVAL", ">b OF D_OPT", "INTERVAL", "a + b"];
-    table(&columns, rows)
+    let columns = ["APPROACH", ">a", "INTERVAL", ">b", "INTERVAL", ">a + b", "INTERVAL"];
+    format!("N_opt ∝ C^a and D_opt ∝ C^b\n{}", table(&columns, rows))
 }
 
 fn cells(estimate: &EstimateView, notes: &mut Footnotes) -> [String; 2] {
@@ -50,6 +52,6 @@ fn cells(estimate: &EstimateView, notes: &mut Footnotes) -> [String; 2] {
         EstimateView::Identified { value, low, high } => {
             [number(*value), format!("[{}, {}]", number(*low), number(*high))]
         }
-        EstimateView::NotIdentified { reason } => ["not identified".to_owned(), notes.mark(reason)],
+        EstimateView::NotIdentified { reason } => ["–".to_owned(), notes.mark(reason)],
     }
 }

@@ -14,6 +14,8 @@ use super::{View, sections, table};
 
 /// Excluded rows that are listed; `--json` has all of them.
 const MOST_EXCLUDED: usize = 5;
+/// Other minima that are listed.
+const MOST_MINIMA: usize = 3;
 
 /// A law fitted to a CSV file, or to one group of its rows. `gradus fit --csv --json` prints this.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -60,6 +62,8 @@ pub struct FileFit {
     pub minima: Vec<MinimumView>,
     /// Starting points whose objective was computed.
     pub n_starts: u64,
+    /// Of these, followed to their minimum.
+    pub n_followed: u64,
     /// Followed ones that converged.
     pub n_converged: u64,
     /// Of these, at the best minimum.
@@ -138,6 +142,8 @@ pub struct SeedNoiseView {
     pub n_places: u64,
     /// Runs there, less one for each place.
     pub n_freedom: u64,
+    /// Whether it is the least that is ever taken: the runs vary by less.
+    pub is_least: bool,
     /// Whether the rows are weighted by it.
     pub is_used: bool,
     /// Root mean square of the residuals over `sd_log`: far above 1 the law is wrong.
@@ -357,7 +363,7 @@ impl FileFit {
             if self.intervals.is_empty() { "none can be made" } else { &self.intervals };
         format!(
             "{} points of {} runs in `{}`; C: {}; rms of ln L {}\n{}{}: {:.6e}\n\
-             {} of {} followed starts reach it\n{:.0} % intervals: {intervals}",
+             {} of {} followed starts reach it{}\n{:.0} % intervals: {intervals}",
             self.n_observations,
             self.n_runs,
             self.file,
@@ -367,7 +373,11 @@ impl FileFit {
             self.objective_name,
             self.objective,
             self.n_at_best,
-            self.n_converged,
+            self.n_followed,
+            match self.n_followed.saturating_sub(self.n_converged) {
+                0 => String::new(),
+                n => format!(", {n} did not converge"),
+            },
             100.0 * self.confidence,
         )
     }
@@ -381,7 +391,8 @@ impl FileFit {
             format!(" at L = {at}, growing as L^{power}")
         };
         format!(
-            "seeds vary by {} in ln L{growth} ({} places, {} degrees of freedom{}); rms is {} times that\n",
+            "runs at one place vary by {}{} in ln L{growth} ({} places, {} degrees of freedom{}); rms is {} times that\n",
+            if noise.is_least { "no more than " } else { "" },
             number(noise.sd_log),
             noise.n_places,
             noise.n_freedom,
@@ -408,7 +419,8 @@ impl FileFit {
     }
 
     fn other_minima(&self) -> String {
-        let lines = self.minima.iter().skip(1).map(|minimum| {
+        let others = self.minima.iter().skip(1);
+        let lines = others.take(MOST_MINIMA).map(|minimum| {
             let values: Vec<String> = minimum
                 .coefficients
                 .iter()
@@ -416,7 +428,11 @@ impl FileFit {
                 .collect();
             format!("another minimum, {:.6e}: {}", minimum.objective, values.join(", "))
         });
-        lines.collect::<Vec<_>>().join("\n")
+        let mut lines: Vec<String> = lines.collect();
+        if self.minima.len() > MOST_MINIMA + 1 {
+            lines.push(format!("… and {} more, see `--json`", self.minima.len() - MOST_MINIMA - 1));
+        }
+        lines.join("\n")
     }
 
     fn audited(&self) -> String {
@@ -469,17 +485,24 @@ impl FileFit {
         )
     }
 
+    /// The rows that are not fitted, by reason.
     fn left_out(&self) -> String {
-        let mut lines: Vec<String> = self
-            .excluded
-            .iter()
-            .take(MOST_EXCLUDED)
-            .map(|row| format!("excluded line {}: {}", row.line, row.reason))
-            .collect();
-        if self.excluded.len() > MOST_EXCLUDED {
-            let more = self.excluded.len() - MOST_EXCLUDED;
-            lines.push(format!("… and {more} more, see `--json`"));
+        let mut reasons: Vec<(&str, Vec<u64>)> = Vec::new();
+        for row in &self.excluded {
+            match reasons.iter_mut().find(|(reason, _)| *reason == row.reason) {
+                Some((_, lines)) => lines.push(row.line),
+                None => reasons.push((&row.reason, vec![row.line])),
+            }
         }
-        lines.join("\n")
+        let shown = |(reason, lines): &(&str, Vec<u64>)| {
+            let named: Vec<String> =
+                lines.iter().take(MOST_EXCLUDED).map(ToString::to_string).collect();
+            let more = match lines.len().saturating_sub(MOST_EXCLUDED) {
+                0 => String::new(),
+                n => format!(" and {n} more, see `--json`"),
+            };
+            format!("{reason}: line {}{more}", named.join(", "))
+        };
+        reasons.iter().map(shown).collect::<Vec<_>>().join("\n")
     }
 }

@@ -46,8 +46,8 @@ fn a_sum_is_a_warning_where_it_is_apart_from_one_beyond_its_interval() {
     assert!(found[0].to_string().starts_with(text), "{}", found[0]);
 }
 
-/// Profiles whose C grows as N^0.83 D, as softmax attention over a long text makes it (fitting.md, section 1.18), or
-/// as N D.
+/// Profiles whose C grows as N^0.83 D, as softmax attention over a long text makes it (fitting.md,
+/// section 1.18), or as N D.
 fn profiles(power_of_n: f64) -> (Dataset, Vec<f64>) {
     let theta = [6.0, 7.0, 0.5, 0.34, 0.30];
     let budgets: Vec<f64> = (0..6).map(|i| 1e19 * 4_f64.powi(i)).collect();

@@ -20,7 +20,8 @@ const FLAT_FLOOR_NATS: f64 = 0.2;
 const HIGH_FLOOR_SHARE: f64 = 0.99;
 /// Correlation of k and E over the draws above which one is traded for the other.
 const TIED_CORRELATION: f64 = 0.95;
-/// R of `data_constrained` beyond which runs say how fast value decays, and how many of them are needed.
+/// R of `data_constrained` beyond which runs say how fast value decays, and how many of them are
+/// needed.
 const REPEATED: f64 = 4.0;
 const MIN_REPEATED: usize = 10;
 
@@ -48,7 +49,8 @@ pub(super) fn basin_switch(inference: &Inference) -> Option<String> {
 
 pub(super) fn steep_exponent(fit: &Fit) -> Option<String> {
     let is_steep = |one: &&Coefficient| {
-        ["alpha", "beta", "eta", "alpha_N", "alpha_D"].contains(&one.name)
+        one.quantity == Quantity::Exponent
+            && ["alpha", "beta", "eta", "alpha_N", "alpha_D"].contains(&one.name)
             && one.value > STEEP_EXPONENT
     };
     let found = fit.coefficients.iter().find(is_steep)?;
@@ -101,7 +103,8 @@ pub(super) fn outer_exponent(inference: &Inference) -> Option<String> {
     })
 }
 
-/// k and E of `coupled` that the draws trade for each other (Videau et al. 2026 saw E fall from 0.45 to 0.03 with k).
+/// k and E of `coupled` that the draws trade for each other (Videau et al. 2026 saw E fall from
+/// 0.45 to 0.03 with k).
 pub(super) fn tied_floor(fit: &Fit, inference: &Inference) -> Option<String> {
     let law = fit.form.law();
     let place = |name: &str| fit.coefficients.iter().position(|one| one.name == name);
@@ -136,7 +139,8 @@ pub(super) fn few_repetitions(fit: &Fit, dataset: &Dataset) -> Option<String> {
     (!lacking.is_empty()).then(|| lacking.join("; "))
 }
 
-/// A decay constant outside the reuse that was measured is an extrapolation of the form of the decay.
+/// A decay constant outside the reuse that was measured is an extrapolation of the form of the
+/// decay.
 pub(super) fn outside_repetitions(fit: &Fit, dataset: &Dataset) -> Option<String> {
     let outside = reuse(fit, dataset).into_iter().filter_map(|(name, _, values)| {
         let value = fit.coefficient(name)?;

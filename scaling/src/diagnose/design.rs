@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use super::{Finding, correlation};
 use crate::fit::Fit;
-use crate::observation::{Dataset, RunKey};
+use crate::noise::runs_by_place;
+use crate::observation::Dataset;
 
 /// Sizes, and decades of C, below which an extrapolation has nothing to stand on.
 const FEW_SIZES: usize = 5;
@@ -14,10 +15,9 @@ const NARROW_DECADES: f64 = 2.0;
 const NARROW_SPAN: f64 = 8.0;
 /// Correlation of ln N and ln D above which the two terms are hard to tell apart.
 const HIGH_CORRELATION: f64 = 0.9;
-/// Runs at one place over those at another; two seeds beside single ones are how a noise is measured.
+/// Runs at one place over those at another; two seeds beside single ones are how a noise is
+/// measured.
 const UNBALANCED: usize = 3;
-/// Values of ln N and ln D within this are one place.
-const SAME_PLACE: f64 = 1e-6;
 /// Values that the warning `mixed` names.
 const MOST_NAMED: usize = 4;
 
@@ -52,39 +52,22 @@ pub(super) fn fixed_ratio(dataset: &Dataset) -> Option<String> {
 
 /// Places with several seeds count as often, and pull the law to where they are.
 pub(super) fn unbalanced_seeds(dataset: &Dataset) -> Option<String> {
-    // The place of a run is that of its last point: a curve is one run at one place.
-    let mut ends: BTreeMap<RunKey, (f64, f64)> = BTreeMap::new();
-    for point in dataset.points() {
-        let end = (point.parameters.ln(), point.tokens.ln());
-        let known = ends.entry(point.run).or_insert(end);
-        known.1 = known.1.max(end.1);
-    }
-    let mut places: Vec<(f64, f64)> = ends.into_values().collect();
-    places.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
-    let mut counts: Vec<usize> = Vec::new();
-    let mut last = (f64::NEG_INFINITY, f64::NEG_INFINITY);
-    for place in places {
-        let is_same = place.0 - last.0 < SAME_PLACE && (place.1 - last.1).abs() < SAME_PLACE;
-        match counts.last_mut() {
-            Some(count) if is_same => *count += 1,
-            _ => counts.push(1),
-        }
-        last = place;
-    }
+    let counts: Vec<usize> = runs_by_place(dataset).iter().map(Vec::len).collect();
     let (least, most) = (*counts.iter().min()?, *counts.iter().max()?);
     (most >= UNBALANCED * least).then(|| {
         let n_least = counts.iter().filter(|count| **count == least).count();
         format!(
-            "one place of N and D has {most} runs, and {n_least} of {} have {least}; each run counts \
-             once, so the first weighs {} times as much",
+            "one place of N and D has {most} runs, and {n_least} of {} have {least}; each run \
+             counts once, so the first weighs {} times as much",
             counts.len(),
             most / least
         )
     })
 }
 
-/// The warning `mixed`: runs of one fit that differ in what a law takes as fixed, such as the schedule, the tokenizer or
-/// the data. `counts` has how many rows or runs have each value; `None` where all have the same.
+/// The warning `mixed`: runs of one fit that differ in what a law takes as fixed, such as the
+/// schedule, the tokenizer or the data. `counts` has how many rows or runs have each value; `None`
+/// where all have the same.
 pub fn mixed(what: &str, unit: &str, counts: &BTreeMap<String, usize>) -> Option<Finding> {
     if counts.len() < 2 {
         return None;

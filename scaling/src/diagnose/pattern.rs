@@ -1,5 +1,5 @@
-//! Owns the warnings about residuals: patterns that the law does not have, and single runs or losses that decide it.
-//! Does not know how the runs were chosen.
+//! Owns the warnings about residuals: patterns that the law does not have, and single runs or
+//! losses that decide it. Does not know how the runs were chosen.
 
 use crate::algebra::line;
 use crate::fit::Fit;
@@ -11,10 +11,11 @@ use crate::observation::{Dataset, RunKey};
 const INFLUENCE_SHARE: f64 = 0.2;
 /// t or z value of a pattern in the residuals.
 const PATTERN_T: f64 = 3.0;
-/// Points that a runs test needs: below, its normal approximation is poor (Wald and Wolfowitz 1940).
+/// Points that a runs test needs: below, its normal approximation is poor (Wald and Wolfowitz
+/// 1940).
 const MIN_SEQUENCE: usize = 20;
-/// Nats per token above which a model of language has hardly begun to learn, and the share of the objective at which
-/// such points decide the fit.
+/// Nats per token above which a model of language has hardly begun to learn, and the share of the
+/// objective at which such points decide the fit.
 const LARGE_LOSS_NATS: f64 = 4.0;
 const DOMINANT_SHARE: f64 = 0.5;
 /// Exact losses leave residuals of rounding, whose patterns mean nothing.
@@ -85,8 +86,8 @@ fn slope_t(pairs: &[(f64, f64)]) -> Option<f64> {
     (scale > EXACT && error > 0.0).then(|| fitted.slope / error)
 }
 
-/// Signs of residuals in the order of C that stay the same for too long (Wald and Wolfowitz 1940): a bow that a slope
-/// does not see.
+/// Signs of residuals in the order of C that stay the same for too long (Wald and Wolfowitz 1940):
+/// a bow that a slope does not see.
 pub(super) fn residual_runs(fit: &Fit, dataset: &Dataset) -> Option<String> {
     let mut ordered: Vec<(f64, f64, f64, f64)> = dataset
         .points()
@@ -118,7 +119,8 @@ pub(super) fn residual_runs(fit: &Fit, dataset: &Dataset) -> Option<String> {
     // One sign alone has no variance, and is a law that misses every point.
     (z < -PATTERN_T || variance <= 0.0).then(|| {
         format!(
-            "in the order of C the residuals change sign {} times, and {:.0} times by chance (z = {z:.1})",
+            "in the order of C the residuals change sign {} times, and {:.0} times by chance \
+             (z = {z:.1})",
             found - 1,
             expected - 1.0
         )
@@ -143,8 +145,8 @@ pub(super) fn large_losses(fit: &Fit, dataset: &Dataset) -> Option<String> {
     let is_exact = fit.residuals_log.iter().all(|residual| residual.abs() <= EXACT);
     (!is_exact && 2 * n_large < n && share > DOMINANT_SHARE).then(|| {
         format!(
-            "{n_large} of {n} points have a loss above {LARGE_LOSS_NATS} nats and make {:.0} % of the \
-             objective; `--hold-out 'loss>{LARGE_LOSS_NATS}'` fits without them",
+            "{n_large} of {n} points have a loss above {LARGE_LOSS_NATS} nats and make {:.0} % \
+             of the objective; `--hold-out 'loss>{LARGE_LOSS_NATS}'` fits without them",
             100.0 * share
         )
     })

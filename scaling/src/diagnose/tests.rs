@@ -160,13 +160,16 @@ fn draws_that_trade_the_outer_exponent_for_the_floor_are_seen() {
 
 /// Exact losses of the law of repeated data, repeated up to so many times beyond the first.
 fn repeated(most: f64) -> Dataset {
-    let law = LawName::DataConstrained.law();
     let decay = |value: f64| {
         // The free parameter of a value between 0.01 and 10,000.
         let share = (value / 1e-2).ln() / (1e4_f64 / 1e-2).ln();
         (share / (1.0 - share)).ln()
     };
-    let planted = [6.0, 7.0, 0.6, 0.35, 0.37, decay(6.0), decay(4.0)];
+    repeated_on(&[6.0, 7.0, 0.6, 0.35, 0.37, decay(6.0), decay(4.0)], most)
+}
+
+fn repeated_on(planted: &[f64], most: f64) -> Dataset {
+    let law = LawName::DataConstrained.law();
     let mut rows = Vec::new();
     for size in 0..6 {
         for count in 0..10 {
@@ -175,7 +178,7 @@ fn repeated(most: f64) -> Dataset {
             let covariates = Covariates { unique_tokens: Some(unique), ..Covariates::default() };
             let flops = 6.0 * parameters * tokens;
             let at = LogPoint::new(parameters, tokens, flops).with(&covariates);
-            let loss_nats = law.predict(&planted, &at);
+            let loss_nats = law.predict(planted, &at);
             let run = RunKey(u32::try_from(rows.len()).unwrap());
             rows.push((
                 Observation { run, parameters, tokens, flops, loss_nats, seed: 0 },
@@ -212,4 +215,26 @@ fn values_that_should_be_one_are_counted_and_named() {
     assert!(found.text.contains("2 values in one fit: `wsd` (30 rows), `cosine` (12 rows)"));
     let many = count(&[("a", 1), ("b", 1), ("c", 1), ("d", 1), ("e", 1), ("f", 1)]).unwrap();
     assert!(many.text.contains("`d` (1 rows), 2 more;"), "{many}");
+}
+
+#[test]
+fn a_prefactor_is_no_steep_exponent() {
+    let noisy = along_compute(|run, flops| {
+        30.0 * flops.powf(-0.05) * (0.01 * Stream::new(4, u64::from(run)).normal()).exp()
+    });
+    assert!(!names(&findings(LawName::Power, &noisy)).contains(&"steep-exponent"));
+    let steep = along_compute(|_, flops| (1e22 / flops).powf(1.6));
+    assert!(names(&findings(LawName::Power, &steep)).contains(&"steep-exponent"));
+}
+
+#[test]
+fn a_coefficient_at_the_end_of_its_range_is_not_identified() {
+    // Parameters never lose their value here, so that R_N goes as far as it is let.
+    let law = LawName::DataConstrained.law();
+    let planted = [6.0, 7.0, 0.6, 0.35, 0.37, 0.0, 40.0];
+    let data = repeated_on(&planted, 60.0);
+    let fitted = fit(law, &data, &FitOptions::default()).unwrap();
+    assert_eq!(fitted.at_bound, ["R_N"]);
+    let reason = fitted.identifiability.coefficients[6].as_ref().expect("at its end");
+    assert!(reason.contains("an end of the range") || reason.contains("hardly depend"), "{reason}");
 }

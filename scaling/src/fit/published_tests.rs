@@ -1,11 +1,13 @@
-//! Fits of published data, which stand beside the project and are not part of it; without them a test says so.
+//! Fits of published data, which stand beside the project and are not part of it; without them a
+//! test says so.
 
 use super::*;
 use crate::interval::{IntervalOptions, Scheme, infer};
 use crate::law::{LawChoice, Pinned};
 use crate::observation::{Covariates, Observation, RunKey};
 
-/// The rows of a file under `shared/data/fits` by column, or `None` with a line where the folder is absent.
+/// The rows of a file under `shared/data/fits` by column, or `None` with a line where the folder is
+/// absent.
 fn table(name: &str) -> Option<Table> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data/fits/");
     let Ok(text) = std::fs::read_to_string(format!("{folder}{name}")) else {
@@ -33,7 +35,8 @@ impl Table {
     }
 }
 
-/// Rows of the published points that the source kept, or `None` with a line where the shared folder is absent.
+/// Rows of the published points that the source kept, or `None` with a line where the shared folder
+/// is absent.
 pub(crate) fn besiroglu() -> Option<Dataset> {
     let table = table("chinchilla-besiroglu/svg_extracted_points.csv")?;
     let point = |row: usize| Observation {
@@ -93,7 +96,8 @@ fn the_published_points_give_the_published_intervals() {
     let interval = IntervalOptions { seed: 42, ..IntervalOptions::default() };
     let inference = infer(&fitted, &data, &options, &interval).unwrap();
     assert!(matches!(inference.resampled.scheme, Scheme::Bootstrap { failed: 0, .. }));
-    // Percentiles of 4,000 draws by the source; 1,000 draws place an end to about a tenth of the width.
+    // Percentiles of 4,000 draws by the source; 1,000 draws place an end to about a tenth of the
+    // width.
     let targets = [
         ("A", 285.2, 743.6),
         ("B", 1042.0, 5810.0),
@@ -233,7 +237,8 @@ fn repeated_data_have_the_published_objective_and_several_minima() {
     assert!(fitted.convergence.rivals.iter().any(|rival| is_published(&rival.theta)));
 }
 
-/// One task of the ladder: (N, D, task loss) of the sixteen runs, the same of the large run, (task loss, accuracy).
+/// One task of the ladder: (N, D, task loss) of the sixteen runs, the same of the large run, (task
+/// loss, accuracy).
 struct LadderTask {
     runs: Vec<Observation>,
     target: (f64, f64),
@@ -342,9 +347,10 @@ fn the_ladder_predictions_are_those_of_the_source() {
     eprintln!("24 predictions, worst relative error by step {worst:?}");
 }
 
-/// Aim: standard errors are those that the source prints. Method: a bootstrap of its 240 points with our own random
-/// numbers. B has a long tail, so that its error moves by a twentieth from seed to seed (`interval::legacy_tests`), and
-/// is held to three times that; the error of its logarithm does not.
+/// Aim: standard errors are those that the source prints. Method: a bootstrap of its 240 points
+/// with our own random numbers. B has a long tail, so that its error moves by a twentieth from seed
+/// to seed (`interval::legacy_tests`), and is held to three times that; the error of its logarithm
+/// does not.
 #[test]
 fn bootstrap_standard_errors_are_within_five_per_cent_of_the_published() {
     let Some(data) = besiroglu() else { return };

@@ -9,7 +9,8 @@ use crate::fit::{FitOptions, Problem, fit};
 use crate::law::LawName;
 use crate::random::Stream;
 
-/// MT19937 (Matsumoto and Nishimura 1998), seeded as `numpy.random.RandomState` seeds it by one number.
+/// MT19937 (Matsumoto and Nishimura 1998), seeded as `numpy.random.RandomState` seeds it by one
+/// number.
 struct Mt19937 {
     state: [u32; 624],
     next: usize,
@@ -47,7 +48,8 @@ impl Mt19937 {
         word ^ (word >> 18)
     }
 
-    /// `randint(0, n)`, and so `choice` with replacement: words cut to as many bits as n - 1 has, until one is below n.
+    /// `randint(0, n)`, and so `choice` with replacement: words cut to as many bits as n - 1 has,
+    /// until one is below n.
     fn below(&mut self, n: u32) -> usize {
         let mask = (n - 1).checked_next_power_of_two().map_or(u32::MAX, |power| {
             if (n - 1).is_power_of_two() { 2 * power - 1 } else { power - 1 }
@@ -69,7 +71,8 @@ fn the_legacy_generator_gives_its_reference_words_and_choices() {
     let later = (5..10_000).map(|_| words.word()).last();
     // The ten-thousandth word, as the C++ standard has it for `std::mt19937`.
     assert_eq!(later, Some(4_123_659_995));
-    // `numpy.random.RandomState(42).choice(240, 240)`, its first twelve, and the first six of the 4,000th such draw.
+    // `numpy.random.RandomState(42).choice(240, 240)`, its first twelve, and the first six of the
+    // 4,000th such draw.
     let mut draws = Mt19937::new(42);
     let first = [102, 179, 92, 14, 106, 71, 188, 20, 102, 121, 210, 214];
     assert_eq!(first.map(|_| draws.below(240)), first);
@@ -97,12 +100,13 @@ fn standard_deviation(values: &[f64]) -> f64 {
     (values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (n - 1.0)).sqrt()
 }
 
-/// Aim: the refit of a resample is the source's but for where it stopped, so that what else is between our standard
-/// errors and the published ones is which runs are drawn.
+/// Aim: the refit of a resample is the source's but for where it stopped, so that what else is
+/// between our standard errors and the published ones is which runs are drawn.
 ///
-/// Method: the source's very 4,000 resamples. Its refits stop early, at `SciPy`'s default tolerance for an objective of
-/// 0.001: none is lower than the converged one, 86 are higher by more than a millionth and the worst by 0.09 %. With the
-/// objective times a million `SciPy` 1.17 gives the third column, and with its defaults the second to six digits.
+/// Method: the source's very 4,000 resamples. Its refits stop early, at `SciPy`'s default tolerance
+/// for an objective of 0.001: none is lower than the converged one, 86 are higher by more than a
+/// millionth and the worst by 0.09 %. With the objective times a million `SciPy` 1.17 gives the
+/// third column, and with its defaults the second to six digits.
 #[test]
 fn the_published_resamples_give_the_published_standard_errors() {
     let Some(data) = besiroglu() else { return };
@@ -119,7 +123,8 @@ fn the_published_resamples_give_the_published_standard_errors() {
             law.coefficients(&theta).iter().map(|one| one.value).collect()
         })
         .collect();
-    // A, B, E, alpha and beta of the first published rows, which stopped within two parts in ten thousand.
+    // A, B, E, alpha and beta of the first published rows, which stopped within two parts in ten
+    // thousand.
     for (row, published) in values.iter().zip([
         [349.556_372, 2356.248_31, 1.793_330_03, 0.328_633_352, 0.371_854_555],
         [487.836_322, 1509.948_21, 1.803_583_46, 0.348_964_848, 0.349_988_572],
@@ -144,8 +149,8 @@ fn the_published_resamples_give_the_published_standard_errors() {
     }
 }
 
-/// Aim: what the standard error of B owes to chance. Method: ten times 4,000 draws of our own, with `SLOW_TESTS`; that
-/// no size of these points is a stratum, always.
+/// Aim: what the standard error of B owes to chance. Method: ten times 4,000 draws of our own, with
+/// `SLOW_TESTS`; that no size of these points is a stratum, always.
 #[test]
 fn the_standard_error_of_b_on_the_published_points_is_uncertain_by_a_twentieth() {
     let Some(data) = besiroglu() else { return };

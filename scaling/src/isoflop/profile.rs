@@ -1,5 +1,5 @@
-//! Owns the minimum of one profile: a parabola in a window that is centred on it, and the check by an interpolant.
-//! Does not know other budgets.
+//! Owns the minimum of one profile: a parabola in a window that is centred on it, and the check by
+//! an interpolant. Does not know other budgets.
 
 use super::akima::Akima;
 use super::{
@@ -58,8 +58,8 @@ pub(super) fn profile(
     })
 }
 
-/// The points within the window around their own vertex, and that vertex; the last window that had one where the next
-/// has none, as when the profile is flat there.
+/// The points within the window around their own vertex, and that vertex; the last window that had
+/// one where the next has none, as when the profile is flat there.
 fn centred(logs: &[Logs], sizes: &[f64], all: Vertex, window: f64) -> (Vec<Logs>, Vertex) {
     let half = window.ln();
     let within = |centre: f64| -> Vec<Logs> {
@@ -134,8 +134,8 @@ fn means(logs: &[Logs]) -> Vec<(f64, f64)> {
     sizes(logs).into_iter().map(of_size).collect()
 }
 
-/// The interpolant's minimum, and where it would be on the parabola with its noise: both are moved by the same noise, so
-/// their distance is drawn and not each by itself.
+/// The interpolant's minimum, and where it would be on the parabola with its noise: both are moved
+/// by the same noise, so their distance is drawn and not each by itself.
 fn check(logs: &[Logs], found: &Vertex, level: f64) -> Option<AkimaCheck> {
     let minimum = Akima::through(&means(logs))?.minimum();
     let curve = |x: f64| found.ln_loss + 0.5 * found.curvature * (x - found.ln_parameters).powi(2);

@@ -123,6 +123,10 @@ fn of_profiles(dataset: &Dataset, interval: &IntervalOptions) -> Option<(Made, V
     let dataset = Dataset::new(&ends).ok()?;
     let options = IsoflopOptions { level: interval.level, ..IsoflopOptions::default() };
     let fitted = isoflop::fit(&dataset, &budgets, &options);
+    // Rows that happen to cost the same are no profiles.
+    if fitted.minima.is_empty() {
+        return None;
+    }
     let approach = Approach {
         name: "isoflop".to_owned(),
         parameters_exponent: fitted.parameters.exponent,
@@ -130,6 +134,5 @@ fn of_profiles(dataset: &Dataset, interval: &IntervalOptions) -> Option<(Made, V
         exponent_sum: Some(fitted.exponent_sum),
     };
     let n_budgets = Some(fitted.minima.len() as u64);
-    let warnings = fitted.warnings.iter().map(|text| format!("isoflop: {text}")).collect();
-    Some(((approach, n_budgets, fitted.dropped), warnings))
+    Some(((approach, n_budgets, fitted.dropped), fitted.warnings))
 }

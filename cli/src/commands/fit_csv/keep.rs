@@ -40,8 +40,8 @@ pub(super) fn again(saved: &Path, args: &FitArgs, form: Form) -> Result<(), Fail
         delta: request.delta,
         seed_noise: request.seed_noise,
         hold_out: request.hold_out,
-        draws: request.draws,
-        seed: request.seed,
+        draws: Some(request.draws),
+        seed: Some(request.seed),
         n_counts: request.n_counts,
         c_counts: request.c_counts,
         ..args.clone()
@@ -110,8 +110,8 @@ fn request(job: &Job<'_>) -> Request {
         delta: args.delta,
         seed_noise: args.seed_noise,
         hold_out: args.hold_out.clone(),
-        draws: args.draws,
-        seed: args.seed,
+        draws: args.draws(),
+        seed: args.seed(),
         n_counts: args.n_counts.clone(),
         c_counts: args.c_counts.clone(),
     }

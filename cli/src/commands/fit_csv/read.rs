@@ -241,9 +241,10 @@ pub(super) fn read(file: &Path, args: &FitArgs, law: LawName) -> anyhow::Result<
     let (flops, mut warnings) = match (columns.flops, columns.flops_per_token) {
         (Some(column), _) => (format!("column `{}`", headers[column]), Vec::new()),
         (None, Some(column)) => (format!("column `{}` times D", headers[column]), Vec::new()),
-        (None, None) if has_sizes => {
-            ("6 N D".to_owned(), vec!["no column has C, so it is taken as 6 N D".to_owned()])
-        }
+        (None, None) if has_sizes => (
+            "6 N D".to_owned(),
+            vec!["assumed-flops: no column has C, so it is taken as 6 N D".to_owned()],
+        ),
         _ => ("not known".to_owned(), Vec::new()),
     };
     if columns.run.is_none() {

@@ -8,7 +8,7 @@ use api::EstimateView;
 use scaling::fit::{Audit, Fit};
 use scaling::interval::{Inference, IntervalOptions, Scheme};
 use scaling::law::{Law, LogPoint, Quantity};
-use scaling::noise::SeedNoise;
+use scaling::noise::{LEAST_SD_LOG, SeedNoise};
 use scaling::observation::Weighting;
 use scaling::profile::FloorProfile;
 
@@ -62,6 +62,7 @@ pub(super) fn report(
         approaches: Vec::new(),
         minima: minima.map(|(_, one)| one).collect(),
         n_starts: fitted.convergence.n_starts as u64,
+        n_followed: fitted.convergence.n_polished as u64,
         n_converged: fitted.convergence.n_converged as u64,
         n_at_best: fitted.convergence.n_at_best as u64,
         n_observations: fitted.n_points as u64,
@@ -73,7 +74,7 @@ pub(super) fn report(
         confidence: interval.level,
         intervals: made_by(&inference.resampled.scheme),
         draws: u32::try_from(interval.draws).unwrap_or(u32::MAX),
-        seed: job.args.seed,
+        seed: job.args.seed(),
         held_out_summary: HeldOutSummary::of(&held_out),
         held_out,
         excluded,
@@ -113,6 +114,7 @@ pub(super) fn noise_view(noise: &SeedNoise, fitted: &Fit) -> SeedNoiseView {
         at_loss_nats: noise.at_loss_nats,
         n_places: noise.n_places as u64,
         n_freedom: noise.n_freedom as u64,
+        is_least: noise.sd_log <= LEAST_SD_LOG,
         is_used: fitted.weighting == Weighting::SeedNoise,
         lack_of_fit: fitted.residual_rms_log / noise.sd_log,
     }
