@@ -58,7 +58,12 @@ pub(super) fn run(file: &Path, args: &FitArgs, form: Form) -> Result<(), Failure
         }
         let picture = Picture::of(job, &fits);
         if let Some(path) = &args.plot {
-            replace(path, picture.svg().as_bytes())
+            let bytes = if is_png(path) {
+                picture.png().map_err(anyhow::Error::new)?
+            } else {
+                picture.svg().into_bytes()
+            };
+            replace(path, &bytes)
                 .with_context(|| format!("could not write `{}`", path.display()))?;
         }
         let mut groups: Vec<FileFit> = fits.into_iter().map(|one| one.report).collect();
@@ -77,6 +82,11 @@ pub(super) fn run(file: &Path, args: &FitArgs, form: Form) -> Result<(), Failure
         }
         Ok(())
     })
+}
+
+/// Whether a picture's name asks for pixels; any other gives SVG.
+fn is_png(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("png"))
 }
 
 /// Fits a file and saves the fit, without a word.
