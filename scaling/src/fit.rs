@@ -229,12 +229,14 @@ pub fn fit(law: &dyn Law, dataset: &Dataset, options: &FitOptions) -> Result<Fit
     let starts = searched.ranked_starts();
     let n_starts = starts.len();
     let mut minima = polish(&searched, &starts, options.n_polished.max(law.least_polished()));
-    let n_polished = minima.len();
+    let mut n_polished = minima.len();
     if step > 1 {
         minima.retain(|one| one.converged);
         minima.sort_by(|a, b| a.value.total_cmp(&b.value));
         minima.truncate(N_POLISHED_BEST);
         minima = minima.iter().map(|one| problem.descend(&one.theta)).collect();
+        // Those that count are the ones followed on all points.
+        n_polished = minima.len();
     }
     let mut converged: Vec<Minimum> = minima.into_iter().filter(|one| one.converged).collect();
     converged.sort_by(|a, b| a.value.total_cmp(&b.value));

@@ -23,6 +23,7 @@ mod draw;
 mod inference;
 mod order;
 mod refit;
+mod words;
 
 pub(crate) use draw::{Plan, resample, resample_by, shift};
 pub use inference::{

@@ -68,7 +68,7 @@ impl SeedNoise {
     /// [`TooFewSeeds`].
     pub fn of(dataset: &Dataset) -> Result<Self, TooFewSeeds> {
         let places = places(dataset);
-        let n_freedom: usize = places.iter().map(|place| place.n_freedom()).sum();
+        let n_freedom: usize = places.iter().map(Place::n_freedom).sum();
         if n_freedom < MIN_FREEDOM {
             return Err(TooFewSeeds { n_places: places.len(), n_freedom });
         }
@@ -184,7 +184,8 @@ fn trend(places: &[Place], at: f64) -> Option<(f64, f64)> {
     let squares = sum(&|w, x, y| w * (y - y_mean - slope * (x - x_mean)).powi(2));
     let scatter = (squares / (rows.len() as f64 - 2.0)).max(1.0);
     let t = slope / (scatter / spread).sqrt();
-    (spread > 0.0 && t.abs() > MIN_TREND_T).then(|| (0.5 * (y_mean - slope * x_mean), 0.5 * slope))
+    (spread > 0.0 && t.abs() > MIN_TREND_T)
+        .then_some((0.5 * (y_mean - slope * x_mean), 0.5 * slope))
 }
 
 #[cfg(test)]

@@ -35,8 +35,6 @@ mod read;
 mod report;
 mod suspect;
 
-pub(super) use report::made_by;
-
 /// Rows times draws beyond which draws are reduced, down to the fewest that make an interval.
 ///
 /// At a million rows the fewest, 100, took four minutes of one core (`docs/reference/cli.md`).

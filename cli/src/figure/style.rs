@@ -58,12 +58,13 @@ const RULES: &str = "
 /// The style of a figure that a reader opens: light by default, dark where the reader prefers it.
 pub(super) fn for_readers() -> String {
     let named = |colours: &[(&str, &str)]| -> String {
-        colours.iter().map(|(name, value)| format!("--{name}: {value}; ")).collect()
+        let one = |(name, value): &(&str, &str)| format!("--{name}: {value};");
+        colours.iter().map(one).collect::<Vec<_>>().join(" ")
     };
     format!(
         "
-svg {{ {}}}
-@media (prefers-color-scheme: dark) {{ svg {{ {}}} }}
+svg {{ {} }}
+@media (prefers-color-scheme: dark) {{ svg {{ {} }} }}
 text {{ font: 12px system-ui, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif; fill: var(--text); }}{RULES}",
         named(&LIGHT),
         named(&DARK)

@@ -126,9 +126,9 @@ fn the_published_resamples_give_the_published_standard_errors() {
     // A, B, E, alpha and beta of the first published rows, which stopped within two parts in ten
     // thousand.
     for (row, published) in values.iter().zip([
-        [349.556_372, 2356.248_31, 1.793_330_03, 0.328_633_352, 0.371_854_555],
-        [487.836_322, 1509.948_21, 1.803_583_46, 0.348_964_848, 0.349_988_572],
-        [728.410_632, 2507.010_54, 1.861_662_19, 0.372_424_098, 0.375_039_862],
+        [349.556_372, 2_356.248_31, 1.793_330_03, 0.328_633_352, 0.371_854_555],
+        [487.836_322, 1_509.948_21, 1.803_583_46, 0.348_964_848, 0.349_988_572],
+        [728.410_632, 2_507.010_54, 1.861_662_19, 0.372_424_098, 0.375_039_862],
     ]) {
         for (found, published) in [1, 2, 0, 3, 4].map(|at| row[at]).iter().zip(published) {
             assert!((found / published - 1.0).abs() < 2e-4, "{row:?} for {published}");

@@ -124,14 +124,14 @@ fn sizes(logs: &[Logs]) -> Vec<f64> {
     sizes
 }
 
-/// One point a size, its ln L the mean.
+/// One point a size, its ln L the mean; `logs` are in the order of sizes.
 fn means(logs: &[Logs]) -> Vec<(f64, f64)> {
-    let of_size = |size: f64| {
-        let of = logs.iter().filter(|point| (point.0 - size).abs() < SAME_SIZE);
-        let (n, sum) = of.fold((0.0, 0.0), |(n, sum), point| (n + 1.0, sum + point.1));
-        (size, sum / n)
+    let is_same = |a: &Logs, b: &Logs| b.0 - a.0 < SAME_SIZE;
+    let of_size = |own: &[Logs]| {
+        let sum: f64 = own.iter().map(|point| point.1).sum();
+        (own[0].0, sum / own.len() as f64)
     };
-    sizes(logs).into_iter().map(of_size).collect()
+    logs.chunk_by(is_same).map(of_size).collect()
 }
 
 /// The interpolant's minimum, and where it would be on the parabola with its noise: both are moved

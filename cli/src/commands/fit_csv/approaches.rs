@@ -1,4 +1,5 @@
-//! The envelope and the isoFLOP profiles of a file beside its law: three approaches to N_opt and D_opt.
+//! The envelope and the isoFLOP profiles of a file beside its law: three approaches to N_opt and
+//! D_opt.
 //!
 //! The approaches themselves are `scaling::envelope` and `scaling::isoflop`.
 
@@ -15,7 +16,8 @@ use super::profiles;
 use crate::fit_document::estimate_view;
 use crate::output::approach::ApproachView;
 
-/// More points than these are not interpolated again in every draw.
+/// With more points than these the law stands alone: an envelope interpolates all of them in every
+/// draw.
 const MOST_POINTS: usize = 20_000;
 /// Runs of several points that make an envelope.
 const LEAST_CURVES: usize = 2;
@@ -26,7 +28,8 @@ pub(super) fn of(
     inference: &Inference,
     interval: &IntervalOptions,
 ) -> (Vec<ApproachView>, Vec<String>) {
-    let is_joint = matches!(inference.law, LawName::Chinchilla | LawName::Coupled);
+    let is_joint = matches!(inference.law, LawName::Chinchilla | LawName::Coupled)
+        && dataset.points().len() <= MOST_POINTS;
     let Some(law) = of_law(inference).filter(|_| is_joint) else {
         return (Vec::new(), Vec::new());
     };
@@ -80,7 +83,7 @@ fn of_envelope(dataset: &Dataset, interval: &IntervalOptions) -> Option<Made> {
         *n_points.entry(point.run).or_default() += 1;
     }
     let n_curves = n_points.values().filter(|n| **n > 1).count();
-    if n_curves < LEAST_CURVES || dataset.points().len() > MOST_POINTS {
+    if n_curves < LEAST_CURVES {
         return None;
     }
     let options = EnvelopeOptions { interval: *interval, ..EnvelopeOptions::default() };

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use api::EstimateView;
 use scaling::fit::{Audit, Fit};
-use scaling::interval::{Inference, IntervalOptions, Scheme};
+use scaling::interval::{Inference, IntervalOptions};
 use scaling::law::{Law, LogPoint, Quantity};
 use scaling::noise::{LEAST_SD_LOG, SeedNoise};
 use scaling::observation::Weighting;
@@ -72,7 +72,7 @@ pub(super) fn report(
         objective: fitted.objective,
         huber_delta: fitted.objective_kind.huber_delta(),
         confidence: interval.level,
-        intervals: made_by(&inference.resampled.scheme),
+        intervals: inference.resampled.scheme.to_string(),
         draws: u32::try_from(interval.draws).unwrap_or(u32::MAX),
         seed: job.args.seed(),
         held_out_summary: HeldOutSummary::of(&held_out),
@@ -195,27 +195,4 @@ fn derived(inference: &Inference) -> BTreeMap<String, EstimateView> {
     [("parameters_exponent", law.parameters_exponent), ("tokens_exponent", law.tokens_exponent)]
         .map(|(name, estimate)| (name.to_owned(), estimate_view(&estimate)))
         .into()
-}
-
-/// What runs were drawn within, where it is not one.
-fn strata(n_strata: usize) -> String {
-    if n_strata > 1 { format!(" in {n_strata} strata") } else { String::new() }
-}
-
-/// How intervals were made, with the numbers needed to make them again; empty without any.
-pub(in crate::commands) fn made_by(scheme: &Scheme) -> String {
-    match scheme {
-        Scheme::Bootstrap { n_strata, draws, seed, .. } => {
-            let strata = strata(*n_strata);
-            format!("bootstrap by run{strata}, {draws} draws, seed {seed}")
-        }
-        Scheme::Jackknife { n_runs } => format!(
-            "leave-one-run-out jackknife, Student's t with {} degrees of freedom",
-            n_runs.saturating_sub(1)
-        ),
-        Scheme::StatedNoise { draws, seed, sd_log, .. } => {
-            format!("stated noise of {sd_log} in ln L between seeds, {draws} draws, seed {seed}")
-        }
-        Scheme::Unavailable { .. } => String::new(),
-    }
 }

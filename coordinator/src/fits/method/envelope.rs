@@ -62,7 +62,7 @@ fn try_fit(group: &Group, settings: &Settings) -> Result<Fitted, String> {
         n_observations: (dataset.points().len() - fit.runs_without_curve.len()) as u64,
         n_runs: fit.n_runs as u64,
         residual_rms_log: view::finite(fit.loss.residual_rms_log),
-        intervals: view::intervals(scheme),
+        intervals: scheme.to_string(),
         curve: view::curve(range, |flops| fit.predict_loss(flops).curve),
         points: points(&fit),
         dropped: dropped(group, &fit),

@@ -135,7 +135,7 @@ fn try_fit(
     let scheme = inference.whole.is_none().then_some(&inference.resampled.scheme);
     let (is_drawn, interval_note) =
         (scheme.is_some_and(view::is_drawn), scheme.and_then(view::explain));
-    let intervals = scheme.map(view::intervals).unwrap_or_default();
+    let intervals = scheme.map(ToString::to_string).unwrap_or_default();
     let model = LawModel { inference, kappa: kappa.mean };
     let view = MethodFit {
         method: method.label().to_owned(),
