@@ -28,8 +28,11 @@ pub(super) fn mixed_axes(runs: &[&FitRun], spec: &FitSpec) -> Vec<String> {
     warnings.map(|finding| finding.to_string()).collect()
 }
 
+/// N, D and the values of all other axes.
+type Place<'a> = (u64, u64, Vec<(&'a String, &'a String)>);
+
 fn differs_at_a_place(runs: &[&FitRun], axis: &str) -> bool {
-    let mut values: BTreeMap<(u64, u64, Vec<(&String, &String)>), &String> = BTreeMap::new();
+    let mut values: BTreeMap<Place<'_>, &String> = BTreeMap::new();
     runs.iter().any(|run| {
         let Some(value) = run.axis_values.get(axis) else { return false };
         let others = run.axis_values.iter().filter(|(name, _)| *name != axis).collect();

@@ -140,8 +140,5 @@ fn observations(run: &Run) -> impl Iterator<Item = ObservationView> {
 
 /// Whether a method takes every checkpoint of a run, and not its end alone.
 pub(super) fn uses_training_curves(method: FitMethod) -> bool {
-    match method {
-        FitMethod::Isoflop => false,
-        _ => true,
-    }
+    method != FitMethod::Isoflop
 }

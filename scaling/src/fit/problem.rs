@@ -106,6 +106,22 @@ impl<'a> Problem<'a> {
         })
     }
 
+    /// The same points under another law of the same variables, without its faster descent.
+    pub(crate) fn of_law<'b>(&self, law: &'b dyn Law) -> Problem<'b> {
+        Problem {
+            law,
+            points: self.points.clone(),
+            log_losses: self.log_losses.clone(),
+            rows: self.rows.clone(),
+            weights: self.weights.clone(),
+            total_weight: self.total_weight,
+            objective: self.objective,
+            threshold: self.threshold,
+            unit: self.unit,
+            fast: None,
+        }
+    }
+
     /// The same problem with point `i` of the data set counted `counts[i]` times; points that count
     /// zero times are gone.
     pub(crate) fn reweighted(&self, counts: &[f64]) -> Self {
