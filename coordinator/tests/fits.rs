@@ -406,7 +406,7 @@ fn a_held_out_run_is_compared_at_its_last_step_or_not_at_all() {
 
 fn settings(mut inputs: FitInputs, fit: &serde_json::Value) -> FitReport {
     inputs.fit_spec_json = fit.to_string();
-    fit_report(&inputs).unwrap()
+    fit_report(&inputs).expect("the settings are those of this build")
 }
 
 #[test]

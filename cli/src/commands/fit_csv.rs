@@ -37,7 +37,7 @@ mod suspect;
 
 /// Rows times draws beyond which draws are reduced, down to the fewest that make an interval.
 ///
-/// At a million rows the fewest, 100, took four minutes of one core (`docs/reference/cli.md`).
+/// At a million rows the fewest, 100, took half a minute of one core (`docs/reference/cli.md`).
 const MAX_REFITTED_POINTS: usize = 20_000_000;
 
 pub(super) fn run(file: &Path, args: &FitArgs, form: Form) -> Result<(), Failure> {

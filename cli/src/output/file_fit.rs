@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::approach::{self, ApproachView};
 use super::comparison::{ComparisonView, shown as shown_beside};
-use super::fit_parts::{Footnotes, number};
+use super::fit_parts::{Footnotes, number, with_interval};
 use super::{View, sections, table};
 
 /// Excluded rows that are listed; `--json` has all of them.
@@ -343,8 +343,8 @@ impl View for FileFit {
 
 fn interval(estimate: &EstimateView) -> String {
     match estimate {
-        EstimateView::Identified { low, high, .. } => {
-            format!("[{}, {}]", number(*low), number(*high))
+        EstimateView::Identified { value, low, high } => {
+            with_interval(*value, *low, *high)[1].clone()
         }
         EstimateView::NotIdentified { .. } => "–".to_owned(),
     }
@@ -352,7 +352,7 @@ fn interval(estimate: &EstimateView) -> String {
 
 fn shown(estimate: &EstimateView, notes: &mut Footnotes) -> [String; 2] {
     match estimate {
-        EstimateView::Identified { value, .. } => [number(*value), interval(estimate)],
+        EstimateView::Identified { value, low, high } => with_interval(*value, *low, *high),
         EstimateView::NotIdentified { reason } => ["not identified".to_owned(), notes.mark(reason)],
     }
 }
@@ -408,7 +408,10 @@ impl FileFit {
         let rows = self.ladder.iter().map(|one| {
             let mut row = vec![number(one.flops)];
             for estimate in [&one.parameters, &one.tokens, &one.loss_nats] {
-                row.extend(shown(estimate, notes));
+                let [value, interval] = shown(estimate, notes);
+                let is_known = matches!(estimate, EstimateView::Identified { .. });
+                // Eight columns leave no room for words.
+                row.extend([if is_known { value } else { "–".to_owned() }, interval]);
             }
             row.push(number(one.rung_parameters));
             row
