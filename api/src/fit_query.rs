@@ -39,14 +39,88 @@ pub struct FitSummary {
     pub inputs_hash: String,
 }
 
+/// Settings of a fit in place of the study's own; what is left out is as the study has it.
+#[derive(
+    Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, utoipa::IntoParams,
+)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct FitSettings {
+    /// One law or method in place of the study's methods: `envelope`, `isoflop`, `chinchilla`,
+    /// `coupled`, `kaplan`, `overtraining`, `power`, `power_floor` or `broken_power`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub law: Option<String>,
+    /// What the laws minimise: `huber`, `lad`, `log-squares` or `loss-squares`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objective: Option<String>,
+    /// How much each measured loss counts: `equal` or `seed_noise`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<String>,
+    /// The axis whose values are fitted apart; empty for one fit of all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group_by: Option<String>,
+    /// What is only predicted: `none`, `largest_size` or `largest_compute`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_out: Option<String>,
+    /// Bootstrap draws, 1 to 100000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub draws: Option<u32>,
+    /// Seed of the bootstrap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u32>,
+}
+
 /// A fit to make and keep.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FitRequest {
-    /// Settings in place of the study's own: the `fit` section of a study file. Left out, the
-    /// study's.
+    /// Settings in place of the study's own, all of them: the `fit` section of a study file. Left
+    /// out, the study's. The single settings beside it come on top.
     #[serde(default)]
     pub fit: Option<serde_json::Value>,
+    /// One law or method in place of the study's methods: `envelope`, `isoflop`, `chinchilla`,
+    /// `coupled`, `kaplan`, `overtraining`, `power`, `power_floor` or `broken_power`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub law: Option<String>,
+    /// What the laws minimise: `huber`, `lad`, `log-squares` or `loss-squares`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objective: Option<String>,
+    /// How much each measured loss counts: `equal` or `seed_noise`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<String>,
+    /// The axis whose values are fitted apart; empty for one fit of all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group_by: Option<String>,
+    /// What is only predicted: `none`, `largest_size` or `largest_compute`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_out: Option<String>,
+    /// Bootstrap draws, 1 to 100000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub draws: Option<u32>,
+    /// Seed of the bootstrap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u32>,
+}
+
+impl FitRequest {
+    /// A request with single settings alone.
+    pub fn of(settings: FitSettings) -> Self {
+        let FitSettings { law, objective, weights, group_by, hold_out, draws, seed } = settings;
+        Self { fit: None, law, objective, weights, group_by, hold_out, draws, seed }
+    }
+
+    /// The single settings.
+    pub fn settings(&self) -> FitSettings {
+        FitSettings {
+            law: self.law.clone(),
+            objective: self.objective.clone(),
+            weights: self.weights.clone(),
+            group_by: self.group_by.clone(),
+            hold_out: self.hold_out.clone(),
+            draws: self.draws,
+            seed: self.seed,
+        }
+    }
 }
 
 /// The loss over C of a stored fit. `GET /fits/{id}/curve` answers it.

@@ -1,4 +1,4 @@
-//! Owns figures as SVG: panels with axes, bands, lines and marks, readable in light and dark and without colour.
+//! Owns figures as SVG and PNG: panels with axes, bands, lines and marks, readable in light and dark and without colour.
 //!
 //! A pure function from a description to text; it knows no study and no law. Colours are those of Okabe and Ito
 //! (2008, "Color universal design"), which people with any of the usual colour deficiencies tell apart; each series
@@ -6,9 +6,11 @@
 
 mod axis;
 mod panel;
+mod png;
 mod style;
 
 pub use axis::Scale;
+pub use png::PngError;
 
 use std::fmt::Write as _;
 
@@ -105,6 +107,18 @@ impl Layer {
 impl Figure {
     /// The figure as an SVG document; panels without anything that can be drawn are left out.
     pub fn svg(&self) -> String {
+        self.styled(&style::for_readers())
+    }
+
+    /// The figure as a PNG image: what [`Figure::svg`] has, on a light ground.
+    ///
+    /// # Errors
+    /// [`PngError`]: more pixels than memory holds.
+    pub fn png(&self) -> Result<Vec<u8>, PngError> {
+        png::draw(&self.styled(&style::for_drawing(png::FONT)))
+    }
+
+    fn styled(&self, css: &str) -> String {
         let mut body = String::new();
         let mut top = HEAD;
         for (index, panel) in self.panels.iter().enumerate() {
@@ -119,10 +133,9 @@ impl Figure {
         _ = write!(
             svg,
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" \
-             height=\"{height}\" role=\"img\">\n<title>{}</title>\n<style>{}</style>\n\
+             height=\"{height}\" role=\"img\">\n<title>{}</title>\n<style>{css}</style>\n\
              <rect class=\"ground\" width=\"{WIDTH}\" height=\"{height}\"/>\n",
-            escaped(&self.title),
-            style::CSS
+            escaped(&self.title)
         );
         _ = writeln!(
             svg,

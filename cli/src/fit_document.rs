@@ -68,6 +68,9 @@ pub struct Request {
     pub objective: Option<String>,
     /// Threshold of the Huber loss, where it was given.
     pub delta: Option<f64>,
+    /// Whether rows are weighted by the noise between seeds.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub seed_noise: bool,
     /// Rules of the rows that were held out.
     pub hold_out: Vec<String>,
     /// Bootstrap draws asked for.

@@ -7,6 +7,7 @@ use std::io::Write;
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
 use serde::Serialize;
 
+pub mod approach;
 mod change;
 pub mod comparison;
 mod explain;

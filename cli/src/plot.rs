@@ -140,7 +140,9 @@ impl Frame {
             let share = (value.ln() - self.x.0) / (self.x.1 - self.x.0);
             let column = below(share, WIDTH);
             line[column] = '┬';
-            let text = format!("{value:e}");
+            // Numbers that a reader says as they are, such as a loss, need no power of ten.
+            let is_plain = (1e-2..1e3).contains(&value);
+            let text = if is_plain { format!("{value}") } else { format!("{value:e}") };
             let start = column.saturating_sub(text.len() / 2);
             let is_free = names[start..(start + text.len() + 1).min(names.len())]
                 .iter()

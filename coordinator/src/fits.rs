@@ -13,7 +13,9 @@ use tokio::sync::Semaphore;
 use crate::store::read::{FitInputs, ReadError, ReadStore};
 use crate::store::{FitToSave, Store, StoreError, StoreErrorClass};
 
+mod alike;
 mod ask;
+mod change;
 mod method;
 mod notes;
 mod observe;
@@ -21,6 +23,7 @@ mod report;
 mod view;
 
 pub use ask::{Model, Question, Which};
+pub use change::FitChange;
 use observe::{Observed, REPORT_VERSION};
 use report::Made;
 
@@ -159,16 +162,20 @@ impl Models {
     }
 }
 
-/// The fits of a study as it stands: those made before when nothing has come in since, otherwise
+/// The fits of a study as it stands, by its own settings or with a change: those made before when nothing has come in since, otherwise
 /// made anew, and stored once nothing more can come in. May be asked as often as one likes.
 ///
 /// # Errors
 /// [`FitsError`]; a report that could not be stored is answered all the same.
-pub async fn report<S>(store: &S, study: &StudyId) -> Result<FitReport, FitsError>
+pub async fn report<S>(
+    store: &S,
+    study: &StudyId,
+    change: &FitChange,
+) -> Result<FitReport, FitsError>
 where
     S: ReadStore + Store,
 {
-    let inputs = inputs_of(store, study).await?;
+    let inputs = inputs_of(store, study, change).await?;
     let (observed, identity) = observe(&inputs)?;
     let hash = identity.hash.clone();
     if let Some(report) = known(store, study, &hash).await? {
@@ -181,7 +188,10 @@ where
     }
     let (model, permit) = make(observed, hash, permit).await?;
     let report = model.report().clone();
-    remember(study, &report);
+    // What is asked again and again is the study's own.
+    if change.is_empty() {
+        remember(study, &report);
+    }
     if !report.is_provisional {
         match keep(store, study, &identity, model).await {
             Ok(()) | Err(StoreError::ReadOnly | StoreError::NotLeading) => {}
@@ -208,17 +218,12 @@ where
 pub async fn create<S>(
     store: &S,
     study: &StudyId,
-    spec: Option<FitSpec>,
+    change: &FitChange,
 ) -> Result<FitReport, FitsError>
 where
     S: ReadStore + Store,
 {
-    let mut inputs = inputs_of(store, study).await?;
-    if let Some(spec) = spec {
-        check_axis(&inputs, &spec)?;
-        let failed = |source| FitsError::Settings { study: inputs.study.clone(), source };
-        inputs.fit_spec_json = serde_json::to_string(&spec).map_err(failed)?;
-    }
+    let inputs = inputs_of(store, study, change).await?;
     let (observed, identity) = observe(&inputs)?;
     let hash = identity.hash.clone();
     let permit = TURN.acquire().await.expect("the semaphore is never closed");
@@ -282,9 +287,22 @@ pub async fn stored_report<S: ReadStore>(
     report.map(Some).map_err(|_| FitsError::OlderBuild { fit: fit.clone() })
 }
 
-async fn inputs_of<S: ReadStore>(store: &S, study: &StudyId) -> Result<FitInputs, FitsError> {
+async fn inputs_of<S: ReadStore>(
+    store: &S,
+    study: &StudyId,
+    change: &FitChange,
+) -> Result<FitInputs, FitsError> {
     let inputs = store.fit_inputs(study).await?;
-    inputs.ok_or_else(|| FitsError::NoStudy { study: study.clone() })
+    let mut inputs = inputs.ok_or_else(|| FitsError::NoStudy { study: study.clone() })?;
+    if !change.is_empty() {
+        let failed = |source| FitsError::Settings { study: inputs.study.clone(), source };
+        let own: FitSpec = serde_json::from_str(&inputs.fit_spec_json).map_err(failed)?;
+        let spec = change.apply(own);
+        check_axis(&inputs, &spec)?;
+        let failed = |source| FitsError::Settings { study: inputs.study.clone(), source };
+        inputs.fit_spec_json = serde_json::to_string(&spec).map_err(failed)?;
+    }
+    Ok(inputs)
 }
 
 /// A group for each value of an axis that there is not would be one group.

@@ -248,7 +248,7 @@ fn a_diverged_run_is_excluded_with_all_its_points_and_not_replaced_as_held_out()
     assert_eq!(group.observations.len(), 30);
     assert!(group.held_out.is_empty());
     assert_eq!(method(group, "envelope").n_runs, 3);
-    let said = "llama: the held-out size has no measured loss, so nothing is predicted";
+    let said = "llama: what is held out has no measured loss, so nothing is predicted";
     assert!(report.notes.iter().any(|note| note == said), "{:?}", report.notes);
 }
 
@@ -402,4 +402,134 @@ fn a_held_out_run_is_compared_at_its_last_step_or_not_at_all() {
     assert!(report.groups[0].held_out.is_empty());
     let is_said = |note: &String| note.contains("`llama-625000-0` is held out and has no measured");
     assert!(report.notes.iter().any(is_said), "{:?}", report.notes);
+}
+
+fn settings(mut inputs: FitInputs, fit: &serde_json::Value) -> FitReport {
+    inputs.fit_spec_json = fit.to_string();
+    fit_report(&inputs).expect("the settings are those of this build")
+}
+
+#[test]
+fn other_laws_and_objectives_are_fitted_as_they_are_asked_for() {
+    let inputs = study(&["llama"], 6, &json!({}));
+    let names = ["coupled", "kaplan", "overtraining", "power", "power_floor", "broken_power"];
+    let report = settings(inputs.clone(), &json!({"methods": names, "objective": "log-squares"}));
+    let group = &report.groups[0];
+    assert_eq!(group.fits.iter().map(|fit| fit.method.as_str()).collect::<Vec<_>>(), names);
+    for fit in &group.fits {
+        assert_eq!(fit.objective, "sum of squared residuals of ln L", "{}", fit.method);
+        assert!(!fit.coefficients.is_empty() && fit.n_runs == 6, "{fit:?}");
+    }
+    // Those of C alone and those with a best N and D have a curve; the others say where to ask.
+    for name in ["power", "power_floor"] {
+        assert!(!method(group, name).curve.is_empty(), "{name}");
+    }
+    assert!(method(group, "kaplan").curve.is_empty());
+    let (alpha, low, high) = identified(method(group, "power"), "alpha");
+    assert!(0.0 < low && low < alpha && alpha < high);
+    assert!(method(group, "coupled").coefficients.contains_key("parameters_exponent"));
+    assert!(!method(group, "power").coefficients.contains_key("parameters_exponent"));
+    // Every objective of one law gives another value to the same coefficient.
+    let beta = |objective: &str| {
+        let fit = json!({"methods": ["power"], "objective": objective});
+        identified(method(&settings(inputs.clone(), &fit).groups[0], "power"), "alpha").0
+    };
+    let all = ["huber", "lad", "log-squares", "loss-squares"].map(beta);
+    assert!((0..4).all(|i| (0..i).all(|j| all[i] != all[j])), "{all:?}");
+}
+
+#[test]
+fn weights_of_seeds_are_named_with_their_noise_and_refused_without_seeds() {
+    let mut inputs = study(&["llama"], 6, &json!({}));
+    let fit = json!({"methods": ["chinchilla"], "weights": "seed_noise"});
+    let bare = settings(inputs.clone(), &fit);
+    let why = reasons(method(&bare.groups[0], "chinchilla"));
+    assert!(why.iter().all(|text| text.contains("noise between seeds needs 4 runs")), "{why:?}");
+    for seed in 1..3 {
+        for (place, parameters) in sizes(6).into_iter().enumerate() {
+            let one = run("llama", parameters, seed);
+            let luck = 0.002 * (17.0 * (place + 6 * seed as usize) as f64).sin();
+            inputs.evaluations.extend(evaluations(&one, &CHECKPOINTS, luck));
+            inputs.runs.push(one);
+        }
+    }
+    let report = settings(inputs, &fit);
+    let text = &method(&report.groups[0], "chinchilla").objective;
+    assert!(
+        text.contains(", each over the variance of ln L between seeds; seeds vary by"),
+        "{text}"
+    );
+    assert!(text.contains("6 places, 12 degrees of freedom"), "{text}");
+}
+
+#[test]
+fn the_runs_of_most_compute_can_be_held_out() {
+    let mut inputs = study(&["llama"], 6, &json!({}));
+    // Of the largest size there is also a short run, which is not one of the most compute.
+    let mut short = run("llama", sizes(6)[5], 1);
+    short.steps = 1292;
+    short.flops_exact *= 0.1292;
+    let steps: Vec<u64> = CHECKPOINTS[..6].to_vec();
+    short.data_point_steps.clone_from(&steps);
+    inputs.evaluations.extend(evaluations(&short, &steps, 0.0));
+    inputs.runs.push(short);
+    let report =
+        settings(inputs, &json!({"methods": ["chinchilla"], "hold_out": "largest_compute"}));
+    let held: Vec<&str> = report.groups[0].held_out.iter().map(|one| one.name.as_str()).collect();
+    assert_eq!(held, ["llama-3906250-0"]);
+    assert_eq!(method(&report.groups[0], "chinchilla").n_runs, 6);
+}
+
+/// Aim: runs that differ in more than size, tokens and seed are named, and a design is not. Method: an axis of
+/// schedules, an axis of sizes and one of seeds.
+#[test]
+fn an_axis_in_which_runs_of_one_place_differ_is_named() {
+    let said = |axis: &str, values: [&str; 2]| {
+        let mut inputs = study(&["llama"], 6, &json!({"methods": ["envelope"]}));
+        let again: Vec<FitRun> = sizes(6).into_iter().map(|n| run("llama", n, 1)).collect();
+        for one in &again {
+            inputs.evaluations.extend(evaluations(one, &CHECKPOINTS, 0.001));
+        }
+        for one in &mut inputs.runs {
+            one.axis_values.insert(axis.to_owned(), values[0].to_owned());
+        }
+        for mut one in again {
+            one.axis_values.insert(axis.to_owned(), values[1].to_owned());
+            inputs.runs.push(one);
+        }
+        let notes = fit_report(&inputs).unwrap().notes;
+        notes.into_iter().filter(|note| note.contains("mixed: ")).collect::<Vec<_>>()
+    };
+    let mixed = said("schedule", ["cosine", "wsd"]);
+    assert_eq!(mixed.len(), 1, "{mixed:?}");
+    let expected =
+        "mixed: axis `schedule` has 2 values in one fit: `cosine` (6 runs), `wsd` (6 runs)";
+    assert!(mixed[0].starts_with(expected), "{mixed:?}");
+    assert_eq!(said("seed", ["0", "1"]), Vec::<String>::new());
+    assert_eq!(said("schedule", ["wsd", "wsd"]), Vec::<String>::new());
+}
+
+#[test]
+fn warnings_of_a_study_have_names_and_approaches_are_held_against_each_other() {
+    let mut inputs = study(&["llama"], 6, &json!({}));
+    // D counts every token twice for the largest sizes: N and D do not multiply to C any more.
+    for one in &mut inputs.runs {
+        let n = one.parameters_non_embedding as f64;
+        one.flops_exact *= (n / 4e4).powf(0.4);
+    }
+    let report = fit_report(&inputs).unwrap();
+    for fit in report.groups.iter().flat_map(|group| &group.fits) {
+        for warning in &fit.warnings {
+            let name = warning.split(": ").next().unwrap();
+            let is_name =
+                name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+            assert!(
+                is_name && name.contains('-') || name == "floor" || name == "influence",
+                "{warning}"
+            );
+        }
+    }
+    let law = &method(&report.groups[0], "chinchilla").warnings;
+    assert!(law.iter().any(|text| text.starts_with("kappa-varies: ")), "{law:?}");
+    eprintln!("{:?}", report.notes);
 }

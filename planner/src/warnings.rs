@@ -46,15 +46,14 @@ fn unlike_checkpoints(spec: &StudySpec, cells: &[PlannedCell]) -> Option<String>
         !matches!(cell.training.schedule, ScheduleSpec::Constant { .. })
             && planned.data_point_steps.len() > 1
     };
-    let methods: Vec<&str> = spec
+    let methods: Vec<String> = spec
         .fit
         .methods
         .iter()
         .filter_map(|method| match method {
-            FitMethod::Envelope => Some("`envelope`"),
-            FitMethod::Chinchilla => Some("`chinchilla`"),
             // It looks at the ends of runs only.
             FitMethod::Isoflop => None,
+            method => Some(format!("`{}`", method.label())),
         })
         .collect();
     if methods.is_empty() {

@@ -1,9 +1,10 @@
 //! `make bench-fit`: how fast the parametric law is fitted on one core, beside SciPy.
 //!
-//! Prints a table and writes `target/bench/fit.json`. SciPy runs `bench/scipy/fit.py` in the Python that BENCH_PYTHON
-//! names, on the same points and the same machine; without one its columns stay empty. `--quick` takes a tenth.
-//! Both sides measure processor time. Each bar is named, with whether it holds; ends with status 1 when the two sides
-//! did not find the same optimum, for then their times mean nothing.
+//! Prints a table and writes `target/bench/fit.json`. SciPy runs `bench/scipy/fit.py` in the Python
+//! that BENCH_PYTHON names, on the same points and the same machine; without one its columns stay
+//! empty. `--quick` takes a tenth. Both sides measure processor time. Each bar is named, with
+//! whether it holds; ends with status 1 when the two sides did not find the same optimum, for then
+//! their times mean nothing.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -165,8 +166,8 @@ fn dataset(rows: &[[f64; 3]]) -> Outcome<Dataset> {
     Ok(Dataset::new(&(0..).zip(rows).map(point).collect::<Vec<_>>())?)
 }
 
-/// Processor time of this process, which other programs on the machine hardly change; SciPy's side measures the same.
-/// Elsewhere than on Linux there is only the wall clock.
+/// Processor time of this process, which other programs on the machine hardly change; SciPy's side
+/// measures the same. Elsewhere than on Linux there is only the wall clock.
 fn processor_seconds() -> f64 {
     static BEGIN: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
     let nanoseconds = std::fs::read_to_string("/proc/self/schedstat")
@@ -182,7 +183,8 @@ fn seconds<T>(work: impl FnOnce() -> T) -> (f64, T) {
     (processor_seconds() - begin, result)
 }
 
-/// Seconds of one of `n` equal pieces of work: the kernel counts processor time in ticks of milliseconds.
+/// Seconds of one of `n` equal pieces of work: the kernel counts processor time in ticks of
+/// milliseconds.
 fn seconds_each<T>(n: usize, work: impl Fn() -> T) -> f64 {
     seconds(|| (0..n).for_each(|_| drop(std::hint::black_box(work())))).0 / n as f64
 }

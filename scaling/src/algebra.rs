@@ -1,7 +1,8 @@
 //! Owns the small dense linear algebra of fits: Cholesky, symmetric eigenvalues, straight lines.
 //! Does not handle anything larger than a dozen rows; matrices are row-major slices.
 
-/// Lower Cholesky factor of a symmetric matrix of `n` rows, or `None` if it is not positive definite.
+/// Lower Cholesky factor of a symmetric matrix of `n` rows, or `None` if it is not positive
+/// definite.
 pub(crate) fn cholesky(matrix: &[f64], n: usize) -> Option<Vec<f64>> {
     let mut lower = vec![0.0; n * n];
     for row in 0..n {
@@ -23,8 +24,8 @@ pub(crate) fn cholesky(matrix: &[f64], n: usize) -> Option<Vec<f64>> {
     Some(lower)
 }
 
-/// Solves `matrix · x = right` for a symmetric positive definite matrix of a size known to the compiler, without the
-/// heap; `None` if it is not positive definite.
+/// Solves `matrix · x = right` for a symmetric positive definite matrix of a size known to the
+/// compiler, without the heap; `None` if it is not positive definite.
 #[expect(
     clippy::needless_range_loop,
     reason = "rows and columns of one matrix are indexed together"

@@ -1,5 +1,6 @@
-//! Owns the comparison of two architectures on the same budgets: loss difference and compute ratio, with intervals.
-//! Does not rank: an interval that holds zero is the answer "these data do not tell".
+//! Owns the comparison of two architectures on the same budgets: loss difference and compute ratio,
+//! with intervals. Does not rank: an interval that holds zero is the answer "these data do not
+//! tell".
 
 mod laws;
 
@@ -18,15 +19,16 @@ pub struct Comparison {
     pub loss_difference_nats: Estimate,
     /// FLOPs the second needs for the loss that the first reaches at `flops`, over `flops`.
     pub flops_ratio: Estimate,
-    /// Whether the budget lies on both measured frontiers; elsewhere both numbers are extrapolations.
+    /// Whether the budget lies on both measured frontiers; elsewhere both numbers are
+    /// extrapolations.
     pub is_inside_both: bool,
 }
 
 /// Compares the frontiers of `first` and `second` at each of `budgets`.
 ///
-/// Where both ladders have the same number of runs at each place, the runs are paired by place, so that what both
-/// frontiers owe to the choice of sizes cancels. The two must have been fitted with the same FLOP convention,
-/// tokenizer and evaluation; that is the caller's to know.
+/// Where both ladders have the same number of runs at each place, the runs are paired by place, so
+/// that what both frontiers owe to the choice of sizes cancels. The two must have been fitted with
+/// the same FLOP convention, tokenizer and evaluation; that is the caller's to know.
 pub fn compare(first: &EnvelopeFit, second: &EnvelopeFit, budgets: &[f64]) -> Vec<Comparison> {
     let pair = (&first.loss_resampled, &second.loss_resampled);
     let is_paired = first.size_of_run == second.size_of_run;

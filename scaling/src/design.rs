@@ -87,7 +87,8 @@ pub fn fixed_tokens(tokens: f64, sizes: &[Size]) -> Result<Vec<DesignPoint>, Des
 
 /// Every size on `tokens_per_parameter` · N tokens, the Chinchilla ladder.
 ///
-/// A single ratio cannot separate the terms of N and D; use several, or another design, for a law of both.
+/// A single ratio cannot separate the terms of N and D; use several, or another design, for a law
+/// of both.
 ///
 /// ```
 /// use scaling::design::{Size, ladder};
@@ -122,9 +123,11 @@ pub fn log_spaced(low: f64, high: f64, count: usize) -> Result<Vec<f64>, DesignE
     Ok((0..count).map(at).collect())
 }
 
-/// `count` distinct steps from `first` to `last` as evenly spaced in the log as whole numbers allow.
+/// `count` distinct steps from `first` to `last` as evenly spaced in the log as whole numbers
+/// allow.
 ///
-/// Both ends are included; fewer steps come back only where the range does not hold `count` whole numbers.
+/// Both ends are included; fewer steps come back only where the range does not hold `count` whole
+/// numbers.
 ///
 /// ```
 /// use scaling::design::log_spaced_steps;

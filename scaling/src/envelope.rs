@@ -1,20 +1,26 @@
-//! Owns the training-curve envelope of one architecture: the frontier and the power laws L(C), N_opt(C), D_opt(C).
-//! Does not smooth, choose checkpoints or cut warm-up; the caller gives the points that count.
+//! Owns the training-curve envelope of one architecture: the frontier and the power laws L(C),
+//! N_opt(C), D_opt(C). Does not smooth, choose checkpoints or cut warm-up; the caller gives the
+//! points that count.
 //!
-//! The method is approach 1 of Hoffmann et al. 2022 as used by Shen et al. 2024 (2406.16690, section 4), made exact:
+//! The method is approach 1 of Hoffmann et al. 2022 as used by Shen et al. 2024 (2406.16690,
+//! section 4), made exact:
 //!
-//! 1. Each run's loss and tokens are interpolated linearly in logs over its own range of C, never beyond it.
-//! 2. A log-spaced grid of budgets covers the range in which at least two sizes have curves; runs of equal size are
-//!    averaged in the log, for the least of several seeds would be biased downward.
-//! 3. At each budget the size with the least loss wins. It is *bracketed* if a smaller and a larger size were
-//!    measured at that same budget, otherwise the winner is an *edge*.
-//! 4. L(C) is fitted to all budgets. At an edge the best size may lie outside those sampled, but the loss is flat
-//!    around the best size: a factor-of-two error in N changes it in second order only. The number of edge budgets is
-//!    reported, and it is a warning when they are the majority.
-//! 5. N_opt(C) and D_opt(C) are fitted to bracketed budgets only: there an edge is wrong in first order.
-//! 6. Each line is ordinary least squares in logs; a and b are independent, and 6ND/C is reported beside them.
-//! 7. Intervals resample runs, rebuilding the frontier on the same budgets (see `interval`), or vary their luck by a
-//!    stated noise.
+//! 1. Each run's loss and tokens are interpolated linearly in logs over its own range of C, never
+//!    beyond it.
+//! 2. A log-spaced grid of budgets covers the range in which at least two sizes have curves; runs
+//!    of equal size are averaged in the log, for the least of several seeds would be biased
+//!    downward.
+//! 3. At each budget the size with the least loss wins. It is *bracketed* if a smaller and a larger
+//!    size were measured at that same budget, otherwise the winner is an *edge*.
+//! 4. L(C) is fitted to all budgets. At an edge the best size may lie outside those sampled, but
+//!    the loss is flat around the best size: a factor-of-two error in N changes it in second order
+//!    only. The number of edge budgets is reported, and it is a warning when they are the majority.
+//! 5. N_opt(C) and D_opt(C) are fitted to bracketed budgets only: there an edge is wrong in first
+//!    order.
+//! 6. Each line is ordinary least squares in logs; a and b are independent, and 6ND/C is reported
+//!    beside them.
+//! 7. Intervals resample runs, rebuilding the frontier on the same budgets (see `interval`), or
+//!    vary their luck by a stated noise.
 
 use crate::algebra::{Line, line};
 use crate::fit::Ranges;
@@ -51,16 +57,17 @@ pub struct EnvelopeOptions {
     pub interval: IntervalOptions,
     /// Standard deviation of ln L between seeds, if the caller knows it or wants to assume it.
     ///
-    /// `None` (the default) resamples runs, which assumes nothing and with few sizes gives wide intervals: they hold
-    /// what another choice of sizes would have given. With a stated noise the sizes are taken as they are and only
-    /// luck is varied, as Porian et al. 2024 (2406.19146) do with 0.002 and 0.01; whoever prints such an interval
-    /// prints the assumption with it.
+    /// `None` (the default) resamples runs, which assumes nothing and with few sizes gives wide
+    /// intervals: they hold what another choice of sizes would have given. With a stated noise the
+    /// sizes are taken as they are and only luck is varied, as Porian et al. 2024 (2406.19146) do
+    /// with 0.002 and 0.01; whoever prints such an interval prints the assumption with it.
     pub seed_sd_log: Option<f64>,
 }
 
 impl Default for EnvelopeOptions {
     fn default() -> Self {
-        // Enough that the winner's changes are placed to a few per cent of C; more points hold no more data.
+        // Enough that the winner's changes are placed to a few per cent of C; more points hold no
+        // more data.
         let interval = IntervalOptions::default();
         Self { n_budgets: 64, unit_flops: PFLOP_DAY, interval, seed_sd_log: None }
     }
@@ -150,7 +157,8 @@ pub struct EnvelopeFit {
     pub six_nd_over_c: (f64, f64),
     /// Runs used.
     pub n_runs: usize,
-    /// Per run, in the order of resampling (by size, then key): the place of its size, from the smallest.
+    /// Per run, in the order of resampling (by size, then key): the place of its size, from the
+    /// smallest.
     pub size_of_run: Vec<usize>,
     /// Runs without two points, which have no curve.
     pub runs_without_curve: Vec<RunKey>,
@@ -212,7 +220,8 @@ pub fn fit(dataset: &Dataset, options: &EnvelopeOptions) -> Result<EnvelopeFit, 
 }
 
 impl EnvelopeFit {
-    /// The frontier's loss at `flops`, with the intervals of the curve and of one new measurement on the frontier.
+    /// The frontier's loss at `flops`, with the intervals of the curve and of one new measurement
+    /// on the frontier.
     ///
     /// A run off the frontier has more loss than this at its own C.
     pub fn predict_loss(&self, flops: f64) -> Prediction {
@@ -223,6 +232,11 @@ impl EnvelopeFit {
             measured: self.loss_resampled.estimate_measured(at),
             extrapolation: flops / self.flops_range.1,
         }
+    }
+
+    /// a + b of N_opt ∝ C^a and D_opt ∝ C^b, jointly; 1 where C is proportional to N D.
+    pub fn exponent_sum(&self) -> Estimate {
+        self.optimum_resampled.estimate(Quantity::Difference, |theta| theta[1] + theta[3])
     }
 
     /// N_opt and D_opt at `flops`.
@@ -338,7 +352,8 @@ impl Builder<'_> {
             (None, None) => resample(n_runs, options, |weights, _| refit(&Draw::of_runs(weights))),
             (None, Some(sd)) => shift(n_runs, options, sd, |luck| refit(&Draw::of_luck(luck))),
         };
-        // Only L(C) predicts measured losses; the optimum's lines have one more line and no noise to add.
+        // Only L(C) predicts measured losses; the optimum's lines have one more line and no noise
+        // to add.
         let inflation = (points.len() as f64 / (points.len().max(3) - 2) as f64).sqrt();
         let residuals_log = match fitted {
             [Some(one)] => {
@@ -391,14 +406,17 @@ fn warnings(frontier: &[FrontierPoint], (low, high): (f64, f64), n_sizes: usize)
     let n = frontier.len();
     if 2 * n_edges > n {
         warnings.push(format!(
-            "at {n_edges} of {n} budgets the best size is the smallest or largest measured there"
+            "edge-winners: at {n_edges} of {n} budgets the best size is the smallest or largest \
+             measured there"
         ));
     }
     if low < CONSISTENT_FLOPS.0 || high > CONSISTENT_FLOPS.1 {
-        warnings.push(format!("6ND/C runs from {low:.2} to {high:.2}, so a + b need not be 1"));
+        warnings.push(format!(
+            "flops-not-6nd: 6ND/C runs from {low:.2} to {high:.2}, so a + b need not be 1"
+        ));
     }
     if n_sizes < 5 {
-        warnings.push(format!("only {n_sizes} sizes"));
+        warnings.push(format!("few-sizes: only {n_sizes} sizes"));
     }
     warnings
 }

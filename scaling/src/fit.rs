@@ -1,11 +1,11 @@
-//! Owns robust least squares on log loss: many starts, the convergence report, warnings.
-//! Does not give intervals; a fit without them is half an answer, see `interval`.
+//! Owns robust least squares on log loss: many starts, the convergence report. Does not give
+//! intervals or warnings; a fit without them is half an answer, see `interval` and `diagnose`.
 
 use crate::identify::{self, Identifiability};
 use crate::law::{Coefficient, Law, LawForm, LawName, LogPoint, Variable};
 use crate::minimize::Minimum;
 use crate::objective::Objective;
-use crate::observation::{Dataset, Excluded};
+use crate::observation::{Dataset, Excluded, Weighting};
 
 mod additive;
 mod audit;
@@ -19,9 +19,11 @@ pub(crate) use problem::{Problem, by_values};
 
 /// Starting points that are followed to their minimum.
 const DEFAULT_N_POLISHED: usize = 16;
-/// Of these, so many are the best of the grid, neighbours of a better one last; the others are spread evenly over its ranking, to find other basins.
+/// Of these, so many are the best of the grid, neighbours of a better one last; the others are
+/// spread evenly over its ranking, to find other basins.
 const N_POLISHED_BEST: usize = 8;
-/// More points than these are searched through a part of them; the best minima are then followed on all.
+/// More points than these are searched through a part of them; the best minima are then followed on
+/// all.
 const MAX_SEARCHED: usize = 8192;
 /// Objectives within this share are the same minimum to the optimiser.
 pub const EQUAL_OBJECTIVE: f64 = 1e-6;
@@ -54,7 +56,8 @@ pub struct Convergence {
     pub n_converged: usize,
     /// Of these, at the best minimum (objective within [`EQUAL_OBJECTIVE`]).
     pub n_at_best: usize,
-    /// Length of the gradient at the best minimum, of the objective divided by δ² and the number of points.
+    /// Length of the gradient at the best minimum, of the objective divided by δ² and the number of
+    /// points.
     pub gradient_norm: f64,
     /// Largest relative difference of any coefficient among starts that reached the best objective.
     pub spread_at_best: f64,
@@ -95,6 +98,8 @@ pub struct Fit {
     pub theta: Vec<f64>,
     /// What was minimised.
     pub objective_kind: Objective,
+    /// Where the weights in that sum come from.
+    pub weighting: Weighting,
     /// Its value at the optimum: the plain sum over points, as its name says.
     pub objective: f64,
     /// Names of coefficients that ended at the bound of the range in which they are looked for.
@@ -117,8 +122,6 @@ pub struct Fit {
     pub excluded: Vec<Excluded>,
     /// What the data cannot determine, before any resampling.
     pub identifiability: Identifiability,
-    /// What a reader should know before using the numbers.
-    pub warnings: Vec<String>,
 }
 
 impl Fit {
@@ -127,12 +130,25 @@ impl Fit {
         self.coefficients.iter().find(|one| one.name == name).map(|one| one.value)
     }
 
-    /// Loss in nats per token at N, D and C, without an interval; `interval::Inference::predict` has one.
+    /// What was minimised by its whole name, with the weights in the sum: fits are comparable only
+    /// where it is the same.
+    pub fn objective_name(&self) -> String {
+        let weights = match self.weighting {
+            Weighting::Equal => "",
+            Weighting::Given => ", each times its given weight",
+            Weighting::SeedNoise => ", each over the variance of ln L between seeds",
+        };
+        format!("{}{weights}", self.objective_kind)
+    }
+
+    /// Loss in nats per token at N, D and C, without an interval; `interval::Inference::predict`
+    /// has one.
     pub fn predict(&self, parameters: f64, tokens: f64, flops: f64) -> f64 {
         self.predict_at(&LogPoint::new(parameters, tokens, flops))
     }
 
-    /// Loss in nats per token at a point of which more is known than N, D and C; for `sigmoid` the accuracy.
+    /// Loss in nats per token at a point of which more is known than N, D and C; for `sigmoid` the
+    /// accuracy.
     pub fn predict_at(&self, point: &LogPoint) -> f64 {
         self.form.law().predict(&self.theta, point)
     }
@@ -195,7 +211,8 @@ pub enum FitError {
 ///     let (parameters, tokens) = (1e6, 1e7 * f64::from(run + 1));
 ///     let flops = 6.0 * parameters * tokens;
 ///     Observation {
-///         run: RunKey(run), parameters, tokens, flops, loss_nats: 40.0 * flops.powf(-0.07), seed: 0,
+///         run: RunKey(run), parameters, tokens, flops, seed: 0,
+///         loss_nats: 40.0 * flops.powf(-0.07),
 ///     }
 /// }).collect();
 /// let fitted = fit(LawName::Power.law(), &Dataset::new(&points)?, &FitOptions::default())?;
@@ -212,12 +229,14 @@ pub fn fit(law: &dyn Law, dataset: &Dataset, options: &FitOptions) -> Result<Fit
     let starts = searched.ranked_starts();
     let n_starts = starts.len();
     let mut minima = polish(&searched, &starts, options.n_polished.max(law.least_polished()));
-    let n_polished = minima.len();
+    let mut n_polished = minima.len();
     if step > 1 {
         minima.retain(|one| one.converged);
         minima.sort_by(|a, b| a.value.total_cmp(&b.value));
         minima.truncate(N_POLISHED_BEST);
         minima = minima.iter().map(|one| problem.descend(&one.theta)).collect();
+        // Those that count are the ones followed on all points.
+        n_polished = minima.len();
     }
     let mut converged: Vec<Minimum> = minima.into_iter().filter(|one| one.converged).collect();
     converged.sort_by(|a, b| a.value.total_cmp(&b.value));
@@ -227,20 +246,16 @@ pub fn fit(law: &dyn Law, dataset: &Dataset, options: &FitOptions) -> Result<Fit
     *first = problem.sharpen(first.clone());
     let best = first.clone();
     let convergence = report(law, &problem, &converged, (n_starts, n_polished));
-    let identifiability = identify::judge(law, dataset, &problem, &best.theta, &convergence);
+    let mut identifiability = identify::judge(law, dataset, &problem, &best.theta, &convergence);
     let coefficients = law.coefficients(&best.theta);
     let at_bound = at_bound(law, &coefficients);
-    let mut warnings = identify::warnings(dataset, &convergence, &identifiability, law);
-    warnings.extend(
-        at_bound.iter().map(|name| {
-            format!("`{name}` ended at the bound of the range in which it is looked for")
-        }),
-    );
+    identify::refuse_bounds(law, &at_bound, &coefficients, &mut identifiability);
     let residuals = problem.residuals(&best.theta);
     Ok(Fit {
         law: law.name(),
         form: law.form(),
         objective_kind: options.objective,
+        weighting: dataset.weighting(),
         objective: problem.plain(&best.theta),
         at_bound,
         coefficients,
@@ -254,7 +269,6 @@ pub fn fit(law: &dyn Law, dataset: &Dataset, options: &FitOptions) -> Result<Fit
         convergence,
         excluded: dataset.excluded().to_vec(),
         identifiability,
-        warnings,
     })
 }
 
@@ -344,6 +358,6 @@ mod invariance_tests;
 #[cfg(test)]
 mod planted_tests;
 #[cfg(test)]
-mod published_tests;
+pub(crate) mod published_tests;
 #[cfg(test)]
 mod tests;

@@ -1,30 +1,30 @@
-//! Owns the question whether data can determine a coefficient: thresholds, each with its reason, and judgements.
-//! Does not resample; `interval` adds what resampling shows.
+//! Owns the question whether data can determine a coefficient: thresholds, each with its reason,
+//! and judgements. Does not resample; `interval` adds what resampling shows.
 
 use crate::algebra::symmetric_eigen;
 use crate::fit::{Convergence, Problem};
-use crate::law::{Law, Quantity, Variable};
+use crate::law::{Coefficient, Law, LawName, Quantity, Variable};
 use crate::observation::Dataset;
 
-/// |correlation| of ln N and ln D beyond which the two terms of a law of N and D cannot be told apart.
+/// |correlation| of ln N and ln D beyond which the two terms of a law of N and D cannot be told
+/// apart.
 ///
-/// On a ray of constant D/N it is 1 and the terms can be exchanged; at 0.99 one part in 50 of the variance of
-/// ln D is left to separate them.
+/// On a ray of constant D/N it is 1 and the terms can be exchanged; at 0.99 one part in 50 of the
+/// variance of ln D is left to separate them.
 pub const MAX_CORRELATION: f64 = 0.99;
-/// |correlation| of ln N and ln D that is worth a warning.
-pub const WARN_CORRELATION: f64 = 0.9;
 /// Smallest over largest eigenvalue of the scaled normal matrix that counts as singular.
 ///
 /// Squares of sensitivities are resolved to about 1e-16 times their sum over hundreds of points.
 pub const SINGULAR: f64 = 1e-12;
 /// A coefficient takes part in a singular direction from this share of the eigenvector on.
 const SINGULAR_SHARE: f64 = 0.1;
-/// Root-mean-square change of ln L when a parameter changes by one, below which the data do not see it:
-/// a tenth of the best measured seed noise (0.001 in ln L).
+/// Root-mean-square change of ln L when a parameter changes by one, below which the data do not see
+/// it: a tenth of the best measured seed noise (0.001 in ln L).
 pub const MIN_EFFECT: f64 = 1e-4;
 /// A floor below this share of the smallest loss is a fit that wants no floor.
 pub const MIN_FLOOR_SHARE: f64 = 0.01;
-/// Starts that reach the same objective must agree on every coefficient to this relative difference.
+/// Starts that reach the same objective must agree on every coefficient to this relative
+/// difference.
 pub const MAX_SPREAD: f64 = 0.01;
 /// Widest useful interval of an exponent; published exponents all lie between 0 and 1.3.
 pub const MAX_EXPONENT_WIDTH: f64 = 1.0;
@@ -32,14 +32,9 @@ pub const MAX_EXPONENT_WIDTH: f64 = 1.0;
 pub const MAX_SCALE_RATIO: f64 = 1e3;
 /// Largest ratio of the ends of the interval of the irreducible loss.
 pub const MAX_FLOOR_RATIO: f64 = 3.0;
-/// Largest ratio of the ends of the interval of a predicted loss: a factor of two in nats spans whole generations.
+/// Largest ratio of the ends of the interval of a predicted loss: a factor of two in nats spans
+/// whole generations.
 pub const MAX_LOSS_RATIO: f64 = 2.0;
-/// Fewer sizes than this give a warning: with four, a replicate without one of them goes exactly through the others,
-/// and in planted studies the identified intervals of E, A and alpha covered 84 to 89 % (96 % with five).
-const WARN_SIZES: usize = 5;
-/// Less span of C than this gives a warning.
-const WARN_FLOPS_SPAN: f64 = 100.0;
-
 /// What the data cannot determine, known before any resampling.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Identifiability {
@@ -109,6 +104,33 @@ pub(crate) fn judge(
     Identifiability { whole, coefficients: reasons }
 }
 
+/// A coefficient at the end of the range in which it is looked for would have gone on: its value is
+/// that end, and an interval around it is one of the range. Only where the end is the law's own, as
+/// that of an accuracy, it may be right.
+pub(crate) fn refuse_bounds(
+    law: &dyn Law,
+    at_bound: &[&'static str],
+    coefficients: &[Coefficient],
+    found: &mut Identifiability,
+) {
+    if law.name() == LawName::Sigmoid {
+        return;
+    }
+    for (reason, one) in found.coefficients.iter_mut().zip(coefficients) {
+        if let Some(bound) = law.bounds().iter().find(|bound| bound.name == one.name)
+            && at_bound.contains(&one.name)
+        {
+            reason.get_or_insert_with(|| {
+                format!(
+                    "it ended at {:.4e}, an end of the range in which it is looked for, {:e} to \
+                     {:e}",
+                    one.value, bound.low, bound.high
+                )
+            });
+        }
+    }
+}
+
 /// Distinct values of each variable against what the law needs.
 fn too_few_values(law: &dyn Law, dataset: &Dataset) -> Option<String> {
     let needs = law.needs();
@@ -136,7 +158,8 @@ fn shared_reason(law: &dyn Law, dataset: &Dataset, convergence: &Convergence) ->
     let correlation = correlation(dataset);
     if is_of_size_and_data(law) && correlation.abs() > MAX_CORRELATION {
         return Some(format!(
-            "ln N and ln D move together (correlation {correlation:.4}), so their terms are exchangeable"
+            "ln N and ln D move together (correlation {correlation:.4}), so their terms are \
+             exchangeable"
         ));
     }
     (convergence.spread_at_best > MAX_SPREAD).then(|| {
@@ -200,43 +223,6 @@ fn correlation(dataset: &Dataset) -> f64 {
         xy += x * y;
     }
     if xx < 1e-18 || yy < 1e-18 { 0.0 } else { xy / (xx * yy).sqrt() }
-}
-
-/// What a reader should know before using the numbers.
-pub(crate) fn warnings(
-    dataset: &Dataset,
-    convergence: &Convergence,
-    identifiability: &Identifiability,
-    law: &dyn Law,
-) -> Vec<String> {
-    let mut warnings = Vec::new();
-    if let Some(reason) = &identifiability.whole {
-        warnings.push(reason.clone());
-    }
-    if is_of_size_and_data(law) && identifiability.whole.is_none() {
-        let n_sizes = dataset.n_distinct(|point| point.parameters);
-        if n_sizes < WARN_SIZES {
-            warnings.push(format!(
-                "only {n_sizes} sizes: intervals of E, A and alpha cover about 85 %, not 95 %"
-            ));
-        }
-        let correlation = correlation(dataset);
-        if correlation.abs() > WARN_CORRELATION {
-            warnings.push(format!("ln N and ln D are correlated ({correlation:.3})"));
-        }
-    }
-    let is_of_compute = is_of_size_and_data(law) || law.variables().contains(&Variable::Flops);
-    if let Some((low, high)) = dataset.range(|point| point.flops)
-        && is_of_compute
-        && high / low < WARN_FLOPS_SPAN
-    {
-        warnings.push(format!("C spans only a factor of {:.1}", high / low));
-    }
-    if !convergence.rivals.is_empty() {
-        let n = convergence.rivals.len();
-        warnings.push(format!("{n} other minima fit within 0.5 % as well as the best"));
-    }
-    warnings
 }
 
 #[cfg(test)]

@@ -1,13 +1,16 @@
-//! Owns intervals: resampling by run, and the rule that a number without an honest interval is *not identified*.
-//! Does not know what is fitted; a refit is a function of weights per run (`draw`), for a law that of `refit`.
+//! Owns intervals: resampling by run, and the rule that a number without an honest interval is *not
+//! identified*. Does not know what is fitted; a refit is a function of weights per run (`draw`),
+//! for a law that of `refit`.
 //!
-//! The resampled unit is always the run. Checkpoints of one run share its luck; resampling them understates
-//! standard errors about threefold (`docs/concepts/fitting.md`). How, depends on the number of runs:
+//! The resampled unit is always the run. Checkpoints of one run share its luck; resampling them
+//! understates standard errors about threefold (`docs/concepts/fitting.md`). How, depends on the
+//! number of runs:
 //!
 //! - fewer than [`MIN_RUNS_FOR_INTERVAL`]: no interval;
-//! - fewer than [`MIN_RUNS_FOR_BOOTSTRAP`]: leave-one-run-out jackknife with Student's t of runs - 1 degrees of
-//!   freedom;
-//! - otherwise: bootstrap of runs, percentiles expanded for the number of runs (Hesterberg 2015, section 4.5).
+//! - fewer than [`MIN_RUNS_FOR_BOOTSTRAP`]: leave-one-run-out jackknife with Student's t of runs -
+//!   1 degrees of freedom;
+//! - otherwise: bootstrap of runs, percentiles expanded for the number of runs (Hesterberg 2015,
+//!   section 4.5).
 
 use statrs::distribution::{ContinuousCDF, Normal, StudentsT};
 
@@ -20,6 +23,7 @@ mod draw;
 mod inference;
 mod order;
 mod refit;
+mod words;
 
 pub(crate) use draw::{Plan, resample, resample_by, shift};
 pub use inference::{
@@ -29,9 +33,9 @@ pub use order::have_same_places;
 
 /// With two runs a difference between them has no scale to be judged by.
 pub const MIN_RUNS_FOR_INTERVAL: usize = 3;
-/// Below this many runs the bootstrap has too few distinct resamples and misses whole sizes in many of them;
-/// percentile intervals are then too narrow. The jackknife with few clusters errs to the wide side
-/// (Hansen 2022, "Jackknife standard errors for clustered regression").
+/// Below this many runs the bootstrap has too few distinct resamples and misses whole sizes in many
+/// of them; percentile intervals are then too narrow. The jackknife with few clusters errs to the
+/// wide side (Hansen 2022, "Jackknife standard errors for clustered regression").
 pub const MIN_RUNS_FOR_BOOTSTRAP: usize = 12;
 /// If more than this share of the draws fails, the surviving ones are a biased sample.
 pub const MAX_FAILED_SHARE: f64 = 0.1;
@@ -120,7 +124,8 @@ pub enum Scheme {
         /// Runs, which is also the number of replicates.
         n_runs: usize,
     },
-    /// Every run kept, its ln L shifted by luck of a size that the caller stated: an assumption, not a finding.
+    /// Every run kept, its ln L shifted by luck of a size that the caller stated: an assumption,
+    /// not a finding.
     StatedNoise {
         /// Runs shifted.
         n_runs: usize,
@@ -140,7 +145,8 @@ pub enum Scheme {
     },
 }
 
-/// A parameter vector with its replicates: everything that is needed for intervals of functions of it.
+/// A parameter vector with its replicates: everything that is needed for intervals of functions of
+/// it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Resampled {
     /// The estimate from all runs.
@@ -151,22 +157,25 @@ pub struct Resampled {
     pub scheme: Scheme,
     /// Nominal coverage of intervals.
     pub level: f64,
-    /// Residuals of ln L of the fit from the least to the largest, scaled up for the parameters it spent: the noise of
-    /// one measured loss.
+    /// Residuals of ln L of the fit from the least to the largest, scaled up for the parameters it
+    /// spent: the noise of one measured loss.
     pub residuals_log: Vec<f64>,
-    /// One parameter vector for each run left out, where it was asked for: what `estimate_bca` needs.
+    /// One parameter vector for each run left out, where it was asked for: what `estimate_bca`
+    /// needs.
     pub influence: Vec<Vec<f64>>,
 }
 
 impl Resampled {
     /// Value and interval of a function of the parameters.
     ///
-    /// `Scale`, `Floor` and `Loss` are treated as positive, their jackknife interval is symmetric in the log.
+    /// `Scale`, `Floor` and `Loss` are treated as positive, their jackknife interval is symmetric
+    /// in the log.
     pub fn estimate(&self, quantity: Quantity, function: impl Fn(&[f64]) -> f64) -> Estimate {
         self.estimate_with(quantity, function, false)
     }
 
-    /// As [`Resampled::estimate`] for a loss, with the noise of one new measurement added to the interval.
+    /// As [`Resampled::estimate`] for a loss, with the noise of one new measurement added to the
+    /// interval.
     pub fn estimate_measured(&self, function: impl Fn(&[f64]) -> f64) -> Estimate {
         self.estimate_with(Quantity::Loss, function, true)
     }
@@ -232,7 +241,8 @@ impl Resampled {
         }
     }
 
-    /// Adds the residual of a random point to each value, and the luck of a new run where that is known.
+    /// Adds the residual of a random point to each value, and the luck of a new run where that is
+    /// known.
     fn add_noise(&self, values: &mut [f64], seed: u64) {
         let luck = if let Scheme::StatedNoise { sd_log, .. } = self.scheme { sd_log } else { 0.0 };
         let n = self.residuals_log.len();
@@ -248,10 +258,11 @@ impl Resampled {
 
 /// Interval of a function of two fits, such as the difference of two architectures.
 ///
-/// `is_paired` says that the n-th run of one corresponds to the n-th run of the other (the same place in the same
-/// ladder). Then replicates are paired, so that what both owe to the choice of sizes cancels: bootstraps of one seed
-/// draw the same places, and the jackknife leaves the same place out of both. Otherwise the variances add and the
-/// degrees of freedom are Welch and Satterthwaite's.
+/// `is_paired` says that the n-th run of one corresponds to the n-th run of the other (the same
+/// place in the same ladder). Then replicates are paired, so that what both owe to the choice of
+/// sizes cancels: bootstraps of one seed draw the same places, and the jackknife leaves the same
+/// place out of both. Otherwise the variances add and the degrees of freedom are Welch and
+/// Satterthwaite's.
 pub fn estimate_pair(
     (a, b): (&Resampled, &Resampled),
     is_paired: bool,
@@ -330,7 +341,8 @@ fn mean_square(values: &[f64]) -> f64 {
     values.iter().map(|value| value * value).sum::<f64>() / values.len().max(1) as f64
 }
 
-/// Leave-one-out variance around the full estimate, and its degrees of freedom (Hansen 2022, equation 8).
+/// Leave-one-out variance around the full estimate, and its degrees of freedom (Hansen 2022,
+/// equation 8).
 fn jackknife_variance(centre: f64, values: &[f64]) -> (f64, f64) {
     let n = values.len() as f64;
     let squares: f64 = values.iter().map(|value| (value - centre).powi(2)).sum();
@@ -342,7 +354,8 @@ pub(crate) fn student(level: f64, freedom: f64) -> f64 {
     StudentsT::new(0.0, 1.0, freedom).map_or(f64::INFINITY, |t| t.inverse_cdf(0.5 + 0.5 * level))
 }
 
-/// Percentiles, moved outward so that they are as wide as t intervals for `n_runs` (Hesterberg 2015, section 4.5).
+/// Percentiles, moved outward so that they are as wide as t intervals for `n_runs` (Hesterberg
+/// 2015, section 4.5).
 fn percentile_ends(mut values: Vec<f64>, level: f64, n_runs: usize) -> (f64, f64) {
     values.sort_unstable_by(f64::total_cmp);
     let n = n_runs as f64;
@@ -367,5 +380,7 @@ pub(crate) fn percentile(values: &[f64], share: f64) -> f64 {
 
 #[cfg(test)]
 mod coverage_tests;
+#[cfg(test)]
+mod legacy_tests;
 #[cfg(test)]
 mod tests;

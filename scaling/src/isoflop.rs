@@ -1,5 +1,6 @@
-//! Owns isoFLOP profiles: a parabola in ln N per budget, its minimum with a cross-check, the exponents of N_opt and D_opt.
-//! Corrects the known bias of parabolas when alpha and beta differ only where the caller has a surface to say by how much.
+//! Owns isoFLOP profiles: a parabola in ln N per budget, its minimum with a cross-check, the
+//! exponents of N_opt and D_opt. Corrects the known bias of parabolas when alpha and beta differ
+//! only where the caller has a surface to say by how much.
 
 mod akima;
 mod profile;
@@ -11,7 +12,8 @@ use crate::interval::{Estimate, judged, student};
 use crate::law::{Chinchilla, Law, LogPoint, Quantity};
 use crate::observation::{Dataset, Excluded, Observation};
 
-/// With three sizes a parabola goes through every point, and its minimum has no error to be judged by.
+/// With three sizes a parabola goes through every point, and its minimum has no error to be judged
+/// by.
 pub const MIN_SIZES_PER_BUDGET: usize = 4;
 /// The t value that the curvature must have; below it the profile is flat and its minimum is noise.
 pub const MIN_CURVATURE_T: f64 = 3.0;
@@ -88,20 +90,25 @@ pub struct IsoflopFit {
     pub dropped: Vec<DroppedBudget>,
     /// Points that belong to no budget, beside those the data set excluded.
     pub excluded: Vec<Excluded>,
-    /// N_opt(C). Budgets share no run, so the interval is Student's t of the regression over budgets.
+    /// N_opt(C). Budgets share no run, so the interval is Student's t of the regression over
+    /// budgets.
     pub parameters: PowerLine,
     /// D_opt(C).
     pub tokens: PowerLine,
+    /// a + b of N_opt ∝ C^a and D_opt ∝ C^b, by the regression of ln N D; 1 where C is proportional
+    /// to N D.
+    pub exponent_sum: Estimate,
     /// What a reader should know before using the numbers.
     pub warnings: Vec<String>,
 }
 
 /// Fits a profile to each budget. `dataset` holds one point, the last, of each run.
 ///
-/// Profiles are parabolas of ln L in ln N by least squares, of the sizes within a window that is centred on the minimum
-/// by turns; a budget is dropped, with the reason, when it has fewer than [`MIN_SIZES_PER_BUDGET`] sizes, no significant
-/// upward curvature, or its minimum outside the sampled sizes. A minimum of Akima's interpolant that differs from the
-/// parabola's beyond their noise is a warning, `akima-disagrees`.
+/// Profiles are parabolas of ln L in ln N by least squares, of the sizes within a window that is
+/// centred on the minimum by turns; a budget is dropped, with the reason, when it has fewer than
+/// [`MIN_SIZES_PER_BUDGET`] sizes, no significant upward curvature, or its minimum outside the
+/// sampled sizes. A minimum of Akima's interpolant that differs from the parabola's beyond their
+/// noise is a warning, `akima-disagrees`.
 pub fn fit(dataset: &Dataset, budgets: &[f64], options: &IsoflopOptions) -> IsoflopFit {
     let (groups, mut excluded) = group(dataset, budgets);
     excluded.splice(0..0, dataset.excluded().iter().cloned());
@@ -115,12 +122,17 @@ pub fn fit(dataset: &Dataset, budgets: &[f64], options: &IsoflopOptions) -> Isof
     minima.sort_by(|a, b| a.flops.total_cmp(&b.flops));
     let mut warnings = Vec::new();
     if !dropped.is_empty() {
-        warnings.push(format!("{} of {} budgets were dropped", dropped.len(), budgets.len()));
+        warnings.push(format!(
+            "dropped-budgets: {} of {} isoFLOP budgets were dropped",
+            dropped.len(),
+            budgets.len()
+        ));
     }
     warnings.extend(minima.iter().filter_map(akima_warning));
     IsoflopFit {
         parameters: power_line(&minima, options, |minimum| minimum.parameters),
         tokens: power_line(&minima, options, |minimum| minimum.tokens),
+        exponent_sum: exponent_sum(&minima, options),
         minima,
         dropped,
         excluded,
@@ -128,12 +140,14 @@ pub fn fit(dataset: &Dataset, budgets: &[f64], options: &IsoflopOptions) -> Isof
     }
 }
 
-/// As [`fit`], less the error that a parabola makes on a surface of `chinchilla` with the parameters `theta`.
+/// As [`fit`], less the error that a parabola makes on a surface of `chinchilla` with the
+/// parameters `theta`.
 ///
-/// A parabola through a profile whose sides differ has its vertex off the minimum, also without any noise: by a few per
-/// cent in D_opt at sizes up to eight times from it. The shift depends on alpha, beta and the sampled sizes alone; it is
-/// measured on exact losses at the same points and taken off each minimum (Open Athena 2026, on approach 2 of
-/// Hoffmann et al. 2022). Losses at the minima stay as measured.
+/// A parabola through a profile whose sides differ has its vertex off the minimum, also without any
+/// noise: by a few per cent in D_opt at sizes up to eight times from it. The shift depends on
+/// alpha, beta and the sampled sizes alone; it is measured on exact losses at the same points and
+/// taken off each minimum (Open Athena 2026, on approach 2 of Hoffmann et al. 2022). Losses at the
+/// minima stay as measured.
 pub fn fit_corrected(
     dataset: &Dataset,
     budgets: &[f64],
@@ -152,10 +166,12 @@ pub fn fit_corrected(
     }
     fitted.parameters = power_line(&fitted.minima, options, |minimum| minimum.parameters);
     fitted.tokens = power_line(&fitted.minima, options, |minimum| minimum.tokens);
+    fitted.exponent_sum = exponent_sum(&fitted.minima, options);
     fitted
 }
 
-/// ln of the parabola's N over the surface's own best N, on exact losses of the surface at the points.
+/// ln of the parabola's N over the surface's own best N, on exact losses of the surface at the
+/// points.
 fn vertex_shift(points: &[&Observation], options: &IsoflopOptions, theta: &[f64]) -> Option<f64> {
     let exact: Vec<Observation> = points
         .iter()
@@ -179,7 +195,8 @@ fn akima_warning(minimum: &ProfileMinimum) -> Option<String> {
     let check = minimum.check.filter(AkimaCheck::disagrees)?;
     let (low, high) = check.interval;
     Some(format!(
-        "akima-disagrees: at {:.3e} FLOPs an interpolant through the points has its minimum at N = {:.3e}, outside \
+        "akima-disagrees: at {:.3e} FLOPs an interpolant through the points has its minimum at N \
+         = {:.3e}, outside \
          {low:.3e} to {high:.3e}, where it would be if the parabola, with N = {:.3e}, were right",
         minimum.flops, check.parameters, minimum.parameters
     ))
@@ -237,7 +254,12 @@ fn power_line(
     }
 }
 
-/// Slope and prefactor with the usual errors of a regression; `width` is the residual scale times the quantile.
+fn exponent_sum(minima: &[ProfileMinimum], options: &IsoflopOptions) -> Estimate {
+    power_line(minima, options, |minimum| minimum.parameters * minimum.tokens).exponent
+}
+
+/// Slope and prefactor with the usual errors of a regression; `width` is the residual scale times
+/// the quantile.
 fn line_estimates(line: &Line, width: f64, distance: f64, n: f64) -> (Estimate, Estimate) {
     let half = width / line.spread.sqrt();
     let exponent = judged(Quantity::Exponent, line.slope, line.slope - half, line.slope + half);

@@ -1,8 +1,10 @@
-//! Owns the best size for a budget along an actual ladder of models, under FLOPs that need not be 6 N D.
-//! Does not count FLOPs: the caller gives those of each model for one token, by whatever formula is exact for it.
+//! Owns the best size for a budget along an actual ladder of models, under FLOPs that need not be 6
+//! N D. Does not count FLOPs: the caller gives those of each model for one token, by whatever
+//! formula is exact for it.
 //!
-//! In closed form N_opt needs C = κ N D with one κ. Attention over a long context, a decay's gates or an embedding make
-//! κ fall with N; then the law is minimised along the ladder itself, where a budget buys D = C / F(N) tokens.
+//! In closed form N_opt needs C = κ N D with one κ. Attention over a long context, a decay's gates
+//! or an embedding make κ fall with N; then the law is minimised along the ladder itself, where a
+//! budget buys D = C / F(N) tokens.
 
 use crate::interval::{Estimate, Inference};
 use crate::law::{Law, LogPoint, Quantity, Variable};
@@ -54,7 +56,8 @@ pub enum LadderError {
     },
     /// A larger model is cheaper.
     #[error(
-        "N = {parameters:e} costs {found:e} FLOPs for a token, less than the next smaller size with {before:e}"
+        "N = {parameters:e} costs {found:e} FLOPs for a token, less than the next smaller size \
+         with {before:e}"
     )]
     Falling {
         /// N of the larger one.
@@ -66,10 +69,11 @@ pub enum LadderError {
     },
 }
 
-/// A checked ladder: FLOPs for a token as a function of N between its smallest and its largest rung.
+/// A checked ladder: FLOPs for a token as a function of N between its smallest and its largest
+/// rung.
 ///
-/// Between rungs ln F over ln N is the monotone cubic of Fritsch and Butland (1984), so it never falls and has no corner
-/// at which an optimum would stick.
+/// Between rungs ln F over ln N is the monotone cubic of Fritsch and Butland (1984), so it never
+/// falls and has no corner at which an optimum would stick.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ladder {
     /// (ln N, ln F), ascending.
@@ -86,7 +90,8 @@ pub struct LadderOptimum {
     pub tokens: f64,
     /// L there, nats per token.
     pub loss_nats: f64,
-    /// Whether it is the smallest or the largest rung, so that a size beyond the ladder may be better.
+    /// Whether it is the smallest or the largest rung, so that a size beyond the ladder may be
+    /// better.
     pub is_end: bool,
     /// N of the rung with the least loss at this budget: the model to train.
     pub rung_parameters: f64,
@@ -105,8 +110,8 @@ pub struct LadderEstimate {
     pub loss_nats: Estimate,
     /// N of the best rung.
     pub rung_parameters: f64,
-    /// Share of the draws whose best place is an end of the ladder: above half of what the interval leaves out at a side,
-    /// an end of the interval is one of the ladder.
+    /// Share of the draws whose best place is an end of the ladder: above half of what the interval
+    /// leaves out at a side, an end of the interval is one of the ladder.
     pub share_at_end: f64,
 }
 
@@ -114,7 +119,8 @@ impl Ladder {
     /// The ladder of these models, in any order; equal ones count once.
     ///
     /// # Errors
-    /// [`LadderError`]: fewer than two sizes, numbers that are not positive, or FLOPs that fall with N.
+    /// [`LadderError`]: fewer than two sizes, numbers that are not positive, or FLOPs that fall
+    /// with N.
     pub fn new(rungs: &[Rung]) -> Result<Self, LadderError> {
         let mut rungs = rungs.to_vec();
         for rung in &rungs {
@@ -233,7 +239,8 @@ impl Ladder {
         let ((x0, y0), (x1, y1)) = (self.places[at], self.places[at + 1]);
         let width = x1 - x0;
         let t = (size - x0) / width;
-        // Hermite's cubic as the chord and what the slopes add to it, so that a straight line stays one.
+        // Hermite's cubic as the chord and what the slopes add to it, so that a straight line stays
+        // one.
         let chord = (y1 - y0) / width;
         let (left, right) = (self.slopes[at] - chord, self.slopes[at + 1] - chord);
         y0 + (y1 - y0) * t + width * t * (1.0 - t) * ((1.0 - t) * left - t * right)
@@ -246,8 +253,8 @@ fn between(pair: &[(f64, f64)]) -> impl Iterator<Item = f64> + use<> {
     (0..PLACES).map(move |place| low + (high - low) * place as f64 / PLACES as f64)
 }
 
-/// Slopes at the rungs (Fritsch and Butland 1984, equation 5): weighted harmonic means of the neighbouring chords, those
-/// of the chord at the ends. They keep the cubic monotone.
+/// Slopes at the rungs (Fritsch and Butland 1984, equation 5): weighted harmonic means of the
+/// neighbouring chords, those of the chord at the ends. They keep the cubic monotone.
 fn slopes(places: &[(f64, f64)]) -> Vec<f64> {
     let chords: Vec<(f64, f64)> = places
         .windows(2)

@@ -66,7 +66,8 @@ pub struct Coefficient {
     pub value: f64,
 }
 
-/// How many distinct values of each variable a law needs before its coefficients can carry an interval.
+/// How many distinct values of each variable a law needs before its coefficients can carry an
+/// interval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Needs {
     /// Distinct N.
@@ -113,7 +114,8 @@ pub trait Law: fmt::Debug + Send + Sync {
     /// What it is a function of.
     fn variables(&self) -> &'static [Variable];
 
-    /// Coefficients that are looked for in a range only; all others are any real or any positive number.
+    /// Coefficients that are looked for in a range only; all others are any real or any positive
+    /// number.
     fn bounds(&self) -> &'static [Bound] {
         &[]
     }
@@ -146,8 +148,8 @@ pub trait Law: fmt::Debug + Send + Sync {
     /// Starting points for the data, spread over all plausible exponents.
     fn starting_grid(&self, points: &[LogPoint], log_losses: &[f64]) -> Vec<Vec<f64>>;
 
-    /// The fewest starting points that must be followed to their minima: more than the usual number for laws whose
-    /// objective is known to have many.
+    /// The fewest starting points that must be followed to their minima: more than the usual number
+    /// for laws whose objective is known to have many.
     fn least_polished(&self) -> usize {
         0
     }

@@ -1,11 +1,14 @@
-//! Owns the arithmetic of scaling studies: designs, laws, fits, intervals and comparisons, in plain `f64`.
-//! Does not read files or know the time; a seed is an argument, and threads only where the caller says how many, so
-//! equal inputs give equal bits.
+//! Owns the arithmetic of scaling studies: designs, laws, fits, intervals and comparisons, in plain
+//! `f64`. Does not read files or know the time; a seed is an argument, and threads only where the
+//! caller says how many, so equal inputs give equal bits.
 //!
-//! Letters: N parameters (without embeddings), D training tokens, C FLOPs, L loss in nats per token.
-//! `docs/concepts/fitting.md` holds the formulas, the objective and what *not identified* means.
+//! Letters: N parameters (without embeddings), D training tokens, C FLOPs, L loss in nats per
+//! token. `docs/concepts/fitting.md` holds the formulas, the objective and what *not identified*
+//! means.
 
 pub mod observation;
+
+pub mod noise;
 
 pub mod design;
 
@@ -26,6 +29,8 @@ pub mod ladder;
 pub mod envelope;
 
 pub mod isoflop;
+
+pub mod approach;
 
 pub mod compare;
 

@@ -1,9 +1,9 @@
-//! Owns the local minimiser: BFGS with a weak-Wolfe line search, started in the Gauss-Newton metric.
-//! Does not choose starting points; `fit` does.
+//! Owns the local minimiser: BFGS with a weak-Wolfe line search, started in the Gauss-Newton
+//! metric. Does not choose starting points; `fit` does.
 //!
-//! A Huber loss with a threshold far below the residuals is nearly a sum of absolute values.
-//! The bracketing line search of Lewis and Overton (2013, "Nonsmooth optimization via quasi-Newton methods")
-//! keeps BFGS reliable there, where interpolating searches meet kinks.
+//! A Huber loss with a threshold far below the residuals is nearly a sum of absolute values. The
+//! bracketing line search of Lewis and Overton (2013, "Nonsmooth optimization via quasi-Newton
+//! methods") keeps BFGS reliable there, where interpolating searches meet kinks.
 
 use crate::algebra::{cholesky, dot, inverse, multiply, solve};
 
@@ -15,18 +15,21 @@ const CURVATURE: f64 = 0.9;
 const LINE_STEPS: usize = 50;
 /// Iterations of one descent; converged ones need 20 to 150.
 const MAX_ITERATIONS: usize = 400;
-/// Converged when the squared Newton decrement, about twice the gain left, is below this share of the objective.
+/// Converged when the squared Newton decrement, about twice the gain left, is below this share of
+/// the objective.
 pub(crate) const DECREMENT: f64 = 1e-13;
-/// Where no step decreases the objective in floating point, this share is still accepted as converged.
+/// Where no step decreases the objective in floating point, this share is still accepted as
+/// converged.
 const DECREMENT_STALLED: f64 = 1e-8;
 /// Added to the objective in those tests, so that an exact fit with objective 0 can converge.
 pub(crate) const OBJECTIVE_FLOOR: f64 = 1e-9;
-/// Longest first step in any parameter: parameters are logs and exponents, beyond this the law overflows.
+/// Longest first step in any parameter: parameters are logs and exponents, beyond this the law
+/// overflows.
 pub(crate) const MAX_STEP: f64 = 4.0;
 /// Newton steps that bring a minimum to the limit of rounding.
 const SHARPENING_STEPS: usize = 8;
-/// Step of differences of the gradient, in changes of a parameter that move residuals by their unit: small, because the
-/// corners of a Huber loss that lie within it are smoothed.
+/// Step of differences of the gradient, in changes of a parameter that move residuals by their
+/// unit: small, because the corners of a Huber loss that lie within it are smoothed.
 const DIFFERENCE: f64 = 1e-4;
 
 /// A function to minimise; values should be of order one at the minimum.
@@ -47,8 +50,8 @@ pub(crate) struct Minimum {
     pub(crate) converged: bool,
 }
 
-/// The minimum that `minimum` is close to, as exactly as rounding allows: Newton steps with second derivatives from
-/// differences of the gradient, until a step promises no less than the one before.
+/// The minimum that `minimum` is close to, as exactly as rounding allows: Newton steps with second
+/// derivatives from differences of the gradient, until a step promises no less than the one before.
 pub(crate) fn sharpen(objective: &impl Smooth, minimum: Minimum) -> Minimum {
     let n = minimum.theta.len();
     let mut best: Option<(f64, Minimum)> = None;
@@ -200,7 +203,8 @@ fn line_search(objective: &impl Smooth, from: &State, direction: &[f64]) -> Opti
         }
         step = if high.is_finite() { 0.5 * (low + high) } else { 2.0 * step };
         if step * longest > 100.0 * MAX_STEP {
-            // The objective falls without end along this direction; a finite point is still progress.
+            // The objective falls without end along this direction; a finite point is still
+            // progress.
             return Some(next).filter(|state| state.value < from.value);
         }
     }

@@ -4,24 +4,27 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// Threshold of the Huber loss on log residuals (Hoffmann et al. 2022, section 3.3; Besiroglu et al. 2024, section 3).
+/// Threshold of the Huber loss on log residuals (Hoffmann et al. 2022, section 3.3; Besiroglu et
+/// al. 2024, section 3).
 ///
-/// It lies below the usual residuals (0.003 on their points), so the objective is close to absolute deviations.
+/// It lies below the usual residuals (0.003 on their points), so the objective is close to absolute
+/// deviations.
 pub const DEFAULT_HUBER_DELTA: f64 = 1e-3;
 
 /// What is summed over the points, each times its weight; always a sum, never a mean.
 ///
-/// A mean with default stopping rules ends where it starts, and gave published intervals that are far too narrow
-/// (Besiroglu et al. 2024, 2404.10102, section 4).
+/// A mean with default stopping rules ends where it starts, and gave published intervals that are
+/// far too narrow (Besiroglu et al. 2024, 2404.10102, section 4).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Objective {
-    /// Huber loss of r = ln(measured) - ln(predicted): r²/2 up to `delta`, `delta` (|r| - `delta`/2) beyond.
+    /// Huber loss of r = ln(measured) - ln(predicted): r²/2 up to `delta`, `delta` (|r| -
+    /// `delta`/2) beyond.
     Huber {
         /// δ.
         delta: f64,
     },
-    /// |r|: least absolute deviations of ln L. The coefficients that Besiroglu et al. 2024 print are this optimum and
-    /// not that of the Huber loss which they describe.
+    /// |r|: least absolute deviations of ln L. The coefficients that Besiroglu et al. 2024 print
+    /// are this optimum and not that of the Huber loss which they describe.
     AbsoluteDeviations,
     /// r²: least squares of ln L.
     LogSquares,

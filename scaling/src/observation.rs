@@ -1,11 +1,14 @@
-//! Owns one measured point of a training curve, and a checked set of them with what was excluded and why.
-//! Does not decide which points belong into a fit; the caller says so and the reason is kept.
+//! Owns one measured point of a training curve, and a checked set of them with what was excluded
+//! and why. Does not decide which points belong into a fit; the caller says so and the reason is
+//! kept.
 
 use std::collections::BTreeMap;
 
 use crate::law::LogPoint;
+use crate::noise::SeedNoise;
 
-/// Which run a point belongs to: the unit that is resampled, because points of one run share its luck.
+/// Which run a point belongs to: the unit that is resampled, because points of one run share its
+/// luck.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RunKey(pub u32);
 
@@ -14,7 +17,8 @@ pub struct RunKey(pub u32);
 pub struct Observation {
     /// The run that was measured.
     pub run: RunKey,
-    /// N, parameters; which kind (with or without embeddings) is the caller's, and the same for all points.
+    /// N, parameters; which kind (with or without embeddings) is the caller's, and the same for all
+    /// points.
     pub parameters: f64,
     /// D, training tokens seen at this point.
     pub tokens: f64,
@@ -35,7 +39,8 @@ pub struct Covariates {
     pub bits: [Option<f64>; 3],
     /// Loss on a task, in nats or bits.
     pub task_loss: Option<f64>,
-    /// Sum of the learning rates until here, and decayed sum of their falls (`law::annealing_areas`).
+    /// Sum of the learning rates until here, and decayed sum of their falls
+    /// (`law::annealing_areas`).
     pub rates: Option<(f64, f64)>,
     /// How much the point counts in the objective: 1, or the inverse square of its relative noise.
     pub weight: f64,
@@ -45,6 +50,18 @@ impl Default for Covariates {
     fn default() -> Self {
         Self { unique_tokens: None, bits: [None; 3], task_loss: None, rates: None, weight: 1.0 }
     }
+}
+
+/// Where the weights of points come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Weighting {
+    /// All are 1.
+    #[default]
+    Equal,
+    /// The caller gave them.
+    Given,
+    /// The inverse variance of ln L between seeds (`noise::SeedNoise`), times what the caller gave.
+    SeedNoise,
 }
 
 /// A point that is not in the fit, and why.
@@ -114,6 +131,7 @@ pub struct Dataset {
     /// Per point, a number for its stratum; empty when there is one stratum.
     strata: Vec<u32>,
     excluded: Vec<Excluded>,
+    weighting: Weighting,
 }
 
 impl Dataset {
@@ -137,9 +155,11 @@ impl Dataset {
         Self::select(observations, |_| None)
     }
 
-    /// Takes the observations for which `exclude` gives no reason; the others are kept as [`Excluded`].
+    /// Takes the observations for which `exclude` gives no reason; the others are kept as
+    /// [`Excluded`].
     ///
-    /// Only points that stay are checked, so a diverged run with a non-finite loss is excluded by its reason.
+    /// Only points that stay are checked, so a diverged run with a non-finite loss is excluded by
+    /// its reason.
     ///
     /// # Errors
     /// As [`Dataset::new`], for the points that stay.
@@ -174,20 +194,39 @@ impl Dataset {
                 let (run, found) = (point.run.0, point.parameters);
                 return Err(ObservationError::SizeChanged { index, run, expected, found });
             }
+            if covariates.weight != 1.0 {
+                dataset.weighting = Weighting::Given;
+            }
             dataset.points.push(*point);
             dataset.covariates.push(*covariates);
         }
         Ok(dataset)
     }
 
-    /// The same points in strata: `stratum` gives each point a number, the same for all points of a run.
+    /// The same points in strata: `stratum` gives each point a number, the same for all points of a
+    /// run.
     ///
-    /// Runs are then drawn within their stratum, so that every resample has as many of each. Strata are what the
-    /// design fixed, such as architecture and size, and never what was measured.
+    /// Runs are then drawn within their stratum, so that every resample has as many of each. Strata
+    /// are what the design fixed, such as architecture and size, and never what was measured.
     #[must_use]
     pub fn stratified(mut self, stratum: impl Fn(&Observation) -> u32) -> Self {
         self.strata = self.points.iter().map(stratum).collect();
         self
+    }
+
+    /// The same points, each weighted by the inverse of the variance that seeds have at its loss.
+    #[must_use]
+    pub fn weighted_by(mut self, noise: &SeedNoise) -> Self {
+        for (point, covariates) in self.points.iter().zip(&mut self.covariates) {
+            covariates.weight *= noise.weight_at(point.loss_nats);
+        }
+        self.weighting = Weighting::SeedNoise;
+        self
+    }
+
+    /// Where the weights come from.
+    pub fn weighting(&self) -> Weighting {
+        self.weighting
     }
 
     /// Per run, in the order of [`Dataset::runs`], its stratum; that of its first point.
@@ -235,7 +274,8 @@ impl Dataset {
         runs
     }
 
-    /// Number of distinct values of `field`, where values within one part in a million count as one.
+    /// Number of distinct values of `field`, where values within one part in a million count as
+    /// one.
     ///
     /// FLOPs of equal budgets differ in the last digits because D is a whole number of steps.
     pub fn n_distinct(&self, field: impl Fn(&Observation) -> f64) -> usize {
@@ -329,6 +369,24 @@ mod tests {
         assert!(infinite.to_string().contains("`parameters`"));
         let changed = Dataset::new(&[point(4, 1e5, 3.0), point(4, 2e5, 3.0)]).unwrap_err();
         assert!(changed.to_string().contains("run 4 has 200000 parameters here"));
+    }
+
+    #[test]
+    fn a_data_set_says_where_its_weights_come_from() {
+        let plain = Dataset::new(&[point(0, 1e5, 3.0), point(1, 2e5, 2.5)]).unwrap();
+        assert_eq!(plain.weighting(), Weighting::Equal);
+        let given = Covariates { weight: 2.0, ..Covariates::default() };
+        let rows = [(point(0, 1e5, 3.0), given), (point(1, 2e5, 2.0), Covariates::default())];
+        let given = Dataset::select_rows(&rows, |_, _| None).unwrap();
+        assert_eq!(given.weighting(), Weighting::Given);
+        let noise =
+            SeedNoise { sd_log: 0.01, power: 2.0, at_loss_nats: 2.0, n_places: 9, n_freedom: 9 };
+        let weighted = given.weighted_by(&noise);
+        assert_eq!(weighted.weighting(), Weighting::SeedNoise);
+        let weights: Vec<f64> = weighted.covariates().iter().map(|one| one.weight).collect();
+        // The variance at 3 nats is (3 / 2)^4 of that at 2.
+        assert!((weights[0] - 2.0 * (2.0_f64 / 3.0).powi(4)).abs() < 1e-12, "{weights:?}");
+        assert_eq!(weights[1], 1.0);
     }
 
     #[test]

@@ -21,7 +21,8 @@ pub(crate) struct Study {
 }
 
 impl Study {
-    /// `n` sizes from 40,000 parameters on, each 2.5 times the last, ten checkpoints over two decades of tokens.
+    /// `n` sizes from 40,000 parameters on, each 2.5 times the last, ten checkpoints over two
+    /// decades of tokens.
     pub(crate) fn ladder(n: usize) -> Self {
         let step = |i: usize| 10_f64.powf(2.0 * i as f64 / 9.0);
         Self {

@@ -1,5 +1,5 @@
-//! Owns reproducible random numbers: one stream per draw, so that draws do not depend on each other's order.
-//! Does not choose seeds; they are arguments everywhere.
+//! Owns reproducible random numbers: one stream per draw, so that draws do not depend on each
+//! other's order. Does not choose seeds; they are arguments everywhere.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};

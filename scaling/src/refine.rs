@@ -1,16 +1,18 @@
 //! Owns the choice of the next runs: which cell lowers the variance of a named quantity most.
 //! Does not know what runs are for; candidates, costs and quantity are the caller's.
 //!
-//! The criterion is local c-optimality (Fedorov 1972, *Theory of optimal experiments*, chapter 2.7; in the form of
-//! Cohn, Ghahramani and Jordan 1996, *Active learning with statistical models*, section 2): one more measurement of
-//! y = ln L at x, with noise of variance s², lowers the variance of a quantity g from Var(g) to
-//! Var(g) - Cov(g, f_x)² / (Var(f_x) + s²), where f_x is the law's ln L at x. For a law that is linear around its optimum
-//! and a covariance from the Fisher information this is the Sherman-Morrison formula; here the moments are those of the
-//! joint draws, so neither a gradient nor a parametrisation enters.
+//! The criterion is local c-optimality (Fedorov 1972, *Theory of optimal experiments*, chapter 2.7;
+//! in the form of Cohn, Ghahramani and Jordan 1996, *Active learning with statistical models*,
+//! section 2): one more measurement of y = ln L at x, with noise of variance s², lowers the
+//! variance of a quantity g from Var(g) to Var(g) - Cov(g, f_x)² / (Var(f_x) + s²), where f_x is
+//! the law's ln L at x. For a law that is linear around its optimum and a covariance from the
+//! Fisher information this is the Sherman-Morrison formula; here the moments are those of the joint
+//! draws, so neither a gradient nor a parametrisation enters.
 //!
-//! Several cells are chosen one after another. Between them the draws are contracted by the square root of the update
-//! (Whitaker and Hamill 2002, *Ensemble data assimilation without perturbed observations*, equations 10 and 13), which
-//! gives the draws exactly the moments of the formula above.
+//! Several cells are chosen one after another. Between them the draws are contracted by the square
+//! root of the update (Whitaker and Hamill 2002, *Ensemble data assimilation without perturbed
+//! observations*, equations 10 and 13), which gives the draws exactly the moments of the formula
+//! above.
 
 use crate::interval::{Resampled, Scheme};
 use crate::law::{Law, LogPoint};
@@ -77,7 +79,8 @@ pub enum RefineError {
     NoVariance,
     /// The fit leaves no scatter, so that one measurement would settle everything.
     #[error(
-        "the residuals have a standard deviation of {sd_log:e}: these losses have no noise to be averaged out"
+        "the residuals have a standard deviation of {sd_log:e}: these losses have no noise to be \
+         averaged out"
     )]
     NoNoise {
         /// Root mean square of the residuals of ln L.
@@ -98,8 +101,9 @@ const LEAST_NOISE: f64 = 1e-12;
 
 /// Proposes runs, the best first; each choice knows those before it.
 ///
-/// `quantity` is a function of the law's free parameters; of a positive quantity give the logarithm, so that its
-/// relative variance counts. A candidate may be proposed more than once: that is a second seed.
+/// `quantity` is a function of the law's free parameters; of a positive quantity give the
+/// logarithm, so that its relative variance counts. A candidate may be proposed more than once:
+/// that is a second seed.
 ///
 /// # Errors
 /// [`RefineError`]: the draws do not give a variance, or no candidate fits.
@@ -166,8 +170,9 @@ impl State {
         if known.len() < 2 || n_bad as f64 > MAX_BAD_SHARE * n_draws as f64 {
             return Err(RefineError::NotFinite { n_bad, n_draws });
         }
-        // The jackknife's deviations are those of a mean of n, each (n - 1) times too small for one run
-        // (Efron and Tibshirani 1993, equation 11.5): its variance is (n - 1) times their mean square.
+        // The jackknife's deviations are those of a mean of n, each (n - 1) times too small for one
+        // run (Efron and Tibshirani 1993, equation 11.5): its variance is (n - 1) times their mean
+        // square.
         let factor = if is_jackknife { (n_draws as f64 - 1.0).sqrt() } else { 1.0 };
         let deviations = |values: Vec<f64>| -> Option<Vec<f64>> {
             let mean = values.iter().sum::<f64>() / values.len() as f64;

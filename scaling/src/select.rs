@@ -1,5 +1,6 @@
-//! Owns the choice of a law by its error on runs it has not seen, along the direction of extrapolation.
-//! Does not know which error matters to the reader; it shows all of them beside the choice.
+//! Owns the choice of a law by its error on runs it has not seen, along the direction of
+//! extrapolation. Does not know which error matters to the reader; it shows all of them beside the
+//! choice.
 
 use crate::fit::{FitError, FitOptions, fit};
 use crate::law::{LawChoice, LogPoint};
@@ -7,7 +8,8 @@ use crate::observation::{Covariates, Dataset, Observation};
 
 /// Factors of C between the largest fitted and the largest predicted point.
 const FACTORS: [f64; 4] = [2.0, 4.0, 10.0, 30.0];
-/// Held-out errors that differ by less are equal: the noise between seeds in ln L (`research` puts it at 0.001).
+/// Held-out errors that differ by less are equal: the noise between seeds in ln L (`research` puts
+/// it at 0.001).
 pub const SEED_NOISE: f64 = 1e-3;
 /// Points beyond its parameters that a law must be fitted to.
 const SPARE_POINTS: usize = 2;
@@ -57,7 +59,8 @@ pub struct Candidate {
     pub n_parameters: usize,
     /// Per split, its errors, or why it could not be fitted.
     pub held_out: Vec<Result<HeldOut, String>>,
-    /// Mean of the mean absolute errors over the splits that every law could be fitted to; `None` without any.
+    /// Mean of the mean absolute errors over the splits that every law could be fitted to; `None`
+    /// without any.
     pub error: Option<f64>,
 }
 
@@ -72,14 +75,16 @@ pub struct Selection {
 
 /// Fits every law to the part of the data that each split leaves, and predicts the rest.
 ///
-/// Preferred is the law of the lowest error; laws within [`SEED_NOISE`] of it are as good, and of those the one with the
-/// fewest parameters is taken. Splits: rolling origin at extrapolations by 2, 4, 10 and 30, the largest C, and each size.
+/// Preferred is the law of the lowest error; laws within [`SEED_NOISE`] of it are as good, and of
+/// those the one with the fewest parameters is taken. Splits: rolling origin at extrapolations by
+/// 2, 4, 10 and 30, the largest C, and each size.
 ///
 /// ```
 /// # use scaling::{fit::FitOptions, law::{LawChoice, LawName}, select::select};
 /// # use scaling::observation::{Dataset, Observation, RunKey};
 /// # let point = |run: u32| { let c = 1e15 * 2_f64.powi(run as i32); Observation {
-/// #     run: RunKey(run), parameters: 1e6, tokens: c / 6e6, flops: c, loss_nats: 1.5 + (1e17 / c).powf(0.2), seed: 0 }};
+/// #     run: RunKey(run), parameters: 1e6, tokens: c / 6e6, flops: c, seed: 0,
+/// #     loss_nats: 1.5 + (1e17 / c).powf(0.2) }};
 /// # let data = Dataset::new(&(0..12).map(point).collect::<Vec<_>>())?;
 /// let laws = [LawName::Power, LawName::PowerFloor].map(LawChoice::of);
 /// let selection = select(&laws, &data, &FitOptions::default())?;

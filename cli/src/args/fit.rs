@@ -9,14 +9,15 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, ClapArgs)]
 pub struct FitArgs {
     /// Name or identifier of a study; the newest one without it
-    #[arg(conflicts_with_all = ["csv", "law"])]
+    #[arg(conflicts_with = "csv")]
     pub study: Option<String>,
     /// Fit a CSV file with a header instead; needs no coordinator
     #[arg(long, value_name = "FILE", requires_all = ["law", "loss"])]
     pub csv: Option<PathBuf>,
     /// The law: `power`, `power_floor`, `kaplan`, `chinchilla`, `coupled`, `overtraining`,
-    /// `data_constrained`, `precision`, `broken_power`, `sigmoid`, `annealing`
-    #[arg(long, value_name = "NAME", requires = "csv")]
+    /// `broken_power`; of a file also `data_constrained`, `precision`, `sigmoid`, `annealing`; of a
+    /// study also the methods `envelope` and `isoflop`
+    #[arg(long, value_name = "NAME")]
     pub law: Option<String>,
     /// The columns of the file.
     #[command(flatten)]
@@ -30,35 +31,40 @@ pub struct FitArgs {
     pub breaks: u8,
     /// What is minimised: `huber`, `lad`, `log-squares`, `loss-squares`; without it `huber`, for
     /// `sigmoid` `loss-squares`
-    #[arg(long, value_name = "NAME", requires = "csv")]
+    #[arg(long, value_name = "NAME")]
     pub objective: Option<String>,
     /// Threshold of the Huber loss; 0.001 without it
-    #[arg(long, value_name = "NUMBER", requires = "csv", allow_negative_numbers = true)]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
     pub delta: Option<f64>,
-    /// Rows to predict and not to fit: `largest`, `largest-size`, `c>1e21` (also n, d, loss; `>=`,
-    /// `<`, `<=`) or `COLUMN=VALUE`
-    #[arg(long, value_name = "RULE", requires = "csv")]
+    /// Weigh each row by the inverse of the variance that seeds have at its loss, which rows of several
+    /// seeds at one N and D must show
+    #[arg(long)]
+    pub seed_noise: bool,
+    /// What to predict and not to fit: `largest`, `largest-size`; of a file also `c>1e21` (n, d,
+    /// loss; `>=`, `<`, `<=`) or `COLUMN=VALUE`, of a study also `none`
+    #[arg(long, value_name = "RULE")]
     pub hold_out: Vec<String>,
     /// Another law to compare with by its error on rows it has not seen; again for more
     #[arg(long, value_name = "NAME", requires = "csv")]
     pub against: Vec<String>,
-    /// Bootstrap draws
-    #[arg(long, visible_alias = "bootstrap", default_value_t = 1000, requires = "csv")]
-    pub draws: u32,
-    /// Seed of the bootstrap
-    #[arg(long, default_value_t = 0, requires = "csv")]
-    pub seed: u32,
+    /// Bootstrap draws; without it 1000, of a study as many as its file says
+    #[arg(long, visible_alias = "bootstrap")]
+    pub draws: Option<u32>,
+    /// Seed of the bootstrap; without it 0, of a study what its file says
+    #[arg(long)]
+    pub seed: Option<u32>,
     /// Threads for the bootstrap, which change no number; without it one for each core
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
     /// C at which the groups of `--group-by` are compared; again for more. Without it the largest C
     /// that both were fitted to
-    #[arg(long, value_name = "FLOPS", requires = "group_by", allow_negative_numbers = true)]
+    #[arg(long, value_name = "FLOPS", requires_all = ["group_by", "csv"], allow_negative_numbers = true)]
     pub compare_at: Vec<f64>,
     /// Also follow the classic grid of 4,500 starting points of `chinchilla`, and say what it found
     #[arg(long, requires = "csv")]
     pub audit: bool,
-    /// Draw data, law, interval, isoFLOP profiles and residuals into this file, as SVG
+    /// Draw data, law, interval, isoFLOP profiles and residuals into this file: PNG where its name ends
+    /// so, else SVG
     #[arg(long, value_name = "FILE", requires = "csv")]
     pub plot: Option<PathBuf>,
     /// Save the fit with its draws in this file, for `gradus predict` and `gradus suggest`
@@ -79,6 +85,21 @@ pub struct FitArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// Draws of a file's fit that says nothing.
+const DEFAULT_DRAWS: u32 = 1000;
+
+impl FitArgs {
+    /// The draws of a file's fit.
+    pub fn draws(&self) -> u32 {
+        self.draws.unwrap_or(DEFAULT_DRAWS)
+    }
+
+    /// The seed of a file's fit.
+    pub fn seed(&self) -> u32 {
+        self.seed.unwrap_or(0)
+    }
 }
 
 /// Which column has what.
@@ -130,10 +151,17 @@ pub struct ColumnArgs {
     /// is a run
     #[arg(long, value_name = "COLUMN", requires = "csv")]
     pub run: Option<String>,
+    /// Column in which all rows of a fit should be alike, such as the schedule; a warning says where
+    /// they are not. Again for more; columns called so (`schedule`, `tokenizer`, `dataset` and such)
+    /// are looked at without it
+    #[arg(long, value_name = "COLUMN", requires = "csv")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub same: Vec<String>,
     /// Column whose values are drawn apart from each other, such as the architecture
     #[arg(long, value_name = "COLUMN", requires = "csv")]
     pub stratify: Option<String>,
-    /// Column whose values are fitted apart from each other
-    #[arg(long, value_name = "COLUMN", requires = "csv")]
+    /// Column, of a study axis, whose values are fitted apart from each other; of a study also
+    /// `none`, for one fit of all
+    #[arg(long, value_name = "COLUMN")]
     pub group_by: Option<String>,
 }

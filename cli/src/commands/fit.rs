@@ -17,12 +17,13 @@ pub(super) async fn run(global: &Global, args: &FitArgs) -> Result<(), Failure> 
     if let Some(file) = &args.csv {
         return fit_csv::run(file, args, form);
     }
-    let report = locate::reading(global, async |client| {
+    let query = query(args)?;
+    let report: FitReport = locate::reading(global, async |client| {
         let study = match &args.study {
             Some(study) => study.clone(),
             None => newest(client).await?,
         };
-        report(client, &study).await
+        Ok(client.get_with(&["studies", &study, "fit"], &query).await?)
     })
     .await?;
     if let Some(path) = &args.observations {
@@ -39,6 +40,44 @@ pub(super) async fn run(global: &Global, args: &FitArgs) -> Result<(), Failure> 
     Ok(())
 }
 
+/// The settings in place of the study's own, as the coordinator takes them.
+fn query(args: &FitArgs) -> Result<Vec<(&'static str, String)>, Failure> {
+    if args.delta.is_some() {
+        let text = "`--delta` is for a file: a study's `huber` has the threshold 0.001";
+        return Err(Failure::wrong(text));
+    }
+    let hold_out = match args.hold_out.as_slice() {
+        [] => None,
+        [one] => Some(match one.as_str() {
+            "none" => "none",
+            "largest" => "largest_compute",
+            "largest-size" => "largest_size",
+            other => {
+                return Err(Failure::wrong(format!(
+                    "`--hold-out {other}` is no rule for a study; rules are `none`, `largest`, \
+                     `largest-size`\n\nhint: `--observations FILE` writes its rows, for which \
+                     `fit --csv` knows more rules"
+                )));
+            }
+        }),
+        [_, other, ..] => {
+            let text = format!("`--hold-out {other}` is one too many: a study takes one rule");
+            return Err(Failure::wrong(text));
+        }
+    };
+    let axis = args.columns.group_by.as_deref();
+    let settings = [
+        ("law", args.law.clone()),
+        ("objective", args.objective.clone()),
+        ("weights", args.seed_noise.then(|| "seed_noise".to_owned())),
+        ("group_by", axis.map(|axis| if axis == "none" { "" } else { axis }.to_owned())),
+        ("hold_out", hold_out.map(str::to_owned)),
+        ("draws", args.draws.map(|draws| draws.to_string())),
+        ("seed", args.seed.map(|seed| seed.to_string())),
+    ];
+    Ok(settings.into_iter().filter_map(|(name, value)| Some((name, value?))).collect())
+}
+
 /// The fits of a study, made from what is there now.
 pub(super) async fn report(client: &Client, study: &str) -> Result<FitReport, Failure> {
     Ok(client.get(&["studies", study, "fit"]).await?)
@@ -50,4 +89,49 @@ async fn newest(client: &Client) -> Result<String, Failure> {
     newest.map(|study| study.name).ok_or_else(|| {
         Failure::wrong("there is no study yet\n\nhint: `gradus apply FILE` makes one")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::args::{Args, Command};
+
+    fn asked(line: &str) -> Result<Vec<(&'static str, String)>, String> {
+        let parsed = Args::try_parse_from(line.split_whitespace()).map_err(|e| e.to_string())?;
+        let Command::Fit(args) = parsed.command else { panic!("{line} is `gradus fit`") };
+        query(&args).map_err(|failure| failure.report())
+    }
+
+    #[test]
+    fn settings_of_a_study_are_asked_for_by_the_names_of_the_coordinator() {
+        assert_eq!(asked("gradus fit ladder"), Ok(Vec::new()));
+        let line = "gradus fit ladder --law coupled --objective lad --seed-noise --group-by arch \
+                    --hold-out largest --bootstrap 200 --seed 7";
+        let expected = [
+            ("law", "coupled"),
+            ("objective", "lad"),
+            ("weights", "seed_noise"),
+            ("group_by", "arch"),
+            ("hold_out", "largest_compute"),
+            ("draws", "200"),
+            ("seed", "7"),
+        ];
+        assert_eq!(asked(line), Ok(expected.map(|(name, value)| (name, value.to_owned())).into()));
+        let all = asked("gradus fit --group-by none --hold-out none").unwrap();
+        assert_eq!(all, [("group_by", String::new()), ("hold_out", "none".to_owned())]);
+    }
+
+    #[test]
+    fn rules_that_only_a_file_knows_are_refused_with_those_of_a_study() {
+        let said = asked("gradus fit ladder --hold-out c>1e21").unwrap_err();
+        assert!(said.contains("`none`, `largest`, `largest-size`"), "{said}");
+        assert!(said.contains("--observations FILE"), "{said}");
+        let said = asked("gradus fit ladder --hold-out none --hold-out largest").unwrap_err();
+        assert!(said.contains("one too many"), "{said}");
+        assert!(asked("gradus fit ladder --delta 0.1").unwrap_err().contains("`--delta`"));
+        // What has no meaning for a study is an error of the command line.
+        assert!(asked("gradus fit ladder --n n").unwrap_err().contains("--csv"));
+    }
 }

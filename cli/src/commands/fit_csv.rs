@@ -9,6 +9,7 @@ use scaling::diagnose::diagnose;
 use scaling::fit::{EQUAL_OBJECTIVE, Fit, FitError, FitOptions, fit};
 use scaling::interval::{Inference, IntervalOptions, MIN_DRAWS, Resampling, infer_with};
 use scaling::law::LawName;
+use scaling::noise::SeedNoise;
 use scaling::objective::Objective;
 use scaling::observation::{Covariates, Dataset, Observation};
 
@@ -21,6 +22,8 @@ use crate::fit_document::{check_replaceable, replace};
 use crate::output::file_fit::{AuditView, ExcludedRow, FileFit, FileFits};
 use crate::output::{Form, data};
 
+mod alike;
+mod approaches;
 mod choose;
 mod compare;
 mod hold_out;
@@ -32,11 +35,9 @@ mod read;
 mod report;
 mod suspect;
 
-pub(super) use report::made_by;
-
 /// Rows times draws beyond which draws are reduced, down to the fewest that make an interval.
 ///
-/// At a million rows the fewest, 100, took four minutes of one core (`docs/reference/cli.md`).
+/// At a million rows the fewest, 100, took half a minute of one core (`docs/reference/cli.md`).
 const MAX_REFITTED_POINTS: usize = 20_000_000;
 
 pub(super) fn run(file: &Path, args: &FitArgs, form: Form) -> Result<(), Failure> {
@@ -55,7 +56,12 @@ pub(super) fn run(file: &Path, args: &FitArgs, form: Form) -> Result<(), Failure
         }
         let picture = Picture::of(job, &fits);
         if let Some(path) = &args.plot {
-            replace(path, picture.svg().as_bytes())
+            let bytes = if is_png(path) {
+                picture.png().map_err(anyhow::Error::new)?
+            } else {
+                picture.svg().into_bytes()
+            };
+            replace(path, &bytes)
                 .with_context(|| format!("could not write `{}`", path.display()))?;
         }
         let mut groups: Vec<FileFit> = fits.into_iter().map(|one| one.report).collect();
@@ -74,6 +80,11 @@ pub(super) fn run(file: &Path, args: &FitArgs, form: Form) -> Result<(), Failure
         }
         Ok(())
     })
+}
+
+/// Whether a picture's name asks for pixels; any other gives SVG.
+fn is_png(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("png"))
 }
 
 /// Fits a file and saves the fit, without a word.
@@ -168,10 +179,13 @@ impl Job<'_> {
             .dataset(rows, &reasons)
             .with_context(|| format!("`{}` cannot be fitted", self.file.display()))
             .map_err(Failure::Wrong)?;
+        let (dataset, noise) = self.weighted(dataset)?;
         let law = self.table.choice.law();
         let options = FitOptions { objective: self.objective, ..FitOptions::default() };
         let mut warnings = self.table.warnings.clone();
         warnings.extend(warn_of_constant_loss(&dataset));
+        let kept = rows.iter().zip(&reasons).filter(|(_, reason)| reason.is_none());
+        warnings.extend(alike::warnings(self.table, kept.map(|(row, _)| *row)));
         let interval = self.interval(dataset.points().len(), &mut warnings);
         let resampling = Resampling {
             n_threads: self.threads(),
@@ -187,6 +201,8 @@ impl Job<'_> {
         let name_of_run = |run| self.table.name_of_run(run);
         let findings = diagnose(&fitted, &inference, &dataset, profile.as_ref(), &name_of_run);
         warnings.extend(findings.iter().map(ToString::to_string));
+        let (approaches, found) = approaches::of(&dataset, &inference, &interval);
+        warnings.extend(found);
         let selection = choose::choose(self.table, &dataset, &options)?;
         let along = ladder::along(rows, &inference).map_err(Failure::Wrong)?;
         let predicted = report::held_out(rows, &reasons, &inference);
@@ -204,8 +220,42 @@ impl Job<'_> {
             return Err(Failure::failed(text));
         }
         let floor_profile = profile.as_ref().map(report::floor_view);
-        let report = FileFit { floor_profile, selection, audit, ladder: along, ..report };
+        let seed_noise = noise.map(|noise| report::noise_view(&noise, &fitted));
+        let report = FileFit {
+            floor_profile,
+            seed_noise,
+            approaches,
+            selection,
+            audit,
+            ladder: along,
+            ..report
+        };
         Ok(Fitted { dataset, fit: fitted, inference, held_out, report })
+    }
+
+    /// The data set with the weights that were asked for, and the noise between its seeds where there are some.
+    fn weighted(&self, dataset: Dataset) -> Result<(Dataset, Option<SeedNoise>), Failure> {
+        // Without N and D nothing says which rows are seeds of each other.
+        let is_known = self.table.has_sizes() && self.table.choice.name != LawName::Sigmoid;
+        if !is_known && !self.args.seed_noise {
+            return Ok((dataset, None));
+        }
+        if !is_known {
+            let text = "`--seed-noise` needs a law of the loss, and `--n` and `--d`, which say what seeds share";
+            return Err(Failure::wrong(text));
+        }
+        if self.args.seed_noise && self.objective == Objective::LossSquares {
+            let text = "`--seed-noise` weighs residuals of ln L, and `loss-squares` has those of L; \
+                        `log-squares` goes with it";
+            return Err(Failure::wrong(text));
+        }
+        match SeedNoise::of(&dataset) {
+            Ok(noise) if self.args.seed_noise => Ok((dataset.weighted_by(&noise), Some(noise))),
+            Err(error) if self.args.seed_noise => {
+                Err(Failure::Wrong(anyhow::Error::new(error).context("`--seed-noise`")))
+            }
+            noise => Ok((dataset, noise.ok())),
+        }
     }
 
     /// The classic grid beside the search, where it was asked for; a better minimum there is a warning.
@@ -269,16 +319,16 @@ impl Job<'_> {
     }
 
     fn interval(&self, n_points: usize, warnings: &mut Vec<String>) -> IntervalOptions {
-        let asked = self.args.draws as usize;
+        let asked = self.args.draws() as usize;
         let most = (MAX_REFITTED_POINTS / n_points.max(1)).max(MIN_DRAWS);
         if asked > most {
             warnings.push(format!(
-                "{n_points} rows are many for {asked} draws; the intervals are made from {most}"
+                "fewer-draws: {n_points} rows are many for {asked} draws; the intervals are made from {most}"
             ));
         }
         IntervalOptions {
             draws: asked.min(most),
-            seed: u64::from(self.args.seed),
+            seed: u64::from(self.args.seed()),
             ..IntervalOptions::default()
         }
     }
@@ -292,7 +342,8 @@ impl Job<'_> {
 
 fn warn_of_constant_loss(dataset: &Dataset) -> Option<String> {
     let (low, high) = dataset.range(|point| point.loss_nats)?;
-    (low == high).then(|| format!("all losses are {low}: no coefficient can be determined"))
+    (low == high)
+        .then(|| format!("constant-loss: all losses are {low}: no coefficient can be determined"))
 }
 
 #[cfg(test)]

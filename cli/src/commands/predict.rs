@@ -198,7 +198,7 @@ impl Asked<'_> {
             curve,
             measured,
             level: saved.level,
-            intervals: super::fit_csv::made_by(&self.inference().resampled.scheme),
+            intervals: self.inference().resampled.scheme.to_string(),
             warnings: self.warnings(&extrapolation),
             extrapolation,
         }

@@ -3,15 +3,36 @@
 /// Series with a colour and a mark of their own; more begin again.
 pub(super) const N_SERIES: usize = 7;
 
-/// Light by default, dark where the reader prefers it.
-pub(super) const CSS: &str = "
-svg { --ground: #ffffff; --text: #1f2328; --faint: #59636e; --grid: #e3e6ea;
-  --s0: #0072b2; --s1: #d55e00; --s2: #00805e; --s3: #b0538a; --s4: #8a6d00; --s5: #2a8fcb; --s6: #444444; }
-@media (prefers-color-scheme: dark) {
-  svg { --ground: #15181c; --text: #e6e9ed; --faint: #9aa4af; --grid: #2b3138;
-    --s0: #56b4e9; --s1: #f08a3c; --s2: #2cc295; --s3: #e39ac6; --s4: #f0e442; --s5: #3b9de0; --s6: #d0d0d0; }
-}
-text { font: 12px system-ui, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif; fill: var(--text); }
+/// Colours by name where the ground is light, and where it is dark.
+const LIGHT: [(&str, &str); 11] = [
+    ("ground", "#ffffff"),
+    ("text", "#1f2328"),
+    ("faint", "#59636e"),
+    ("grid", "#e3e6ea"),
+    ("s0", "#0072b2"),
+    ("s1", "#d55e00"),
+    ("s2", "#00805e"),
+    ("s3", "#b0538a"),
+    ("s4", "#8a6d00"),
+    ("s5", "#2a8fcb"),
+    ("s6", "#444444"),
+];
+const DARK: [(&str, &str); 11] = [
+    ("ground", "#15181c"),
+    ("text", "#e6e9ed"),
+    ("faint", "#9aa4af"),
+    ("grid", "#2b3138"),
+    ("s0", "#56b4e9"),
+    ("s1", "#f08a3c"),
+    ("s2", "#2cc295"),
+    ("s3", "#e39ac6"),
+    ("s4", "#f0e442"),
+    ("s5", "#3b9de0"),
+    ("s6", "#d0d0d0"),
+];
+
+/// Rules in the colours' names.
+const RULES: &str = "
 .title { font-size: 15px; font-weight: 600; }
 .heading { font-weight: 600; }
 .tick, .note { fill: var(--faint); }
@@ -33,6 +54,33 @@ text { font: 12px system-ui, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif; fill
 .b0 { fill: var(--s0); } .b1 { fill: var(--s1); } .b2 { fill: var(--s2); } .b3 { fill: var(--s3); }
 .b4 { fill: var(--s4); } .b5 { fill: var(--s5); } .b6 { fill: var(--s6); }
 ";
+
+/// The style of a figure that a reader opens: light by default, dark where the reader prefers it.
+pub(super) fn for_readers() -> String {
+    let named = |colours: &[(&str, &str)]| -> String {
+        let one = |(name, value): &(&str, &str)| format!("--{name}: {value};");
+        colours.iter().map(one).collect::<Vec<_>>().join(" ")
+    };
+    format!(
+        "
+svg {{ {} }}
+@media (prefers-color-scheme: dark) {{ svg {{ {} }} }}
+text {{ font: 12px system-ui, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif; fill: var(--text); }}{RULES}",
+        named(&LIGHT),
+        named(&DARK)
+    )
+}
+
+/// The style of a figure that is drawn here: light, with the colours in place of their names, in the one font that
+/// comes along. It is wider than those of readers, so its letters are smaller.
+pub(super) fn for_drawing(font: &str) -> String {
+    let text = "text { font-family: FONT; font-size: 11px; fill: var(--text); }";
+    let rules = format!("\n{}{RULES}", text.replace("FONT", &format!("'{font}'")));
+    let put = |rules: String, (name, value): &(&str, &str)| {
+        rules.replace(&format!("var(--{name})"), value)
+    };
+    LIGHT.iter().fold(rules, put)
+}
 
 /// A mark of the series' shape, which tells it apart without colour.
 pub(super) fn mark(series: usize, (x, y): (f64, f64), is_filled: bool) -> String {

@@ -68,7 +68,7 @@ impl SavedFit {
             .to_owned(),
             breaks: choice.n_breaks,
             bits: choice.bits,
-            objective_name: fit.objective_kind.to_string(),
+            objective_name: fit.objective_name(),
             objective: fit.objective,
             coefficients: inference
                 .coefficients

@@ -7,12 +7,15 @@ use std::collections::BTreeMap;
 use api::EstimateView;
 use serde::Serialize;
 
+use super::approach::{self, ApproachView};
 use super::comparison::{ComparisonView, shown as shown_beside};
-use super::fit_parts::{Footnotes, number};
+use super::fit_parts::{Footnotes, number, with_interval};
 use super::{View, sections, table};
 
 /// Excluded rows that are listed; `--json` has all of them.
 const MOST_EXCLUDED: usize = 5;
+/// Other minima that are listed.
+const MOST_MINIMA: usize = 3;
 
 /// A law fitted to a CSV file, or to one group of its rows. `gradus fit --csv --json` prints this.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -37,6 +40,9 @@ pub struct FileFit {
     /// The likelihood interval of the floor; not there for laws without one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub floor_profile: Option<FloorProfileView>,
+    /// How much ln L varies between seeds; not there without several seeds at one N and D.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed_noise: Option<SeedNoiseView>,
     /// The law and those it is compared with, by their errors on unseen rows; empty without others.
     pub selection: Vec<CandidateView>,
     /// What the classic grid of starting points found; not there unless it was asked for.
@@ -44,6 +50,10 @@ pub struct FileFit {
     pub audit: Option<AuditView>,
     /// What follows from the coefficients: exponents of the compute-optimal N and D.
     pub derived: BTreeMap<String, EstimateView>,
+    /// The approaches to N_opt and D_opt beside each other, the law's last; empty for laws that have
+    /// no best N and D.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub approaches: Vec<ApproachView>,
     /// The best N and D of budgets along the sizes of the file; not there without FLOPs for a
     /// token.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -52,6 +62,8 @@ pub struct FileFit {
     pub minima: Vec<MinimumView>,
     /// Starting points whose objective was computed.
     pub n_starts: u64,
+    /// Of these, followed to their minimum.
+    pub n_followed: u64,
     /// Followed ones that converged.
     pub n_converged: u64,
     /// Of these, at the best minimum.
@@ -115,6 +127,27 @@ pub struct FloorProfileView {
     pub high: Option<f64>,
     /// Nats that fit about equally well.
     pub flat_nats: f64,
+}
+
+/// The noise between seeds, from rows at one N and D.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SeedNoiseView {
+    /// Standard deviation of ln L at `at_loss_nats`, pooled over all places.
+    pub sd_log: f64,
+    /// Power of the loss that it grows with; 0 where the seeds do not show one.
+    pub power: f64,
+    /// The loss at which it is `sd_log`.
+    pub at_loss_nats: f64,
+    /// Places of N and D with two seeds and more.
+    pub n_places: u64,
+    /// Runs there, less one for each place.
+    pub n_freedom: u64,
+    /// Whether it is the least that is ever taken: the runs vary by less.
+    pub is_least: bool,
+    /// Whether the rows are weighted by it.
+    pub is_used: bool,
+    /// Root mean square of the residuals over `sd_log`: far above 1 the law is wrong.
+    pub lack_of_fit: f64,
 }
 
 /// What the classic grid of 4,500 starting points found.
@@ -270,6 +303,7 @@ impl View for FileFit {
             row
         });
         let rows = rows.collect();
+        let beside = approach::shown(&self.approaches, &mut notes);
         let along = self.along_the_ladder(&mut notes);
         let group = self.group.as_ref().map(|group| format!("group `{group}`\n"));
         let title = format!(
@@ -286,6 +320,7 @@ impl View for FileFit {
         sections(&[
             title,
             table(&columns, rows),
+            beside,
             along,
             notes.text(),
             self.other_minima(),
@@ -308,8 +343,8 @@ impl View for FileFit {
 
 fn interval(estimate: &EstimateView) -> String {
     match estimate {
-        EstimateView::Identified { low, high, .. } => {
-            format!("[{}, {}]", number(*low), number(*high))
+        EstimateView::Identified { value, low, high } => {
+            with_interval(*value, *low, *high)[1].clone()
         }
         EstimateView::NotIdentified { .. } => "–".to_owned(),
     }
@@ -317,7 +352,7 @@ fn interval(estimate: &EstimateView) -> String {
 
 fn shown(estimate: &EstimateView, notes: &mut Footnotes) -> [String; 2] {
     match estimate {
-        EstimateView::Identified { value, .. } => [number(*value), interval(estimate)],
+        EstimateView::Identified { value, low, high } => with_interval(*value, *low, *high),
         EstimateView::NotIdentified { reason } => ["not identified".to_owned(), notes.mark(reason)],
     }
 }
@@ -327,18 +362,42 @@ impl FileFit {
         let intervals =
             if self.intervals.is_empty() { "none can be made" } else { &self.intervals };
         format!(
-            "{} points of {} runs in `{}`; C: {}; rms of ln L {}\n{}: {:.6e}\n\
-             {} of {} followed starts reach it\n{:.0} % intervals: {intervals}",
+            "{} points of {} runs in `{}`; C: {}; rms of ln L {}\n{}{}: {:.6e}\n\
+             {} of {} followed starts reach it{}\n{:.0} % intervals: {intervals}",
             self.n_observations,
             self.n_runs,
             self.file,
             self.flops,
             number(self.residual_rms_log),
+            self.noise(),
             self.objective_name,
             self.objective,
             self.n_at_best,
-            self.n_converged,
+            self.n_followed,
+            match self.n_followed.saturating_sub(self.n_converged) {
+                0 => String::new(),
+                n => format!(", {n} did not converge"),
+            },
             100.0 * self.confidence,
+        )
+    }
+
+    fn noise(&self) -> String {
+        let Some(noise) = &self.seed_noise else { return String::new() };
+        let growth = if noise.power == 0.0 {
+            String::new()
+        } else {
+            let (power, at) = (number(noise.power), number(noise.at_loss_nats));
+            format!(" at L = {at}, growing as L^{power}")
+        };
+        format!(
+            "runs at one place vary by {}{} in ln L{growth} ({} places, {} degrees of freedom{}); rms is {} times that\n",
+            if noise.is_least { "no more than " } else { "" },
+            number(noise.sd_log),
+            noise.n_places,
+            noise.n_freedom,
+            if noise.is_used { ", used as weights" } else { "" },
+            number(noise.lack_of_fit),
         )
     }
 
@@ -349,7 +408,10 @@ impl FileFit {
         let rows = self.ladder.iter().map(|one| {
             let mut row = vec![number(one.flops)];
             for estimate in [&one.parameters, &one.tokens, &one.loss_nats] {
-                row.extend(shown(estimate, notes));
+                let [value, interval] = shown(estimate, notes);
+                let is_known = matches!(estimate, EstimateView::Identified { .. });
+                // Eight columns leave no room for words.
+                row.extend([if is_known { value } else { "–".to_owned() }, interval]);
             }
             row.push(number(one.rung_parameters));
             row
@@ -360,7 +422,8 @@ impl FileFit {
     }
 
     fn other_minima(&self) -> String {
-        let lines = self.minima.iter().skip(1).map(|minimum| {
+        let others = self.minima.iter().skip(1);
+        let lines = others.take(MOST_MINIMA).map(|minimum| {
             let values: Vec<String> = minimum
                 .coefficients
                 .iter()
@@ -368,7 +431,11 @@ impl FileFit {
                 .collect();
             format!("another minimum, {:.6e}: {}", minimum.objective, values.join(", "))
         });
-        lines.collect::<Vec<_>>().join("\n")
+        let mut lines: Vec<String> = lines.collect();
+        if self.minima.len() > MOST_MINIMA + 1 {
+            lines.push(format!("… and {} more, see `--json`", self.minima.len() - MOST_MINIMA - 1));
+        }
+        lines.join("\n")
     }
 
     fn audited(&self) -> String {
@@ -421,17 +488,24 @@ impl FileFit {
         )
     }
 
+    /// The rows that are not fitted, by reason.
     fn left_out(&self) -> String {
-        let mut lines: Vec<String> = self
-            .excluded
-            .iter()
-            .take(MOST_EXCLUDED)
-            .map(|row| format!("excluded line {}: {}", row.line, row.reason))
-            .collect();
-        if self.excluded.len() > MOST_EXCLUDED {
-            let more = self.excluded.len() - MOST_EXCLUDED;
-            lines.push(format!("… and {more} more, see `--json`"));
+        let mut reasons: Vec<(&str, Vec<u64>)> = Vec::new();
+        for row in &self.excluded {
+            match reasons.iter_mut().find(|(reason, _)| *reason == row.reason) {
+                Some((_, lines)) => lines.push(row.line),
+                None => reasons.push((&row.reason, vec![row.line])),
+            }
         }
-        lines.join("\n")
+        let shown = |(reason, lines): &(&str, Vec<u64>)| {
+            let named: Vec<String> =
+                lines.iter().take(MOST_EXCLUDED).map(ToString::to_string).collect();
+            let more = match lines.len().saturating_sub(MOST_EXCLUDED) {
+                0 => String::new(),
+                n => format!(" and {n} more, see `--json`"),
+            };
+            format!("{reason}: line {}{more}", named.join(", "))
+        };
+        reasons.iter().map(shown).collect::<Vec<_>>().join("\n")
     }
 }

@@ -46,9 +46,28 @@ pub(crate) fn cell(estimate: Option<&EstimateView>, notes: &mut Footnotes) -> St
     }
 }
 
+/// The most digits of a number with an interval; `--json` has all.
+const MOST_DIGITS: f64 = 8.0;
+
 /// Three significant digits; far from 1 with a power of ten.
 pub(crate) fn number(value: f64) -> String {
     significant(value, 3)
+}
+
+/// A value and its interval with as many digits as tell the ends apart, three at least: many rows
+/// know a number better than to three.
+pub(crate) fn with_interval(value: f64, low: f64, high: f64) -> [String; 2] {
+    let size = value.abs().max(low.abs()).max(high.abs());
+    let ratio = (size / (high - low)).log10().ceil();
+    let n_digits = if ratio.is_finite() { (ratio + 1.0).clamp(3.0, MOST_DIGITS) } else { 3.0 };
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a number of digits from 3 to 8"
+    )]
+    let n_digits = n_digits as usize;
+    let [value, low, high] = [value, low, high].map(|one| significant(one, n_digits));
+    [value, format!("[{low}, {high}]")]
 }
 
 /// An interval's end: far from 1 with one digit less, for an end is never so sure, and four groups
@@ -104,6 +123,18 @@ pub(crate) fn conventions(report: &FitReport) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn digits_are_as_many_as_tell_the_ends_of_an_interval_apart() {
+        let shown = |value, low, high| with_interval(value, low, high).join(" ");
+        assert_eq!(shown(0.337, 0.3231, 0.3494), "0.337 [0.323, 0.349]");
+        assert_eq!(shown(1.699_719, 1.699_099, 1.700_456), "1.6997 [1.6991, 1.7005]");
+        assert_eq!(shown(2143.4, 1091.0, 5443.0), "2143 [1091, 5443]");
+        assert_eq!(shown(3.03e19, 2.12e19, 5.27e19), "3.03e19 [2.12e19, 5.27e19]");
+        // Exact losses give an interval of rounding, and one without any width has no better digits.
+        assert_eq!(shown(0.25, 0.25, 0.25), "0.250 [0.250, 0.250]");
+        assert_eq!(shown(1.0, 1.0 - 1e-10, 1.0 + 1e-10), "1.0000000 [1.0000000, 1.0000000]");
+    }
 
     #[test]
     fn numbers_have_three_significant_digits_on_both_sides_of_one() {

@@ -4,9 +4,9 @@
 use std::sync::{Mutex, PoisonError};
 
 use api::{EstimateView, FitCurve, FitLine, FitPrediction, FitPredictionList, FitReport};
-use scaling::interval::{Estimate, Inference};
+use scaling::interval::Estimate;
 
-use super::method::Predictor;
+use super::method::{LawModel, Predictor};
 use super::report::Made;
 use super::view;
 
@@ -181,10 +181,7 @@ impl Predictor {
     fn loss_at(&self, flops: f64) -> Estimate {
         match self {
             Self::Envelope(fit) => fit.predict_loss(flops).curve,
-            Self::Chinchilla(inference, kappa) => match inference.optimum(flops, *kappa) {
-                Some(optimum) => optimum.loss_nats,
-                None => no_optimum(),
-            },
+            Self::Law(model) => model.loss_at(flops),
             Self::Nothing(reason) => Estimate::not_identified(reason.clone()),
         }
     }
@@ -214,16 +211,14 @@ impl Predictor {
                 let why = "the envelope knows the best model of a budget, and no other: ask for C";
                 blocked(why, None, Some((parameters, tokens)))
             }
-            (Self::Chinchilla(inference, kappa), Question::Budget { flops }) => {
-                best(inference, flops, *kappa)
-            }
-            (Self::Chinchilla(inference, kappa), Question::Model { parameters, tokens }) => {
-                let flops = kappa * parameters * tokens;
-                let prediction = inference.predict(parameters, tokens, flops);
+            (Self::Law(model), Question::Budget { flops }) => best(model, flops),
+            (Self::Law(model), Question::Model { parameters, tokens }) => {
+                let flops = model.kappa * parameters * tokens;
+                let prediction = model.inference.predict(parameters, tokens, flops);
                 FitPrediction {
                     loss_nats: view::estimate(&prediction.curve),
                     measured_loss_nats: view::estimate(&prediction.measured),
-                    flops_per_parameter_token: Some(*kappa),
+                    flops_per_parameter_token: Some(model.kappa),
                     extrapolation: view::finite(prediction.extrapolation),
                     ..blocked("", Some(flops), Some((parameters, tokens)))
                 }
@@ -232,14 +227,22 @@ impl Predictor {
     }
 }
 
-fn no_optimum() -> Estimate {
-    Estimate::not_identified("the law has no compute-optimal point")
-}
-
-/// A budget split best by the law.
-fn best(inference: &Inference, flops: f64, kappa: f64) -> FitPrediction {
-    let Some(optimum) = inference.optimum(flops, kappa) else {
-        return blocked("the law has no compute-optimal point", Some(flops), None);
+/// A budget split best by the law, or the loss at it by a law of C.
+fn best(model: &LawModel, flops: f64) -> FitPrediction {
+    let inference = &model.inference;
+    let extrapolation = view::finite(flops / inference.ranges.flops.1);
+    if model.is_of_compute() {
+        let prediction = inference.predict(f64::NAN, f64::NAN, flops);
+        return FitPrediction {
+            loss_nats: view::estimate(&prediction.curve),
+            measured_loss_nats: view::estimate(&prediction.measured),
+            extrapolation,
+            ..blocked("a law of C alone does not say how a budget is split", Some(flops), None)
+        };
+    }
+    let (kappa, Some(optimum)) = (model.kappa, inference.optimum(flops, model.kappa)) else {
+        let why = "the law has no compute-optimal point in closed form: ask for N and D";
+        return blocked(why, Some(flops), None);
     };
     let measured = match &optimum.loss_nats {
         Estimate::Identified { .. } => inference.optimum_measured(flops, kappa),
@@ -251,7 +254,7 @@ fn best(inference: &Inference, flops: f64, kappa: f64) -> FitPrediction {
         loss_nats: view::estimate(&optimum.loss_nats),
         measured_loss_nats: view::estimate(&measured),
         flops_per_parameter_token: Some(kappa),
-        extrapolation: view::finite(flops / inference.ranges.flops.1),
+        extrapolation,
         ..blocked("", Some(flops), None)
     }
 }

@@ -2,16 +2,19 @@
 //! It does not know the study; every number comes from `scaling`.
 
 use api::{EstimateView, MethodFit};
-use domain::spec::FitMethod;
+use domain::spec::{FitMethod, FitObjective, FitWeights};
+use scaling::approach::Approach;
 use scaling::envelope::EnvelopeFit;
-use scaling::interval::{Inference, IntervalOptions, Prediction};
+use scaling::interval::{IntervalOptions, Prediction};
 
 use super::observe::{Group, Observed};
 use super::view;
 
-mod chinchilla;
 mod envelope;
 mod isoflop;
+mod law;
+
+pub(super) use law::LawModel;
 
 /// Nominal coverage of every interval.
 pub(super) const CONFIDENCE: f64 = 0.95;
@@ -28,6 +31,10 @@ pub(super) struct Settings {
     pub(super) interval: IntervalOptions,
     /// Bootstrap draws.
     pub(super) draws: u32,
+    /// What laws minimise.
+    pub(super) objective: FitObjective,
+    /// How much each point counts in a law.
+    pub(super) weights: FitWeights,
     /// log10 of the C in which prefactors are given, a whole number.
     pub(super) unit_log10: f64,
 }
@@ -52,6 +59,8 @@ impl Settings {
                 seed: u64::from(spec.seed),
             },
             draws,
+            objective: spec.objective,
+            weights: spec.weights,
             unit_log10: if logs.is_empty() { DEFAULT_UNIT_FLOPS_LOG10 } else { mean.round() },
         }
     }
@@ -77,6 +86,8 @@ pub(super) struct Fitted {
     pub(super) is_drawn: bool,
     /// How its intervals were made, for a reader.
     pub(super) interval_note: Option<String>,
+    /// What it says of N_opt and D_opt, to be held against the others; `None` where there is no fit.
+    pub(super) approach: Option<Approach>,
 }
 
 /// What predicts the loss of a run that was not fitted.
@@ -84,8 +95,8 @@ pub(super) struct Fitted {
 pub(super) enum Predictor {
     /// The frontier, by C.
     Envelope(Box<EnvelopeFit>),
-    /// The law, by N and D, with κ of C = κ N D.
-    Chinchilla(Box<Inference>, f64),
+    /// The law, by what it looks at.
+    Law(Box<LawModel>),
     /// Nothing, for this reason.
     Nothing(String),
 }
@@ -103,27 +114,18 @@ impl Predictor {
         };
         match self {
             Self::Envelope(fit) => viewed(&fit.predict_loss(flops)),
-            Self::Chinchilla(inference, _) => viewed(&inference.predict(parameters, tokens, flops)),
+            Self::Law(model) => viewed(&model.inference.predict(parameters, tokens, flops)),
             Self::Nothing(reason) => (view::not_identified(reason), None),
         }
     }
 }
 
-/// The method's name in study files and reports.
-pub(super) fn label(method: FitMethod) -> &'static str {
-    match method {
-        FitMethod::Envelope => "envelope",
-        FitMethod::Isoflop => "isoflop",
-        FitMethod::Chinchilla => "chinchilla",
-    }
-}
-
 /// Fits one group. A fit that cannot be made is there too, and says why.
 pub(super) fn fit(method: FitMethod, group: &Group, settings: &Settings) -> Fitted {
-    let mut fitted = match method {
-        FitMethod::Envelope => envelope::fit(group, settings),
-        FitMethod::Isoflop => isoflop::fit(group, settings),
-        FitMethod::Chinchilla => chinchilla::fit(group, settings),
+    let mut fitted = match (law::law_of(method), method) {
+        (Some(name), _) => law::fit(method, name, group, settings),
+        (None, FitMethod::Isoflop) => isoflop::fit(group, settings),
+        (None, _) => envelope::fit(group, settings),
     };
     fitted.view.dropped.splice(0..0, group.dropped.iter().cloned());
     fitted
@@ -132,10 +134,11 @@ pub(super) fn fit(method: FitMethod, group: &Group, settings: &Settings) -> Fitt
 /// A fit that could not be made.
 fn unfitted(method: FitMethod, formulas: Vec<String>, names: &[&str], reason: &str) -> Fitted {
     Fitted {
-        view: view::unfitted(label(method), formulas, names, reason),
+        view: view::unfitted(method.label(), formulas, names, reason),
         predictor: Predictor::Nothing(reason.to_owned()),
         is_drawn: false,
         interval_note: None,
+        approach: None,
     }
 }
 

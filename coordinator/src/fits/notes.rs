@@ -2,8 +2,9 @@
 //! How intervals were made is said by the methods; this is about the study.
 
 use domain::spec::{FitMethod, HoldOut};
+use scaling::approach::{self, Approach};
 
-use super::method::Settings;
+use super::method::{Fitted, Settings};
 use super::observe::{Group, Observed, Run};
 use super::report::uses_training_curves;
 
@@ -20,6 +21,15 @@ pub(super) fn of(observed: &Observed, settings: &Settings, is_drawn: bool) -> Ve
     notes.extend(held_out(observed));
     notes.extend(training_curves(observed));
     notes
+}
+
+/// What is to be warned of a group as a whole: approaches that disagree, and runs that are not alike.
+pub(super) fn of_group(observed: &Observed, group: &Group, fits: &[Fitted]) -> Vec<String> {
+    let approaches: Vec<Approach> = fits.iter().filter_map(|one| one.approach.clone()).collect();
+    let found = approach::findings(&approaches);
+    let texts = found.iter().map(ToString::to_string).chain(group.mixed.iter().cloned());
+    let is_grouped = observed.spec.group_by.is_some();
+    texts.map(|text| if is_grouped { format!("{}: {text}", group.name) } else { text }).collect()
 }
 
 fn provisional(observed: &Observed, settings: &Settings, is_drawn: bool) -> Option<String> {
@@ -70,7 +80,7 @@ fn held_out(observed: &Observed) -> Vec<String> {
     }
     let without = observed.groups.iter().filter(|group| group.held_out().next().is_none());
     notes.extend(without.map(|group| {
-        format!("{}: the held-out size has no measured loss, so nothing is predicted", group.name)
+        format!("{}: what is held out has no measured loss, so nothing is predicted", group.name)
     }));
     let ends = observed.groups.iter().flat_map(Group::held_out);
     notes.extend(ends.filter(|run| !run.is_measured_to_the_end()).map(|run| {

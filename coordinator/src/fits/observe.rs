@@ -12,17 +12,21 @@ use domain::spec::{EvaluationTask, FitSpec, FlopKind, HoldOut, ParameterKind};
 use scaling::observation::{Observation, RunKey};
 use serde::{Deserialize, Serialize};
 
+use super::alike;
 use crate::store::read::{FitEvaluation, FitInputs, FitRun, FitUnmeasured};
 
 /// Grows whenever the same observations would give another report, so that stored ones are made
 /// anew.
-pub(super) const REPORT_VERSION: u32 = 4;
+pub(super) const REPORT_VERSION: u32 = 5;
 
 /// The name of the only group when there is no `group_by`.
 const UNGROUPED: &str = "all";
 
 /// The measurement that the laws are about.
 const LOSS: EvaluationTask = EvaluationTask::ValidationLoss;
+
+/// Budgets are spent in whole steps: runs of one budget differ by the rounding.
+const SAME_COMPUTE: f64 = 0.999;
 
 /// The longest part of an attempt's message in a reason, in characters.
 const MAX_MESSAGE_CHARS: usize = 160;
@@ -54,8 +58,14 @@ pub(super) struct Group {
     pub(super) runs: Vec<Run>,
     /// Measurements that no fit can use, and those that are missing for good.
     pub(super) dropped: Vec<DroppedPoint>,
+    /// The warnings `mixed` of axes in which runs of one place differ.
+    #[serde(default)]
+    pub(super) mixed: Vec<String>,
     /// N of the size that is only predicted.
     pub(super) held_out_parameters: Option<u64>,
+    /// The least C of the runs that are only predicted.
+    #[serde(default)]
+    held_out_flops: Option<f64>,
 }
 
 /// A run with at least one usable measurement.
@@ -114,10 +124,15 @@ impl Observed {
             let missing = missing(run, evaluations, &inputs.unmeasured);
             observed.take(key, run, evaluations, missing);
         }
+        for index in 0..observed.groups.len() {
+            let fitted = observed.groups[index].fitted().map(|run| run.key as usize);
+            let runs: Vec<&FitRun> = fitted.map(|key| &inputs.runs[key]).collect();
+            observed.groups[index].mixed = alike::mixed_axes(&runs, &observed.spec);
+        }
         Ok(observed)
     }
 
-    /// Makes the groups and says which size of each is only predicted.
+    /// Makes the groups and says which runs of each are only predicted.
     ///
     /// The plan decides and not the outcome: a largest size that diverged is not replaced by the
     /// next, for then the data would choose what they are tested on.
@@ -127,13 +142,25 @@ impl Observed {
             let parameters = self.parameters(run);
             let place = self.groups.iter().position(|group| group.name == name);
             let place = place.unwrap_or_else(|| {
-                let (runs, dropped) = (Vec::new(), Vec::new());
-                self.groups.push(Group { name, runs, dropped, held_out_parameters: None });
+                let (runs, dropped, mixed) = (Vec::new(), Vec::new(), Vec::new());
+                self.groups.push(Group {
+                    name,
+                    runs,
+                    dropped,
+                    mixed,
+                    held_out_parameters: None,
+                    held_out_flops: None,
+                });
                 self.groups.len() - 1
             });
             if self.spec.hold_out == HoldOut::LargestSize {
                 let largest = &mut self.groups[place].held_out_parameters;
                 *largest = Some(largest.map_or(parameters, |known| known.max(parameters)));
+            }
+            if self.spec.hold_out == HoldOut::LargestCompute {
+                let flops = SAME_COMPUTE * self.flops(run);
+                let largest = &mut self.groups[place].held_out_flops;
+                *largest = Some(largest.map_or(flops, |known| known.max(flops)));
             }
         }
     }
@@ -154,6 +181,14 @@ impl Observed {
         }
     }
 
+    /// C of a whole run.
+    fn flops(&self, run: &FitRun) -> f64 {
+        match self.spec.flops {
+            FlopKind::Exact => run.flops_exact,
+            FlopKind::Published => run.flops_published,
+        }
+    }
+
     /// Puts one run where it belongs: into its group, or among the excluded.
     fn take(
         &mut self,
@@ -166,10 +201,7 @@ impl Observed {
             self.exclude(run, reason);
             return;
         }
-        let flops = match self.spec.flops {
-            FlopKind::Exact => run.flops_exact,
-            FlopKind::Published => run.flops_published,
-        };
+        let flops = self.flops(run);
         let parameters = self.parameters(run);
         let (mut points, mut dropped) = (Vec::new(), Vec::new());
         for evaluation in evaluations {
@@ -194,7 +226,8 @@ impl Observed {
                     parameters,
                     parameters_non_embedding: run.parameters_non_embedding,
                     is_over: is_over(run),
-                    is_held_out: group.held_out_parameters == Some(parameters),
+                    is_held_out: group.held_out_parameters == Some(parameters)
+                        || group.held_out_flops.is_some_and(|least| flops >= least),
                     budget_flops: run.budget_flops,
                     steps: run.steps,
                     flops_exact: run.flops_exact,
@@ -264,7 +297,7 @@ impl Group {
             return None;
         }
         Some(if self.held_out().next().is_some() {
-            "the only size with a measured loss is held out".to_owned()
+            "every run with a measured loss is held out".to_owned()
         } else {
             "no run has a measured loss".to_owned()
         })

@@ -27,9 +27,11 @@ pub(super) fn make(observed: &Observed, inputs_hash: &ContentHash) -> Made {
     let mut groups = Vec::with_capacity(observed.groups.len());
     let mut predictors = Vec::with_capacity(observed.groups.len());
     let mut is_drawn = false;
+    let mut findings = Vec::new();
     for group in &observed.groups {
         let fits: Vec<Fitted> =
             observed.spec.methods.iter().map(|one| method::fit(*one, group, &settings)).collect();
+        findings.extend(notes::of_group(observed, group, &fits));
         is_drawn |= fits.iter().any(|fitted| fitted.is_drawn);
         for note in fits.iter().filter_map(|fitted| fitted.interval_note.as_ref()) {
             if !interval_notes.contains(note) {
@@ -41,6 +43,7 @@ pub(super) fn make(observed: &Observed, inputs_hash: &ContentHash) -> Made {
         predictors.push(own);
     }
     let mut notes = notes::of(observed, &settings, is_drawn);
+    notes.extend(findings);
     notes.extend(interval_notes);
     let report = FitReport {
         id: FitId::from_hash(inputs_hash).to_string(),
@@ -91,8 +94,9 @@ fn group_fit(group: &Group, fits: Vec<Fitted>) -> (GroupFit, Vec<Predictor>) {
             held_out.push(held_out_view(run, &view.method, predicted));
         }
         if farthest > WARN_EXTRAPOLATION {
-            view.warnings
-                .push(format!("what is held out lies at {farthest:.1} times the largest fitted C"));
+            view.warnings.push(format!(
+                "extrapolation: what is held out lies at {farthest:.1} times the largest fitted C"
+            ));
         }
         views.push(view);
         predictors.push(predictor);
@@ -136,8 +140,5 @@ fn observations(run: &Run) -> impl Iterator<Item = ObservationView> {
 
 /// Whether a method takes every checkpoint of a run, and not its end alone.
 pub(super) fn uses_training_curves(method: FitMethod) -> bool {
-    match method {
-        FitMethod::Envelope | FitMethod::Chinchilla => true,
-        FitMethod::Isoflop => false,
-    }
+    method != FitMethod::Isoflop
 }

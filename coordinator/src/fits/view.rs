@@ -95,29 +95,6 @@ pub(super) fn unfitted(
     }
 }
 
-/// What runs were drawn within, where it is not one.
-fn strata(n_strata: usize) -> String {
-    if n_strata > 1 { format!(" in {n_strata} strata") } else { String::new() }
-}
-
-/// How intervals were made, in a few words; empty where there are none.
-pub(super) fn intervals(scheme: &Scheme) -> String {
-    match scheme {
-        Scheme::Bootstrap { n_strata, draws, seed, .. } => {
-            let strata = strata(*n_strata);
-            format!("bootstrap by run{strata}, {draws} draws, seed {seed}")
-        }
-        Scheme::Jackknife { n_runs } => format!(
-            "leave-one-run-out jackknife, Student's t with {} degrees of freedom",
-            n_runs - 1
-        ),
-        Scheme::StatedNoise { draws, seed, sd_log, .. } => {
-            format!("stated noise of {sd_log} in ln L between seeds, {draws} draws, seed {seed}")
-        }
-        Scheme::Unavailable { .. } => String::new(),
-    }
-}
-
 /// Whether intervals are made of draws.
 pub(super) fn is_drawn(scheme: &Scheme) -> bool {
     matches!(scheme, Scheme::Bootstrap { .. } | Scheme::StatedNoise { .. })
@@ -127,10 +104,10 @@ pub(super) fn is_drawn(scheme: &Scheme) -> bool {
 /// are none.
 pub(super) fn explain(scheme: &Scheme) -> Option<String> {
     match scheme {
-        Scheme::Bootstrap { n_runs, n_strata, draws, failed, .. } => Some(format!(
+        Scheme::Bootstrap { n_runs, draws, failed, .. } => Some(format!(
             "intervals from {n_runs} runs: whole runs are drawn with replacement{} ({draws} draws, \
              {failed} without a fit), percentiles widened for the number of runs",
-            strata(*n_strata)
+            scheme.strata()
         )),
         Scheme::Jackknife { n_runs } => Some(format!(
             "intervals from {n_runs} runs: each is left out once (jackknife, Student's t with {} \

@@ -7,22 +7,19 @@ use api::{ErrorBody, FitCurve, FitList, FitPredictionList, FitReport, FitRequest
 use axum::Json;
 use axum::extract::{Path, State};
 use domain::ids::{FitId, StudyId};
-use domain::spec::FitSpec;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::address::{Found, StudyAddress};
 use super::error::ApiError;
 use super::extract::{Body, Parameters, in_range};
+use super::fit_settings;
 use crate::App;
 use crate::fits::{self, Model, Question, Which};
 use crate::store::read::{Lookup, ReadStore};
 
 /// The most fits of a list.
 const MOST_FITS: u32 = 1_000;
-
-/// More draws than anyone waits for.
-const MOST_DRAWS: u32 = 100_000;
 
 /// What stands for a fit in an address.
 #[derive(Debug, IntoParams)]
@@ -135,20 +132,9 @@ pub(super) async fn create(
     study: Found<StudyId>,
     Body(request): Body<FitRequest>,
 ) -> Result<Json<FitReport>, ApiError> {
-    let spec = request.fit.map(settings).transpose()?;
-    Ok(Json(fits::create(&*app.store, &study.id, spec).await?))
-}
-
-/// The settings of a request, as a study file has them.
-fn settings(fit: serde_json::Value) -> Result<FitSpec, ApiError> {
-    let spec: FitSpec = serde_json::from_value(fit)
-        .map_err(|error| ApiError::BadRequest(format!("`fit`: {error}")))?;
-    in_range("fit.draws", spec.draws, 1..=MOST_DRAWS)?;
-    if spec.methods.is_empty() {
-        let message = "`fit.methods` is empty; name at least one of envelope, isoflop, chinchilla";
-        return Err(ApiError::BadRequest(message.to_owned()));
-    }
-    Ok(spec)
+    let mut change = fit_settings::change(&request.settings())?;
+    change.spec = request.fit.map(fit_settings::section).transpose()?;
+    Ok(Json(fits::create(&*app.store, &study.id, &change).await?))
 }
 
 /// One stored fit.

@@ -18,6 +18,7 @@ mod error;
 mod events;
 mod explain;
 mod extract;
+mod fit_settings;
 mod fits;
 mod guard;
 mod history;

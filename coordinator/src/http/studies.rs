@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use api::{
-    CancelRequest, ChangeView, CurveList, ErrorBody, FitReport, PauseRequest, PriorityRequest,
-    RetryRequest, RunList, StudyList, StudyView,
+    CancelRequest, ChangeView, CurveList, ErrorBody, FitReport, FitSettings, PauseRequest,
+    PriorityRequest, RetryRequest, RunList, StudyList, StudyView,
 };
 use axum::Json;
 use axum::extract::State;
@@ -17,6 +17,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::address::{Found, StudyAddress};
 use super::error::ApiError;
 use super::extract::{Body, Parameters, in_range};
+use super::fit_settings;
 use crate::App;
 use crate::fits;
 use crate::store::read::{CurveQuery, CurveScope, ReadStore};
@@ -112,19 +113,26 @@ pub(super) async fn curves(
     Ok(Json(app.store.curves(&parameters.into_query(scope)?).await?))
 }
 
-/// Its fitted scaling laws; made anew when runs have come in since the last time.
+/// Its fitted scaling laws, by its own settings or by others; made anew when runs have come in since
+/// the last time.
 #[utoipa::path(
     get,
     path = "/studies/{study}/fit",
     tag = "studies",
-    params(StudyAddress),
-    responses((status = 200, body = FitReport), (status = 404, body = ErrorBody))
+    params(StudyAddress, FitSettings),
+    responses(
+        (status = 200, body = FitReport),
+        (status = 400, body = ErrorBody),
+        (status = 404, body = ErrorBody)
+    )
 )]
 pub(super) async fn fit(
     State(app): State<Arc<App>>,
     study: Found<StudyId>,
+    Parameters(asked): Parameters<FitSettings>,
 ) -> Result<Json<FitReport>, ApiError> {
-    Ok(Json(fits::report(&*app.store, &study.id).await?))
+    let change = fit_settings::change(&asked)?;
+    Ok(Json(fits::report(&*app.store, &study.id, &change).await?))
 }
 
 /// Cancels it, and those of its runs that no other study has.

@@ -243,3 +243,59 @@ async fn a_kept_fit_answers_from_memory_what_it_was_asked_before() {
         assert!(p50 < first_ms || !path.contains("predict"), "{path}: {p50} ms, {first_ms} ms");
     }
 }
+
+/// Aim: single settings stand in place of the study's own, in a query and in a body, and the same ones are one fit.
+#[tokio::test]
+async fn a_study_is_fitted_by_another_law_and_objective_when_asked() {
+    let served = Served::new().await;
+    trained(&served, 6).await;
+    let settings = json!({"law": "coupled", "objective": "lad", "hold_out": "none", "draws": 50});
+    let made = served.post("/api/v1/studies/tiny/fits", &settings).await.ok();
+    let fits = made["groups"][0]["fits"].as_array().unwrap();
+    assert_eq!(fits.len(), 1);
+    assert_eq!(fits[0]["method"], "coupled");
+    assert!(fits[0]["objective"].as_str().unwrap().contains("least absolute deviations"));
+    assert_eq!((&made["draws"], &made["seed"]), (&json!(50), &json!(0)));
+    // The same again, in whatever way it is asked for, is the same fit.
+    assert_eq!(served.post("/api/v1/studies/tiny/fits", &settings).await.ok(), made);
+    let query = "law=coupled&objective=lad&hold_out=none&draws=50";
+    let read = served.get(&format!("/api/v1/studies/tiny/fit?{query}")).await.ok();
+    assert_eq!(read, made);
+    let section = json!({"fit": {"methods": ["coupled"], "objective": "lad", "draws": 50}});
+    assert_eq!(served.post("/api/v1/studies/tiny/fits", &section).await.ok(), made);
+    let own = served.get("/api/v1/studies/tiny/fit").await.ok();
+    assert_ne!(own["id"], made["id"], "the study's own settings are another fit");
+    assert_eq!(own["groups"][0]["fits"].as_array().unwrap().len(), 3);
+    let listed = served.get("/api/v1/fits?study=tiny").await.ok();
+    assert_eq!(listed["fits"].as_array().unwrap().len(), 2, "{listed}");
+    let asked = format!("/api/v1/fits/{}/predict?c=1e10", made["id"].as_str().unwrap());
+    assert_eq!(served.get(&asked).await.ok()["predictions"][0]["method"], "coupled");
+}
+
+#[tokio::test]
+async fn a_bad_setting_is_refused_by_field_and_value_with_what_is_valid() {
+    let served = Served::new().await;
+    trained(&served, 1).await;
+    for (field, value, valid) in [
+        ("law", "sigmoid", "`coupled`"),
+        ("objective", "mse", "`huber`, `lad`, `log-squares`, `loss-squares`"),
+        ("weights", "runs", "`equal`, `seed_noise`"),
+        ("hold_out", "c>1", "`none`, `largest_size`, `largest_compute`"),
+        ("group_by", "shoe", "no such axis"),
+    ] {
+        let query = format!("/api/v1/studies/tiny/fit?{field}={value}");
+        let asked = [
+            served.get(&query.replace('>', "%3E")).await.refused(400, "bad_request"),
+            served
+                .post("/api/v1/studies/tiny/fits", &json!({field: value}))
+                .await
+                .refused(400, "bad_request"),
+        ];
+        for message in asked {
+            let is_named = message.contains(field) && message.contains(value);
+            assert!(is_named && message.contains(valid), "{message}");
+        }
+    }
+    let message = served.get("/api/v1/studies/tiny/fit?colour=red").await;
+    assert!(message.refused(400, "bad_request").contains("colour"));
+}

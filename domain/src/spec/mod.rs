@@ -4,6 +4,7 @@
 
 mod check;
 mod error;
+mod fit;
 mod located;
 mod placement;
 mod retries;
@@ -12,6 +13,7 @@ mod training;
 
 pub use check::{HEAVIEST, LIGHTEST, is_name};
 pub use error::{Place, SpecError};
+pub use fit::*;
 pub use located::Locations;
 pub use placement::{DeviceKind, LogAction, LogRule, PlacementSpec, matching_log_rules};
 pub use retries::{RetriesSpec, RetryRule, RetryRules};

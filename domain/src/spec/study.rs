@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::fit::FitSpec;
 use super::placement::{LogRule, PlacementSpec};
 use super::retries::{RetriesSpec, RetryRules};
 use super::training::TrainingSpec;
@@ -248,100 +249,6 @@ impl EvaluationTask {
             Self::ValidationLoss => "validation_loss",
         }
     }
-}
-
-/// What is fitted to the results.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct FitSpec {
-    /// How the scaling law is found.
-    #[serde(default = "default_methods")]
-    pub methods: Vec<FitMethod>,
-    /// One fit for each value of this axis; absent means one fit of all.
-    #[serde(default)]
-    pub group_by: Option<String>,
-    /// What is kept out of the fit and only predicted.
-    #[serde(default)]
-    pub hold_out: HoldOut,
-    /// What N counts.
-    #[serde(default)]
-    pub parameters: ParameterKind,
-    /// What C counts.
-    #[serde(default)]
-    pub flops: FlopKind,
-    /// Bootstrap draws.
-    #[serde(default = "default_draws")]
-    pub draws: u32,
-    /// Seed of the bootstrap.
-    #[serde(default)]
-    pub seed: u32,
-}
-
-impl Default for FitSpec {
-    fn default() -> Self {
-        Self {
-            methods: default_methods(),
-            group_by: None,
-            hold_out: HoldOut::default(),
-            parameters: ParameterKind::default(),
-            flops: FlopKind::default(),
-            draws: default_draws(),
-            seed: 0,
-        }
-    }
-}
-
-fn default_methods() -> Vec<FitMethod> {
-    vec![FitMethod::Envelope, FitMethod::Chinchilla]
-}
-
-fn default_draws() -> u32 {
-    1000
-}
-
-/// How a scaling law is found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum FitMethod {
-    /// The lower envelope of the training curves (Hoffmann et al. 2022, approach 1).
-    Envelope,
-    /// A parabola over model size at each budget (Hoffmann et al. 2022, approach 2).
-    Isoflop,
-    /// L = E + A/N^α + B/D^β (Hoffmann et al. 2022, approach 3).
-    Chinchilla,
-}
-
-/// What is kept out of the fit and only predicted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum HoldOut {
-    /// Nothing.
-    #[default]
-    None,
-    /// The runs with the most parameters of each group.
-    LargestSize,
-}
-
-/// What N counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ParameterKind {
-    /// Everything but the embedding and the head.
-    #[default]
-    NonEmbedding,
-    /// Everything.
-    Total,
-}
-
-/// What C counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum FlopKind {
-    /// From the tensor shapes, head included.
-    #[default]
-    Exact,
-    /// The closed form of the published study, without the head.
-    Published,
 }
 
 /// How a study is run; nothing here changes a number beyond rounding.

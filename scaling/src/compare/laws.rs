@@ -1,6 +1,5 @@
-//! Owns the comparison of two fitted laws where a budget is spent best: loss, compute for equal loss, and the budget at
-//! which they cross.
-//! Does not compare envelopes; `compare` does.
+//! Owns the comparison of two fitted laws where a budget is spent best: loss, compute for equal
+//! loss, and the budget at which they cross. Does not compare envelopes; `compare` does.
 
 use crate::interval::{Estimate, Inference, estimate_pair};
 use crate::law::{Axis, Chinchilla, Coupled, LawForm, LawName, LogPoint, Quantity};
@@ -21,12 +20,13 @@ pub struct LawComparison {
     pub loss_difference_nats: Estimate,
     /// L of the first over L of the second.
     pub loss_ratio: Estimate,
-    /// FLOPs that the second needs for the loss which the first reaches at `flops`, over `flops`: above one, the first
-    /// saves compute.
+    /// FLOPs that the second needs for the loss which the first reaches at `flops`, over `flops`:
+    /// above one, the first saves compute.
     pub flops_ratio: Estimate,
     /// Share of the draws in which the first has less loss; `None` without a bootstrap of both.
     pub first_is_better: Option<f64>,
-    /// Whether the budget lies among the fitted ones of both; elsewhere all of this is extrapolation.
+    /// Whether the budget lies among the fitted ones of both; elsewhere all of this is
+    /// extrapolation.
     pub is_inside_both: bool,
 }
 
@@ -68,9 +68,9 @@ impl Side<'_> {
 
 /// Compares `first` and `second` at each of `budgets`.
 ///
-/// `is_paired` says that both were fitted to the same places of the same design and resampled with one seed, so that
-/// what both owe to the choice of sizes cancels. Both must have the same FLOP convention, tokenizer and evaluation;
-/// that is the caller's to know.
+/// `is_paired` says that both were fitted to the same places of the same design and resampled with
+/// one seed, so that what both owe to the choice of sizes cancels. Both must have the same FLOP
+/// convention, tokenizer and evaluation; that is the caller's to know.
 pub fn compare_laws(
     first: Side<'_>,
     second: Side<'_>,
@@ -99,7 +99,8 @@ pub fn compare_laws(
     budgets.iter().map(at).collect()
 }
 
-/// The budget at which both have the same loss, where there is one within a thousand times the fitted budgets.
+/// The budget at which both have the same loss, where there is one within a thousand times the
+/// fitted budgets.
 ///
 /// Draws without a crossing leave it not identified once they are more than a tenth.
 pub fn crossover(first: Side<'_>, second: Side<'_>, is_paired: bool) -> Estimate {
@@ -120,7 +121,8 @@ pub fn crossover(first: Side<'_>, second: Side<'_>, is_paired: bool) -> Estimate
     let missing = missing.filter(|(a, b)| !cross(a, b).is_finite()).count();
     if !cross(&pair.0.theta, &pair.1.theta).is_finite() || 10 * missing > n {
         return Estimate::not_identified(format!(
-            "the two do not cross between {low:.1e} and {high:.1e} FLOPs, or not in {missing} of {n} draws"
+            "the two do not cross between {low:.1e} and {high:.1e} FLOPs, or not in {missing} of \
+             {n} draws"
         ));
     }
     estimate_pair(pair, is_paired, Quantity::Scale, cross)
@@ -132,7 +134,8 @@ fn share_better(first: Side<'_>, second: Side<'_>, is_paired: bool, flops: f64) 
     if n < crate::interval::MIN_DRAWS {
         return None;
     }
-    // Draws of one seed choose the same places; where these do not correspond, a draw is put beside another one.
+    // Draws of one seed choose the same places; where these do not correspond, a draw is put beside
+    // another one.
     let shift = if is_paired { 0 } else { n / 2 };
     let losses = (0..n)
         .map(|index| (first.loss(&a[index], flops), second.loss(&b[(index + shift) % n], flops)));
@@ -141,7 +144,8 @@ fn share_better(first: Side<'_>, second: Side<'_>, is_paired: bool, flops: f64) 
     (!known.is_empty()).then(|| better as f64 / known.len() as f64)
 }
 
-/// The FLOPs at which a falling `loss` reaches `target`; not a number where it does not near `flops`.
+/// The FLOPs at which a falling `loss` reaches `target`; not a number where it does not near
+/// `flops`.
 fn flops_for(loss: impl Fn(f64) -> f64, target: f64, flops: f64) -> f64 {
     root(|at| loss(at) - target, (flops / WIDEST_RATIO, flops * WIDEST_RATIO))
 }

@@ -165,7 +165,8 @@ impl Curves {
         self.sizes.len()
     }
 
-    /// ln C of a log-spaced grid from the first to the last budget at which two sizes were measured.
+    /// ln C of a log-spaced grid from the first to the last budget at which two sizes were
+    /// measured.
     pub(super) fn budgets(&self, count: usize) -> Result<Vec<f64>, EnvelopeError> {
         let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
         for (i, a) in self.runs.iter().enumerate() {
@@ -185,7 +186,8 @@ impl Curves {
         Ok((0..count).map(|i| if i + 1 == count { high } else { low + step * i as f64 }).collect())
     }
 
-    /// The best size at each budget with the runs of `draw`, `None` where fewer than `least` sizes were measured.
+    /// The best size at each budget with the runs of `draw`, `None` where fewer than `least` sizes
+    /// were measured.
     pub(super) fn frontier(
         &self,
         draw: &Draw,

@@ -109,8 +109,8 @@ fn repeated_compute_within_a_run_is_refused_and_a_single_point_makes_no_curve() 
     assert_eq!(fitted.n_runs, 3);
 }
 
-/// Aim: intervals of the frontier's exponent, and of its loss, cover the noise-free values.
-/// Method: 200 seeded studies with luck per run and noise per point, against the same study without either.
+/// Aim: intervals of the frontier's exponent, and of its loss, cover the noise-free values. Method:
+/// 200 seeded studies with luck per run and noise per point, against the same study without either.
 /// Gives the two coverages and the mean width of the exponent's interval over the exponent.
 fn coverage(n_sizes: usize, seed_sd_log: Option<f64>) -> (f64, f64, f64) {
     let exact = envelope(&Study::ladder(n_sizes));

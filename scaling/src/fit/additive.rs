@@ -1,10 +1,9 @@
-//! Owns the objective of the additive law as vector arithmetic: value, gradient and exact second derivatives in centred
-//! coordinates.
-//! Does not know any other law; those descend by `minimize`.
+//! Owns the objective of the additive law as vector arithmetic: value, gradient and exact second
+//! derivatives in centred coordinates. Does not know any other law; those descend by `minimize`.
 //!
-//! Near the optimum most residuals lie beyond the Huber threshold, so what curves the objective is mostly the law itself.
-//! Gauss-Newton does not see that and needs 60 steps; Newton's method, damped by the Gauss-Newton bound where it must be,
-//! needs about ten.
+//! Near the optimum most residuals lie beyond the Huber threshold, so what curves the objective is
+//! mostly the law itself. Gauss-Newton does not see that and needs 60 steps; Newton's method,
+//! damped by the Gauss-Newton bound where it must be, needs about ten.
 
 #![expect(clippy::needless_range_loop, reason = "lanes of several arrays are indexed together")]
 
@@ -39,10 +38,10 @@ struct Local {
     gradient: [f64; N],
     /// Second derivatives.
     exact: Matrix,
-    /// What is added by damping: the Gauss-Newton matrix with the weights of iterated reweighting, and the second
-    /// derivatives of each term without their signs. Added once it makes the sum positive: the curvature of a sum of
-    /// exponentials is at least minus that of its terms, whose shares may be far larger than their squares.
-    /// Not there where it was not asked for.
+    /// What is added by damping: the Gauss-Newton matrix with the weights of iterated reweighting,
+    /// and the second derivatives of each term without their signs. Added once it makes the sum
+    /// positive: the curvature of a sum of exponentials is at least minus that of its terms, whose
+    /// shares may be far larger than their squares. Not there where it was not asked for.
     bound: Option<Matrix>,
 }
 
@@ -181,8 +180,8 @@ fn entry(blocks: &[Lanes], at: usize) -> f64 {
     blocks[at / LANES][at % LANES]
 }
 
-/// A running sum over blocks. A block is folded to two numbers before it is added, so that the many sums of a
-/// pass stay in registers or close to them.
+/// A running sum over blocks. A block is folded to two numbers before it is added, so that the many
+/// sums of a pass stay in registers or close to them.
 #[derive(Debug, Default, Clone, Copy)]
 struct Total([f64; 2]);
 
@@ -255,8 +254,9 @@ impl Gradient {
     }
 }
 
-/// Σ o g gᵀ + Σ p T over the points, with g the derivatives of ln L, T the second derivatives of each term by itself (w u
-/// uᵀ with u = (1, -x) in its two parameters), and weights o and p of each point.
+/// Σ o g gᵀ + Σ p T over the points, with g the derivatives of ln L, T the second derivatives of
+/// each term by itself (w u uᵀ with u = (1, -x) in its two parameters), and weights o and p of each
+/// point.
 #[derive(Default)]
 struct Curvature {
     /// Times (1, x, x²), of the size term with itself.

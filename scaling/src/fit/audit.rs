@@ -21,13 +21,15 @@ pub struct Audit {
     pub theta: Vec<f64>,
 }
 
-/// Follows all 4,500 starting points of Hoffmann et al. 2022 (2203.15556, section D.2), or every `step`-th of them:
-/// ln A and ln B from 0 to 25 by 5, ln E from -1 to 1 by 0.5, alpha and beta from 0 to 2 by 0.5.
+/// Follows all 4,500 starting points of Hoffmann et al. 2022 (2203.15556, section D.2), or every
+/// `step`-th of them: ln A and ln B from 0 to 25 by 5, ln E from -1 to 1 by 0.5, alpha and beta
+/// from 0 to 2 by 0.5.
 ///
-/// Each is followed by the descent of `fit`, which brings a start that is far from the data near them through larger
-/// thresholds: on the 240 points of Besiroglu et al. 2024 all of them reach the optimum, where SciPy's L-BFGS-B at
-/// converged settings leads two in five there (`make bench-fit`). What the audit shows is therefore whether these data
-/// have other minima, and not how hard the search is for another optimiser.
+/// Each is followed by the descent of `fit`, which brings a start that is far from the data near
+/// them through larger thresholds: on the 240 points of Besiroglu et al. 2024 all of them reach the
+/// optimum, where SciPy's L-BFGS-B at converged settings leads two in five there (`make
+/// bench-fit`). What the audit shows is therefore whether these data have other minima, and not how
+/// hard the search is for another optimiser.
 ///
 /// # Errors
 /// As `fit::fit`; also [`FitError::NoClassicGrid`] for other laws than `chinchilla`.

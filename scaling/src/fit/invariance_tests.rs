@@ -9,7 +9,8 @@ use crate::random::Stream;
 const SAME: f64 = 1e-9;
 const SEEDS: u64 = 3;
 
-/// Laws with coefficients that their data show: no floor that vanishes, no two optima that are equally good.
+/// Laws with coefficients that their data show: no floor that vanishes, no two optima that are
+/// equally good.
 fn laws() -> Vec<(&'static dyn Law, Vec<f64>)> {
     let of = |choice: LawChoice, theta: &[f64]| (choice.law(), theta.to_vec());
     let mut laws = vec![

@@ -1,5 +1,6 @@
-//! Owns exponentials and logarithms of several numbers at once, written so that the compiler uses vector instructions.
-//! Does not handle what a fit never meets: arguments of `ln` that are zero, negative or not finite.
+//! Owns exponentials and logarithms of several numbers at once, written so that the compiler uses
+//! vector instructions. Does not handle what a fit never meets: arguments of `ln` that are zero,
+//! negative or not finite.
 
 /// Numbers that are worked on together.
 pub(super) const LANES: usize = 8;
@@ -9,9 +10,9 @@ pub(super) type Lanes = [f64; LANES];
 
 /// e^x to two units in the last place, for |x| below 700; beyond, that of 700.
 ///
-/// x = k ln 2 + r with |r| <= ln 2 / 2, and e^r = 1 + r + r² q(r). q is the polynomial of degree 9 through
-/// (e^r - 1 - r) / r² at the ten Chebyshev nodes, which puts e^r within 2e-17. Its even and odd parts are summed apart,
-/// because one long chain of products waits for itself.
+/// x = k ln 2 + r with |r| <= ln 2 / 2, and e^r = 1 + r + r² q(r). q is the polynomial of degree 9
+/// through (e^r - 1 - r) / r² at the ten Chebyshev nodes, which puts e^r within 2e-17. Its even and
+/// odd parts are summed apart, because one long chain of products waits for itself.
 #[inline(always)]
 pub(super) fn exp(x: Lanes) -> Lanes {
     // 1.5 · 2^52: adding it rounds to a whole number, which then stands in the low bits.
@@ -56,10 +57,11 @@ pub(super) fn exp(x: Lanes) -> Lanes {
 /// How far from zero [`ln_1p_near`] is good.
 pub(super) const NEAR_ONE: f64 = 0.125;
 
-/// ln(1 + u) for |u| up to [`NEAR_ONE`], given 1 / (2 + u): relative error a few 1e-16 also where u is tiny.
+/// ln(1 + u) for |u| up to [`NEAR_ONE`], given 1 / (2 + u): relative error a few 1e-16 also where u
+/// is tiny.
 ///
-/// 2 artanh(s) with s = u / (2 + u), by the polynomial of degree 4 in s² through (artanh(s) / s - 1) / s² at the
-/// Chebyshev nodes, which is within 2e-18.
+/// 2 artanh(s) with s = u / (2 + u), by the polynomial of degree 4 in s² through (artanh(s) / s -
+/// 1) / s² at the Chebyshev nodes, which is within 2e-18.
 #[inline(always)]
 pub(super) fn ln_1p_near(u: Lanes, inverse: Lanes) -> Lanes {
     const SERIES: [f64; 5] = [
@@ -88,7 +90,8 @@ fn horner(coefficients: &[f64; 5], x: f64) -> f64 {
 
 /// ln x to two units in the last place, for normal positive x.
 ///
-/// x = 2^k m with m from √½ to √2; ln m = 2 artanh((m - 1) / (m + 1)), whose series ends at the 21st power.
+/// x = 2^k m with m from √½ to √2; ln m = 2 artanh((m - 1) / (m + 1)), whose series ends at the
+/// 21st power.
 #[inline]
 pub(super) fn ln(x: Lanes) -> Lanes {
     const SQRT_HALF_BITS: u64 = 0x3FE6_A09E_667F_3BCD;

@@ -5,8 +5,8 @@ use crate::law::{Axis, LawChoice, MAX_PARAMETERS};
 use crate::observation::{Covariates, Observation, RunKey};
 use crate::random::Stream;
 
-/// A design that every law can be fitted to: six sizes, seven token counts each, with repetition, bits and task
-/// losses that vary apart from them.
+/// A design that every law can be fitted to: six sizes, seven token counts each, with repetition,
+/// bits and task losses that vary apart from them.
 fn design() -> Vec<(Observation, Covariates)> {
     let mut rows = Vec::new();
     for size in 0..6_u32 {
@@ -40,7 +40,8 @@ fn design() -> Vec<(Observation, Covariates)> {
     rows
 }
 
-/// The design with the losses of `law` at `theta`, each moved by noise of standard deviation `sd` in ln L.
+/// The design with the losses of `law` at `theta`, each moved by noise of standard deviation `sd`
+/// in ln L.
 fn planted(law: &dyn Law, theta: &[f64], sd: f64) -> Dataset {
     let mut rows = design();
     let mut stream = Stream::new(5, 0);
@@ -119,8 +120,8 @@ fn planted_coefficients_come_back_by_every_objective() {
     }
 }
 
-/// Aim: no objective is worse than at the truth. Method: noisy planted losses of every law; the optimum cannot be
-/// above the objective at the planted coefficients.
+/// Aim: no objective is worse than at the truth. Method: noisy planted losses of every law; the
+/// optimum cannot be above the objective at the planted coefficients.
 #[test]
 fn the_optimum_is_below_the_truth_on_noisy_losses() {
     for (choice, theta) in truths() {

@@ -10,17 +10,20 @@ use crate::minimize::{self, Minimum, Smooth, minimize};
 use crate::objective::Objective;
 use crate::observation::Dataset;
 
-/// Thresholds of the Huber losses that lead to absolute deviations, each started where the last one ended.
+/// Thresholds of the Huber losses that lead to absolute deviations, each started where the last one
+/// ended.
 const SHARPENING: [f64; 5] = [1e-3, 1e-4, 1e-5, 1e-6, 1e-7];
 /// The residual that counts as one in sums of squares.
 const SQUARES_UNIT: f64 = 1e-3;
 
 /// The objective: a weighted sum, divided by the unit of a residual squared and the sum of weights.
 ///
-/// Without that division it is so small (0.001) that relative stopping rules end at the starting point,
-/// which is how too narrow intervals came to be published (Besiroglu et al. 2024, section 4).
+/// Without that division it is so small (0.001) that relative stopping rules end at the starting
+/// point, which is how too narrow intervals came to be published (Besiroglu et al. 2024, section
+/// 4).
 ///
-/// Points are in an order of their own, by their values, so that sums do not depend on the order of rows.
+/// Points are in an order of their own, by their values, so that sums do not depend on the order of
+/// rows.
 #[derive(Debug, Clone)]
 pub(crate) struct Problem<'a> {
     law: &'a dyn Law,
@@ -103,13 +106,31 @@ impl<'a> Problem<'a> {
         })
     }
 
-    /// The same problem with point `i` of the data set counted `counts[i]` times; points that count zero times are gone.
+    /// The same points under another law of the same variables, without its faster descent.
+    pub(crate) fn of_law<'b>(&self, law: &'b dyn Law) -> Problem<'b> {
+        Problem {
+            law,
+            points: self.points.clone(),
+            log_losses: self.log_losses.clone(),
+            rows: self.rows.clone(),
+            weights: self.weights.clone(),
+            total_weight: self.total_weight,
+            objective: self.objective,
+            threshold: self.threshold,
+            unit: self.unit,
+            fast: None,
+        }
+    }
+
+    /// The same problem with point `i` of the data set counted `counts[i]` times; points that count
+    /// zero times are gone.
     pub(crate) fn reweighted(&self, counts: &[f64]) -> Self {
         self.with_weights(&self.weights_of(counts))
     }
 
-    /// The same problem for one of every `step` points, to search in when there are very many. Which one moves from block
-    /// to block, so that a design with a period is not seen at one place of it only.
+    /// The same problem for one of every `step` points, to search in when there are very many.
+    /// Which one moves from block to block, so that a design with a period is not seen at one place
+    /// of it only.
     pub(crate) fn thinned(&self, step: usize) -> Self {
         const GOLDEN: f64 = 0.618_033_988_749_894_9;
         let is_kept = |at: usize| {
@@ -120,7 +141,8 @@ impl<'a> Problem<'a> {
         self.with_weights(&self.weights.iter().enumerate().map(kept).collect::<Vec<f64>>())
     }
 
-    /// The weights in the order of points, with point `i` of the data set counted `counts[i]` times.
+    /// The weights in the order of points, with point `i` of the data set counted `counts[i]`
+    /// times.
     pub(crate) fn weights_of(&self, counts: &[f64]) -> Vec<f64> {
         self.rows.iter().zip(&self.weights).map(|(row, weight)| counts[*row] * weight).collect()
     }
@@ -158,12 +180,14 @@ impl<'a> Problem<'a> {
         ranked
     }
 
-    /// The grid of exponents of the additive law on these points, to be used for many sets of weights.
+    /// The grid of exponents of the additive law on these points, to be used for many sets of
+    /// weights.
     pub(crate) fn grid(&self) -> Option<Grid> {
         self.fast.as_ref().map(Grid::new)
     }
 
-    /// The best start of `grid`, made from these points, where point `i` of the data set counts `counts[i]` times.
+    /// The best start of `grid`, made from these points, where point `i` of the data set counts
+    /// `counts[i]` times.
     pub(crate) fn best_start(&self, grid: &Grid, counts: &[f64]) -> Option<Vec<f64>> {
         grid.best(&self.weights_of(counts), self.threshold)
     }
@@ -195,7 +219,8 @@ impl<'a> Problem<'a> {
         for threshold in &SHARPENING[1..] {
             let sharper = Self { threshold: *threshold, unit: *threshold, ..self.clone() };
             let next = minimize(&sharper, &minimum.theta);
-            // The corners of absolute values stop a descent before its tests say so; the smoother problem converged.
+            // The corners of absolute values stop a descent before its tests say so; the smoother
+            // problem converged.
             let converged = minimum.converged;
             minimum = Minimum { converged, ..next };
         }
@@ -302,11 +327,13 @@ impl Smooth for Problem<'_> {
         sum * scale
     }
 
-    /// Gauss-Newton with the weights of iterated reweighting, min(1, δ/|r|): it bounds the curvature from above.
+    /// Gauss-Newton with the weights of iterated reweighting, min(1, δ/|r|): it bounds the
+    /// curvature from above.
     fn metric(&self, theta: &[f64]) -> Vec<f64> {
         let scale = 1.0 / self.scale();
         if self.objective == Objective::LossSquares {
-            // J is that of ln L; of L it is L times as large, and near the optimum L is the measured one.
+            // J is that of ln L; of L it is L times as large, and near the optimum L is the
+            // measured one.
             let n = self.n_parameters();
             let losses: Vec<f64> = self.log_losses.iter().map(|value| value.exp()).collect();
             let mut sum = vec![0.0; n * n];

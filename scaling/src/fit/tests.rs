@@ -143,8 +143,8 @@ fn the_interval_of_a_held_out_size_holds_its_measured_loss() {
     assert!(hits >= 36, "{hits} of 40");
 }
 
-/// Aim: a search in a part of the points sees all of a design. Method: 64 token counts for each size, and a part of a
-/// 64th, which a fixed step would take from one token count only.
+/// Aim: a search in a part of the points sees all of a design. Method: 64 token counts for each
+/// size, and a part of a 64th, which a fixed step would take from one token count only.
 #[test]
 fn a_part_of_a_regular_design_has_all_of_its_values() {
     let mut points = Vec::new();

@@ -1,6 +1,5 @@
-//! Owns the last step to least absolute deviations: their optimum is a vertex, where as many residuals vanish as there
-//! are parameters.
-//! Does not search; it is given a point close by.
+//! Owns the last step to least absolute deviations: their optimum is a vertex, where as many
+//! residuals vanish as there are parameters. Does not search; it is given a point close by.
 
 use super::Problem;
 

@@ -7,11 +7,11 @@ use super::{Estimate, Resampled, Scheme, is_log, judged, percentile};
 use crate::law::Quantity;
 
 impl Resampled {
-    /// As [`Resampled::estimate`], by Efron's BCa (Efron and Tibshirani 1993, chapter 14.3) where the replicates are a
-    /// bootstrap with leave-one-out influence; `None` otherwise.
+    /// As [`Resampled::estimate`], by Efron's BCa (Efron and Tibshirani 1993, chapter 14.3) where
+    /// the replicates are a bootstrap with leave-one-out influence; `None` otherwise.
     ///
-    /// It corrects the percentiles for bias and skewness, which matters for floors and prefactors; it is not widened
-    /// for few runs, which [`Resampled::estimate`] is.
+    /// It corrects the percentiles for bias and skewness, which matters for floors and prefactors;
+    /// it is not widened for few runs, which [`Resampled::estimate`] is.
     pub fn estimate_bca(
         &self,
         quantity: Quantity,
@@ -31,10 +31,11 @@ impl Resampled {
         Some(judged(quantity, back(centre), back(low), back(high)))
     }
 
-    /// Monte-Carlo standard errors of the two ends of the interval of [`Resampled::estimate`], relative to its width:
-    /// how much another seed would move them. `None` without draws.
+    /// Monte-Carlo standard errors of the two ends of the interval of [`Resampled::estimate`],
+    /// relative to its width: how much another seed would move them. `None` without draws.
     ///
-    /// From the order statistics one binomial standard deviation on either side (Serfling 1980, section 2.6).
+    /// From the order statistics one binomial standard deviation on either side (Serfling 1980,
+    /// section 2.6).
     pub fn end_errors(
         &self,
         quantity: Quantity,

@@ -1,4 +1,5 @@
-//! How often intervals hold what was planted, over many simulated studies (`docs/reference/coverage.md` has the results).
+//! How often intervals hold what was planted, over many simulated studies
+//! (`docs/reference/coverage.md` has the results).
 //!
 //! The usual run takes a part; `SLOW_TESTS=1` takes 200 studies of 400 draws and prints the table.
 
@@ -89,8 +90,8 @@ struct Count {
 }
 
 impl Count {
-    /// Mean width over that of a normal interval with the estimates' own scatter: 1 where an interval is as wide as it
-    /// must be.
+    /// Mean width over that of a normal interval with the estimates' own scatter: 1 where an
+    /// interval is as wide as it must be.
     fn relative_width(&self, level: f64) -> f64 {
         let n = self.errors.len() as f64;
         let mean = self.errors.iter().sum::<f64>() / n;
@@ -142,10 +143,11 @@ fn counted(design: Design, n_studies: u64, draws: usize) -> [Count; QUANTITIES.l
     counts
 }
 
-/// Aim: intervals of 90 % hold in at least about 90 % of the studies, and not because they are far too wide. Method:
-/// planted surfaces, fixed seeds; below, three standard deviations of a binomial count and four per cent are allowed;
-/// above, the width is held against the scatter of the estimates themselves. Intervals of 95 % of the exponents must hold
-/// in 90 to 98 % of 200 studies of 36 runs and more with normal luck.
+/// Aim: intervals of 90 % hold in at least about 90 % of the studies, and not because they are far
+/// too wide. Method: planted surfaces, fixed seeds; below, three standard deviations of a binomial
+/// count and four per cent are allowed; above, the width is held against the scatter of the
+/// estimates themselves. Intervals of 95 % of the exponents must hold in 90 to 98 % of 200 studies
+/// of 36 runs and more with normal luck.
 #[test]
 fn nominal_ninety_per_cent_intervals_hold_about_as_often_as_they_say() {
     let is_slow = std::env::var_os("SLOW_TESTS").is_some();

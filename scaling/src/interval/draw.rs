@@ -8,7 +8,8 @@ use super::{IntervalOptions, MAX_FAILED_SHARE, MIN_DRAWS, MIN_RUNS_FOR_BOOTSTRAP
 use super::{MIN_RUNS_FOR_INTERVAL, Scheme};
 use crate::random::Stream;
 
-/// Runs of one size from which on the size is a stratum of its own. Fewer show too little of their own scatter.
+/// Runs of one size from which on the size is a stratum of its own. Fewer show too little of their
+/// own scatter.
 const MIN_STRATUM: usize = 4;
 
 /// Runs that may take each other's place in a resample.
@@ -27,7 +28,8 @@ impl Stratum {
         Self { n_drawn: runs.len(), weight: 1.0, runs }
     }
 
-    /// One fewer drawn, each counting for more: m drawn of m show only (m - 1) / m of the variance (Rao and Wu 1988).
+    /// One fewer drawn, each counting for more: m drawn of m show only (m - 1) / m of the variance
+    /// (Rao and Wu 1988).
     fn rescaled(runs: Vec<usize>) -> Self {
         let n = runs.len();
         Self { n_drawn: n - 1, weight: n as f64 / (n - 1) as f64, runs }
@@ -41,13 +43,15 @@ pub(super) struct Runs<'a> {
     pub(super) labels: &'a [u32],
     /// N.
     pub(super) sizes: &'a [f64],
-    /// Places in an order that does not depend on the order of rows; equal for runs that are the same.
+    /// Places in an order that does not depend on the order of rows; equal for runs that are the
+    /// same.
     pub(super) ranks: &'a [usize],
     /// Whether the objective is smooth on the scale of the residuals, as squares are.
     pub(super) is_smooth: bool,
 }
 
-/// Which runs may take each other's place in a resample, and on how many threads replicates are made.
+/// Which runs may take each other's place in a resample, and on how many threads replicates are
+/// made.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Plan {
     strata: Vec<Stratum>,
@@ -63,12 +67,12 @@ impl Plan {
         Self { strata: vec![Stratum::plain(order.clone())], order, n_threads: NonZeroUsize::MIN }
     }
 
-    /// Runs in strata by label, and by size where at least half of a label's runs lie at sizes of [`MIN_STRATUM`] and
-    /// more. The other runs of a label are one stratum; a stratum of one run would never vary, so labels of one run
-    /// share one.
+    /// Runs in strata by label, and by size where at least half of a label's runs lie at sizes of
+    /// [`MIN_STRATUM`] and more. The other runs of a label are one stratum; a stratum of one run
+    /// would never vary, so labels of one run share one.
     ///
-    /// Sizes are drawn with full variance only where the objective is smooth: one close to absolute values makes
-    /// draws scatter too widely by about as much (`docs/reference/coverage.md`).
+    /// Sizes are drawn with full variance only where the objective is smooth: one close to absolute
+    /// values makes draws scatter too widely by about as much (`docs/reference/coverage.md`).
     pub(super) fn stratified(runs: &Runs<'_>, n_threads: NonZeroUsize) -> Self {
         let mut order: Vec<usize> = (0..runs.ranks.len()).collect();
         order.sort_by_key(|run| runs.ranks[*run]);
@@ -159,8 +163,8 @@ fn by_size(own: Vec<usize>, runs: &Runs<'_>) -> Vec<Stratum> {
 
 /// Makes replicates by the rule of this module, from one stratum on this thread.
 ///
-/// `refit` gets the weight of every run and a stream of random numbers of its own, and gives the refitted
-/// parameters or the reason why these runs allow none.
+/// `refit` gets the weight of every run and a stream of random numbers of its own, and gives the
+/// refitted parameters or the reason why these runs allow none.
 pub(crate) fn resample(
     n_runs: usize,
     options: &IntervalOptions,
@@ -169,7 +173,8 @@ pub(crate) fn resample(
     resample_by(&Plan::plain(n_runs), options, refit)
 }
 
-/// As [`resample`], by a plan. Draws are named by seed and index, so that threads do not change them.
+/// As [`resample`], by a plan. Draws are named by seed and index, so that threads do not change
+/// them.
 pub(crate) fn resample_by(
     plan: &Plan,
     options: &IntervalOptions,
@@ -222,7 +227,8 @@ pub(crate) fn resample_by(
 
 /// Makes replicates by shifting every run's ln L by luck of standard deviation `sd_log`.
 ///
-/// `refit` gets the shift of every run. Few runs suffice, since nothing about the luck is estimated from them.
+/// `refit` gets the shift of every run. Few runs suffice, since nothing about the luck is estimated
+/// from them.
 pub(crate) fn shift(
     n_runs: usize,
     options: &IntervalOptions,
@@ -322,8 +328,9 @@ mod tests {
         assert_eq!(plan(&[0; 12], &own, true), plan(&[0; 12], &[1.0; 12], true));
     }
 
-    /// Aim: drawn one fewer and counted for more, a mean varies as much as it does between samples. Method: five
-    /// numbers of known variance in each of two strata, and the exact variance of the drawn sum.
+    /// Aim: drawn one fewer and counted for more, a mean varies as much as it does between samples.
+    /// Method: five numbers of known variance in each of two strata, and the exact variance of the
+    /// drawn sum.
     #[test]
     fn a_rescaled_stratum_shows_its_whole_variance() {
         let (labels, sizes) = ([0; 10], [1.0, 1.0, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 2.0, 2.0]);

@@ -1,5 +1,5 @@
-//! Owns a fitted law together with intervals: of coefficients, predictions and the compute-optimal point.
-//! Does not fit from scratch; replicates start at the optimum that `fit` found.
+//! Owns a fitted law together with intervals: of coefficients, predictions and the compute-optimal
+//! point. Does not fit from scratch; replicates start at the optimum that `fit` found.
 
 use std::num::NonZeroUsize;
 
@@ -18,7 +18,8 @@ pub struct Resampling {
     pub n_threads: NonZeroUsize,
     /// Whether each run is also left out once, which `Resampled::estimate_bca` needs.
     pub has_influence: bool,
-    /// Whether every replicate is searched by the law's whole grid, and not only from the known minima.
+    /// Whether every replicate is searched by the law's whole grid, and not only from the known
+    /// minima.
     pub is_global: bool,
 }
 
@@ -210,8 +211,9 @@ impl Inference {
         }
     }
 
-    /// What one new measurement at the compute-optimal point of `flops` should be, as [`Inference::optimum`] has it for
-    /// the curve; not identified for laws that have no such point.
+    /// What one new measurement at the compute-optimal point of `flops` should be, as
+    /// [`Inference::optimum`] has it for the curve; not identified for laws that have no such
+    /// point.
     pub fn optimum_measured(&self, flops: f64, flops_per_parameter_token: f64) -> Estimate {
         let optimum = match (self.law, &self.form) {
             (LawName::Chinchilla, LawForm::Free(_)) => Chinchilla::optimum,
@@ -230,8 +232,8 @@ impl Inference {
         }
     }
 
-    /// The compute-optimal point at `flops` = κ N D with κ = `flops_per_parameter_token`; `None` for laws that
-    /// have no such point in closed form.
+    /// The compute-optimal point at `flops` = κ N D with κ = `flops_per_parameter_token`; `None`
+    /// for laws that have no such point in closed form.
     pub fn optimum(&self, flops: f64, flops_per_parameter_token: f64) -> Option<OptimumEstimate> {
         // Pinned exponents have other positions; their optimum is not offered.
         let optimum = match (self.law, &self.form) {

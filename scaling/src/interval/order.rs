@@ -1,6 +1,5 @@
-//! Owns the order in which runs are drawn: by where they were measured and what, so that neither the order of rows
-//! nor the keys of runs change a draw.
-//! Does not draw.
+//! Owns the order in which runs are drawn: by where they were measured and what, so that neither
+//! the order of rows nor the keys of runs change a draw. Does not draw.
 
 use std::cmp::Ordering;
 
@@ -11,8 +10,9 @@ use crate::observation::Dataset;
 /// Values of N, D and C within this share are the same place of a design.
 const SAME_PLACE: f64 = 1e-9;
 
-/// Of each run of `dataset`, in the order of [`Dataset::runs`], its place among all: by its points' places first,
-/// by their losses and weights after those. Runs that are the same in all of it have the same rank.
+/// Of each run of `dataset`, in the order of [`Dataset::runs`], its place among all: by its points'
+/// places first, by their losses and weights after those. Runs that are the same in all of it have
+/// the same rank.
 pub(super) fn ranks(dataset: &Dataset) -> Vec<usize> {
     let (points, rows) = sorted(dataset);
     let mut places = vec![0; points.len()];
@@ -42,8 +42,8 @@ pub(super) fn ranks(dataset: &Dataset) -> Vec<usize> {
 
 /// Whether both have the same design, run by run, so that one draw of places is a draw of both.
 ///
-/// Several runs at one place could be told apart by their luck alone; then the answer is no, for pairs of equally
-/// lucky runs would share what they do not have in common.
+/// Several runs at one place could be told apart by their luck alone; then the answer is no, for
+/// pairs of equally lucky runs would share what they do not have in common.
 pub fn have_same_places(first: &Dataset, second: &Dataset) -> bool {
     let designs = [first, second].map(|dataset| {
         let (points, rows) = sorted(dataset);
@@ -116,7 +116,8 @@ mod tests {
             point(2, 1e6, 2e8, 3.2),
             point(3, 1e6, 1e8, 3.4),
         ];
-        // Places first: the single points at the smallest size, then that with a second point, then the larger size.
+        // Places first: the single points at the smallest size, then that with a second point, then
+        // the larger size.
         assert_eq!(ranks(&data(&rows)), [2, 0, 1, 0]);
         let other: Vec<Observation> = [4, 3, 2, 1, 0]
             .map(|at| Observation { run: RunKey(9 - rows[at].run.0), ..rows[at] })

@@ -14,7 +14,8 @@ use crate::random::Stream;
 const N_PERTURBED: usize = 2;
 /// Rival minima that each refit starts from as well.
 const N_RIVALS: usize = 2;
-/// Size of the perturbation in first-order standard errors; these are two to four times too small themselves.
+/// Size of the perturbation in first-order standard errors; these are two to four times too small
+/// themselves.
 const PERTURBATION: f64 = 3.0;
 
 /// Refits resampled runs from starts near the optimum.
@@ -23,7 +24,8 @@ pub(super) struct Refitter<'a> {
     problem: &'a Problem<'a>,
     /// Per point, the position of its run.
     run_of_point: Vec<usize>,
-    /// Per variable: what it is called, the class of equal values of each point, how many classes a refit needs.
+    /// Per variable: what it is called, the class of equal values of each point, how many classes a
+    /// refit needs.
     classes: [(&'static str, Vec<usize>, usize); 3],
     starts: Vec<Vec<f64>>,
     /// Factor of the inverse normal matrix, for perturbed starts.

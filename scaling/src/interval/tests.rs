@@ -1,6 +1,7 @@
 use super::*;
 use crate::fit::{FitOptions, fit};
 use crate::law::LawName;
+use crate::objective::Objective;
 use crate::observation::{Dataset, Observation, RunKey};
 use crate::planted::Study;
 
@@ -93,8 +94,9 @@ fn equal_seeds_give_equal_intervals_and_others_do_not() {
     assert_ne!(of(1).coefficients, of(2).coefficients);
 }
 
-/// Aim: the interval of alpha covers the planted value about as often as it says, with runs as the luck.
-/// Method: `studies` seeded studies of `n_sizes` runs, five points each; points of a run share most of their noise.
+/// Aim: the interval of alpha covers the planted value about as often as it says, with runs as the
+/// luck. Method: `studies` seeded studies of `n_sizes` runs, five points each; points of a run
+/// share most of their noise.
 fn coverage_of_alpha(n_sizes: usize, studies: u64) -> f64 {
     let ladder = Study::ladder(n_sizes);
     let tokens: Vec<f64> = ladder.tokens.iter().step_by(2).copied().collect();
@@ -148,8 +150,9 @@ fn the_number_of_threads_changes_no_bit() {
     assert_eq!(one.resampled.influence.len(), 14);
 }
 
-/// Aim: the 95 % interval of a, of N_opt ∝ C^a, covers the planted value in 90 to 98 % of studies. Method: studies of 56
-/// runs, each a point of a grid with noise of its own; 200 studies of 400 draws with `SLOW_TESTS`, fewer otherwise.
+/// Aim: the 95 % interval of a, of N_opt ∝ C^a, covers the planted value in 90 to 98 % of studies.
+/// Method: studies of 56 runs, each a point of a grid with noise of its own; 200 studies of 400
+/// draws with `SLOW_TESTS`, fewer otherwise.
 #[test]
 fn the_interval_of_the_optimal_exponent_covers_the_planted_one() {
     let is_slow = std::env::var_os("SLOW_TESTS").is_some();
@@ -182,7 +185,8 @@ fn the_interval_of_the_optimal_exponent_covers_the_planted_one() {
     assert!(allowed.contains(&share), "{share}");
 }
 
-/// The same rows in another order; each run has the number of its first row among runs, as in a file.
+/// The same rows in another order; each run has the number of its first row among runs, as in a
+/// file.
 fn reordered(points: &[Observation], by: usize) -> Vec<Observation> {
     let n = points.len();
     let mut numbers: Vec<u32> = Vec::new();
@@ -198,9 +202,9 @@ fn reordered(points: &[Observation], by: usize) -> Vec<Observation> {
     .collect()
 }
 
-/// Aim: the order of rows changes no bit of an interval. Method: points that are runs of their own, runs of ten points
-/// (a bootstrap and a jackknife), and two points twice, in other orders; all with labels of strata, which also are
-/// numbered as they come.
+/// Aim: the order of rows changes no bit of an interval. Method: points that are runs of their own,
+/// runs of ten points (a bootstrap and a jackknife), and two points twice, in other orders; all
+/// with labels of strata, which also are numbered as they come.
 #[test]
 fn the_order_of_rows_changes_no_bit_of_an_interval() {
     let study = |n: usize| Study { run_sd: 0.01, point_sd: 0.004, ..Study::ladder(n) };
@@ -237,5 +241,54 @@ fn the_order_of_rows_changes_no_bit_of_an_interval() {
                 (a, b) => assert_eq!(a, b),
             }
         }
+    }
+}
+
+/// Aim: the units of N, D and C change no interval. Method: N in millions, D in billions and C in
+/// petaFLOP-days; what has no unit of these must agree to 1e-9: exponents, the floor, the loss at
+/// the same place, and N_opt in its unit.
+#[test]
+fn units_change_no_interval() {
+    let alone = |(run, point): (u32, &Observation)| Observation { run: RunKey(run), ..*point };
+    let study = Study { run_sd: 0.01, point_sd: 0.004, ..Study::ladder(7) };
+    let points: Vec<Observation> = (0..).zip(&study.observations()).map(alone).collect();
+    let (of_n, of_d) = (1e-6, 1e-9);
+    let of_c = 1.0 / 8.64e19;
+    let scaled = |point: &Observation| Observation {
+        parameters: of_n * point.parameters,
+        tokens: of_d * point.tokens,
+        flops: of_c * point.flops,
+        ..*point
+    };
+    let other: Vec<Observation> = points.iter().map(scaled).collect();
+    let interval = IntervalOptions { draws: 200, ..IntervalOptions::default() };
+    for objective in [Objective::default(), Objective::LogSquares, Objective::LossSquares] {
+        let options = FitOptions { objective, ..FitOptions::default() };
+        let inferred = |points: &[Observation]| {
+            let data = Dataset::new(points).unwrap();
+            let fitted = fit(LawName::Chinchilla.law(), &data, &options).unwrap();
+            infer(&fitted, &data, &options, &interval).unwrap()
+        };
+        let (first, second) = (inferred(&points), inferred(&other));
+        let same = |what: &str, a: &Estimate, b: &Estimate, unit: f64| {
+            let (low, high) = a.interval().unwrap_or_else(|| panic!("{what}: {a:?}"));
+            let pairs = [(a.value().unwrap(), b.value().unwrap()), (low, b.interval().unwrap().0)];
+            for (a, b) in pairs.into_iter().chain([(high, b.interval().unwrap().1)]) {
+                let apart = (b / (unit * a) - 1.0).abs();
+                assert!(apart < 1e-9, "{objective}, {what}: {a} and {b}, {apart:e}");
+            }
+        };
+        for name in ["alpha", "beta", "E"] {
+            let of = |one: &Inference| one.coefficient(name).unwrap().clone();
+            same(name, &of(&first), &of(&second), 1.0);
+        }
+        let at = |one: &Inference, n: f64, d: f64, c: f64| one.predict(n * 1e7, d * 1e8, c * 6e15);
+        let (a, b) = (at(&first, 1.0, 1.0, 1.0), at(&second, of_n, of_d, of_c));
+        same("loss", &a.curve, &b.curve, 1.0);
+        same("measured loss", &a.measured, &b.measured, 1.0);
+        let a = first.optimum(1e15, 6.0).unwrap();
+        let b = second.optimum(of_c * 1e15, 6.0 * of_c / (of_n * of_d)).unwrap();
+        same("N_opt", &a.parameters, &b.parameters, of_n);
+        same("D_opt", &a.tokens, &b.tokens, of_d);
     }
 }

@@ -95,7 +95,8 @@ mod tests {
         }
     }
 
-    /// Aim: one stray point far from the minimum does not move it, which is what Akima made his slopes for.
+    /// Aim: one stray point far from the minimum does not move it, which is what Akima made his
+    /// slopes for.
     #[test]
     fn a_stray_point_moves_the_curve_beside_it_only() {
         let y = |x: f64| 2.0 + 0.3 * (x - 0.2) * (x - 0.2);

@@ -1,5 +1,5 @@
-//! Owns the minimum of one profile: a parabola in a window that is centred on it, and the check by an interpolant.
-//! Does not know other budgets.
+//! Owns the minimum of one profile: a parabola in a window that is centred on it, and the check by
+//! an interpolant. Does not know other budgets.
 
 use super::akima::Akima;
 use super::{
@@ -58,8 +58,8 @@ pub(super) fn profile(
     })
 }
 
-/// The points within the window around their own vertex, and that vertex; the last window that had one where the next
-/// has none, as when the profile is flat there.
+/// The points within the window around their own vertex, and that vertex; the last window that had
+/// one where the next has none, as when the profile is flat there.
 fn centred(logs: &[Logs], sizes: &[f64], all: Vertex, window: f64) -> (Vec<Logs>, Vertex) {
     let half = window.ln();
     let within = |centre: f64| -> Vec<Logs> {
@@ -124,18 +124,18 @@ fn sizes(logs: &[Logs]) -> Vec<f64> {
     sizes
 }
 
-/// One point a size, its ln L the mean.
+/// One point a size, its ln L the mean; `logs` are in the order of sizes.
 fn means(logs: &[Logs]) -> Vec<(f64, f64)> {
-    let of_size = |size: f64| {
-        let of = logs.iter().filter(|point| (point.0 - size).abs() < SAME_SIZE);
-        let (n, sum) = of.fold((0.0, 0.0), |(n, sum), point| (n + 1.0, sum + point.1));
-        (size, sum / n)
+    let is_same = |a: &Logs, b: &Logs| b.0 - a.0 < SAME_SIZE;
+    let of_size = |own: &[Logs]| {
+        let sum: f64 = own.iter().map(|point| point.1).sum();
+        (own[0].0, sum / own.len() as f64)
     };
-    sizes(logs).into_iter().map(of_size).collect()
+    logs.chunk_by(is_same).map(of_size).collect()
 }
 
-/// The interpolant's minimum, and where it would be on the parabola with its noise: both are moved by the same noise, so
-/// their distance is drawn and not each by itself.
+/// The interpolant's minimum, and where it would be on the parabola with its noise: both are moved
+/// by the same noise, so their distance is drawn and not each by itself.
 fn check(logs: &[Logs], found: &Vertex, level: f64) -> Option<AkimaCheck> {
     let minimum = Akima::through(&means(logs))?.minimum();
     let curve = |x: f64| found.ln_loss + 0.5 * found.curvature * (x - found.ln_parameters).powi(2);

@@ -87,7 +87,8 @@ fn few_sizes_flat_profiles_and_stray_points_are_named() {
     assert!(fitted.excluded[0].reason.contains("no budget"));
 }
 
-/// D_opt at 1e24 from five budgets of fifteen sizes, each within a factor of the true optimum, against the truth.
+/// D_opt at 1e24 from five budgets of fifteen sizes, each within a factor of the true optimum,
+/// against the truth.
 fn tokens_error(
     [alpha, beta, a, b]: [f64; 4],
     factor: f64,
@@ -124,8 +125,8 @@ fn tokens_error(
 
 #[test]
 fn the_bias_of_parabolas_is_the_published_one_and_is_taken_off_by_the_surface() {
-    // Per cent of D_opt at 1e24; the parabola is one of ln L here and one of L in the reference, which moves the last
-    // digits.
+    // Per cent of D_opt at 1e24; the parabola is one of ln L here and one of L in the reference,
+    // which moves the last digits.
     for (alpha, beta, a, b, factor, published, allowed) in [
         (0.34, 0.28, 406.4, 410.7, 8.0, -2.9, 0.4),
         (0.34, 0.28, 406.4, 410.7, 2.0, -0.33, 0.1),
@@ -194,9 +195,9 @@ fn the_window_is_centred_on_the_minimum_and_keeps_enough_sizes() {
     }
 }
 
-/// Aim: noise alone rarely raises the warning, and a profile that is no parabola raises it often. Method: at 95 % one
-/// check in twenty may fail; 200 checks with noise, 200 with a dent beside the minimum, which also raises the scatter
-/// that the check is judged by.
+/// Aim: noise alone rarely raises the warning, and a profile that is no parabola raises it often.
+/// Method: at 95 % one check in twenty may fail; 200 checks with noise, 200 with a dent beside the
+/// minimum, which also raises the scatter that the check is judged by.
 #[test]
 fn the_interpolant_disagrees_with_a_parabola_that_is_wrong_and_rarely_otherwise() {
     let named = |bump: f64| -> usize {

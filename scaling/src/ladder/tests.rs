@@ -16,7 +16,8 @@ fn ladder(of: impl Fn(f64) -> f64) -> Ladder {
     Ladder::new(&(0..12).map(rung).collect::<Vec<_>>()).unwrap()
 }
 
-/// 6 N and the attention of a model of N = 12 l d² with d = 64 l over a context of 4,096: 6 n l d, with the causal half.
+/// 6 N and the attention of a model of N = 12 l d² with d = 64 l over a context of 4,096: 6 n l d,
+/// with the causal half.
 fn with_attention(parameters: f64) -> f64 {
     let layers = (parameters / (12.0 * 64.0 * 64.0)).cbrt();
     6.0 * parameters + 6.0 * 4096.0 * layers * 64.0 * layers
@@ -55,7 +56,8 @@ fn with_attention_the_optimum_is_where_the_law_and_the_price_of_size_balance() {
         assert!((found.loss_nats / loss(best) - 1.0).abs() < 1e-5, "{found:?}");
         let spent = found.tokens * with_attention(found.parameters);
         assert!((spent / flops - 1.0).abs() < 1e-3, "{spent:e}");
-        // A token costs relatively less in a larger model, so the best one is larger for the same product N D.
+        // A token costs relatively less in a larger model, so the best one is larger for the same
+        // product N D.
         let kappa = with_attention(found.parameters) / found.parameters;
         let same_price = Chinchilla::optimum(&THETA, flops, kappa);
         assert!(found.parameters > 1.01 * same_price.parameters, "{found:?} {same_price:?}");

@@ -1,5 +1,5 @@
-//! Owns the curve law that knows the learning rate, as a preview: it is fitted to checkpoints of one size.
-//! Does not run a schedule; it is given the learning rates of all steps.
+//! Owns the curve law that knows the learning rate, as a preview: it is fitted to checkpoints of
+//! one size. Does not run a schedule; it is given the learning rates of all steps.
 
 use super::grid::{exponent_grid, mean, project};
 use super::{
@@ -12,8 +12,8 @@ use super::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Annealing;
 
-/// S1 and S2 after each step: the sum of learning rates, and the sum of their falls, each decayed by `decay` for every
-/// step since (2408.11029, section 3; 0.999 there).
+/// S1 and S2 after each step: the sum of learning rates, and the sum of their falls, each decayed
+/// by `decay` for every step since (2408.11029, section 3; 0.999 there).
 ///
 /// ```
 /// let areas = scaling::law::annealing_areas(&[1.0, 1.0, 0.5], 0.9);
@@ -79,7 +79,8 @@ impl Law for Annealing {
         let falling = points.iter().filter(|point| point.rates.1.abs() > 0.0).count();
         (falling < 2 || points.len() - falling < 2).then(|| {
             format!(
-                "{falling} of {} points have a falling learning rate; `annealing` needs 2 with and 2 without",
+                "{falling} of {} points have a falling learning rate; `annealing` needs 2 with \
+                 and 2 without",
                 points.len()
             )
         })

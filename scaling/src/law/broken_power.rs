@@ -11,15 +11,16 @@ use super::{
 
 /// More breaks than these have more parameters than [`super::MAX_PARAMETERS`].
 pub const MAX_BREAKS: usize = 3;
-/// Where the sharpness f of a break is looked for: below, the break is a corner between two points; above, it is
-/// wider than any data.
+/// Where the sharpness f of a break is looked for: below, the break is a corner between two points;
+/// above, it is wider than any data.
 const SHARPNESS: LogBounded = LogBounded { low: 0.01, high: 10.0 };
 /// Places of a break tried, as shares of the range of the data, and slopes before and after it.
 const PLACES: [f64; 7] = [0.08, 0.22, 0.36, 0.5, 0.64, 0.78, 0.92];
 const SHARPNESS_GRID: [f64; 2] = [0.1, 0.6];
 const SLOPES: [f64; 7] = [0.0, 0.05, 0.12, 0.25, 0.5, 0.9, -0.3];
 
-/// y = a + b x^-c0 Π_i (1 + (x / d_i)^(1 / f_i))^(-c_i f_i) (Caballero et al. 2022, 2210.14891, equation 1).
+/// y = a + b x^-c0 Π_i (1 + (x / d_i)^(1 / f_i))^(-c_i f_i) (Caballero et al. 2022, 2210.14891,
+/// equation 1).
 ///
 /// `theta` = (ln a, ln b, c0, then c_i, ln d_i, u_i for each break) with f_i between 0.01 and 10.
 /// Breaks are named from the smallest d on.
@@ -212,8 +213,8 @@ fn increasing(n: usize, count: usize) -> Vec<Vec<usize>> {
     all
 }
 
-/// Slopes before the first and after each break: all pairs for one break, neighbouring choices for more, so that
-/// the grid stays in the thousands.
+/// Slopes before the first and after each break: all pairs for one break, neighbouring choices for
+/// more, so that the grid stays in the thousands.
 fn slope_sequences(n_breaks: usize) -> Vec<Vec<f64>> {
     let choices = match n_breaks {
         1 => &SLOPES[..],

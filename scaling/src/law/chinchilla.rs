@@ -38,9 +38,11 @@ impl Chinchilla {
         (beta / (alpha + beta), alpha / (alpha + beta))
     }
 
-    /// The optimum at `flops` for C = κ N D, with κ = `flops_per_parameter_token` (6 in the usual convention).
+    /// The optimum at `flops` for C = κ N D, with κ = `flops_per_parameter_token` (6 in the usual
+    /// convention).
     ///
-    /// N_opt = G (C/κ)^a with G = (alpha A / (beta B))^(1/(alpha+beta)) (Hoffmann et al. 2022, equation 4).
+    /// N_opt = G (C/κ)^a with G = (alpha A / (beta B))^(1/(alpha+beta)) (Hoffmann et al. 2022,
+    /// equation 4).
     pub fn optimum(theta: &[f64], flops: f64, flops_per_parameter_token: f64) -> Optimum {
         let (ln_a, ln_b, alpha, beta) = (theta[0], theta[1], theta[3], theta[4]);
         let (exponent, _) = Self::optimum_exponents(theta);
@@ -97,7 +99,8 @@ impl Law for Chinchilla {
     }
 
     fn needs(&self) -> Needs {
-        // E, A and alpha are three numbers per N; the fourth size is the first that could contradict them.
+        // E, A and alpha are three numbers per N; the fourth size is the first that could
+        // contradict them.
         Needs { n_sizes: 4, n_token_counts: 4, n_budgets: 4 }
     }
 

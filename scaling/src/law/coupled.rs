@@ -1,5 +1,5 @@
-//! Owns the coupled law of N and D, of which the additive one is the case k = 1.
-//! Does not own the compute-optimal point: it is that of the additive law with the same A, B, alpha and beta.
+//! Owns the coupled law of N and D, of which the additive one is the case k = 1. Does not own the
+//! compute-optimal point: it is that of the additive law with the same A, B, alpha and beta.
 
 use super::chinchilla::Optimum;
 use super::grid::{exponent_grid, log_or_tiny, mean, project_onto};
@@ -9,7 +9,8 @@ use super::{
     Variable,
 };
 
-/// Where k is looked for (Videau et al. 2026, 2608.07222, appendix: exponents and k from 0.01 to 2; wider here).
+/// Where k is looked for (Videau et al. 2026, 2608.07222, appendix: exponents and k from 0.01 to 2;
+/// wider here).
 const OUTER: LogBounded = LogBounded { low: 0.05, high: 3.0 };
 /// Exponents tried in each direction.
 const GRID: usize = 12;
@@ -20,14 +21,14 @@ const FLOOR_GRID: [f64; 5] = [0.02, 0.3, 0.6, 0.8, 0.92];
 
 /// L = (A / N^alpha + B / D^beta)^k + E (Videau et al. 2026, 2608.07222).
 ///
-/// `theta` = (ln A, ln B, ln E, alpha, beta, u) with k between 0.05 and 3 by the logistic function of u.
-/// k = 1 is [`Chinchilla`]; E = 0 and beta = 1 is [`super::Kaplan`].
+/// `theta` = (ln A, ln B, ln E, alpha, beta, u) with k between 0.05 and 3 by the logistic function
+/// of u. k = 1 is [`Chinchilla`]; E = 0 and beta = 1 is [`super::Kaplan`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Coupled;
 
 impl Coupled {
-    /// The compute-optimal point at `flops` for C = κ N D: as [`Chinchilla::optimum`], because the outer power is
-    /// monotonic; only the loss there differs.
+    /// The compute-optimal point at `flops` for C = κ N D: as [`Chinchilla::optimum`], because the
+    /// outer power is monotonic; only the loss there differs.
     pub fn optimum(theta: &[f64], flops: f64, flops_per_parameter_token: f64) -> Optimum {
         let inner = Chinchilla::optimum(theta, flops, flops_per_parameter_token);
         let point = LogPoint::new(inner.parameters, inner.tokens, flops);
@@ -57,7 +58,8 @@ impl Law for Coupled {
     }
 
     fn identified_by(&self) -> &'static str {
-        "what `chinchilla` needs, and a grid with both terms large and both small, so that their interaction shows"
+        "what `chinchilla` needs, and a grid with both terms large and both small, so that their \
+         interaction shows"
     }
 
     fn parameter_names(&self) -> &[&'static str] {

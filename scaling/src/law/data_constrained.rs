@@ -1,5 +1,5 @@
-//! Owns the law of repeated data: tokens and parameters lose their value with repetition and excess.
-//! Does not model unique tokens that differ in quality.
+//! Owns the law of repeated data: tokens and parameters lose their value with repetition and
+//! excess. Does not model unique tokens that differ in quality.
 
 use super::grid::log_grid;
 use super::transform::LogBounded;
@@ -8,8 +8,9 @@ use super::{
     Variable,
 };
 
-/// Where R_D* and R_N* are looked for: below, the first repetition is worth nothing; above, a thousand are all worth
-/// as much as new tokens. The published interval of R_D* has no upper end, so some bound is needed.
+/// Where R_D* and R_N* are looked for: below, the first repetition is worth nothing; above, a
+/// thousand are all worth as much as new tokens. The published interval of R_D* has no upper end,
+/// so some bound is needed.
 const DECAY: LogBounded = LogBounded { low: 1e-2, high: 1e4 };
 /// Values of R_D* and R_N* tried.
 const DECAY_GRID: usize = 8;
@@ -21,15 +22,16 @@ const MIN_REPEATED: usize = 4;
 
 /// L = E + A / N'^alpha + B / D'^beta (Muennighoff et al. 2023, 2305.16264, equations 5 to 7).
 ///
-/// D' = U (1 + R_D* (1 - exp(-R_D / R_D*))) with U the distinct tokens and R_D = D / U - 1.
-/// N' is the same of N, with U_N = min(N, N_opt(U)), the size for which U tokens would be compute-optimal under the
-/// same coefficients. `theta` = (ln A, ln B, ln E, alpha, beta, u_D, u_N), the last two for R_D* and R_N* between
-/// 0.01 and 10,000. Its objective is known to have several minima.
+/// D' = U (1 + R_D* (1 - exp(-R_D / R_D*))) with U the distinct tokens and R_D = D / U - 1. N' is
+/// the same of N, with U_N = min(N, N_opt(U)), the size for which U tokens would be compute-optimal
+/// under the same coefficients. `theta` = (ln A, ln B, ln E, alpha, beta, u_D, u_N), the last two
+/// for R_D* and R_N* between 0.01 and 10,000. Its objective is known to have several minima.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DataConstrained;
 
-/// What a quantity is worth that is `excess` times beyond the first use, and the derivative with respect to the
-/// decay constant: s (1 - exp(-r / s)), by expm1 because the naive form rounds at large s.
+/// What a quantity is worth that is `excess` times beyond the first use, and the derivative with
+/// respect to the decay constant: s (1 - exp(-r / s)), by expm1 because the naive form rounds at
+/// large s.
 fn worth(excess: f64, decay: f64) -> (f64, f64) {
     let ratio = excess / decay;
     let value = -decay * (-ratio).exp_m1();
@@ -37,7 +39,15 @@ fn worth(excess: f64, decay: f64) -> (f64, f64) {
 }
 
 impl DataConstrained {
-    /// ln U_N and its derivatives with respect to (ln A, ln B, alpha, beta); all zero where N itself is smaller.
+    /// R_N: how often N goes into the size that the point's unique tokens justify, beyond the
+    /// first.
+    pub(crate) fn excess_parameters(theta: &[f64], point: &LogPoint) -> f64 {
+        let (ln_useful, _) = Self::useful_parameters(theta, point);
+        (point.ln_parameters - ln_useful).exp_m1()
+    }
+
+    /// ln U_N and its derivatives with respect to (ln A, ln B, alpha, beta); all zero where N
+    /// itself is smaller.
     fn useful_parameters(theta: &[f64], point: &LogPoint) -> (f64, [f64; 4]) {
         let (alpha, beta) = (theta[3], theta[4]);
         let total = alpha + beta;
@@ -86,8 +96,8 @@ impl Law for DataConstrained {
     }
 
     fn identified_by(&self) -> &'static str {
-        "what `chinchilla` needs, runs that repeat their data several times, and runs far larger than their unique \
-         tokens would justify"
+        "what `chinchilla` needs, runs that repeat their data several times, and runs far larger \
+         than their unique tokens would justify"
     }
 
     fn parameter_names(&self) -> &[&'static str] {
@@ -110,7 +120,8 @@ impl Law for DataConstrained {
         let found = points.iter().filter(|point| point.repetitions() > REPEATED).count();
         (found < MIN_REPEATED).then(|| {
             format!(
-                "{found} points repeat their data by more than half; `data_constrained` needs {MIN_REPEATED}"
+                "{found} points repeat their data by more than half; `data_constrained` needs \
+                 {MIN_REPEATED}"
             )
         })
     }

@@ -1,7 +1,8 @@
-//! Owns what the starting grids of laws share: exponents to try, and non-negative least squares for the rest.
-//! Does not rank the starts; `fit` does, by the objective.
+//! Owns what the starting grids of laws share: exponents to try, and non-negative least squares for
+//! the rest. Does not rank the starts; `fit` does, by the objective.
 
-/// Exponents tried as starting points: published ones lie between 0.03 and 0.8, doubtful data go beyond.
+/// Exponents tried as starting points: published ones lie between 0.03 and 0.8, doubtful data go
+/// beyond.
 pub(crate) fn exponent_grid(count: usize) -> impl Iterator<Item = f64> + Clone {
     const LOW: f64 = 0.02;
     const HIGH: f64 = 1.5;
@@ -48,8 +49,8 @@ pub(crate) fn log_or_tiny(value: f64, level: f64) -> f64 {
 
 /// Least squares with non-negative coefficients for a few columns, from `gram` and `target`.
 ///
-/// Tries every non-empty support and keeps the feasible one that explains most (Lawson and Hanson's problem,
-/// small enough to enumerate). Coefficients outside the support are zero.
+/// Tries every non-empty support and keeps the feasible one that explains most (Lawson and Hanson's
+/// problem, small enough to enumerate). Coefficients outside the support are zero.
 pub(super) fn non_negative(gram: &[f64], target: &[f64]) -> Vec<f64> {
     let n = target.len();
     let mut best = (0.0, vec![0.0; n]);

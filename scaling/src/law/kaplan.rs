@@ -10,7 +10,8 @@ use super::{
 /// Exponents tried in each direction; the published ones are 0.076 and 0.103.
 const GRID: usize = 20;
 
-/// L = [(Nc / N)^(alpha_N / alpha_D) + Dc / D]^alpha_D (Kaplan et al. 2020, 2001.08361, equation 1.5).
+/// L = [(Nc / N)^(alpha_N / alpha_D) + Dc / D]^alpha_D (Kaplan et al. 2020, 2001.08361, equation
+/// 1.5).
 ///
 /// `theta` = (ratio · ln Nc, ln Dc, alpha_N, ln alpha_D) with ratio = alpha_N / alpha_D.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +82,8 @@ impl Law for Kaplan {
         for alpha_d in log_grid(0.02, 1.0, GRID) {
             let target: Vec<f64> = log_losses.iter().map(|value| value / alpha_d).collect();
             let level = mean(target.iter().copied());
-            // Rows are divided by their transformed loss, and columns are given at its typical size.
+            // Rows are divided by their transformed loss, and columns are given at its typical
+            // size.
             let column = |exponent: f64, log: &dyn Fn(&LogPoint) -> f64| -> Vec<f64> {
                 let value = |(point, ln_value): (&LogPoint, &f64)| {
                     (level - exponent * log(point) - ln_value).exp()

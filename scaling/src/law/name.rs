@@ -77,7 +77,8 @@ impl LawName {
         }
     }
 
-    /// The law itself: of C where it is one of a single variable, with one break, with the bits of the weights.
+    /// The law itself: of C where it is one of a single variable, with one break, with the bits of
+    /// the weights.
     pub fn law(self) -> &'static dyn Law {
         LawChoice::of(self).law()
     }
@@ -117,7 +118,8 @@ pub struct LawChoice {
     pub name: LawName,
     /// The variable of `power`, `power_floor` and `broken_power`.
     pub axis: Axis,
-    /// The breaks of `broken_power`, from 1 to [`super::MAX_BREAKS`]; others are taken for the nearest of these.
+    /// The breaks of `broken_power`, from 1 to [`super::MAX_BREAKS`]; others are taken for the
+    /// nearest of these.
     pub n_breaks: usize,
     /// Whether `precision` knows the bits of weights, activations and key-value cache.
     pub bits: [bool; 3],

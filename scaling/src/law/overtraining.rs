@@ -8,8 +8,8 @@ use super::{
 
 /// L = E + (a M^eta + b M^-eta) C^-eta with M = D / N (Gadre et al. 2024, 2403.08540, equation 4).
 ///
-/// It is the additive law with one exponent for both terms, where 2 eta is that exponent and C = 6 N D.
-/// `theta` = (ln a, ln b, ln E, eta).
+/// It is the additive law with one exponent for both terms, where 2 eta is that exponent and C = 6
+/// N D. `theta` = (ln a, ln b, ln E, eta).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Overtraining;
 

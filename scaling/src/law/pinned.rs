@@ -1,5 +1,5 @@
-//! Owns a law of which some free parameters are held at given values: two-stage fits and borrowed exponents.
-//! Does not find those values.
+//! Owns a law of which some free parameters are held at given values: two-stage fits and borrowed
+//! exponents. Does not find those values.
 
 use super::{
     Bound, Coefficient, Invariance, Law, LawChoice, LawForm, LogPoint, MAX_PARAMETERS, Needs,
@@ -51,10 +51,12 @@ pub enum PinError {
 }
 
 impl Pinned {
-    /// Holds parameters of `theta`, by name, at values as they stand in `theta` (that is, mostly logs).
+    /// Holds parameters of `theta`, by name, at values as they stand in `theta` (that is, mostly
+    /// logs).
     ///
     /// # Errors
-    /// [`PinError`]: a name the law does not have, a value that is not finite, or nothing left to fit.
+    /// [`PinError`]: a name the law does not have, a value that is not finite, or nothing left to
+    /// fit.
     pub fn new(choice: LawChoice, values: &[(&str, f64)]) -> Result<Self, PinError> {
         let names = choice.law().parameter_names();
         let mut held = vec![None; names.len()];
@@ -121,7 +123,8 @@ impl Law for Pinned {
     }
 
     fn needs(&self) -> Needs {
-        // What is held need not be determined; what is left may need as little as one value of each.
+        // What is held need not be determined; what is left may need as little as one value of
+        // each.
         Needs { n_sizes: 1, n_token_counts: 1, n_budgets: 1 }
     }
 

@@ -1,13 +1,13 @@
-//! Owns the power law of one variable without a floor.
-//! Does not model N and D together; the envelope gives the compute-optimal frontier it is fitted to.
+//! Owns the power law of one variable without a floor. Does not model N and D together; the
+//! envelope gives the compute-optimal frontier it is fitted to.
 
 use super::grid::{exponent_grid, mean};
 use super::{
     Axis, Coefficient, Invariance, Law, LawChoice, LawName, LogPoint, Needs, Quantity, Variable,
 };
 
-/// L = beta · C^(-alpha), or the same in N or D, as in Kaplan et al. 2020 (2001.08361, equations 1.1 to 1.3) and
-/// Shen et al. 2024 (2406.16690, section 4).
+/// L = beta · C^(-alpha), or the same in N or D, as in Kaplan et al. 2020 (2001.08361, equations
+/// 1.1 to 1.3) and Shen et al. 2024 (2406.16690, section 4).
 ///
 /// `theta` = (ln beta, alpha).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

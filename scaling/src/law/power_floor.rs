@@ -9,7 +9,8 @@ use super::{
 
 /// L = E + (C0 / C)^alpha, or the same in N or D (Henighan et al. 2020, 2010.14701, equation 1.1).
 ///
-/// `theta` = (ln E, k, alpha) with k = alpha · ln C0: unlike ln C0, k stays finite as alpha falls towards zero.
+/// `theta` = (ln E, k, alpha) with k = alpha · ln C0: unlike ln C0, k stays finite as alpha falls
+/// towards zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PowerFloor {
     /// Its variable.

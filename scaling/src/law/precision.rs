@@ -13,13 +13,13 @@ const GAMMA: LogBounded = LogBounded { low: 0.02, high: 50.0 };
 const GAMMA_GRID: [f64; 5] = [0.5, 1.0, 2.0, 4.0, 8.0];
 /// Of the additive law's starts, one of so many is tried with each gamma.
 const THINNING: usize = 5;
-/// Distinct precisions that a gamma needs, and the bits below which one of them must lie: above, 1 - exp(-P / gamma)
-/// is one for every plausible gamma.
+/// Distinct precisions that a gamma needs, and the bits below which one of them must lie: above, 1
+/// - exp(-P / gamma) is one for every plausible gamma.
 const MIN_PRECISIONS: usize = 3;
 const LOW_BITS: f64 = 6.0;
 
-/// L = E + A / N_eff^alpha + B / D^beta with N_eff = N Π (1 - exp(-P_j / gamma_j)) over the tensors whose bits P_j are
-/// known (Kumar et al. 2024, 2411.04330, section 4.3).
+/// L = E + A / N_eff^alpha + B / D^beta with N_eff = N Π (1 - exp(-P_j / gamma_j)) over the tensors
+/// whose bits P_j are known (Kumar et al. 2024, 2411.04330, section 4.3).
 ///
 /// `theta` = (ln A, ln B, ln E, alpha, beta, u_j …) with gamma_j between 0.02 and 50 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +28,8 @@ pub struct Precision {
     bits: [bool; 3],
 }
 
-/// All combinations, by the binary number of their bits; none of them is taken for the weights alone.
+/// All combinations, by the binary number of their bits; none of them is taken for the weights
+/// alone.
 static ALL: [Precision; 8] = {
     const fn with(mask: u8) -> Precision {
         Precision { bits: [mask & 1 == 1 || mask == 0, mask & 2 == 2, mask & 4 == 4] }

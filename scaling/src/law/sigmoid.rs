@@ -10,11 +10,12 @@ use super::{
 /// Distinct task losses that four coefficients need.
 const MIN_LOSSES: usize = 5;
 
-/// accuracy = b + a / (1 + exp(-k (x - x0))) with x the task loss, b the accuracy at loss zero in [0, 1], a in [-b, 0]
-/// and k, x0 >= 0 (Bhagia et al. 2024, 2412.04403, equation 2).
+/// accuracy = b + a / (1 + exp(-k (x - x0))) with x the task loss, b the accuracy at loss zero in
+/// [0, 1], a in [-b, 0] and k, x0 >= 0 (Bhagia et al. 2024, 2412.04403, equation 2).
 ///
-/// `theta` = (u_b, u_a, ln k, x0): b is the logistic function of u_b, and b + a, the accuracy of chance, is that share
-/// of b that the logistic function of u_a says. The measured *loss* of an observation is here the accuracy.
+/// `theta` = (u_b, u_a, ln k, x0): b is the logistic function of u_b, and b + a, the accuracy of
+/// chance, is that share of b that the logistic function of u_a says. The measured *loss* of an
+/// observation is here the accuracy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sigmoid;
 

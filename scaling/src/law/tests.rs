@@ -122,8 +122,8 @@ fn every_law_declares_itself() {
 
 #[test]
 fn declared_units_leave_the_shape_of_the_law_alone() {
-    // With N in another unit the same predictions are reached by another prefactor: the derivative with respect to
-    // ln N is the same, which is what a unit can not change.
+    // With N in another unit the same predictions are reached by another prefactor: the derivative
+    // with respect to ln N is the same, which is what a unit can not change.
     for name in [LawName::Chinchilla, LawName::Coupled, LawName::Overtraining, LawName::Kaplan] {
         let law = name.law();
         assert!(law.invariances().contains(&Invariance::UnitOf(Variable::Parameters)), "{name}");
@@ -145,7 +145,8 @@ fn nested_laws_agree_where_one_is_the_other() {
     let u = (share / (1.0 - share)).ln();
     let coupled = Coupled.predict(&[theta.as_slice(), &[u]].concat(), &point);
     assert!((coupled / Chinchilla.predict(&theta, &point) - 1.0).abs() < 1e-12);
-    // The over-training form is the additive law with one exponent: a = A 6^eta, eta = alpha / 2, C = 6 N D.
+    // The over-training form is the additive law with one exponent: a = A 6^eta, eta = alpha / 2, C
+    // = 6 N D.
     let tied = [6.0, 7.5, 0.6, 0.3, 0.3];
     let eta = 0.15;
     let over = [6.0 + eta * 6.0_f64.ln(), 7.5 + eta * 6.0_f64.ln(), 0.6, eta];

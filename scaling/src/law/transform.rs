@@ -1,10 +1,11 @@
 //! Owns the map between a number inside bounds and an unbounded parameter.
 //! Does not decide the bounds; each law does.
 
-/// An interval of ln of a coefficient, which a parameter `u` walks through by the logistic function.
+/// An interval of ln of a coefficient, which a parameter `u` walks through by the logistic
+/// function.
 ///
-/// A minimiser without constraints then never leaves it, and a coefficient at its bound shows as a parameter
-/// that runs away without effect.
+/// A minimiser without constraints then never leaves it, and a coefficient at its bound shows as a
+/// parameter that runs away without effect.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct LogBounded {
     /// Smallest coefficient.

@@ -45,8 +45,8 @@ fn options(criterion: Criterion, n_cells: usize) -> RefineOptions {
     RefineOptions { criterion, budget_flops: 1e18, n_cells }
 }
 
-/// Var(g) after measurements at `chosen`, by the information matrix of a Gaussian with the draws' moments: g is the
-/// first of `values`, the others are ln L where it was measured.
+/// Var(g) after measurements at `chosen`, by the information matrix of a Gaussian with the draws'
+/// moments: g is the first of `values`, the others are ln L where it was measured.
 fn by_information(resampled: &Resampled, values: &[Vec<f64>], chosen: &[usize]) -> f64 {
     let n = values.len();
     let mut matrix = vec![0.0; n * n];
@@ -68,8 +68,9 @@ fn by_information(resampled: &Resampled, values: &[Vec<f64>], chosen: &[usize]) 
 
 #[test]
 fn the_proposed_cells_lower_the_variance_most_by_the_information_matrix_too() {
-    // Aim: no candidate is better than the one proposed. Method: the variance after each candidate, from the inverse of
-    // the information matrix with the measurement added, which shares no line with the formula that chooses.
+    // Aim: no candidate is better than the one proposed. Method: the variance after each candidate,
+    // from the inverse of the information matrix with the measurement added, which shares no line
+    // with the formula that chooses.
     for seed in 0..4 {
         let resampled = resampled(seed);
         let candidates = grid();
@@ -143,8 +144,9 @@ fn simulated(added: Option<&Candidate>, goal: impl Fn(&[f64]) -> f64) -> f64 {
 
 #[test]
 fn measuring_the_proposed_cell_really_narrows_the_prediction_more_than_another() {
-    // Aim: the promise holds in refits, not only in algebra. Method: of candidates of equal cost the proposed and the
-    // least useful one are each measured four more times in 120 simulated studies; fixed seeds.
+    // Aim: the promise holds in refits, not only in algebra. Method: of candidates of equal cost
+    // the proposed and the least useful one are each measured four more times in 120 simulated
+    // studies; fixed seeds.
     let goal = |theta: &[f64]| Chinchilla::optimum(theta, 1e16, 6.0).loss_nats.ln();
     let cost = 3e13;
     let sizes = (0..9).map(|i| 2e4 * 2_f64.powi(i));

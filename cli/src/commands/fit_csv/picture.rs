@@ -8,7 +8,7 @@ use scaling::observation::{Covariates, Observation};
 
 use super::profiles::{self, Profile};
 use super::{Fitted, Job, keep};
-use crate::figure::{Axis, Figure, Layer, Panel, Scale};
+use crate::figure::{Axis, Figure, Layer, Panel, PngError, Scale};
 use crate::plot::{Labels, Mark, Series, render};
 
 /// Points of a drawn curve.
@@ -130,6 +130,15 @@ impl Picture {
 
     /// The whole figure as SVG.
     pub(super) fn svg(&self) -> String {
+        self.figure().svg()
+    }
+
+    /// The whole figure as PNG.
+    pub(super) fn png(&self) -> Result<Vec<u8>, PngError> {
+        self.figure().png()
+    }
+
+    fn figure(&self) -> Figure {
         let mut panels = vec![self.main()];
         for (series, scene) in self.scenes.iter().enumerate() {
             if !scene.profiles.is_empty() {
@@ -149,7 +158,7 @@ impl Picture {
             ));
         }
         let series = self.scenes.iter().map(|scene| scene.name.clone()).collect();
-        Figure { title: self.title.clone(), series, notes, panels }.svg()
+        Figure { title: self.title.clone(), series, notes, panels }
     }
 
     fn main(&self) -> Panel {

@@ -45,7 +45,7 @@ pub(super) fn of(job: &Job<'_>, one: &Fitted) -> Vec<Profile> {
 }
 
 /// The rows of each budget that has enough sizes, from the smallest budget.
-fn budgets(points: &[Observation]) -> Vec<Vec<Observation>> {
+pub(super) fn budgets(points: &[Observation]) -> Vec<Vec<Observation>> {
     let mut sorted = points.to_vec();
     sorted.sort_by(|a, b| a.flops.total_cmp(&b.flops).then(a.parameters.total_cmp(&b.parameters)));
     let mut groups: Vec<Vec<Observation>> = Vec::new();
@@ -59,6 +59,11 @@ fn budgets(points: &[Observation]) -> Vec<Vec<Observation>> {
     groups
 }
 
+/// C of a budget: the geometric mean of its rows'.
+pub(super) fn mean(rows: &[Observation]) -> f64 {
+    (rows.iter().map(|row| row.flops.ln()).sum::<f64>() / rows.len() as f64).exp()
+}
+
 fn n_sizes(rows: &[Observation]) -> usize {
     let mut sizes: Vec<f64> = rows.iter().map(|row| row.parameters).collect();
     sizes.sort_unstable_by(f64::total_cmp);
@@ -68,7 +73,7 @@ fn n_sizes(rows: &[Observation]) -> usize {
 
 fn profile(rows: &[Observation], one: &Fitted) -> Profile {
     let n = rows.len() as f64;
-    let flops = (rows.iter().map(|row| row.flops.ln()).sum::<f64>() / n).exp();
+    let flops = mean(rows);
     let kappa = |row: &Observation| (row.flops / (row.parameters * row.tokens)).ln();
     let kappa = (rows.iter().map(kappa).sum::<f64>() / n).exp();
     let sizes = rows.iter().map(|row| row.parameters.ln());

@@ -9,8 +9,8 @@ use anyhow::Context;
 use scaling::law::{Axis, LawChoice, LawName, Variable};
 use scaling::observation::{Covariates, Observation, RunKey};
 
-use super::hold_out;
 use super::suspect::{warn_of_checkpoints, warn_of_copies, warn_of_units};
+use super::{alike, hold_out};
 use crate::args::{ColumnArgs, FitArgs};
 
 /// C = 6 N D where a law of C has no column for it (Kaplan et al. 2020, section 2.1).
@@ -30,6 +30,8 @@ pub(super) struct Row {
     pub(super) cells: Vec<String>,
     /// FLOPs for one token, where a column has them.
     pub(super) flops_per_token: Option<f64>,
+    /// Numbers of its values in the columns of `Table::alike`.
+    pub(super) alike: Vec<u32>,
     /// A digest of the whole row, to find copies.
     pub(super) digest: u128,
 }
@@ -49,6 +51,8 @@ pub(super) struct Table {
     pub(super) flops: String,
     /// The runs' names by their numbers; empty where every row is a run of its own.
     pub(super) runs: Vec<String>,
+    /// Columns in which rows should be alike, with their values by number.
+    pub(super) alike: Vec<(String, Vec<String>)>,
     /// Whether there are columns of N, D and C.
     pub(super) has: [bool; 3],
     /// BLAKE3 of the file's bytes as they were read.
@@ -217,6 +221,8 @@ pub(super) fn read(file: &Path, args: &FitArgs, law: LawName) -> anyhow::Result<
     columns.check(choice)?;
     let against = rivals(args, &columns, choice)?;
     let kept = hold_out::columns(&args.hold_out, &headers);
+    let watched = alike::columns(&headers, &args.columns)?;
+    let mut values: Vec<Numbers> = watched.iter().map(|_| Numbers::default()).collect();
     let mut rows = Vec::new();
     let mut numbers = Numbering::default();
     let mut record = csv::StringRecord::new();
@@ -224,6 +230,9 @@ pub(super) fn read(file: &Path, args: &FitArgs, law: LawName) -> anyhow::Result<
         let line = record.position().map_or(rows.len() as u64 + 2, csv::Position::line);
         let cells = Cells { file, line, headers: &headers, record: &record };
         let mut row = row(&cells, &columns, choice, &mut numbers)?;
+        for (column, values) in watched.iter().zip(&mut values) {
+            row.alike.push(values.of(cells.text(*column))?);
+        }
         row.cells = kept.iter().map(|column| cells.text(*column).to_owned()).collect();
         rows.push(row);
     }
@@ -232,9 +241,10 @@ pub(super) fn read(file: &Path, args: &FitArgs, law: LawName) -> anyhow::Result<
     let (flops, mut warnings) = match (columns.flops, columns.flops_per_token) {
         (Some(column), _) => (format!("column `{}`", headers[column]), Vec::new()),
         (None, Some(column)) => (format!("column `{}` times D", headers[column]), Vec::new()),
-        (None, None) if has_sizes => {
-            ("6 N D".to_owned(), vec!["no column has C, so it is taken as 6 N D".to_owned()])
-        }
+        (None, None) if has_sizes => (
+            "6 N D".to_owned(),
+            vec!["assumed-flops: no column has C, so it is taken as 6 N D".to_owned()],
+        ),
         _ => ("not known".to_owned(), Vec::new()),
     };
     if columns.run.is_none() {
@@ -244,8 +254,10 @@ pub(super) fn read(file: &Path, args: &FitArgs, law: LawName) -> anyhow::Result<
     let has = [columns.parameters, columns.tokens, columns.flops].map(|column| column.is_some());
     warnings.extend(warn_of_units(&rows, has, choice.name));
     let runs = numbers.runs.names();
+    let alike = watched.iter().zip(values);
+    let alike = alike.map(|(column, values)| (headers[*column].clone(), values.names())).collect();
     let blake3 = reader.get_ref().hasher.finalize().to_hex().to_string();
-    Ok(Table { headers, kept, rows, choice, against, flops, runs, has, blake3, warnings })
+    Ok(Table { headers, kept, rows, choice, against, flops, runs, alike, has, blake3, warnings })
 }
 
 /// The laws that the fitted one is compared with.
@@ -472,6 +484,7 @@ fn row(
         group: columns.group.map_or(Ok(""), |at| cells.named(at))?.to_owned(),
         cells: Vec::new(),
         flops_per_token,
+        alike: Vec::new(),
         digest: cells.digest(),
     })
 }

@@ -6,15 +6,18 @@ use std::collections::BTreeMap;
 
 use api::EstimateView;
 use scaling::fit::{Audit, Fit};
-use scaling::interval::{Estimate, Inference, IntervalOptions, Scheme};
+use scaling::interval::{Inference, IntervalOptions};
 use scaling::law::{Law, LogPoint, Quantity};
+use scaling::noise::{LEAST_SD_LOG, SeedNoise};
+use scaling::observation::Weighting;
 use scaling::profile::FloorProfile;
 
-use super::Job;
 use super::read::Row;
+use super::{Job, approaches};
 use crate::fit_document::estimate_view;
 use crate::output::file_fit::{
     AuditView, ExcludedRow, FileFit, FloorProfileView, HeldOutRow, HeldOutSummary, MinimumView,
+    SeedNoiseView,
 };
 
 /// A fit as it is shown.
@@ -49,26 +52,29 @@ pub(super) fn report(
             .map(|one| (one.name.to_owned(), estimate_view(&one.estimate)))
             .collect(),
         floor_profile: None,
+        seed_noise: None,
         selection: Vec::new(),
         audit: None,
         ladder: Vec::new(),
         bca: bca(fitted, inference),
         end_errors: end_errors(fitted, inference),
         derived: derived(inference),
+        approaches: Vec::new(),
         minima: minima.map(|(_, one)| one).collect(),
         n_starts: fitted.convergence.n_starts as u64,
+        n_followed: fitted.convergence.n_polished as u64,
         n_converged: fitted.convergence.n_converged as u64,
         n_at_best: fitted.convergence.n_at_best as u64,
         n_observations: fitted.n_points as u64,
         n_runs: fitted.n_runs as u64,
         residual_rms_log: fitted.residual_rms_log,
-        objective_name: fitted.objective_kind.to_string(),
+        objective_name: fitted.objective_name(),
         objective: fitted.objective,
         huber_delta: fitted.objective_kind.huber_delta(),
         confidence: interval.level,
-        intervals: made_by(&inference.resampled.scheme),
+        intervals: inference.resampled.scheme.to_string(),
         draws: u32::try_from(interval.draws).unwrap_or(u32::MAX),
-        seed: job.args.seed,
+        seed: job.args.seed(),
         held_out_summary: HeldOutSummary::of(&held_out),
         held_out,
         excluded,
@@ -98,6 +104,19 @@ pub(super) fn audit_view(law: &dyn Law, audit: &Audit, is_as_good: bool) -> Audi
         objective: audit.objective,
         coefficients: coefficients.iter().map(|one| (one.name.to_owned(), one.value)).collect(),
         is_as_good,
+    }
+}
+
+pub(super) fn noise_view(noise: &SeedNoise, fitted: &Fit) -> SeedNoiseView {
+    SeedNoiseView {
+        sd_log: noise.sd_log,
+        power: noise.power,
+        at_loss_nats: noise.at_loss_nats,
+        n_places: noise.n_places as u64,
+        n_freedom: noise.n_freedom as u64,
+        is_least: noise.sd_log <= LEAST_SD_LOG,
+        is_used: fitted.weighting == Weighting::SeedNoise,
+        lack_of_fit: fitted.residual_rms_log / noise.sd_log,
     }
 }
 
@@ -172,40 +191,8 @@ fn of_identified<T>(
 
 /// a and b of N_opt ∝ C^a and D_opt ∝ C^b for C = κ N D, which need no κ.
 fn derived(inference: &Inference) -> BTreeMap<String, EstimateView> {
-    let Some(optimum) = inference.optimum(inference.ranges.flops.1, 6.0) else {
-        return BTreeMap::new();
-    };
-    let a = optimum.parameters_exponent;
-    let b = match &a {
-        Estimate::Identified { value, low, high } => {
-            Estimate::Identified { value: 1.0 - value, low: 1.0 - high, high: 1.0 - low }
-        }
-        other @ Estimate::NotIdentified { .. } => other.clone(),
-    };
-    [("parameters_exponent", a), ("tokens_exponent", b)]
+    let Some(law) = approaches::of_law(inference) else { return BTreeMap::new() };
+    [("parameters_exponent", law.parameters_exponent), ("tokens_exponent", law.tokens_exponent)]
         .map(|(name, estimate)| (name.to_owned(), estimate_view(&estimate)))
         .into()
-}
-
-/// What runs were drawn within, where it is not one.
-fn strata(n_strata: usize) -> String {
-    if n_strata > 1 { format!(" in {n_strata} strata") } else { String::new() }
-}
-
-/// How intervals were made, with the numbers needed to make them again; empty without any.
-pub(in crate::commands) fn made_by(scheme: &Scheme) -> String {
-    match scheme {
-        Scheme::Bootstrap { n_strata, draws, seed, .. } => {
-            let strata = strata(*n_strata);
-            format!("bootstrap by run{strata}, {draws} draws, seed {seed}")
-        }
-        Scheme::Jackknife { n_runs } => format!(
-            "leave-one-run-out jackknife, Student's t with {} degrees of freedom",
-            n_runs.saturating_sub(1)
-        ),
-        Scheme::StatedNoise { draws, seed, sd_log, .. } => {
-            format!("stated noise of {sd_log} in ln L between seeds, {draws} draws, seed {seed}")
-        }
-        Scheme::Unavailable { .. } => String::new(),
-    }
 }

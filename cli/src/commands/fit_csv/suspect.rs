@@ -19,7 +19,7 @@ pub(super) fn warn_of_checkpoints(rows: &[Row], has_sizes: bool) -> Option<Strin
     sizes.dedup();
     (has_sizes && sizes.len() < rows.len()).then(|| {
         format!(
-            "several of the {} rows have the same N, and without `--run COLUMN` each is a run of \
+            "rows-as-runs: several of the {} rows have the same N, and without `--run COLUMN` each is a run of \
              its own; if some are checkpoints of one run, the intervals are too narrow",
             rows.len()
         )
@@ -33,7 +33,7 @@ pub(super) fn warn_of_copies(rows: &[Row]) -> Option<String> {
     let n_copies = all.windows(2).filter(|pair| pair[0] == pair[1]).count();
     (n_copies > 0).then(|| {
         let verb = if n_copies == 1 { "is a copy" } else { "are copies" };
-        format!("{n_copies} of {} rows {verb} of another row, and count again", rows.len())
+        format!("copies: {n_copies} of {} rows {verb} of another row, and count again", rows.len())
     })
 }
 

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 
 use api::{DroppedPoint, EstimateView, FitPoint, MethodFit};
 use domain::spec::FitMethod;
+use scaling::approach::Approach;
 use scaling::envelope::{self, Bracket, EnvelopeFit, EnvelopeOptions, PowerLine};
 use scaling::observation::Dataset;
 
 use super::super::observe::Group;
 use super::super::view;
-use super::{Fitted, Predictor, Settings, curve_range, label, unfitted};
+use super::{Fitted, Predictor, Settings, curve_range, unfitted};
 
 /// Stable names, in the order of the formulas.
 const NAMES: [&str; 6] = [
@@ -54,21 +55,27 @@ fn try_fit(group: &Group, settings: &Settings) -> Result<Fitted, String> {
     let scheme = &fit.loss_resampled.scheme;
     let (is_drawn, interval_note) = (view::is_drawn(scheme), view::explain(scheme));
     let view = MethodFit {
-        method: label(FitMethod::Envelope).to_owned(),
+        method: FitMethod::Envelope.label().to_owned(),
         formulas: formulas(settings),
         objective: "sum of squared residuals of ln L, of ln N and of ln D over ln C".to_owned(),
         coefficients: coefficients(&fit),
         n_observations: (dataset.points().len() - fit.runs_without_curve.len()) as u64,
         n_runs: fit.n_runs as u64,
         residual_rms_log: view::finite(fit.loss.residual_rms_log),
-        intervals: view::intervals(scheme),
+        intervals: scheme.to_string(),
         curve: view::curve(range, |flops| fit.predict_loss(flops).curve),
         points: points(&fit),
         dropped: dropped(group, &fit),
         warnings: fit.warnings.clone(),
     };
+    let approach = Approach {
+        name: FitMethod::Envelope.label().to_owned(),
+        parameters_exponent: fit.parameters.exponent.clone(),
+        tokens_exponent: fit.tokens.exponent.clone(),
+        exponent_sum: Some(fit.exponent_sum()),
+    };
     let predictor = Predictor::Envelope(Box::new(fit));
-    Ok(Fitted { view, predictor, is_drawn, interval_note })
+    Ok(Fitted { view, predictor, is_drawn, interval_note, approach: Some(approach) })
 }
 
 fn coefficients(fit: &EnvelopeFit) -> BTreeMap<String, EstimateView> {

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 
 use api::{DroppedPoint, EstimateView, FitPoint, MethodFit};
 use domain::spec::FitMethod;
+use scaling::approach::Approach;
 use scaling::isoflop::{self, IsoflopFit, IsoflopOptions};
 use scaling::observation::Dataset;
 
 use super::super::observe::{Group, Run};
 use super::super::view;
-use super::{Fitted, Predictor, Settings, label, unfitted};
+use super::{Fitted, Predictor, Settings, unfitted};
 
 /// Stable names, in the order of the formulas.
 const NAMES: [&str; 4] =
@@ -55,7 +56,7 @@ fn try_fit(group: &Group, settings: &Settings) -> Result<Fitted, String> {
     let n_used = fit.minima.iter().map(|minimum| minimum.n_points as u64).sum();
     let has_line = fit.minima.len() >= isoflop::MIN_BUDGETS;
     let view = MethodFit {
-        method: label(FitMethod::Isoflop).to_owned(),
+        method: FitMethod::Isoflop.label().to_owned(),
         formulas: formulas(settings),
         objective:
             "sum of squared residuals of ln L from a parabola in ln N at each budget, then of ln N \
@@ -82,8 +83,14 @@ fn try_fit(group: &Group, settings: &Settings) -> Result<Fitted, String> {
          C is exact FLOPs, as the budgets are"
             .to_owned()
     });
+    let approach = Approach {
+        name: FitMethod::Isoflop.label().to_owned(),
+        parameters_exponent: fit.parameters.exponent.clone(),
+        tokens_exponent: fit.tokens.exponent.clone(),
+        exponent_sum: Some(fit.exponent_sum.clone()),
+    };
     let predictor = Predictor::Nothing(NO_LOSS.to_owned());
-    Ok(Fitted { view, predictor, is_drawn: false, interval_note })
+    Ok(Fitted { view, predictor, is_drawn: false, interval_note, approach: Some(approach) })
 }
 
 /// The budgets that runs of the group belong to, the smallest first.

@@ -447,7 +447,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Its fitted scaling laws; made anew when runs have come in since the last time. */
+        /**
+         * Its fitted scaling laws, by its own settings or by others; made anew when runs have come in since
+         *     the last time.
+         */
         get: operations["fit"];
         put?: never;
         post?: never;
@@ -1179,10 +1182,33 @@ export interface components {
         /** @description A fit to make and keep. */
         FitRequest: {
             /**
-             * @description Settings in place of the study's own: the `fit` section of a study file. Left out, the
-             *     study's.
+             * Format: int32
+             * @description Bootstrap draws, 1 to 100000.
+             */
+            draws?: number | null;
+            /**
+             * @description Settings in place of the study's own, all of them: the `fit` section of a study file. Left
+             *     out, the study's. The single settings beside it come on top.
              */
             fit?: unknown;
+            /** @description The axis whose values are fitted apart; empty for one fit of all. */
+            group_by?: string | null;
+            /** @description What is only predicted: `none`, `largest_size` or `largest_compute`. */
+            hold_out?: string | null;
+            /**
+             * @description One law or method in place of the study's methods: `envelope`, `isoflop`, `chinchilla`,
+             *     `coupled`, `kaplan`, `overtraining`, `power`, `power_floor` or `broken_power`.
+             */
+            law?: string | null;
+            /** @description What the laws minimise: `huber`, `lad`, `log-squares` or `loss-squares`. */
+            objective?: string | null;
+            /**
+             * Format: int32
+             * @description Seed of the bootstrap.
+             */
+            seed?: number | null;
+            /** @description How much each measured loss counts: `equal` or `seed_noise`. */
+            weights?: string | null;
         };
         /** @description A stored fit in a line. */
         FitSummary: {
@@ -2700,7 +2726,25 @@ export interface operations {
     };
     fit: {
         parameters: {
-            query?: never;
+            query?: {
+                /**
+                 * @description One law or method in place of the study's methods: `envelope`, `isoflop`, `chinchilla`,
+                 *     `coupled`, `kaplan`, `overtraining`, `power`, `power_floor` or `broken_power`.
+                 */
+                law?: string;
+                /** @description What the laws minimise: `huber`, `lad`, `log-squares` or `loss-squares`. */
+                objective?: string;
+                /** @description How much each measured loss counts: `equal` or `seed_noise`. */
+                weights?: string;
+                /** @description The axis whose values are fitted apart; empty for one fit of all. */
+                group_by?: string;
+                /** @description What is only predicted: `none`, `largest_size` or `largest_compute`. */
+                hold_out?: string;
+                /** @description Bootstrap draws, 1 to 100000. */
+                draws?: number;
+                /** @description Seed of the bootstrap. */
+                seed?: number;
+            };
             header?: never;
             path: {
                 /** @description Its name or identifier */
@@ -2716,6 +2760,14 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["FitReport"];
+                };
+            };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
             404: {

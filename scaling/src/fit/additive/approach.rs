@@ -1,11 +1,12 @@
-//! Owns how a start far from the data comes near them: Huber losses of larger thresholds, each leading to where the next
-//! one is near.
-//! Does not end at a minimum of the objective; `descent` goes on from there.
+//! Owns how a start far from the data comes near them: Huber losses of larger thresholds, each
+//! leading to where the next one is near. Does not end at a minimum of the objective; `descent`
+//! goes on from there.
 //!
-//! Far from the data the Huber loss is a sum of absolute values, whose valleys have corners on the scale of the
-//! threshold, and second derivatives mislead. With a threshold as large as the residuals it is a sum of squares, which
-//! Levenberg's and Marquardt's steps follow. The valleys of sums of powers are long and curved, so each step is bent by
-//! the second derivative along it (geodesic acceleration, Transtrum and Sethna 2012, 1201.5885).
+//! Far from the data the Huber loss is a sum of absolute values, whose valleys have corners on the
+//! scale of the threshold, and second derivatives mislead. With a threshold as large as the
+//! residuals it is a sum of squares, which Levenberg's and Marquardt's steps follow. The valleys of
+//! sums of powers are long and curved, so each step is bent by the second derivative along it
+//! (geodesic acceleration, Transtrum and Sethna 2012, 1201.5885).
 
 use super::{Additive, Curvature, Gradient, Local, Matrix, N, Terms, Total, terms};
 use crate::algebra::solve_positive;
@@ -14,7 +15,8 @@ use crate::minimize::MAX_STEP;
 
 /// Mean residual over the threshold up to which the objective is followed as it is.
 const NEAR: f64 = 8.0;
-/// A sum of squares, in units of a residual of a thousandth, from which on a start is far: residuals of a twentieth.
+/// A sum of squares, in units of a residual of a thousandth, from which on a start is far:
+/// residuals of a twentieth.
 const FAR_SQUARES: f64 = 1e3;
 /// Thresholds before that of the objective, and by how much each is at least below the last.
 const MAX_STAGES: usize = 8;
@@ -23,7 +25,8 @@ const MAX_STEPS: usize = 60;
 /// A stage ends where a step promises less than this share of its objective.
 const LEAST_FALL: f64 = 1e-3;
 const LOW_DAMPING: f64 = 1e-3;
-/// A term that has vanished promises nothing at first; it is followed while its log grows by this much a step.
+/// A term that has vanished promises nothing at first; it is followed while its log grows by this
+/// much a step.
 const GROWTH: f64 = 1.0;
 /// Mean share in L below which a term is hardly there.
 const LEAST_SHARE: f64 = 1e-2;
@@ -40,8 +43,8 @@ struct Far {
     gradient: [f64; N],
     /// Gauss and Newton's matrix with the weights of iterated reweighting.
     gauss: Matrix,
-    /// What is added to its diagonal by damping: the diagonal itself and the second derivatives of each term without
-    /// their signs, which a vanished term has more of than of squares.
+    /// What is added to its diagonal by damping: the diagonal itself and the second derivatives of
+    /// each term without their signs, which a vanished term has more of than of squares.
     size: [f64; N],
     /// Mean share of each term in L.
     shares: [f64; 3],
@@ -51,7 +54,8 @@ struct Far {
 type Kept = Vec<(Terms, Lanes)>;
 
 impl Additive {
-    /// From `start` to where the mean residual is near the threshold, if there is a way; and the objective there.
+    /// From `start` to where the mean residual is near the threshold, if there is a way; and the
+    /// objective there.
     pub(super) fn approach(&self, start: [f64; N]) -> ([f64; N], Local) {
         let mut at = start;
         let mut last = f64::INFINITY;
@@ -157,11 +161,13 @@ impl Additive {
         total.vector(1.0)
     }
 
-    /// Sums over the points for a threshold, per unit of it and of weight; keeps the terms of each point.
+    /// Sums over the points for a threshold, per unit of it and of weight; keeps the terms of each
+    /// point.
     fn far(&self, at: &[f64; N], threshold: f64, kept: &mut Kept) -> Far {
         kept.clear();
         let floor = at[2].clamp(-700.0, 700.0).exp();
-        // The scale is that of the objective's own threshold; here values are in units of this one. Of squares it stays.
+        // The scale is that of the objective's own threshold; here values are in units of this one.
+        // Of squares it stays.
         let unit = if self.threshold.is_finite() { self.threshold / threshold } else { 1.0 };
         let scale = unit * unit / self.scale;
         let (mut value, mut gradient) = (Total::default(), Gradient::default());
@@ -209,8 +215,8 @@ impl Additive {
 }
 
 impl Far {
-    /// No parameter moves too far, and a term that is hardly there is not made smaller: that gains nothing, and it is
-    /// hard to come back.
+    /// No parameter moves too far, and a term that is hardly there is not made smaller: that gains
+    /// nothing, and it is hard to come back.
     fn clamped(&self, step: [f64; N]) -> [f64; N] {
         let mut step = step.map(|value| value.clamp(-MAX_STEP, MAX_STEP));
         for (value, share) in step.iter_mut().zip(&self.shares) {

@@ -12,10 +12,12 @@ const LEAST_FALL: f64 = 1e-4;
 /// Damping where undamped steps fail, and the largest one that is tried.
 const FIRST_DAMPING: f64 = 0.1;
 const LAST_DAMPING: f64 = 1e6;
-/// Root mean square of residuals of ln L below which a descent that is still going on has converged: losses without
-/// noise whose coefficients can be traded lie in a valley that is flat to rounding.
+/// Root mean square of residuals of ln L below which a descent that is still going on has
+/// converged: losses without noise whose coefficients can be traded lie in a valley that is flat to
+/// rounding.
 const EXACT: f64 = 1e-6;
-/// Newton steps that bring a minimum to the limit of rounding; two are enough, since each squares the error.
+/// Newton steps that bring a minimum to the limit of rounding; two are enough, since each squares
+/// the error.
 const LAST_STEPS: usize = 6;
 
 /// Where a descent is.
@@ -98,7 +100,8 @@ impl Additive {
 }
 
 impl Local {
-    /// The step for a damping, and the fall that the quadratic model predicts; `None` where the model has no minimum.
+    /// The step for a damping, and the fall that the quadratic model predicts; `None` where the
+    /// model has no minimum.
     fn step(&self, damping: f64) -> Option<([f64; N], f64)> {
         let matrix = self.damped(damping);
         let solution = solve_positive(&matrix, &self.gradient)?;
@@ -118,7 +121,8 @@ impl Local {
             }
         }
         for i in 0..N {
-            // A direction without effect, such as a term that has vanished, must not make the matrix singular.
+            // A direction without effect, such as a term that has vanished, must not make the
+            // matrix singular.
             let size = self.bound.as_ref().map_or(self.exact[i][i].abs(), |bound| bound[i][i]);
             matrix[i][i] += 1e-11 * (1.0 + damping) * (size + 1e-6);
         }

@@ -1,13 +1,13 @@
-//! Owns the grid of exponents on which the additive law is solved: for each pair its coefficients follow from least
-//! squares, and the pairs are ranked.
-//! Does not follow them to their minima.
+//! Owns the grid of exponents on which the additive law is solved: for each pair its coefficients
+//! follow from least squares, and the pairs are ranked. Does not follow them to their minima.
 
 use super::{Additive, N, lanes, sum};
 use crate::algebra::solve_positive;
 use crate::fit::lanes::{LANES, Lanes};
 use crate::law::{ADDITIVE_GRID, exponent_grid, log_or_tiny};
 
-/// The columns exp(-alpha x) / L of every alpha tried, the same of every beta, and 1 / L, on all points of a problem.
+/// The columns exp(-alpha x) / L of every alpha tried, the same of every beta, and 1 / L, on all
+/// points of a problem.
 ///
 /// Resamples of the points share them, since only weights differ.
 #[derive(Debug)]
@@ -56,8 +56,8 @@ impl Grid {
         }
     }
 
-    /// Every pair of exponents with its coefficients, those first that no neighbouring pair is better than, and then by
-    /// rank.
+    /// Every pair of exponents with its coefficients, those first that no neighbouring pair is
+    /// better than, and then by rank.
     ///
     /// `weights` are those of the points in their order; points of weight zero do not count.
     pub(in crate::fit) fn ranked(&self, weights: &[f64], threshold: f64) -> Vec<Ranked> {
@@ -164,8 +164,9 @@ fn rank(
 
 /// Least squares of the three columns on ones with coefficients that are not negative.
 ///
-/// Where the free solution is positive it is the answer; otherwise every smaller support is tried and the feasible one
-/// that explains most is kept (Lawson and Hanson's problem, small enough to enumerate).
+/// Where the free solution is positive it is the answer; otherwise every smaller support is tried
+/// and the feasible one that explains most is kept (Lawson and Hanson's problem, small enough to
+/// enumerate).
 fn non_negative(size: &Moments, count: &Moments, floor: &Moments, mixed: f64) -> [f64; 3] {
     let gram = [
         [size.square, mixed, size.with_floor],

@@ -1,0 +1,240 @@
+use super::*;
+use crate::fit::{FitOptions, fit};
+use crate::interval::{IntervalOptions, Resampling, infer_with};
+use crate::law::LogPoint;
+use crate::observation::{Covariates, Observation};
+use crate::planted::Study;
+use crate::random::Stream;
+
+fn findings(law: LawName, dataset: &Dataset) -> Vec<Finding> {
+    let options = FitOptions::default();
+    let fitted = fit(law.law(), dataset, &options).unwrap();
+    let interval = IntervalOptions { draws: 100, ..IntervalOptions::default() };
+    let resampling = Resampling { has_influence: true, ..Resampling::default() };
+    let inference = infer_with(&fitted, dataset, &options, &interval, &resampling).unwrap();
+    let profile = crate::profile::floor(&fitted, dataset, &options, 0.95).unwrap();
+    diagnose(&fitted, &inference, dataset, profile.as_ref(), &|run| format!("run {}", run.0))
+}
+
+fn names(found: &[Finding]) -> Vec<&'static str> {
+    found.iter().map(|one| one.name).collect()
+}
+
+/// Each point a run of its own, on a broad grid.
+fn broad(seed: u64) -> Vec<Observation> {
+    let study = Study { point_sd: 0.003, seed, ..Study::ladder(8) };
+    let key = |index: usize| crate::observation::RunKey(u32::try_from(index).unwrap());
+    let own = |(index, point): (usize, &Observation)| Observation { run: key(index), ..*point };
+    study.observations().iter().enumerate().map(own).collect()
+}
+
+#[test]
+fn a_broad_study_of_the_right_law_gives_no_warning() {
+    let found = findings(LawName::Chinchilla, &Dataset::new(&broad(3)).unwrap());
+    assert!(found.is_empty(), "{found:?}");
+}
+
+#[test]
+fn a_narrow_study_is_told_what_it_lacks() {
+    let points: Vec<Observation> =
+        broad(3).into_iter().filter(|point| point.parameters < 7e5 && point.tokens < 6e5).collect();
+    let found = findings(LawName::Chinchilla, &Dataset::new(&points).unwrap());
+    let names = names(&found);
+    assert!(names.contains(&"few-sizes") && names.contains(&"narrow-span"), "{found:?}");
+    assert!(names.contains(&"narrow-compute"), "{found:?}");
+}
+
+#[test]
+fn one_outlying_run_and_a_missing_interaction_are_seen() {
+    let mut points = broad(3);
+    points[79].loss_nats *= 1.2;
+    points[7].loss_nats *= 1.3;
+    let found = findings(LawName::Chinchilla, &Dataset::new(&points).unwrap());
+    // A robust fit is moved little, but by few runs.
+    assert!(found.iter().all(|one| one.name != "few-sizes"), "{found:?}");
+    let mut saddle = broad(3);
+    for point in &mut saddle {
+        let product = (point.parameters / 4e5).ln() * (point.tokens / 1e6).ln();
+        point.loss_nats *= (0.01 * product).exp();
+    }
+    let found = findings(LawName::Chinchilla, &Dataset::new(&saddle).unwrap());
+    assert!(names(&found).contains(&"interaction"), "{found:?}");
+}
+
+#[test]
+fn the_influence_of_a_run_is_told_by_the_name_of_the_run() {
+    // A law of one variable with one run far out, which alone says how the line is tilted.
+    let point = |run: u32| {
+        let flops = if run == 29 { 1e22 } else { 1e15 * 1.05_f64.powi(run.cast_signed()) };
+        let noise = 0.01 * f64::from(run).sin();
+        let loss_nats = (1e20 / flops).powf(0.05) * (1.0 + noise);
+        let (parameters, tokens) = (1e6, flops / 6e6);
+        Observation { run: RunKey(run), parameters, tokens, flops, loss_nats, seed: 0 }
+    };
+    let data = Dataset::new(&(0..30).map(point).collect::<Vec<_>>()).unwrap();
+    let found = findings(LawName::Power, &data);
+    let influence = found.iter().find(|one| one.name == "influence").unwrap();
+    assert!(influence.text.starts_with("run 29 carries"), "{influence}");
+}
+
+#[test]
+fn a_coupled_fit_of_additive_data_says_that_one_exponent_would_do() {
+    let found = findings(LawName::Coupled, &Dataset::new(&broad(5)).unwrap());
+    assert!(names(&found).contains(&"outer-exponent"), "{found:?}");
+}
+
+/// Runs of one variable on an exact law, with a pattern of signs on top.
+fn along_compute(loss: impl Fn(u32, f64) -> f64) -> Dataset {
+    let point = |run: u32| {
+        let flops = 1e15 * 1.5_f64.powi(run.cast_signed());
+        let (parameters, tokens) = (1e6, flops / 6e6);
+        let loss_nats = loss(run, flops);
+        Observation { run: RunKey(run), parameters, tokens, flops, loss_nats, seed: 0 }
+    };
+    Dataset::new(&(0..40).map(point).collect::<Vec<_>>()).unwrap()
+}
+
+#[test]
+fn a_bow_of_residuals_is_seen_by_its_runs_of_signs_and_noise_is_not() {
+    let bowed = along_compute(|_, flops| 1.5 + (1e17 / flops).powf(0.2));
+    let found = findings(LawName::Power, &bowed);
+    let runs = found.iter().find(|one| one.name == "residual-runs").expect("a bow");
+    assert!(runs.text.contains("by chance (z = -"), "{runs}");
+    let noisy = along_compute(|run, flops| {
+        (1e20 / flops).powf(0.05) * (0.01 * Stream::new(4, u64::from(run)).normal()).exp()
+    });
+    assert!(!names(&findings(LawName::Power, &noisy)).contains(&"residual-runs"));
+}
+
+#[test]
+fn few_large_losses_that_decide_the_fit_are_named() {
+    let mut points = broad(3);
+    let mut n_large = 0;
+    for point in points.iter_mut().filter(|point| point.loss_nats > 4.0) {
+        point.loss_nats *= if n_large % 2 == 0 { 1.2 } else { 0.85 };
+        n_large += 1;
+    }
+    assert!((4..40).contains(&n_large), "{n_large}");
+    let found = findings(LawName::Chinchilla, &Dataset::new(&points).unwrap());
+    let large = found.iter().find(|one| one.name == "large-losses").expect("large losses");
+    assert!(large.text.contains("points have a loss above 4 nats and make"), "{large}");
+}
+
+#[test]
+fn five_seeds_beside_single_ones_are_unbalanced_and_two_are_not() {
+    let with_seeds = |n: u32| {
+        let mut points = broad(3);
+        for seed in 1..n {
+            let again = Observation { run: RunKey(1000 + seed), ..points[17] };
+            points.push(Observation { loss_nats: again.loss_nats * 1.001, ..again });
+        }
+        findings(LawName::Chinchilla, &Dataset::new(&points).unwrap())
+    };
+    let found = with_seeds(5);
+    let seeds = found.iter().find(|one| one.name == "unbalanced-seeds").expect("five of one");
+    assert!(seeds.text.starts_with("one place of N and D has 5 runs, and 79 of 80 have 1"));
+    assert!(!names(&with_seeds(2)).contains(&"unbalanced-seeds"));
+}
+
+#[test]
+fn draws_that_trade_the_outer_exponent_for_the_floor_are_seen() {
+    let dataset = Dataset::new(&broad(5)).unwrap();
+    let options = FitOptions::default();
+    let fitted = fit(LawName::Coupled.law(), &dataset, &options).unwrap();
+    let interval = IntervalOptions { draws: 100, ..IntervalOptions::default() };
+    let mut inference =
+        infer_with(&fitted, &dataset, &options, &interval, &Resampling::default()).unwrap();
+    let draw = |index: usize, share: f64| {
+        let (a, b) = ((0.7 * index as f64).sin(), (1.9 * index as f64 + 1.0).sin());
+        let mut theta = fitted.theta.clone();
+        theta[2] -= 0.1 * (share * a + (1.0 - share) * b);
+        theta[5] += 0.1 * a;
+        theta
+    };
+    inference.resampled.replicates = (0..100).map(|index| draw(index, 1.0)).collect();
+    let text = coefficient::tied_floor(&fitted, &inference).expect("one is the other");
+    assert!(text.contains("correlation of -1.000"), "{text}");
+    inference.resampled.replicates = (0..100).map(|index| draw(index, 0.0)).collect();
+    assert_eq!(coefficient::tied_floor(&fitted, &inference), None);
+}
+
+/// Exact losses of the law of repeated data, repeated up to so many times beyond the first.
+fn repeated(most: f64) -> Dataset {
+    let decay = |value: f64| {
+        // The free parameter of a value between 0.01 and 10,000.
+        let share = (value / 1e-2).ln() / (1e4_f64 / 1e-2).ln();
+        (share / (1.0 - share)).ln()
+    };
+    repeated_on(&[6.0, 7.0, 0.6, 0.35, 0.37, decay(6.0), decay(4.0)], most)
+}
+
+fn repeated_on(planted: &[f64], most: f64) -> Dataset {
+    let law = LawName::DataConstrained.law();
+    let mut rows = Vec::new();
+    for size in 0..6 {
+        for count in 0..10 {
+            let (parameters, tokens) = (1e7 * 4_f64.powi(size), 1e9 * 1.6_f64.powi(count));
+            let unique = tokens / (1.0 + most * f64::from(count + size) / 14.0);
+            let covariates = Covariates { unique_tokens: Some(unique), ..Covariates::default() };
+            let flops = 6.0 * parameters * tokens;
+            let at = LogPoint::new(parameters, tokens, flops).with(&covariates);
+            let loss_nats = law.predict(planted, &at);
+            let run = RunKey(u32::try_from(rows.len()).unwrap());
+            rows.push((
+                Observation { run, parameters, tokens, flops, loss_nats, seed: 0 },
+                covariates,
+            ));
+        }
+    }
+    Dataset::select_rows(&rows, |_, _| None).unwrap()
+}
+
+#[test]
+fn decay_constants_need_runs_beyond_them() {
+    let found = findings(LawName::DataConstrained, &repeated(3.0));
+    let few = found.iter().find(|one| one.name == "few-repetitions").expect("few repetitions");
+    assert!(few.text.starts_with("0 points repeat their data more than 4 times"), "{few}");
+    let outside = found.iter().find(|one| one.name == "outside-repetitions").expect("far outside");
+    assert!(outside.text.contains("R_D = 6.000, and the largest measured is 3.000"), "{outside}");
+    let many = names(&findings(LawName::DataConstrained, &repeated(60.0)));
+    assert!(
+        !many.contains(&"few-repetitions") && !many.contains(&"outside-repetitions"),
+        "{many:?}"
+    );
+}
+
+#[test]
+fn values_that_should_be_one_are_counted_and_named() {
+    let count = |values: &[(&str, usize)]| {
+        let counts = values.iter().map(|(value, n)| ((*value).to_owned(), *n)).collect();
+        mixed("column `schedule`", "rows", &counts)
+    };
+    assert_eq!(count(&[("cosine", 12)]), None);
+    let found = count(&[("cosine", 12), ("wsd", 30)]).unwrap();
+    assert_eq!(found.name, "mixed");
+    assert!(found.text.contains("2 values in one fit: `wsd` (30 rows), `cosine` (12 rows)"));
+    let many = count(&[("a", 1), ("b", 1), ("c", 1), ("d", 1), ("e", 1), ("f", 1)]).unwrap();
+    assert!(many.text.contains("`d` (1 rows), 2 more;"), "{many}");
+}
+
+#[test]
+fn a_prefactor_is_no_steep_exponent() {
+    let noisy = along_compute(|run, flops| {
+        30.0 * flops.powf(-0.05) * (0.01 * Stream::new(4, u64::from(run)).normal()).exp()
+    });
+    assert!(!names(&findings(LawName::Power, &noisy)).contains(&"steep-exponent"));
+    let steep = along_compute(|_, flops| (1e22 / flops).powf(1.6));
+    assert!(names(&findings(LawName::Power, &steep)).contains(&"steep-exponent"));
+}
+
+#[test]
+fn a_coefficient_at_the_end_of_its_range_is_not_identified() {
+    // Parameters never lose their value here, so that R_N goes as far as it is let.
+    let law = LawName::DataConstrained.law();
+    let planted = [6.0, 7.0, 0.6, 0.35, 0.37, 0.0, 40.0];
+    let data = repeated_on(&planted, 60.0);
+    let fitted = fit(law, &data, &FitOptions::default()).unwrap();
+    assert_eq!(fitted.at_bound, ["R_N"]);
+    let reason = fitted.identifiability.coefficients[6].as_ref().expect("at its end");
+    assert!(reason.contains("an end of the range") || reason.contains("hardly depend"), "{reason}");
+}
