@@ -82,12 +82,16 @@ fn round(args: &CheckpointArgs, site: &Site, case: &Case, n_checkpoints: u32) ->
     })
 }
 
-/// The median of what the checkpoints after these steps held up; it is told with the next step.
+/// The median of what the checkpoints after these steps, counted from 1, held up.
 fn stall(trained: &Trained, after: &[u64]) -> Result<f64> {
     let stalls = trained.series("checkpoint_stall_seconds")?;
-    let of = |step: &u64| usize::try_from(*step).ok().and_then(|step| stalls.get(step)).copied();
+    let of = |step: &u64| {
+        let index = usize::try_from(step.checked_sub(1)?).ok()?;
+        // A checkpoint that held nothing up is none: its copy takes time.
+        stalls.get(index).copied().filter(|stall| *stall > 0.0)
+    };
     let found: Option<Vec<f64>> = after.iter().map(of).collect();
-    Ok(median(&found.context("a checkpoint without a step after it")?))
+    Ok(median(&found.context("a checkpoint whose step tells of no stall")?))
 }
 
 /// The time from the end of step `first`, counted from 1, to the end of the last.
@@ -103,17 +107,19 @@ mod tests {
 
     use super::*;
 
-    /// Four steps: a checkpoint after the second, whose stall is told with the third.
+    /// Four steps with a checkpoint after the second.
     fn trained() -> Trained {
         let point = |elapsed: f64, stall: f64| json!({ "elapsed_seconds": elapsed, "checkpoint_stall_seconds": stall });
-        let points = [point(1.0, 0.0), point(2.0, 0.0), point(3.5, 0.5), point(4.5, 0.0)];
+        let points = [point(1.0, 0.0), point(2.0, 0.5), point(3.5, 0.0), point(4.5, 0.0)];
         serde_json::from_value(json!({ "points": points })).unwrap()
     }
 
     #[test]
-    fn the_stall_of_a_checkpoint_is_told_with_the_step_after_it() {
+    fn the_stall_of_a_checkpoint_is_told_with_the_step_before_it() {
         assert_eq!(stall(&trained(), &[2]).unwrap(), 0.5);
-        assert!(stall(&trained(), &[4]).is_err());
+        for without in [0, 3, 5] {
+            assert!(stall(&trained(), &[without]).is_err());
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A tiny model learns, diverges, stops and is measured, in the child process itself.
 #![cfg(feature = "torch")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod bench;
 

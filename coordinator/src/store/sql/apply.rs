@@ -59,7 +59,7 @@ impl Command for ApplyStudy {
         cancel_unwanted(tx, &removed, &mut applied.changed).await?;
         wanted::settle_runs(tx, &removed).await?;
         wanted::settle_study(tx, &applied.study_id).await?;
-        for run in with_data_points(tx, &applied.study_id).await? {
+        for run in evaluations::with_data_points(tx, &applied.study_id).await? {
             // A new run has no checkpoint to measure yet.
             if runs.reused.contains(&run) {
                 evaluations::ensure_for_run(tx, &run).await?;
@@ -304,22 +304,6 @@ async fn in_state(tx: &mut Tx, works: &[WorkId], state: &str) -> Result<Vec<Work
         found.extend(works.iter().filter(is_in).cloned());
     }
     Ok(found)
-}
-
-/// The runs of a study that left checkpoints to measure.
-async fn with_data_points(tx: &mut Tx, study: &StudyId) -> Result<Vec<RunId>, StoreError> {
-    let runs: Vec<String> = query_scalar(
-        "SELECT DISTINCT cells.run_id
-FROM cells
-JOIN checkpoints ON checkpoints.run_id = cells.run_id AND checkpoints.is_data_point = 1
-WHERE cells.study_id = ?
-ORDER BY 1",
-    )
-    .bind(study.as_str())
-    .fetch_all(&mut tx.conn)
-    .await
-    .map_err(from_driver)?;
-    runs.iter().map(|run| parse_id(run)).collect()
 }
 
 async fn is_succeeded(tx: &mut Tx, work: &WorkId) -> Result<bool, StoreError> {

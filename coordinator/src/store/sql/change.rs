@@ -86,13 +86,13 @@ impl Command for RetryStudy {
         retry_with_needs(tx, &runs, self.which, &mut changed).await?;
         if is_back {
             // While the study was cancelled, its runs' data points got no evaluation of its own.
-            for run in &runs {
-                evaluations::ensure_for_run(tx, run).await?;
+            for run in evaluations::with_data_points(tx, &self.study).await? {
+                evaluations::ensure_for_run(tx, &run).await?;
             }
         }
         // Only now: what the data is wanted for depends on what was queued again.
         wanted::settle_study(tx, &self.study).await?;
-        let detail = json!({ "which": self.which.label(), "n_queued": changed.work.len() });
+        let detail = json!({ "which": self.which.label(), "n_changed": changed.work.len() });
         tx.record(self.study.as_str(), "study_retried", &detail);
         Ok(changed)
     }

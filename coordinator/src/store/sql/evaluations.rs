@@ -4,14 +4,14 @@
 
 use domain::attempt::AttemptEnd;
 use domain::cell::Identity;
-use domain::ids::{ContentHash, EvaluationId, RunId, WorkId};
+use domain::ids::{ContentHash, EvaluationId, RunId, StudyId, WorkId};
 use domain::recipe::{CellConfig, EvaluationConfig, VALIDATION_LOSS_VERSION};
 use domain::run::RunState;
 use domain::spec::{EvaluateSpec, EvaluationTask, FlopKind};
 use serde_json::json;
 
 use super::change::retry_if_over;
-use super::convert::{from_json, signed};
+use super::convert::{from_json, parse_id, signed};
 use super::database::{query, query_as, query_scalar};
 use super::error::from_driver;
 use super::writer::Tx;
@@ -37,6 +37,25 @@ struct RunRow {
     retries_json: Option<String>,
     is_held: i64,
     study_id: String,
+}
+
+/// The runs of a study that left checkpoints to measure.
+pub(super) async fn with_data_points(
+    tx: &mut Tx,
+    study: &StudyId,
+) -> Result<Vec<RunId>, StoreError> {
+    let runs: Vec<String> = query_scalar(
+        "SELECT DISTINCT cells.run_id
+FROM cells
+JOIN checkpoints ON checkpoints.run_id = cells.run_id AND checkpoints.is_data_point = 1
+WHERE cells.study_id = ?
+ORDER BY 1",
+    )
+    .bind(study.as_str())
+    .fetch_all(&mut tx.conn)
+    .await
+    .map_err(from_driver)?;
+    runs.iter().map(|run| parse_id(run)).collect()
 }
 
 /// Queues the evaluations that every data-point checkpoint of a run lacks; how many.

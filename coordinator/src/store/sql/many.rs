@@ -45,7 +45,10 @@ pub(super) async fn ask(
 ) -> Result<(), StoreError> {
     for works in works.chunks(AT_ONCE) {
         let rows = WorkRow::load_many(tx, &works.iter().collect::<Vec<_>>()).await?;
-        let needed = prepared(tx, &rows).await?;
+        let needed = match asked {
+            Asked::Cancel => BTreeSet::new(),
+            Asked::Retry => prepared(tx, &rows).await?,
+        };
         let mut alike: BTreeMap<&'static str, (RunState, Vec<&WorkId>)> = BTreeMap::new();
         for work in works {
             let row = rows

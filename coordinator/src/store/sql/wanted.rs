@@ -7,6 +7,8 @@
 //! evaluations follow it. Data that is not prepared is as urgent as the most urgent run that needs it,
 //! and held while all of those are.
 
+use std::collections::BTreeMap;
+
 use domain::ids::{RunId, StudyId};
 use domain::planted::{Mistake, is_planted};
 
@@ -112,23 +114,46 @@ pub(super) async fn settle_study(tx: &mut Tx, study: &StudyId) -> Result<Vec<Run
     if is_planted(Mistake::PauseHoldsNothing) {
         return Ok(Vec::new());
     }
-    settle(tx, OF_STUDY, &[study.as_str()]).await
+    let ids = [study.as_str()];
+    let changed = settle(tx, OF_STUDY, &ids).await?;
+    run(tx, &PREPARATIONS, OF_STUDY, &ids).await?;
+    Ok(changed)
 }
 
 /// Settles runs with their data, such as those that their study has no longer.
 pub(super) async fn settle_runs(tx: &mut Tx, runs: &[RunId]) -> Result<(), StoreError> {
+    // Data is looked at once, for one of the runs that need it: it goes over all that wait for it.
+    let mut of_each: BTreeMap<String, String> = BTreeMap::new();
     for runs in runs.chunks(AT_ONCE) {
         let ids: Vec<&str> = runs.iter().map(RunId::as_str).collect();
         settle(tx, OF_LIST, &ids).await?;
+        let head = "SELECT preparation_id, MIN(id) FROM runs WHERE id IN";
+        let one = query_with_rows(head, (1, ids.len()), "GROUP BY preparation_id");
+        let one = ids.iter().fold(one, |query, id| query.bind(*id)).with_rows();
+        let found: Vec<(String, String)> =
+            one.fetch_all(&mut tx.conn).await.map_err(from_driver)?;
+        of_each.extend(found);
+    }
+    for run_id in of_each.values() {
+        run(tx, &PREPARATIONS, OF_LIST, &[run_id]).await?;
     }
     Ok(())
 }
 
+/// Runs and their evaluations; the runs that changed.
 async fn settle(tx: &mut Tx, runs: &'static str, ids: &[&str]) -> Result<Vec<RunId>, StoreError> {
     let changed: Vec<(String,)> =
         WANTED.over(runs, ids).with_rows().fetch_all(&mut tx.conn).await.map_err(from_driver)?;
-    for statement in [EVALUATIONS, PREPARATIONS] {
-        statement.over(runs, ids).execute(&mut tx.conn).await.map_err(from_driver)?;
-    }
+    run(tx, &EVALUATIONS, runs, ids).await?;
     changed.iter().map(|(id,)| parse_id(id)).collect()
+}
+
+async fn run(
+    tx: &mut Tx,
+    statement: &Statement,
+    runs: &'static str,
+    ids: &[&str],
+) -> Result<(), StoreError> {
+    statement.over(runs, ids).execute(&mut tx.conn).await.map_err(from_driver)?;
+    Ok(())
 }

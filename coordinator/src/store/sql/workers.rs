@@ -36,7 +36,7 @@ impl Command for RegisterWorker {
             replaced: Vec::new(),
             changed: Changed::default(),
         };
-        let mut state = WorkerState::Joining;
+        let (mut state, mut is_new) = (WorkerState::Joining, true);
         if let Some((id, name, label)) = of_this_process(tx, &worker).await? {
             registered.worker = parse_id(&id)?;
             registered.name = name;
@@ -45,14 +45,18 @@ impl Command for RegisterWorker {
                 WorkerTransition::To(state) => state,
                 WorkerTransition::Stays | WorkerTransition::Absent => from,
             };
+            // A worker that only finds its coordinator again has nothing new to tell.
+            is_new = state != from;
             tx.actor = Actor::Worker(registered.worker.clone());
         } else {
             tx.actor = Actor::Worker(registered.worker.clone());
             take_name(tx, &worker, &mut registered).await?;
         }
         upsert_worker(tx, &registered, &worker, state).await?;
-        let detail = json!({ "name": registered.name, "replaced": registered.replaced.len() });
-        tx.record(registered.worker.as_str(), "worker_registered", &detail);
+        if is_new {
+            let detail = json!({ "name": registered.name, "replaced": registered.replaced.len() });
+            tx.record(registered.worker.as_str(), "worker_registered", &detail);
+        }
         Ok(registered)
     }
 }
