@@ -335,7 +335,7 @@ fn check(config: &ModelConfig, time: i64) {
         let counted = multiply_adds(&operations);
         assert_eq!(2 * counted, expected(config, time, |_| true), "{config:?} as it runs");
         let text = Tensor::cat(&[&tokens, &tokens.narrow(1, 0, 1)], 1);
-        let (_, operations) = record_operations(|| model.loss(&text).backward()).unwrap();
+        let ((), operations) = record_operations(|| model.loss(&text).backward()).unwrap();
         let counted = multiply_adds(&operations);
         assert_eq!(2 * counted, 3 * expected(config, time, |_| true), "{config:?} in training");
     }
