@@ -22,6 +22,13 @@ pub struct FitReport {
     pub flop_kind: String,
     /// What L is, such as `validation_loss_nats`.
     pub loss: String,
+    /// What the laws minimise, as a study file names it; empty in reports of older builds.
+    #[serde(default)]
+    pub objective: String,
+    /// How much each measured loss counts in a law, as a study file names it; empty in reports of
+    /// older builds.
+    #[serde(default)]
+    pub weights: String,
     /// Bootstrap draws.
     pub draws: u32,
     /// Seed of the bootstrap.

@@ -62,7 +62,7 @@ pub struct FitSettings {
     /// What is only predicted: `none`, `largest_size` or `largest_compute`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold_out: Option<String>,
-    /// Bootstrap draws, 1 to 100000.
+    /// Bootstrap draws, 100 to 100000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub draws: Option<u32>,
     /// Seed of the bootstrap.
@@ -94,7 +94,7 @@ pub struct FitRequest {
     /// What is only predicted: `none`, `largest_size` or `largest_compute`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold_out: Option<String>,
-    /// Bootstrap draws, 1 to 100000.
+    /// Bootstrap draws, 100 to 100000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub draws: Option<u32>,
     /// Seed of the bootstrap.
@@ -134,7 +134,8 @@ pub struct FitCurve {
     pub lines: Vec<FitLine>,
 }
 
-/// The loss over C by one method for one group, where every budget is split best.
+/// The loss over C by one method for one group: where every budget is split best, or by a law of C
+/// alone, which knows no split.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct FitLine {
     /// The group.

@@ -118,6 +118,8 @@ fn report() -> FitReport {
         parameter_kind: "non_embedding".to_owned(),
         flop_kind: "exact".to_owned(),
         loss: "validation_loss_nats".to_owned(),
+        objective: "huber".to_owned(),
+        weights: "equal".to_owned(),
         draws: 1000,
         seed: 0,
         confidence: 0.95,

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use api::{FitReport, FitSummary};
 use domain::cell::{Identity, IdentityError};
 use domain::ids::{ContentHash, FitId, StudyId};
-use domain::spec::FitSpec;
+use domain::spec::{FitSettingError, FitSpec};
 use tokio::sync::Semaphore;
 
 use crate::store::read::{FitInputs, ReadError, ReadStore};
@@ -75,6 +75,9 @@ pub enum FitsError {
         /// What there is.
         axes: Vec<String>,
     },
+    /// The settings contradict each other.
+    #[error(transparent)]
+    Setting(#[from] FitSettingError),
     /// What it was made from was not kept, or would be fitted in another way today.
     #[error(
         "fit `{fit}` was made by an older build: its report stands, but it cannot be asked; fit the study again"
@@ -110,6 +113,7 @@ impl FitsError {
             Self::Store(error) => error.class(),
             Self::NoStudy { .. }
             | Self::NoAxis { .. }
+            | Self::Setting(_)
             | Self::OlderBuild { .. }
             | Self::NotReproduced { .. } => StoreErrorClass::GiveUp,
             Self::Settings { .. }
@@ -298,6 +302,7 @@ async fn inputs_of<S: ReadStore>(
         let failed = |source| FitsError::Settings { study: inputs.study.clone(), source };
         let own: FitSpec = serde_json::from_str(&inputs.fit_spec_json).map_err(failed)?;
         let spec = change.apply(own);
+        spec.check()?;
         check_axis(&inputs, &spec)?;
         let failed = |source| FitsError::Settings { study: inputs.study.clone(), source };
         inputs.fit_spec_json = serde_json::to_string(&spec).map_err(failed)?;

@@ -480,6 +480,71 @@ fn the_runs_of_most_compute_can_be_held_out() {
     assert_eq!(method(&report.groups[0], "chinchilla").n_runs, 6);
 }
 
+/// Aim: all runs of the largest budget are held out, though whole steps move their C apart. Method: two runs of it
+/// that differ by 1 %, with planned budgets and without.
+#[test]
+fn runs_of_one_budget_are_held_out_together() {
+    for has_budgets in [true, false] {
+        let mut inputs = study(&["llama"], 6, &json!({}));
+        let most = inputs.runs[5].flops_exact;
+        let mut other = run("llama", 3_000_000, 1);
+        other.flops_exact = 0.99 * most;
+        inputs.evaluations.extend(evaluations(&other, &CHECKPOINTS, 0.0));
+        inputs.runs.push(other);
+        for one in inputs.runs.iter_mut().filter(|_| has_budgets) {
+            let is_largest = one.flops_exact > 0.9 * most;
+            one.budget_flops = Some(if is_largest { 1.005 * most } else { one.flops_exact });
+        }
+        let report =
+            settings(inputs, &json!({"methods": ["chinchilla"], "hold_out": "largest_compute"}));
+        let held = report.groups[0].held_out.iter().map(|one| one.name.as_str());
+        let held: Vec<&str> = held.collect();
+        assert_eq!(held, ["llama-3906250-0", "llama-3000000-1"], "budgets: {has_budgets}");
+    }
+}
+
+#[test]
+fn runs_at_one_place_that_differ_in_a_rate_are_no_seeds() {
+    let mut inputs = study(&["llama"], 6, &json!({}));
+    for seed in 1..3 {
+        for parameters in sizes(6) {
+            let mut one = run("llama", parameters, seed);
+            one.axis_values.insert("lr".to_owned(), format!("{seed}e-3"));
+            inputs.evaluations.extend(evaluations(&one, &CHECKPOINTS, 0.01 * f64::from(seed)));
+            inputs.runs.push(one);
+        }
+    }
+    let report = settings(inputs, &json!({"methods": ["chinchilla"], "weights": "seed_noise"}));
+    let why = reasons(method(&report.groups[0], "chinchilla"));
+    assert!(why.iter().all(|text| text.contains("axis `lr` has 2 values")), "{why:?}");
+}
+
+#[test]
+fn a_law_of_compute_says_that_it_is_no_frontier() {
+    let inputs = study(&["llama"], 6, &json!({}));
+    let report = settings(inputs, &json!({"methods": ["power_floor", "chinchilla"]}));
+    let says = |name: &str| {
+        let warnings = &method(&report.groups[0], name).warnings;
+        warnings.iter().any(|text| text.starts_with("not-a-frontier: "))
+    };
+    assert!(says("power_floor") && !says("chinchilla"));
+}
+
+#[test]
+fn architectures_in_one_fit_are_named_though_they_share_no_size() {
+    let mut inputs = study(&["llama", "tnl"], 6, &json!({}));
+    for one in inputs.runs.iter_mut().filter(|one| one.name.starts_with("tnl")) {
+        one.parameters_total += 1;
+        one.parameters_non_embedding += 1;
+    }
+    let is_named = |note: &String| note.contains("mixed: axis `architecture` has 2 values");
+    let notes = settings(inputs.clone(), &json!({"methods": ["envelope"]})).notes;
+    assert!(notes.iter().any(is_named), "{notes:?}");
+    let grouped = json!({"methods": ["envelope"], "group_by": "architecture"});
+    let notes = settings(inputs, &grouped).notes;
+    assert!(!notes.iter().any(is_named), "{notes:?}");
+}
+
 /// Aim: runs that differ in more than size, tokens and seed are named, and a design is not. Method: an axis of
 /// schedules, an axis of sizes and one of seeds.
 #[test]
@@ -531,5 +596,4 @@ fn warnings_of_a_study_have_names_and_approaches_are_held_against_each_other() {
     }
     let law = &method(&report.groups[0], "chinchilla").warnings;
     assert!(law.iter().any(|text| text.starts_with("kappa-varies: ")), "{law:?}");
-    eprintln!("{:?}", report.notes);
 }

@@ -76,7 +76,7 @@ stages:
         design: {{fixed_tokens: {{tokens: {tokens}}}}}
         checkpoints: {{log_spaced: {{count: 4}}}}
         evaluate: [{{task: validation_loss, sequences: 8}}]
-fit: {{group_by: architecture, draws: 50}}
+fit: {{group_by: architecture, draws: 100}}
 runtime: {{rolling_checkpoint_seconds: 1, placement: {{slots: {slots}}}}}
 ",
         architectures = study.architectures.join(", "),

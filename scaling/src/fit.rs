@@ -4,6 +4,7 @@
 use crate::identify::{self, Identifiability};
 use crate::law::{Coefficient, Law, LawForm, LawName, LogPoint, Variable};
 use crate::minimize::Minimum;
+use crate::noise::SeedNoise;
 use crate::objective::Objective;
 use crate::observation::{Dataset, Excluded, Weighting};
 
@@ -343,6 +344,25 @@ fn report(
         spread_at_best: spread.fold(0.0, f64::max),
         rivals,
     }
+}
+
+/// The points weighted by the noise between seeds, each at the loss that a fit of `law` without
+/// these weights gives it. A noise that is the same everywhere needs no such fit.
+///
+/// # Errors
+/// As [`fit`] for the same inputs.
+pub fn weighted_by_noise(
+    law: &dyn Law,
+    dataset: Dataset,
+    noise: &SeedNoise,
+    options: &FitOptions,
+) -> Result<Dataset, FitError> {
+    let residuals = if noise.power == 0.0 {
+        vec![0.0; dataset.points().len()]
+    } else {
+        fit(law, &dataset, options)?.residuals_log
+    };
+    Ok(dataset.weighted_by(noise, &residuals))
 }
 
 /// Largest relative difference of a coefficient between two parameter vectors.

@@ -215,10 +215,16 @@ impl Dataset {
     }
 
     /// The same points, each weighted by the inverse of the variance that seeds have at its loss.
+    ///
+    /// That loss is the measured one less its residual of ln L in `residuals_log`, of a fit without
+    /// these weights: by the measured one a lucky run would count more than an unlucky one, and
+    /// pull the law down.
     #[must_use]
-    pub fn weighted_by(mut self, noise: &SeedNoise) -> Self {
-        for (point, covariates) in self.points.iter().zip(&mut self.covariates) {
-            covariates.weight *= noise.weight_at(point.loss_nats);
+    pub fn weighted_by(mut self, noise: &SeedNoise, residuals_log: &[f64]) -> Self {
+        let losses = self.points.iter().zip(residuals_log);
+        let expected = losses.map(|(point, residual)| point.loss_nats * (-residual).exp());
+        for (loss, covariates) in expected.zip(&mut self.covariates) {
+            covariates.weight *= noise.weight_at(loss);
         }
         self.weighting = Weighting::SeedNoise;
         self
@@ -379,14 +385,23 @@ mod tests {
         let rows = [(point(0, 1e5, 3.0), given), (point(1, 2e5, 2.0), Covariates::default())];
         let given = Dataset::select_rows(&rows, |_, _| None).unwrap();
         assert_eq!(given.weighting(), Weighting::Given);
-        let noise =
-            SeedNoise { sd_log: 0.01, power: 2.0, at_loss_nats: 2.0, n_places: 9, n_freedom: 9 };
-        let weighted = given.weighted_by(&noise);
+        let noise = SeedNoise {
+            sd_log: 0.01,
+            measured_sd_log: 0.01,
+            power: 2.0,
+            at_loss_nats: 2.0,
+            loss_range_nats: (1.0, 4.0),
+            n_places: 9,
+            n_freedom: 9,
+        };
+        // Both runs were lucky or not; what counts is the loss that was to be expected.
+        let luck = [0.0, 0.1];
+        let weighted = given.weighted_by(&noise, &luck);
         assert_eq!(weighted.weighting(), Weighting::SeedNoise);
         let weights: Vec<f64> = weighted.covariates().iter().map(|one| one.weight).collect();
         // The variance at 3 nats is (3 / 2)^4 of that at 2.
         assert!((weights[0] - 2.0 * (2.0_f64 / 3.0).powi(4)).abs() < 1e-12, "{weights:?}");
-        assert_eq!(weights[1], 1.0);
+        assert!((weights[1] - 0.4_f64.exp()).abs() < 1e-12, "{weights:?}");
     }
 
     #[test]

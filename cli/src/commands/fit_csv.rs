@@ -6,9 +6,9 @@ use std::path::Path;
 
 use anyhow::Context;
 use scaling::diagnose::diagnose;
-use scaling::fit::{EQUAL_OBJECTIVE, Fit, FitError, FitOptions, fit};
+use scaling::fit::{EQUAL_OBJECTIVE, Fit, FitError, FitOptions, fit, weighted_by_noise};
 use scaling::interval::{Inference, IntervalOptions, MIN_DRAWS, Resampling, infer_with};
-use scaling::law::LawName;
+use scaling::law::{Law, LawName};
 use scaling::noise::SeedNoise;
 use scaling::objective::Objective;
 use scaling::observation::{Covariates, Dataset, Observation};
@@ -179,9 +179,9 @@ impl Job<'_> {
             .dataset(rows, &reasons)
             .with_context(|| format!("`{}` cannot be fitted", self.file.display()))
             .map_err(Failure::Wrong)?;
-        let (dataset, noise) = self.weighted(dataset)?;
         let law = self.table.choice.law();
         let options = FitOptions { objective: self.objective, ..FitOptions::default() };
+        let (dataset, noise) = self.weighted(dataset, law, &options)?;
         let mut warnings = self.table.warnings.clone();
         warnings.extend(warn_of_constant_loss(&dataset));
         let kept = rows.iter().zip(&reasons).filter(|(_, reason)| reason.is_none());
@@ -220,7 +220,7 @@ impl Job<'_> {
             return Err(Failure::failed(text));
         }
         let floor_profile = profile.as_ref().map(report::floor_view);
-        let seed_noise = noise.map(|noise| report::noise_view(&noise, &fitted));
+        let seed_noise = noise.map(|noise| report::noise_view(&noise, &fitted, &dataset));
         let report = FileFit {
             floor_profile,
             seed_noise,
@@ -234,7 +234,12 @@ impl Job<'_> {
     }
 
     /// The data set with the weights that were asked for, and the noise between its seeds where there are some.
-    fn weighted(&self, dataset: Dataset) -> Result<(Dataset, Option<SeedNoise>), Failure> {
+    fn weighted(
+        &self,
+        dataset: Dataset,
+        law: &dyn Law,
+        options: &FitOptions,
+    ) -> Result<(Dataset, Option<SeedNoise>), Failure> {
         // Without N and D nothing says which rows are seeds of each other.
         let is_known = self.table.has_sizes() && self.table.choice.name != LawName::Sigmoid;
         if !is_known && !self.args.seed_noise {
@@ -250,7 +255,10 @@ impl Job<'_> {
             return Err(Failure::wrong(text));
         }
         match SeedNoise::of(&dataset) {
-            Ok(noise) if self.args.seed_noise => Ok((dataset.weighted_by(&noise), Some(noise))),
+            Ok(noise) if self.args.seed_noise => {
+                let weighted = weighted_by_noise(law, dataset, &noise, options);
+                Ok((weighted.map_err(anyhow::Error::new)?, Some(noise)))
+            }
             Err(error) if self.args.seed_noise => {
                 Err(Failure::Wrong(anyhow::Error::new(error).context("`--seed-noise`")))
             }

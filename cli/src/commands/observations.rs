@@ -42,22 +42,45 @@ fn quoted(text: &str) -> String {
     }
 }
 
-/// Fits the parametric law to what a study has measured, and saves the fit in this folder; where.
+/// Laws from which a best N and D follow.
+const LAWS_WITH_OPTIMUM: [&str; 2] = ["chinchilla", "coupled"];
+
+/// The methods of a report that fit a law, the first of the study's first.
+fn laws(report: &FitReport) -> impl Iterator<Item = &str> {
+    let fits = report.groups.iter().flat_map(|group| &group.fits);
+    fits.map(|fit| fit.method.as_str()).filter(|name| !matches!(*name, "envelope" | "isoflop"))
+}
+
+/// Fits the study's law that has a best N and D to what it has measured, and saves the fit in this
+/// folder; where.
 pub(super) fn save_fit(report: &FitReport, folder: &Path) -> Result<PathBuf, Failure> {
+    let Some(law) = laws(report).find(|law| LAWS_WITH_OPTIMUM.contains(law)) else {
+        let study = &report.study;
+        return Err(Failure::wrong(format!(
+            "`{study}` is fitted by no law with a best N and D, which are `chinchilla` and \
+             `coupled`\n\nhint: `gradus fit {study} --observations FILE` writes its rows, for \
+             `gradus fit --csv FILE --law chinchilla --out FIT.json`"
+        )));
+    };
     let file = folder.join(format!("{}.csv", report.study));
     std::fs::write(&file, csv(report))
         .with_context(|| format!("could not write `{}`", file.display()))
         .map_err(Failure::Failed)?;
     let out = folder.join(format!("{}.json", report.study));
-    fit_csv::save(&file, &arguments(report, &file, &out)?)?;
+    fit_csv::save(&file, &arguments(report, law, &file, &out)?)?;
     Ok(out)
 }
 
-/// The command that fits such a file as the study's own fit would be.
+/// The command that fits such a file as the report says that the study was fitted: by its first
+/// law, or `chinchilla` where it has none.
 pub(super) fn words(report: &FitReport, file: &Path) -> Vec<String> {
+    words_of(report, laws(report).next().unwrap_or("chinchilla"), file)
+}
+
+fn words_of(report: &FitReport, law: &str, file: &Path) -> Vec<String> {
     let mut words: Vec<String> = ["gradus", "fit", "--csv", &file.display().to_string()]
         .into_iter()
-        .chain(["--law", "chinchilla", "--n", "n", "--d", "d", "--c", "c", "--loss", "loss"])
+        .chain(["--law", law, "--n", "n", "--d", "d", "--c", "c", "--loss", "loss"])
         .chain(["--run", "run"])
         .chain(["--n-counts", &report.parameter_kind, "--c-counts", &report.flop_kind])
         .map(str::to_owned)
@@ -65,6 +88,15 @@ pub(super) fn words(report: &FitReport, file: &Path) -> Vec<String> {
     if report.group_by.is_some() {
         words.extend(["--group-by", "group"].map(str::to_owned));
     }
+    // Reports of older builds do not say by what they were made; then it was the default.
+    if !report.objective.is_empty() {
+        words.extend(["--objective".to_owned(), report.objective.clone()]);
+    }
+    if report.weights == "seed_noise" {
+        words.push("--seed-noise".to_owned());
+    }
+    words.extend(["--draws".to_owned(), report.draws.to_string()]);
+    words.extend(["--seed".to_owned(), report.seed.to_string()]);
     let mut observations = report.groups.iter().flat_map(|group| &group.observations);
     if observations.any(|one| one.is_held_out) {
         words.extend(["--hold-out", "held_out=yes"].map(str::to_owned));
@@ -72,11 +104,9 @@ pub(super) fn words(report: &FitReport, file: &Path) -> Vec<String> {
     words
 }
 
-/// The same as a person would give them, with the draws of the study.
-fn arguments(report: &FitReport, file: &Path, out: &Path) -> Result<FitArgs, Failure> {
-    let (draws, seed) = (report.draws.to_string(), report.seed.to_string());
-    let mut words = words(report, file);
-    words.extend(["--draws", &draws, "--seed", &seed].map(str::to_owned));
+/// The same as a person would give them, by this law.
+fn arguments(report: &FitReport, law: &str, file: &Path, out: &Path) -> Result<FitArgs, Failure> {
+    let mut words = words_of(report, law, file);
     words.extend(["--out".to_owned(), out.display().to_string()]);
     let parsed = Args::try_parse_from(words).context("these are arguments of `gradus fit`");
     match parsed.map_err(Failure::Failed)?.command {
@@ -88,6 +118,48 @@ fn arguments(report: &FitReport, file: &Path, out: &Path) -> Result<FitArgs, Fai
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn report(methods: &[&str], objective: &str, weights: &str) -> FitReport {
+        let fit = |method: &&str| {
+            serde_json::json!({"method": method, "formulas": [], "coefficients": {},
+                "n_observations": 0, "n_runs": 0, "residual_rms_log": null, "intervals": "",
+                "curve": [], "points": [], "dropped": [], "warnings": []})
+        };
+        let fits: Vec<serde_json::Value> = methods.iter().map(fit).collect();
+        let group =
+            serde_json::json!({"group": "all", "observations": [], "fits": fits, "held_out": []});
+        let report = serde_json::json!({"id": "f_1", "study": "ladder", "is_provisional": false,
+            "inputs_hash": "0", "parameter_kind": "total", "flop_kind": "exact", "loss": "l",
+            "objective": objective, "weights": weights, "draws": 300, "seed": 7,
+            "confidence": 0.95, "group_by": null, "groups": [group], "excluded": [],
+            "missing": [], "notes": []});
+        serde_json::from_value(report).unwrap()
+    }
+
+    #[test]
+    fn rows_are_fitted_by_the_settings_that_the_report_was_made_by() {
+        let said = |report: &FitReport| words(report, Path::new("rows.csv")).join(" ");
+        let text = said(&report(&["envelope", "power_floor", "coupled"], "lad", "seed_noise"));
+        assert!(text.contains("--law power_floor "), "{text}");
+        assert!(text.ends_with("--objective lad --seed-noise --draws 300 --seed 7"), "{text}");
+        let older = said(&report(&["envelope"], "", ""));
+        assert!(older.contains("--law chinchilla ") && !older.contains("--objective"), "{older}");
+        // Every word is one that the command line knows.
+        for law in ["coupled", "power_floor", "broken_power", "kaplan", "overtraining", "power"] {
+            let report = report(&[law], "log-squares", "equal");
+            let args =
+                arguments(&report, law, Path::new("rows.csv"), Path::new("fit.json")).unwrap();
+            assert_eq!((args.law.as_deref(), args.draws), (Some(law), Some(300)));
+        }
+    }
+
+    #[test]
+    fn a_study_without_a_law_that_has_a_best_size_gives_no_next_study() {
+        let folder = tempfile::tempdir().unwrap();
+        let failure = save_fit(&report(&["isoflop", "power"], "huber", "equal"), folder.path());
+        let text = failure.unwrap_err().report();
+        assert!(text.contains("`chinchilla` and `coupled`"), "{text}");
+    }
 
     #[test]
     fn names_with_commas_and_quotes_stay_one_cell() {

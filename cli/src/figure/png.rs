@@ -42,7 +42,9 @@ pub(super) fn draw(svg: &str) -> Result<Vec<u8>, PngError> {
     let options =
         Options { font_family: FONT.to_owned(), fontdb: Arc::new(fonts), ..Options::default() };
     let tree = Tree::from_str(svg, &options).map_err(PngError::Draw)?;
-    let size = tree.size().to_int_size().scale_by(SCALE).unwrap_or(tree.size().to_int_size());
+    let size = tree.size().to_int_size();
+    let too_large = PngError::TooLarge { width: size.width(), height: size.height() };
+    let size = size.scale_by(SCALE).ok_or(too_large)?;
     let (width, height) = (size.width(), size.height());
     let mut pixels = Pixmap::new(width, height).ok_or(PngError::TooLarge { width, height })?;
     resvg::render(&tree, Transform::from_scale(SCALE, SCALE), &mut pixels.as_mut());

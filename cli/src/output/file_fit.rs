@@ -146,7 +146,8 @@ pub struct SeedNoiseView {
     pub is_least: bool,
     /// Whether the rows are weighted by it.
     pub is_used: bool,
-    /// Root mean square of the residuals over `sd_log`: far above 1 the law is wrong.
+    /// Root mean square of the residuals, each over the noise at its loss: far above 1 the law is
+    /// wrong.
     pub lack_of_fit: f64,
 }
 

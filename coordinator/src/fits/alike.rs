@@ -9,15 +9,20 @@ use scaling::diagnose::mixed;
 
 use crate::store::read::FitRun;
 
+/// The axis in which runs of one law are always meant to be alike: architectures have other N, so
+/// that no two share a place.
+const ARCHITECTURE: &str = "architecture";
+
 /// A warning for each axis that is no axis of the design: two runs have the same N and D, and the
 /// same values of all other axes, and differ in it. Seeds are meant to differ, and groups are fits
-/// of their own.
+/// of their own; architectures are never a design of one law.
 pub(super) fn mixed_axes(runs: &[&FitRun], spec: &FitSpec) -> Vec<String> {
     let axes: BTreeSet<&String> = runs.iter().flat_map(|run| run.axis_values.keys()).collect();
     let is_meant = |axis: &String| {
         spec.group_by.as_ref() == Some(axis) || axis.to_lowercase().contains("seed")
     };
-    let found = axes.into_iter().filter(|axis| !is_meant(axis) && differs_at_a_place(runs, axis));
+    let is_wrong = |axis: &String| axis == ARCHITECTURE || differs_at_a_place(runs, axis);
+    let found = axes.into_iter().filter(|axis| !is_meant(axis) && is_wrong(axis));
     let warnings = found.filter_map(|axis| {
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
         for value in runs.iter().filter_map(|run| run.axis_values.get(axis)) {

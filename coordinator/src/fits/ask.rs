@@ -16,7 +16,7 @@ const FAR: f64 = 10.0;
 /// What a prediction is asked about.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Question {
-    /// A budget of so many FLOPs, split best.
+    /// A budget of so many FLOPs, split best where the method knows how.
     Budget {
         /// C.
         flops: f64,
@@ -126,7 +126,7 @@ impl Model {
         all.filter(|(group, fit, _)| which.means(group, &fit.method))
     }
 
-    /// The loss over so many log-spaced C between two, where each is split best.
+    /// The loss over so many log-spaced C between two: each split best, or by a law of C.
     pub fn curve(&self, which: &Which, range: (f64, f64), n_points: usize) -> FitCurve {
         self.curves.of((which.clone(), range, n_points), || self.make_curve(which, range, n_points))
     }

@@ -35,6 +35,11 @@ impl FitChange {
         let mut spec = self.spec.clone().unwrap_or(own);
         if let Some(method) = self.method {
             spec.methods = vec![method];
+            // What the study says of its laws is not said of a method that has none.
+            if !method.is_law() {
+                spec.objective = FitObjective::default();
+                spec.weights = FitWeights::default();
+            }
         }
         spec.objective = self.objective.unwrap_or(spec.objective);
         spec.weights = self.weights.unwrap_or(spec.weights);

@@ -17,7 +17,7 @@ use crate::store::read::{FitEvaluation, FitInputs, FitRun, FitUnmeasured};
 
 /// Grows whenever the same observations would give another report, so that stored ones are made
 /// anew.
-pub(super) const REPORT_VERSION: u32 = 5;
+pub(super) const REPORT_VERSION: u32 = 6;
 
 /// The name of the only group when there is no `group_by`.
 const UNGROUPED: &str = "all";
@@ -25,8 +25,11 @@ const UNGROUPED: &str = "all";
 /// The measurement that the laws are about.
 const LOSS: EvaluationTask = EvaluationTask::ValidationLoss;
 
-/// Budgets are spent in whole steps: runs of one budget differ by the rounding.
-const SAME_COMPUTE: f64 = 0.999;
+/// Budgets are spent in whole steps, and plans let C differ from a budget by 2.5 %: runs of C above
+/// this share of the largest are of one.
+const SAME_COMPUTE: f64 = 0.97;
+/// Planned budgets are numbers of the study file, equal but for the last digits.
+const SAME_BUDGET: f64 = 1.0 - 1e-6;
 
 /// The longest part of an attempt's message in a reason, in characters.
 const MAX_MESSAGE_CHARS: usize = 160;
@@ -63,9 +66,17 @@ pub(super) struct Group {
     pub(super) mixed: Vec<String>,
     /// N of the size that is only predicted.
     pub(super) held_out_parameters: Option<u64>,
-    /// The least C of the runs that are only predicted.
-    #[serde(default)]
-    held_out_flops: Option<f64>,
+    /// What the runs that are only predicted have at least.
+    held_out_compute: Option<LeastCompute>,
+}
+
+/// Where the runs of the most compute begin.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+enum LeastCompute {
+    /// At a planned budget, where every run of the group has one.
+    Budget(f64),
+    /// At C.
+    Flops(f64),
 }
 
 /// A run with at least one usable measurement.
@@ -149,7 +160,7 @@ impl Observed {
                     dropped,
                     mixed,
                     held_out_parameters: None,
-                    held_out_flops: None,
+                    held_out_compute: None,
                 });
                 self.groups.len() - 1
             });
@@ -157,12 +168,27 @@ impl Observed {
                 let largest = &mut self.groups[place].held_out_parameters;
                 *largest = Some(largest.map_or(parameters, |known| known.max(parameters)));
             }
-            if self.spec.hold_out == HoldOut::LargestCompute {
-                let flops = SAME_COMPUTE * self.flops(run);
-                let largest = &mut self.groups[place].held_out_flops;
-                *largest = Some(largest.map_or(flops, |known| known.max(flops)));
+        }
+        if self.spec.hold_out == HoldOut::LargestCompute {
+            for place in 0..self.groups.len() {
+                let name = &self.groups[place].name;
+                let own = runs.iter().filter(|run| self.group_name(run) == *name);
+                let least = self.largest_compute(&own.collect::<Vec<_>>());
+                self.groups[place].held_out_compute = Some(least);
             }
         }
+    }
+
+    /// Where the most compute of these runs begins: by what was planned where all say so, for what
+    /// was spent differs by the rounding to whole steps.
+    fn largest_compute(&self, runs: &[&FitRun]) -> LeastCompute {
+        let largest = |all: Vec<f64>| all.into_iter().fold(0.0, f64::max);
+        let planned: Option<Vec<f64>> = runs.iter().map(|run| run.budget_flops).collect();
+        if let Some(budgets) = planned {
+            return LeastCompute::Budget(SAME_BUDGET * largest(budgets));
+        }
+        let spent = runs.iter().map(|run| self.flops(run)).collect();
+        LeastCompute::Flops(SAME_COMPUTE * largest(spent))
     }
 
     fn group_name(&self, run: &FitRun) -> String {
@@ -227,7 +253,12 @@ impl Observed {
                     parameters_non_embedding: run.parameters_non_embedding,
                     is_over: is_over(run),
                     is_held_out: group.held_out_parameters == Some(parameters)
-                        || group.held_out_flops.is_some_and(|least| flops >= least),
+                        || group.held_out_compute.is_some_and(|least| match least {
+                            LeastCompute::Budget(least) => {
+                                run.budget_flops.is_some_and(|budget| budget >= least)
+                            }
+                            LeastCompute::Flops(least) => flops >= least,
+                        }),
                     budget_flops: run.budget_flops,
                     steps: run.steps,
                     flops_exact: run.flops_exact,

@@ -53,6 +53,8 @@ pub(super) fn make(observed: &Observed, inputs_hash: &ContentHash) -> Made {
         parameter_kind: parameter_kind(observed.spec.parameters).to_owned(),
         flop_kind: flop_kind(observed.spec.flops).to_owned(),
         loss: observed.loss.clone(),
+        objective: settings.objective.label().to_owned(),
+        weights: settings.weights.label().to_owned(),
         draws: settings.draws,
         seed: observed.spec.seed,
         confidence: CONFIDENCE,

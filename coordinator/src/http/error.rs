@@ -125,7 +125,7 @@ impl ApiError {
                 (StatusCode::CONFLICT, "conflict")
             }
             Self::BadRequest(_)
-            | Self::Fits(FitsError::NoAxis { .. })
+            | Self::Fits(FitsError::NoAxis { .. } | FitsError::Setting(_))
             | Self::Artifact(ArtifactError::HashMismatch { .. } | ArtifactError::Upload { .. }) => {
                 (StatusCode::BAD_REQUEST, "bad_request")
             }

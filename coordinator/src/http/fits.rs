@@ -73,7 +73,7 @@ fn default_points() -> usize {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct PredictParameters {
-    /// C, to be split best.
+    /// C, to be split best where the method knows how.
     c: Option<f64>,
     /// N.
     n: Option<f64>,
@@ -156,7 +156,7 @@ pub(super) async fn show(
     Ok(Json(report))
 }
 
-/// The loss over C, where every budget is split best.
+/// The loss over C: where every budget is split best, or by a law of C alone.
 #[utoipa::path(
     get,
     path = "/fits/{fit}/curve",

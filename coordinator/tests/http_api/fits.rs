@@ -23,7 +23,7 @@ fn planted_study() -> String {
         .replace("tokens: 3200", "tokens: 64000")
         .replace("count: 2, first_step: 50", "count: 8, first_step: 40");
     assert!(text.contains("d128") && text.contains("count: 8"));
-    text + "fit: {methods: [envelope, chinchilla, isoflop], hold_out: none, draws: 60}\n"
+    text + "fit: {methods: [envelope, chinchilla, isoflop], hold_out: none, draws: 120}\n"
 }
 
 /// The loss of a law that the fit must find again, with the luck of a seed.
@@ -105,7 +105,7 @@ async fn a_fit_is_made_listed_and_asked() {
     let line = &list["fits"][0];
     assert_eq!((&line["id"], &line["study"]), (&made["id"], &json!("tiny")));
     assert_eq!(line["methods"], json!(["envelope", "chinchilla", "isoflop"]));
-    assert_eq!((&line["n_observations"], &line["draws"]), (&json!(48), &json!(60)));
+    assert_eq!((&line["n_observations"], &line["draws"]), (&json!(48), &json!(120)));
     // A model at the edge of what was measured: what was planted lies in its interval.
     let path = format!("/api/v1/fits/{id}/predict?n=50000&d=60000");
     let answer = served.get(&path).await.ok();
@@ -146,7 +146,7 @@ async fn a_fit_is_made_listed_and_asked() {
 async fn a_stored_fit_is_made_again_from_what_is_stored_with_it() {
     let served = Served::new().await;
     let study = trained(&served, 5).await;
-    let settings = json!({"fit": {"methods": ["chinchilla"], "draws": 40, "seed": 3}});
+    let settings = json!({"fit": {"methods": ["chinchilla"], "draws": 140, "seed": 3}});
     let made = served.post("/api/v1/studies/tiny/fits", &settings).await.ok();
     assert_eq!(made["is_provisional"], true, "a run is missing");
     assert_eq!(made["missing"][0]["name"], "d128");
@@ -210,6 +210,8 @@ async fn what_a_fit_cannot_answer_is_refused_by_name() {
     for (body, named) in [
         (json!({"fit": {"draws": 0}}), "fit.draws"),
         (json!({"fit": {"methods": []}}), "fit.methods"),
+        (json!({"law": "isoflop", "objective": "lad"}), "`fit.objective` is `lad`"),
+        (json!({"weights": "seed_noise", "objective": "loss-squares"}), "`fit.weights`"),
         (json!({"fit": {"law": "x"}}), "law"),
         (
             json!({"fit": {"group_by": "shoe"}}),
@@ -249,19 +251,19 @@ async fn a_kept_fit_answers_from_memory_what_it_was_asked_before() {
 async fn a_study_is_fitted_by_another_law_and_objective_when_asked() {
     let served = Served::new().await;
     trained(&served, 6).await;
-    let settings = json!({"law": "coupled", "objective": "lad", "hold_out": "none", "draws": 50});
+    let settings = json!({"law": "coupled", "objective": "lad", "hold_out": "none", "draws": 150});
     let made = served.post("/api/v1/studies/tiny/fits", &settings).await.ok();
     let fits = made["groups"][0]["fits"].as_array().unwrap();
     assert_eq!(fits.len(), 1);
     assert_eq!(fits[0]["method"], "coupled");
     assert!(fits[0]["objective"].as_str().unwrap().contains("least absolute deviations"));
-    assert_eq!((&made["draws"], &made["seed"]), (&json!(50), &json!(0)));
+    assert_eq!((&made["draws"], &made["seed"]), (&json!(150), &json!(0)));
     // The same again, in whatever way it is asked for, is the same fit.
     assert_eq!(served.post("/api/v1/studies/tiny/fits", &settings).await.ok(), made);
-    let query = "law=coupled&objective=lad&hold_out=none&draws=50";
+    let query = "law=coupled&objective=lad&hold_out=none&draws=150";
     let read = served.get(&format!("/api/v1/studies/tiny/fit?{query}")).await.ok();
     assert_eq!(read, made);
-    let section = json!({"fit": {"methods": ["coupled"], "objective": "lad", "draws": 50}});
+    let section = json!({"fit": {"methods": ["coupled"], "objective": "lad", "draws": 150}});
     assert_eq!(served.post("/api/v1/studies/tiny/fits", &section).await.ok(), made);
     let own = served.get("/api/v1/studies/tiny/fit").await.ok();
     assert_ne!(own["id"], made["id"], "the study's own settings are another fit");

@@ -49,7 +49,10 @@ impl StudySpec {
         check_name("stages[0].name", &self.stages[0].name)?;
         let RecipeSpec::Pretrain(pretrain) = &self.stages[0].recipe;
         pretrain.check("stages[0].recipe.pretrain")?;
-        require(self.fit.draws >= 1, "fit.draws", || "`0` is too few; at least 1".into())?;
+        if let Err(error) = self.fit.check() {
+            let problem = format!("`{}`: {}", error.value, error.valid);
+            return complain(format!("fit.{}", error.field), problem);
+        }
         require(
             self.runtime.micro_batch_sequences != Some(0),
             "runtime.micro_batch_sequences",

@@ -30,7 +30,7 @@ pub struct FitSpec {
     /// What C counts.
     #[serde(default)]
     pub flops: FlopKind,
-    /// Bootstrap draws.
+    /// Bootstrap draws, at least 100.
     #[serde(default = "default_draws")]
     pub draws: u32,
     /// Seed of the bootstrap.
@@ -51,6 +51,57 @@ impl Default for FitSpec {
             draws: default_draws(),
             seed: 0,
         }
+    }
+}
+
+/// The fewest draws that make an interval.
+pub const LEAST_DRAWS: u32 = 100;
+
+/// A setting of a fit that contradicts another, or makes no fit.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`fit.{field}` is `{value}`; {valid}")]
+pub struct FitSettingError {
+    /// The key within the section.
+    pub field: &'static str,
+    /// What it holds.
+    pub value: String,
+    /// What would be valid, and why.
+    pub valid: String,
+}
+
+impl FitSpec {
+    /// Checks the settings together: each may be fine, and say nothing beside another.
+    ///
+    /// # Errors
+    /// The first that does not go with the others.
+    pub fn check(&self) -> Result<(), FitSettingError> {
+        let wrong = |field, value: &str, valid: &str| {
+            Err(FitSettingError { field, value: value.to_owned(), valid: valid.to_owned() })
+        };
+        if self.methods.is_empty() {
+            let all = FitMethod::ALL.map(FitMethod::label).join(", ");
+            return wrong("methods", "[]", &format!("name at least one of {all}"));
+        }
+        if self.draws < LEAST_DRAWS {
+            let valid = format!("a bootstrap needs at least {LEAST_DRAWS}");
+            return wrong("draws", &self.draws.to_string(), &valid);
+        }
+        let has_law = self.methods.iter().any(|method| method.is_law());
+        if !has_law && self.objective != FitObjective::default() {
+            let valid = "`envelope` and `isoflop` have an objective of their own: leave it out, or \
+                         name a law among `methods`";
+            return wrong("objective", self.objective.label(), valid);
+        }
+        if !has_law && self.weights != FitWeights::Equal {
+            let valid = "`envelope` and `isoflop` take `equal` only; name a law among `methods`";
+            return wrong("weights", self.weights.label(), valid);
+        }
+        if self.weights == FitWeights::SeedNoise && self.objective == FitObjective::LossSquares {
+            let valid = "with the objective `loss-squares`, whose residuals are those of L, it must \
+                         be `equal`: the noise of seeds is that of ln L";
+            return wrong("weights", self.weights.label(), valid);
+        }
+        Ok(())
     }
 }
 
@@ -118,6 +169,11 @@ impl FitMethod {
             Self::PowerFloor => "power_floor",
             Self::BrokenPower => "broken_power",
         }
+    }
+
+    /// Whether it fits a law, by an objective that can be chosen.
+    pub fn is_law(self) -> bool {
+        !matches!(self, Self::Envelope | Self::Isoflop)
     }
 
     /// The method called so.
@@ -242,4 +298,34 @@ pub enum FlopKind {
     Exact,
     /// The closed form of the published study, without the head.
     Published,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_that_contradict_each_other_are_refused_with_what_is_valid() {
+        let profiles = FitSpec { methods: vec![FitMethod::Isoflop], ..FitSpec::default() };
+        let seeds = FitSpec { weights: FitWeights::SeedNoise, ..FitSpec::default() };
+        let (lad, squares) = (FitObjective::Lad, FitObjective::LossSquares);
+        for (spec, said) in [
+            (FitSpec { draws: 99, ..FitSpec::default() }, "`fit.draws` is `99`; a bootstrap needs"),
+            (FitSpec { methods: Vec::new(), ..FitSpec::default() }, "`fit.methods` is `[]`; name"),
+            (FitSpec { objective: lad, ..profiles.clone() }, "`fit.objective` is `lad`"),
+            (
+                FitSpec { weights: FitWeights::SeedNoise, ..profiles },
+                "`fit.weights` is `seed_noise`",
+            ),
+            (
+                FitSpec { objective: squares, ..seeds.clone() },
+                "`fit.weights` is `seed_noise`; with",
+            ),
+        ] {
+            let text = spec.check().unwrap_err().to_string();
+            assert!(text.starts_with(said), "{text}");
+        }
+        assert_eq!(seeds.check(), Ok(()));
+        assert_eq!(FitSpec::default().check(), Ok(()));
+    }
 }

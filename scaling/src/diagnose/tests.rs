@@ -106,6 +106,39 @@ fn a_bow_of_residuals_is_seen_by_its_runs_of_signs_and_noise_is_not() {
     assert!(!names(&findings(LawName::Power, &noisy)).contains(&"residual-runs"));
 }
 
+/// Aim: what the points of a run share is no pattern. Method: 24 runs of ten checkpoints, whose
+/// luck is ten times the noise of a point.
+#[test]
+fn the_luck_of_runs_is_no_pattern_of_their_points() {
+    let runs = |seed: u64| {
+        let point = |index: u32| {
+            let (run, at) = (index / 10, index % 10);
+            let flops = 1e15 * 1.5_f64.powi(run.cast_signed()) * 1.03_f64.powi(at.cast_signed());
+            let luck = 0.01 * Stream::new(seed, u64::from(run)).normal();
+            let noise = 0.001 * Stream::new(seed, 1000 + u64::from(index)).normal();
+            let loss_nats = (1e20 / flops).powf(0.05) * (luck + noise).exp();
+            let (parameters, tokens) = (1e6, flops / 6e6);
+            Observation { run: RunKey(run), parameters, tokens, flops, loss_nats, seed: 0 }
+        };
+        Dataset::new(&(0..240).map(point).collect::<Vec<_>>()).unwrap()
+    };
+    for seed in 0..10 {
+        let found = findings(LawName::Power, &runs(seed));
+        let names = names(&found);
+        assert!(!names.contains(&"residual-runs"), "{found:?}");
+        assert!(!names.contains(&"residual-trend"), "{found:?}");
+    }
+}
+
+#[test]
+fn residuals_of_one_sign_are_told_without_a_number_that_is_none() {
+    let dataset = along_compute(|_, flops| 1.5 + (1e17 / flops).powf(0.2));
+    let fitted = fit(LawName::Power.law(), &dataset, &FitOptions::default()).unwrap();
+    let one_sided = Fit { residuals_log: vec![-0.1; 40], ..fitted };
+    let text = pattern::residual_runs(&one_sided, &dataset).unwrap();
+    assert_eq!(text, "the losses of all 40 runs lie below the law");
+}
+
 #[test]
 fn few_large_losses_that_decide_the_fit_are_named() {
     let mut points = broad(3);

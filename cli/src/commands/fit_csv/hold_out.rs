@@ -9,7 +9,7 @@ use super::read::{Row, Table};
 /// Which rows are predicted and not fitted.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Rule {
-    /// The rows of the largest C of each group.
+    /// The rows of the largest C of each group, and of C within 3 % of it.
     Largest,
     /// The rows of the largest N of each group.
     LargestSize,
@@ -27,6 +27,12 @@ pub(super) enum Comparison {
     Below,
     AtMost,
 }
+
+/// Budgets are spent in whole steps: C above this share of the largest is of one budget, for plans
+/// let it differ by 2.5 %.
+const SAME_COMPUTE: f64 = 0.97;
+/// N that is counted with rounding is one size.
+const SAME_SIZE: f64 = 0.999;
 
 const VALID: &str = "`largest`, `largest-size`, `c>1e21` (n, d, c or loss with `>`, `>=`, `<` or `<=`), `COLUMN=VALUE`";
 
@@ -70,14 +76,13 @@ impl Rule {
 
     /// Whether each row is held out, where all are of one group.
     pub(super) fn held_out(&self, rows: &[&Row]) -> Vec<bool> {
-        // Budgets that differ by the rounding of a step are one.
-        let largest = |of: fn(&Row) -> f64| {
+        let largest = |of: fn(&Row) -> f64, same: f64| {
             let most = rows.iter().map(|row| of(row)).fold(f64::NEG_INFINITY, f64::max);
-            rows.iter().map(|row| of(row) >= most * (1.0 - 1e-3)).collect()
+            rows.iter().map(|row| of(row) >= most * same).collect()
         };
         match self {
-            Self::Largest => largest(|row| row.observation.flops),
-            Self::LargestSize => largest(|row| row.observation.parameters),
+            Self::Largest => largest(|row| row.observation.flops, SAME_COMPUTE),
+            Self::LargestSize => largest(|row| row.observation.parameters, SAME_SIZE),
             Self::Compare { variable, comparison, value } => rows
                 .iter()
                 .map(|row| {

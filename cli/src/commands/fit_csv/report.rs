@@ -9,7 +9,7 @@ use scaling::fit::{Audit, Fit};
 use scaling::interval::{Inference, IntervalOptions};
 use scaling::law::{Law, LogPoint, Quantity};
 use scaling::noise::{LEAST_SD_LOG, SeedNoise};
-use scaling::observation::Weighting;
+use scaling::observation::{Dataset, Weighting};
 use scaling::profile::FloorProfile;
 
 use super::read::Row;
@@ -107,7 +107,13 @@ pub(super) fn audit_view(law: &dyn Law, audit: &Audit, is_as_good: bool) -> Audi
     }
 }
 
-pub(super) fn noise_view(noise: &SeedNoise, fitted: &Fit) -> SeedNoiseView {
+pub(super) fn noise_view(noise: &SeedNoise, fitted: &Fit, dataset: &Dataset) -> SeedNoiseView {
+    let rows = dataset.points().iter().zip(&fitted.residuals_log);
+    // Each over the noise at the loss that the law gives, as the weights have it.
+    let shares = rows
+        .map(|(point, residual)| residual / noise.sd_log_at(point.loss_nats * (-residual).exp()));
+    let squares: f64 = shares.map(|share| share * share).sum();
+    let freedom = fitted.n_points.saturating_sub(fitted.theta.len()).max(1);
     SeedNoiseView {
         sd_log: noise.sd_log,
         power: noise.power,
@@ -116,7 +122,7 @@ pub(super) fn noise_view(noise: &SeedNoise, fitted: &Fit) -> SeedNoiseView {
         n_freedom: noise.n_freedom as u64,
         is_least: noise.sd_log <= LEAST_SD_LOG,
         is_used: fitted.weighting == Weighting::SeedNoise,
-        lack_of_fit: fitted.residual_rms_log / noise.sd_log,
+        lack_of_fit: (squares / freedom as f64).sqrt(),
     }
 }
 

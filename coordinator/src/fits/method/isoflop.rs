@@ -93,11 +93,10 @@ fn try_fit(group: &Group, settings: &Settings) -> Result<Fitted, String> {
     Ok(Fitted { view, predictor, is_drawn: false, interval_note, approach: Some(approach) })
 }
 
-/// The budgets that runs of the group belong to, the smallest first.
+/// The budgets that fitted runs of the group belong to, the smallest first.
 fn budgets(group: &Group) -> Vec<f64> {
     let mut budgets: Vec<f64> = group
-        .runs
-        .iter()
+        .fitted()
         .filter_map(|run| run.budget_flops)
         .filter(|budget| budget.is_finite() && *budget > 0.0)
         .collect();

@@ -7,7 +7,7 @@ use api::{EstimateView, MethodFit};
 use domain::spec::{FitMethod, FitObjective, FitWeights};
 use scaling::approach::Approach;
 use scaling::diagnose::diagnose;
-use scaling::fit::{self, Fit, FitOptions};
+use scaling::fit::{self, Fit, FitOptions, weighted_by_noise};
 use scaling::interval::{Estimate, Inference, Resampling, infer_with};
 use scaling::law::{LawName, Variable};
 use scaling::noise::SeedNoise;
@@ -42,7 +42,7 @@ impl LawModel {
         self.inference.form.law().variables() == [Variable::Flops]
     }
 
-    /// The loss at a budget: where it is split best, or by a law of C.
+    /// The loss at a budget: where it is split best, or by a law of C, which knows no split.
     pub(in crate::fits) fn loss_at(&self, flops: f64) -> Estimate {
         if self.is_of_compute() {
             return self.inference.predict(f64::NAN, f64::NAN, flops).curve;
@@ -121,8 +121,8 @@ fn try_fit(
         return Err(reason);
     }
     let dataset = Dataset::new(&group.observations()).map_err(|error| error.to_string())?;
-    let (dataset, noise) = weighted(dataset, settings)?;
     let options = FitOptions { objective: objective(settings.objective), ..FitOptions::default() };
+    let (dataset, noise) = weighted(dataset, law, group, (settings, &options))?;
     let fit = fit::fit(law.law(), &dataset, &options).map_err(|error| error.to_string())?;
     let resampling = Resampling { has_influence: true, ..Resampling::default() };
     let inference = infer_with(&fit, &dataset, &options, &settings.interval, &resampling)
@@ -130,6 +130,7 @@ fn try_fit(
     let kappa = Kappa::of(dataset.points());
     let mut warnings = warnings(group, (&fit, &inference), &dataset, &options)?;
     warnings.extend(kappa.warning().filter(|_| has_optimum(law)));
+    warnings.extend(not_a_frontier(&fit));
     let range = curve_range(group, inference.ranges.flops);
     // Where the law is not identified as a whole, no number has an interval.
     let scheme = inference.whole.is_none().then_some(&inference.resampled.scheme);
@@ -157,13 +158,25 @@ fn try_fit(
 }
 
 /// The points with their weights, and the noise that these come from, in words.
-fn weighted(dataset: Dataset, settings: &Settings) -> Result<(Dataset, String), String> {
+fn weighted(
+    dataset: Dataset,
+    law: LawName,
+    group: &Group,
+    (settings, options): (&Settings, &FitOptions),
+) -> Result<(Dataset, String), String> {
     if settings.weights == FitWeights::Equal {
         return Ok((dataset, String::new()));
     }
     if settings.objective == FitObjective::LossSquares {
         let why = "the noise of seeds is that of ln L, and `loss-squares` has residuals of L";
         return Err(why.to_owned());
+    }
+    // Runs of one N and D that differ in more than their seed would be taken for luck.
+    if !group.mixed.is_empty() {
+        let mixed = group.mixed.join("; ");
+        return Err(format!(
+            "weights `seed_noise` need runs that differ in their seed alone at one N and D: {mixed}"
+        ));
     }
     let noise = SeedNoise::of(&dataset).map_err(|error| error.to_string())?;
     let growth = if noise.power == 0.0 {
@@ -175,7 +188,20 @@ fn weighted(dataset: Dataset, settings: &Settings) -> Result<(Dataset, String), 
         "; seeds vary by {:.5} in ln L{growth} ({} places, {} degrees of freedom)",
         noise.sd_log, noise.n_places, noise.n_freedom
     );
-    Ok((dataset.weighted_by(&noise), words))
+    let weighted = weighted_by_noise(law.law(), dataset, &noise, options);
+    Ok((weighted.map_err(|error| error.to_string())?, words))
+}
+
+/// A law of C alone does not know which of several sizes is best at a budget.
+fn not_a_frontier(fit: &Fit) -> Option<String> {
+    let is_of_compute = fit.form.law().variables() == [Variable::Flops];
+    (is_of_compute && fit.n_sizes > 1).then(|| {
+        format!(
+            "not-a-frontier: a law of C is fitted to every checkpoint of all {} sizes, so it is the \
+             loss of a middling run at C, and not of the best that C can buy; `envelope` fits that",
+            fit.n_sizes
+        )
+    })
 }
 
 fn warnings(

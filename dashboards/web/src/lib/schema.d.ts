@@ -100,7 +100,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** The loss over C, where every budget is split best. */
+        /** The loss over C: where every budget is split best, or by a law of C alone. */
         get: operations["curve"];
         put?: never;
         post?: never;
@@ -1046,7 +1046,10 @@ export interface components {
             /** @description One for each group and method. */
             lines: components["schemas"]["FitLine"][];
         };
-        /** @description The loss over C by one method for one group, where every budget is split best. */
+        /**
+         * @description The loss over C by one method for one group: where every budget is split best, or by a law of C
+         *     alone, which knows no split.
+         */
         FitLine: {
             /** @description The group. */
             group: string;
@@ -1169,6 +1172,8 @@ export interface components {
             missing?: components["schemas"]["MissingRun"][];
             /** @description What a reader must know before quoting a number. */
             notes: string[];
+            /** @description What the laws minimise, as a study file names it; empty in reports of older builds. */
+            objective?: string;
             /** @description `non_embedding` or `total`: what N counts. */
             parameter_kind: string;
             /**
@@ -1178,12 +1183,17 @@ export interface components {
             seed: number;
             /** @description The study's name. */
             study: string;
+            /**
+             * @description How much each measured loss counts in a law, as a study file names it; empty in reports of
+             *     older builds.
+             */
+            weights?: string;
         };
         /** @description A fit to make and keep. */
         FitRequest: {
             /**
              * Format: int32
-             * @description Bootstrap draws, 1 to 100000.
+             * @description Bootstrap draws, 100 to 100000.
              */
             draws?: number | null;
             /**
@@ -2088,7 +2098,7 @@ export interface operations {
     predict: {
         parameters: {
             query?: {
-                /** @description C, to be split best. */
+                /** @description C, to be split best where the method knows how. */
                 c?: number;
                 /** @description N. */
                 n?: number;
@@ -2740,7 +2750,7 @@ export interface operations {
                 group_by?: string;
                 /** @description What is only predicted: `none`, `largest_size` or `largest_compute`. */
                 hold_out?: string;
-                /** @description Bootstrap draws, 1 to 100000. */
+                /** @description Bootstrap draws, 100 to 100000. */
                 draws?: number;
                 /** @description Seed of the bootstrap. */
                 seed?: number;
