@@ -55,8 +55,8 @@ fn plan_prints_a_table_and_a_hint() {
     study `tiny`, stage `pretrain` (pretrain)
 
     CELL       N  STEPS      D   D/N    FLOPS    MEMORY  POINTS
-    llama  26.8k    977  1.00M  37.4  3.57e11  39.3 MiB      10
-    tnl    28.7k    977  1.00M  34.9  3.04e11  42.2 MiB      10
+    llama  26.8k    977  1.00M  37.4  3.57e11  81.7 MiB      10
+    tnl    28.7k    977  1.00M  34.9  3.04e11  83.7 MiB      10
 
     2 cells, 2 runs, 0 dropped; 2.00M tokens, 6.61e11 FLOPs (exact, head included)
     N without embeddings and head; D training tokens; memory estimated, beside libtorch
