@@ -7,6 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use domain::model::{Architecture, ModelConfig, Shape};
+
 /// Which of our crates each crate may use. `ARCHITECTURE.md` draws the same picture.
 const EDGES: [(&str, &[&str]); 13] = [
     ("domain", &[]),
@@ -255,15 +257,23 @@ fn every_series_of_a_run_is_defined_and_no_other() {
     let read = |name: &str| fs::read_to_string(root().join(name)).expect("a file of ours");
     // A point is made of pairs such as `("train_loss_nats", value)`.
     let code = read("worker/src/recipes/pretrain/metrics.rs");
-    let sent: BTreeSet<&str> =
-        code.split("(\"").skip(1).filter_map(|rest| Some(rest.split_once("\",")?.0)).collect();
+    let written = code.split("(\"").skip(1).filter_map(|rest| Some(rest.split_once("\",")?.0));
+    let sent: BTreeSet<String> = written.map(str::to_owned).chain(flop_terms()).collect();
     let page = read("docs/reference/metrics.md");
     let section = page.split("\n## ").find(|section| section.starts_with("Series of a run"));
-    let defined: BTreeSet<&str> = section
+    let defined: BTreeSet<String> = section
         .expect("the page has the section")
         .lines()
-        .filter_map(|line| Some(line.strip_prefix("| `")?.split_once('`')?.0))
+        .filter_map(|line| Some(line.strip_prefix("| `")?.split_once('`')?.0.to_owned()))
         .collect();
     assert!(sent.contains("train_loss_nats"), "{sent:?}");
     assert_eq!(sent, defined);
+}
+
+/// The series that are named after the terms of a model's FLOPs, of all architectures.
+fn flop_terms() -> Vec<String> {
+    let shape = Shape { vocab_size: 5, d_model: 4, n_layers: 2, n_heads: 2, ffn_hidden: 3 };
+    let of = |architecture| ModelConfig::new(architecture, shape).expect("a valid shape");
+    let terms = Architecture::ALL.iter().flat_map(|one| of(*one).flops_exact(8).terms);
+    terms.map(|term| format!("flops_{}", term.name)).collect()
 }
