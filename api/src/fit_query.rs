@@ -70,6 +70,7 @@ pub struct FitSettings {
     pub seed: Option<u32>,
 }
 
+// The fields of `FitSettings` once more: serde's `flatten` would let unknown ones pass.
 /// A fit to make and keep.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
