@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::cell::{Identity, IdentityError};
+use crate::ids::ContentHash;
 use crate::model::ModelConfig;
 use crate::spec::{
     CorpusFormat, DecayShape, FlopKind, ParameterKind, ScheduleSpec, TokenizerSpec, TrainingSpec,
@@ -145,6 +146,37 @@ pub fn branch_step(schedule: &ScheduleSpec, steps: u64) -> u64 {
     }
 }
 
+/// The stem that a run has in common with every other run of its configuration, whatever their
+/// lengths and decays: at a constant rate after the warm-up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trunk {
+    /// Equal for exactly the runs whose first steps are the same, bit for bit under the same
+    /// `numerics`.
+    pub hash: ContentHash,
+    /// So many steps of the run belong to the trunk: its branch point ([`branch_step`]).
+    pub steps: u64,
+}
+
+impl PretrainCell {
+    /// The trunk of the run; none under a schedule whose rate depends on the length from its
+    /// warm-up on, and none where nothing is left at the full rate.
+    ///
+    /// # Errors
+    /// As [`Identity::of`].
+    pub fn trunk(&self) -> Result<Option<Trunk>, IdentityError> {
+        let schedule = &self.training.schedule;
+        if matches!(schedule, ScheduleSpec::Cosine { .. }) {
+            return Ok(None);
+        }
+        let steps = branch_step(schedule, self.steps);
+        let mut stem = self.clone();
+        stem.steps = 0;
+        stem.training.schedule = ScheduleSpec::Constant { warmup_steps: schedule.warmup_steps() };
+        let hash = CellConfig::Pretrain(stem).identity()?.hash;
+        Ok((steps > 0).then_some(Trunk { hash, steps }))
+    }
+}
+
 /// Steps of the decay of `wsd`, a whole number of at least 1.
 fn decay_steps(decay_share: f64, steps: u64) -> f64 {
     // 0.07 of 100 steps is 7.000000000000001 and means 7.
@@ -273,6 +305,55 @@ mod tests {
             assert_eq!(branch == short, is_constant);
             assert!(is_constant || share(branch, short) != share(branch, long), "{schedule:?}");
         }
+    }
+
+    #[test]
+    fn runs_of_one_trunk_differ_in_length_and_decay_and_in_nothing_else() {
+        let cell = |steps: u64, change: &dyn Fn(&mut serde_json::Value)| {
+            let mut value = serde_json::json!({
+                "numerics_version": NUMERICS_VERSION,
+                "model": { "architecture": "llama", "vocab_size": 256, "d_model": 64,
+                    "n_layers": 2, "n_heads": 2, "ffn_hidden": 128 },
+                "training": { "batch_sequences": 4, "sequence_length": 32,
+                    "schedule": { "wsd": { "warmup_steps": 10, "decay_share": 0.2 } } },
+                "steps": steps,
+                "preparation_hash": "aa",
+            });
+            change(&mut value);
+            serde_json::from_value::<PretrainCell>(value).unwrap().trunk().unwrap()
+        };
+        let first = cell(100, &|_| ()).unwrap();
+        assert_eq!(first.steps, 81);
+        let same = |steps, of_trunk, schedule: &str| {
+            let schedule: serde_json::Value = serde_json::from_str(schedule).unwrap();
+            let trunk = cell(steps, &|cell| cell["training"]["schedule"] = schedule.clone());
+            assert_eq!(trunk, Some(Trunk { hash: first.hash.clone(), steps: of_trunk }));
+        };
+        same(200, 161, r#"{"wsd": {"warmup_steps": 10, "decay_share": 0.2}}"#);
+        same(100, 91, r#"{"wsd": {"warmup_steps": 10, "decay_share": 0.1, "decay": "linear"}}"#);
+        same(
+            100,
+            81,
+            r#"{"wsd": {"warmup_steps": 10, "decay_share": 0.2,
+            "decay": "one_minus_sqrt"}}"#,
+        );
+        same(70, 70, r#"{"constant": {"warmup_steps": 10}}"#);
+        for pointer in ["/preparation_hash", "/training/seed", "/training/sequence_length"] {
+            let other = cell(100, &|cell| match pointer {
+                "/preparation_hash" => cell["preparation_hash"] = "bb".into(),
+                "/training/seed" => cell["training"]["seed"] = 7.into(),
+                _ => cell["training"]["sequence_length"] = 64.into(),
+            });
+            assert_ne!(other.unwrap().hash, first.hash, "{pointer}");
+        }
+        let warmup = cell(100, &|cell| {
+            cell["training"]["schedule"]["wsd"]["warmup_steps"] = 11.into();
+        });
+        assert_ne!(warmup.unwrap().hash, first.hash);
+        let cosine = cell(100, &|cell| {
+            cell["training"]["schedule"] = serde_json::json!({"cosine": {"warmup_steps": 10}});
+        });
+        assert_eq!(cosine, None);
     }
 
     #[test]
