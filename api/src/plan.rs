@@ -25,6 +25,10 @@ pub struct PlanView {
     pub n_runs: u64,
     /// The runs' training FLOPs together, `flops_exact`.
     pub flops_exact_total: f64,
+    /// Of these, what runs need not spend because they go on from a checkpoint of another run of
+    /// their trunk (`runtime.share_trunks`).
+    #[serde(default)]
+    pub flops_exact_shared: f64,
     /// The runs' training tokens together.
     pub tokens_total: u64,
 }
@@ -58,6 +62,18 @@ pub struct PlannedCellView {
     pub memory_bytes: u64,
     /// The steps that leave a data-point checkpoint.
     pub data_point_steps: Vec<u64>,
+    /// The checkpoint of another run that it goes on from instead of training those steps again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub continues: Option<ContinuesView>,
+}
+
+/// Where a run that shares another's trunk begins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ContinuesView {
+    /// The run that trains the steps before.
+    pub run_id: String,
+    /// The step of its checkpoint.
+    pub step: u64,
 }
 
 /// A cell that was left out.

@@ -72,6 +72,9 @@ pub struct RunView {
     /// What the first attempt fixed: device kind, threads, micro-batch, CPU capability, libtorch.
     #[schema(value_type = Option<Object>)]
     pub numerics: Option<serde_json::Value>,
+    /// The checkpoint of another run that it goes on from, where the two share a trunk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub continues: Option<crate::ContinuesView>,
     /// Every cell that it is the run of.
     pub cells: Vec<CellRef>,
     /// Its attempts, the first first.

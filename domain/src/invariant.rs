@@ -34,11 +34,14 @@ pub enum Invariant {
     /// An attempt has every rank of its gang from 1, each with a token of its own, and none of them
     /// holds a slot when it is over.
     GangsAreWhole,
+    /// What waits has something to wait for: data that is not there, or a checkpoint of a run that
+    /// is not over.
+    WaitsForSomething,
 }
 
 impl Invariant {
     /// Every invariant, in the order of its number.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::OneLiveLease,
         Self::TokensGrow,
         Self::AttemptsAreCounted,
@@ -49,6 +52,7 @@ impl Invariant {
         Self::EventsAreWhole,
         Self::ChargesHaveHappened,
         Self::GangsAreWhole,
+        Self::WaitsForSomething,
     ];
 
     /// Its number, from 1.
@@ -69,6 +73,7 @@ impl Invariant {
             Self::EventsAreWhole => "events are numbered from 1 without a gap",
             Self::ChargesHaveHappened => "work is charged with no more than what has happened",
             Self::GangsAreWhole => "a gang has every rank, and holds no slot when it is over",
+            Self::WaitsForSomething => "what waits has something to wait for",
         }
     }
 }
@@ -111,8 +116,10 @@ pub struct Work {
     pub n_failures: u32,
     /// With how many lost workers it is charged.
     pub n_losses: u32,
-    /// What it waits for.
+    /// The data that it waits for.
     pub depends_on: Option<String>,
+    /// Whether a run that is not over has yet to leave the checkpoint that it goes on from.
+    pub waits_for_trunk: bool,
     /// Whether nothing of it is granted.
     pub is_held: bool,
     /// Whether it should be held; none for data, which may be either.
@@ -262,6 +269,10 @@ fn of_one_state(
         let state = states.get(needed.as_str()).unwrap_or(&"missing");
         broken(Invariant::DataComesFirst, format!("it is {}, `{needed}` is {state}", work.state));
     }
+    let needed = work.depends_on.as_deref().and_then(|needed| states.get(needed));
+    if work.state == "waiting" && !work.waits_for_trunk && needed == Some(&"succeeded") {
+        broken(Invariant::WaitsForSomething, "all that it needs is there".to_owned());
+    }
     if let Some((_, _, worker)) = &work.lease
         && !workers.contains(worker)
     {
@@ -344,6 +355,7 @@ mod tests {
             n_failures: 0,
             n_losses: 0,
             depends_on: None,
+            waits_for_trunk: false,
             is_held: false,
             should_be_held: None,
             has_result: true,
@@ -356,6 +368,7 @@ mod tests {
             n_failures: 0,
             n_losses: 1,
             depends_on: Some("p_1".to_owned()),
+            waits_for_trunk: false,
             is_held: false,
             should_be_held: Some(false),
             has_result: false,
@@ -421,6 +434,7 @@ mod tests {
         check_broken(I::GangsAreWhole, |s| s.members[0].attempt_token = 9);
         check_broken(I::GangsAreWhole, |s| s.attempts[2].state = "ended".to_owned());
         check_broken(I::HoldersAreThere, |s| s.members[0].worker = "w_2".to_owned());
+        check_broken(I::WaitsForSomething, |s| s.work[1].state = "waiting".to_owned());
     }
 
     #[test]

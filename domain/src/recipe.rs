@@ -137,11 +137,9 @@ pub fn branch_step(schedule: &ScheduleSpec, steps: u64) -> u64 {
     match schedule {
         ScheduleSpec::Constant { .. } => steps,
         ScheduleSpec::Cosine { warmup_steps, .. } => steps.min(warmup_steps + 1),
+        // The first step of the decay still has the full rate.
         ScheduleSpec::Wsd { decay_share, .. } => {
-            // The first step of the decay still has the full rate.
-            let at_full_rate =
-                |step: &u64| (steps - step) as f64 >= decay_steps(*decay_share, steps);
-            (0..steps).take_while(at_full_rate).count() as u64
+            (steps + 1).saturating_sub(whole_decay_steps(*decay_share, steps)).min(steps)
         }
     }
 }
@@ -175,6 +173,16 @@ impl PretrainCell {
         let hash = CellConfig::Pretrain(stem).identity()?.hash;
         Ok((steps > 0).then_some(Trunk { hash, steps }))
     }
+}
+
+/// [`decay_steps`] as a count.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a whole number from 1 up to the number of steps"
+)]
+fn whole_decay_steps(decay_share: f64, steps: u64) -> u64 {
+    decay_steps(decay_share, steps) as u64
 }
 
 /// Steps of the decay of `wsd`, a whole number of at least 1.

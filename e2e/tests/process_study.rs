@@ -88,3 +88,61 @@ fn the_loss_of_every_architecture_falls() -> Result<()> {
     }
     Ok(())
 }
+
+/// Three lengths of one configuration of each architecture; the file of the tiny study, changed.
+fn three_lengths(cluster: &Cluster, shares_trunks: bool) -> Result<std::path::PathBuf> {
+    let study = TinyStudy {
+        name: "ladder",
+        architectures: &["llama", "hgrn2"],
+        widths: &[16],
+        ..TinyStudy::default()
+    };
+    let file = tiny_study(cluster.path(), &study);
+    let mut text = std::fs::read_to_string(&file)?;
+    let share = format!("runtime: {{share_trunks: {shares_trunks}, ");
+    for (from, to) in [
+        ("{constant: {warmup_steps: 4}}", "{wsd: {warmup_steps: 4, decay_share: 0.25}}"),
+        ("fixed_tokens: {tokens: 16384}", "isoflop: {budgets: [3e8, 5e8, 1e9]}"),
+        ("{log_spaced: {count: 4}}", "final"),
+        ("runtime: {", share.as_str()),
+    ] {
+        assert!(text.contains(from), "`{from}` is not in the file");
+        text = text.replacen(from, to, 1);
+    }
+    std::fs::write(&file, text)?;
+    Ok(file)
+}
+
+#[test]
+fn runs_that_share_a_trunk_come_to_what_they_would_apart_bit_for_bit() -> Result<()> {
+    if !libtorch_is_there() {
+        return Ok(());
+    }
+    let mut tables = Vec::new();
+    for shares_trunks in [false, true] {
+        let mut cluster = Cluster::start(ClusterOptions::default())?;
+        cluster.start_worker();
+        cluster.start_worker();
+        let plan = cluster.apply(&three_lengths(&cluster, shares_trunks)?)["plan"].clone();
+        let summary = cluster.wait_for_end("ladder", 120);
+        assert_eq!(summary["state"], "complete", "{}", cluster.logs());
+        tables.push(cluster.results("ladder"));
+        let (mut n_trained, mut n_shared, mut n_steps) = (0, 0, 0);
+        for run in cluster.json(&["runs", "ladder"])["runs"].as_array().expect("a list") {
+            let view = cluster.json(&["show", run["id"].as_str().expect("an id")]);
+            let begun = view["attempts"][0]["resumed_from_step"].as_u64().expect("it began");
+            assert_eq!(begun, view["continues"]["step"].as_u64().unwrap_or(0), "{view}");
+            n_shared += u64::from(begun > 0);
+            let steps = run["steps"].as_u64().expect("a number");
+            (n_steps, n_trained) = (n_steps + steps, n_trained + steps - begun);
+        }
+        assert_eq!(n_shared, if shares_trunks { 4 } else { 0 });
+        let saved = plan["flops_exact_shared"].as_f64().expect("a number");
+        let total = plan["flops_exact_total"].as_f64().expect("a number");
+        let share = 1.0 - f64::from(u32::try_from(n_trained)?) / f64::from(u32::try_from(n_steps)?);
+        assert!((saved / total - share).abs() < 0.05, "{saved} of {total}, {share} of the steps");
+    }
+    assert_eq!(tables[0], tables[1]);
+    assert!(tables[0].len() >= 12, "{:?}", tables[0]);
+    Ok(())
+}

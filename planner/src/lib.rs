@@ -8,11 +8,13 @@ mod plan;
 mod axes;
 mod cell;
 mod design;
+mod trunks;
 mod warnings;
 
 mod view;
 
 pub use plan::{DroppedCell, Plan, PlannedCell, PlannedPreparation};
+pub use trunks::PlannedTrunk;
 pub use view::plan_view;
 
 use domain::ids::ContentHash;

@@ -14,6 +14,7 @@ use domain::suggest::nearest;
 use crate::axes::{Combination, combinations};
 use crate::cell::{configure, named};
 use crate::design::{Length, close_budget, data_point_steps, lengths};
+use crate::trunks::{self, PlannedTrunk};
 use crate::{AT, CorpusHashes, warnings};
 
 /// A planned study.
@@ -66,6 +67,8 @@ pub struct PlannedCell {
     pub data_point_steps: Vec<u64>,
     /// Estimated peak memory of training in bytes, beside libtorch itself.
     pub memory_bytes: u64,
+    /// Where it stands in its trunk, in a study that shares them and under a schedule that has one.
+    pub trunk: Option<PlannedTrunk>,
 }
 
 /// A cell that was left out.
@@ -101,6 +104,7 @@ pub(crate) fn plan(parsed: &ParsedSpec, sources: &[CorpusHashes]) -> Result<Plan
     }
     planner.refuse_unmet_budgets(&met, &dropped)?;
     planner.refuse_equal_names(&cells)?;
+    planner.share_trunks(&mut cells)?;
     let mut plan = Plan {
         study: spec.name.clone(),
         stage: stage.name.clone(),
@@ -266,7 +270,22 @@ impl Planner<'_> {
             budget_flops: length.budget.map(|(_, budget)| budget),
             data_point_steps,
             memory_bytes: memory.total(),
+            trunk: None,
         })
+    }
+
+    /// Lets runs go on from each other's checkpoints, where the study says so.
+    fn share_trunks(&self, cells: &mut [PlannedCell]) -> Result<(), SpecError> {
+        if !self.parsed.spec.runtime.share_trunks {
+            return Ok(());
+        }
+        let trunk = |planned: &PlannedCell| {
+            let CellConfig::Pretrain(cell) = &planned.config;
+            cell.trunk().map_err(|error| self.parsed.locations.error(AT, error.to_string()))
+        };
+        let found: Vec<_> = cells.iter().map(trunk).collect::<Result<_, _>>()?;
+        trunks::link(cells, &found);
+        Ok(())
     }
 
     /// Each budget must have a cell, or the study cannot answer what it asks.

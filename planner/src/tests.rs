@@ -396,3 +396,80 @@ fn memory_grows_with_the_micro_batch_and_covers_the_states() {
     let states = 16 * plan_view(&micro).cells[0].parameters_total;
     assert!(states < micro.cells[0].memory_bytes && micro.cells[0].memory_bytes < whole);
 }
+
+/// Two sizes under a schedule with a trunk, in a study that shares them.
+fn shared(budgets: &str, more: &[(&str, &str)]) -> Plan {
+    let budgets = format!("design: {{isoflop: {{budgets: {budgets}}}}}");
+    let base = [
+        ("[llama_study, tnl]", "[llama_study]"),
+        ("constant: {warmup_steps: 10}", "wsd: {warmup_steps: 10, decay_share: 0.2}"),
+        ("design: {fixed_tokens: {tokens: 1e6}}", budgets.as_str()),
+    ];
+    let text = try_plan(&base.iter().chain(more).copied().collect::<Vec<_>>());
+    text.unwrap()
+}
+
+/// Per cell its name, where it leaves the trunk, and where it goes on from.
+fn trunks(plan: &Plan) -> Vec<String> {
+    let name = |run: &domain::ids::RunId| {
+        let cell = plan.cells.iter().find(|cell| cell.run_id == *run);
+        cell.map_or("?", |cell| cell.name.as_str())
+    };
+    let line = |cell: &PlannedCell| match &cell.trunk {
+        None => format!("{}: none", cell.name),
+        Some(PlannedTrunk { steps, from: None }) => format!("{}: {steps}", cell.name),
+        Some(PlannedTrunk { steps, from: Some((run, step)) }) => {
+            format!("{}: {steps}, from {} at {step}", cell.name, name(run))
+        }
+    };
+    plan.cells.iter().map(line).collect()
+}
+
+const SHARE: (&str, &str) = ("\nfit:", "\nruntime: {share_trunks: true}\nfit:");
+const FINAL: (&str, &str) =
+    ("checkpoints: {log_spaced: {count: 4, first_step: 20}}", "checkpoints: final");
+
+#[test]
+fn the_longer_runs_of_a_size_go_on_from_the_shorter_ones() {
+    let plan = shared("[1.2e11, 3e10, 6e10]", &[SHARE, FINAL]);
+    assert_eq!(
+        trunks(&plan),
+        [
+            "llama_study-s1-1.2e11: 264, from llama_study-s1-6e10 at 132",
+            "llama_study-s1-3e10: 66",
+            "llama_study-s1-6e10: 132, from llama_study-s1-3e10 at 66",
+            "llama_study-s2-1.2e11: 116, from llama_study-s2-6e10 at 58",
+            "llama_study-s2-3e10: 29",
+            "llama_study-s2-6e10: 58, from llama_study-s2-3e10 at 29",
+        ]
+    );
+    let view = plan_view(&plan);
+    let saved = view.flops_exact_shared / view.flops_exact_total;
+    // Of 7 parts, 0.8 + 1.6 are trained once.
+    assert!((saved - 2.4 / 7.0).abs() < 0.01, "{saved}");
+    assert_eq!(view.cells[0].continues.as_ref().unwrap().step, 132);
+    let apart = shared("[1.2e11, 3e10, 6e10]", &[FINAL]);
+    assert!(apart.cells.iter().all(|cell| cell.trunk.is_none()));
+    assert_eq!(run_ids(&apart), run_ids(&plan), "what is trained is the same");
+    assert_eq!(plan_view(&apart).flops_exact_shared, 0.0);
+}
+
+#[test]
+fn a_run_with_data_points_on_the_trunk_trains_it() {
+    let plan = shared("[3e10, 6e10]", &[SHARE]);
+    assert!(trunks(&plan).iter().all(|line| !line.contains("from")), "{:?}", trunks(&plan));
+}
+
+#[test]
+fn decays_from_one_step_go_on_from_one_run() {
+    let decay = "axes:\n          - {name: decay, field: training.schedule.wsd.decay, values: \
+                 [linear, one_minus_sqrt]}";
+    let plan = shared("[3e10, 6e10]", &[SHARE, FINAL, ("axes:", decay)]);
+    let lines = trunks(&plan);
+    let of_size: Vec<&String> = lines.iter().filter(|line| line.contains("s1-")).collect();
+    assert_eq!(of_size.len(), 4);
+    // One of the shorter pair trains the trunk; the other, and one of the longer pair, go on from it
+    // at its branch; the fourth goes on from the third at the longer one's.
+    let ends = |step: &str| of_size.iter().filter(|line| line.ends_with(step)).count();
+    assert_eq!((ends(": 66"), ends(" at 66"), ends(" at 132")), (1, 2, 1), "{lines:#?}");
+}

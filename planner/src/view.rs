@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use api::{DroppedCellView, PlanView, PlannedCellView};
+use api::{ContinuesView, DroppedCellView, PlanView, PlannedCellView};
 use domain::recipe::CellConfig;
 use domain::spec::{FlopKind, ParameterKind};
 
@@ -14,12 +14,16 @@ pub fn plan_view(plan: &Plan) -> PlanView {
     let mut seen = BTreeSet::new();
     let runs: Vec<&PlannedCellView> =
         cells.iter().filter(|cell| seen.insert(cell.run_id.as_str())).collect();
+    let mut seen = BTreeSet::new();
+    let distinct = plan.cells.iter().filter(|cell| seen.insert(&cell.run_id));
+    let shared = distinct.map(|cell| cell.shared_flops(FlopKind::Exact)).sum();
     PlanView {
         study: plan.study.clone(),
         stage: plan.stage.clone(),
         recipe: plan.cells.first().map_or("pretrain", |cell| cell.config.recipe()).to_owned(),
         n_runs: runs.len() as u64,
         flops_exact_total: runs.iter().map(|cell| cell.flops_exact).sum(),
+        flops_exact_shared: shared,
         tokens_total: runs.iter().map(|cell| cell.tokens).sum(),
         dropped: plan.dropped.iter().map(dropped_view).collect(),
         warnings: plan.warnings.clone(),
@@ -47,5 +51,10 @@ fn cell_view(planned: &PlannedCell) -> PlannedCellView {
         budget_flops: planned.budget_flops,
         memory_bytes: planned.memory_bytes,
         data_point_steps: planned.data_point_steps.clone(),
+        continues: planned
+            .trunk
+            .as_ref()
+            .and_then(|trunk| trunk.from.as_ref())
+            .map(|(run_id, step)| ContinuesView { run_id: run_id.to_string(), step: *step }),
     }
 }

@@ -23,7 +23,7 @@ pub mod v1 {
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 /// The version of the protocol that this build speaks.
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;
 
 /// The largest message either side accepts, in bytes: a preparation of the most source files
 /// (`domain::recipe::MAX_SOURCE_FILES`) fits. A report with the most events allowed stays below it

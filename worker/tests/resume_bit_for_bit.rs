@@ -5,9 +5,11 @@
 mod bench;
 
 use bench::Story;
-use bench::work::{ARCHITECTURES, Bench, joined, resumed, run};
+use bench::work::{ARCHITECTURES, Bench, joined, resumed, resumed_after_doubt, run};
 use domain::recipe::PretrainCell;
-use domain::spec::{LossSpikeSpec, Precision, UnstableStep, WeightAverageSpec};
+use domain::spec::{
+    DecayShape, LossSpikeSpec, Precision, ScheduleSpec, UnstableStep, WeightAverageSpec,
+};
 use proto::v1::{self, event::Kind};
 
 const STEPS: u64 = 12;
@@ -125,4 +127,69 @@ fn what_the_first_attempt_fixed_is_kept_by_the_next() {
     // What differs is named, and what does not is not.
     assert!(warning.contains("instead of of another machine"), "{warning}");
     assert!(!warning.contains("libtorch") && !warning.contains("threads"), "{warning}");
+}
+
+/// Two lengths of one configuration, the shorter with a trunk of `branch` steps.
+fn two_lengths(bench: &Bench, architecture: &str) -> ([PretrainCell; 2], u64) {
+    let schedule =
+        ScheduleSpec::Wsd { warmup_steps: 2, decay_share: 0.4, decay: DecayShape::Linear };
+    let cells = [8, STEPS].map(|steps| {
+        let mut cell = bench.cell(architecture, steps);
+        cell.training.schedule = schedule.clone();
+        cell
+    });
+    let branch = cells[0].trunk().unwrap().unwrap().steps;
+    (cells, branch)
+}
+
+#[test]
+fn a_run_that_goes_on_from_a_shorter_one_equals_one_from_scratch_bit_for_bit() {
+    for architecture in ARCHITECTURES {
+        let bench = Bench::new();
+        let ([short, long], branch) = two_lengths(&bench, architecture);
+        let straight = bench.attempt(bench.train(&long, &[]), 1);
+        let of_short = v1::Train { branch_step: branch, ..bench.train(&short, &[]) };
+        let trunk = bench.attempt(of_short, 2);
+        assert_eq!(trunk.end, "succeeded", "{}", trunk.message);
+        let kept = trunk.checkpoint(branch);
+        assert!(!kept.is_data_point, "a rate that has not decayed is no result");
+        // All that the shorter run left is offered; what lies behind its branch is refused.
+        let resumed = resumed(bench.train(&long, &[]), &trunk);
+        let branched = bench.attempt(resumed.clone(), 3);
+        assert_eq!(branched.end, "worker_lost", "{}", branched.message);
+        let of_trunk: Vec<_> =
+            resumed.checkpoints.into_iter().filter(|found| found.step <= branch).collect();
+        let numerics = resumed.numerics;
+        let train = v1::Train { checkpoints: of_trunk, numerics, ..bench.train(&long, &[]) };
+        let branched = bench.attempt(train, 4);
+        assert_eq!(branched.end, "succeeded", "{}", branched.message);
+        assert_eq!(branched.started().resumed_from_step, branch);
+        assert_eq!(branched.losses(), straight.losses()[branch as usize..], "{architecture}");
+        assert_eq!(weights_hash(&branched), weights_hash(&straight), "{architecture}");
+        assert_ne!(
+            trunk.losses()[branch as usize + 1..],
+            straight.losses()[branch as usize + 1..8]
+        );
+    }
+}
+
+#[test]
+fn a_checkpoint_of_another_trunk_is_refused() {
+    let bench = Bench::new();
+    let ([short, mut long], branch) = two_lengths(&bench, "llama");
+    long.training.seed += 1;
+    let of_short = v1::Train { branch_step: branch, ..bench.train(&short, &[]) };
+    let trunk = bench.attempt(of_short, 1);
+    // As its own it is damaged: an earlier attempt has said so too.
+    let story = bench.attempt(resumed_after_doubt(bench.train(&long, &[]), &trunk), 2);
+    assert_eq!((story.end.as_str(), story.started().resumed_from_step), ("succeeded", 0));
+    let warnings = story.logs("warn").join("\n");
+    assert!(warnings.contains("it belongs to the configuration"), "{warnings}");
+    // As another run's it is no worse for that, and nobody is told that it is.
+    let train = resumed(bench.train(&long, &[]), &trunk);
+    let other = v1::Assignment { work_id: "r_other".into(), ..run(train, 3) };
+    let story = bench.trainer().carry_out(other);
+    assert_eq!((story.end.as_str(), story.started().resumed_from_step), ("succeeded", 0));
+    assert!(!story.events.iter().any(|event| matches!(event, Kind::CheckpointRefused(_))));
+    assert!(story.logs("warn").join("\n").contains("not of this trunk"));
 }

@@ -1,13 +1,27 @@
 //! Plans as tables, and what applying one did.
 
+use std::collections::BTreeMap;
+
 use api::{ApplyView, PlanView, PlannedCellView};
 
 use super::{View, format, sections, table};
 
 impl View for PlanView {
     fn table(&self) -> String {
-        let columns = ["CELL", ">N", ">STEPS", ">D", ">D/N", ">FLOPS", ">MEMORY", ">POINTS"];
-        let rows = self.cells.iter().map(row).collect();
+        let mut columns =
+            vec!["CELL", ">N", ">STEPS", ">D", ">D/N", ">FLOPS", ">MEMORY", ">POINTS"];
+        let mut rows: Vec<Vec<String>> = self.cells.iter().map(row).collect();
+        if self.cells.iter().any(|cell| cell.continues.is_some()) {
+            columns.push("GOES ON FROM");
+            let names: BTreeMap<&str, &str> =
+                self.cells.iter().map(|cell| (cell.run_id.as_str(), cell.name.as_str())).collect();
+            for (row, cell) in rows.iter_mut().zip(&self.cells) {
+                row.push(cell.continues.as_ref().map_or(String::new(), |from| {
+                    let name = names.get(from.run_id.as_str()).copied().unwrap_or(&from.run_id);
+                    format!("{name} at {}", from.step)
+                }));
+            }
+        }
         let dropped: Vec<String> = self
             .dropped
             .iter()
@@ -47,8 +61,15 @@ fn row(cell: &PlannedCellView) -> Vec<String> {
 
 /// The totals in a sentence, and what the columns count.
 fn total(plan: &PlanView) -> String {
+    let shared = match plan.flops_exact_shared {
+        0.0 => String::new(),
+        shared => format!(
+            "{} FLOPs of these are spent once for several runs, which share their trunk\n",
+            format::flops(shared)
+        ),
+    };
     format!(
-        "{} cells, {} runs, {} dropped; {} tokens, {} FLOPs (exact, head included)\n\
+        "{} cells, {} runs, {} dropped; {} tokens, {} FLOPs (exact, head included)\n{shared}\
          N without embeddings and head; D training tokens; memory estimated, beside libtorch",
         plan.cells.len(),
         plan.n_runs,
@@ -74,8 +95,13 @@ impl View for ApplyView {
             lines.push(format!("{} cells are no longer part of it", self.n_removed_cells));
         }
         lines.extend(self.plan.warnings.iter().map(|warning| format!("warning: {warning}")));
+        let spent = self.plan.flops_exact_total - self.plan.flops_exact_shared;
+        let shared = match self.plan.flops_exact_shared {
+            0.0 => String::new(),
+            _ => format!(", {} of them to be spent: the rest is shared", format::flops(spent)),
+        };
         lines.push(format!(
-            "{} FLOPs, {} tokens in all",
+            "{} FLOPs{shared}, {} tokens in all",
             format::flops(self.plan.flops_exact_total),
             format::count(self.plan.tokens_total as f64)
         ));

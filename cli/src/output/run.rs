@@ -64,6 +64,9 @@ impl View for RunView {
             run.axis_values.iter().map(|(axis, value)| format!("{axis} = {value}")).collect();
         let cells: Vec<String> =
             self.cells.iter().map(|cell| format!("{}/{}", cell.study, cell.cell)).collect();
+        let continues = self.continues.as_ref().map_or_else(String::new, |from| {
+            format!("step {} of {}, whose trunk it shares", from.step, from.run_id)
+        });
         let changed = "an attempt changed threads or device; equal to rounding only";
         let facts = pairs(&[
             ("run", format!("{} ({})", run.name, run.id)),
@@ -89,6 +92,7 @@ impl View for RunView {
             ),
             ("training loss", format::loss(run.train_loss_nats)),
             ("validation loss", format::loss(run.validation_loss_nats)),
+            ("goes on from", continues),
             ("axes", axes.join(", ")),
             ("cells", cells.join(", ")),
             ("identity", self.identity_hash.clone()),

@@ -63,6 +63,7 @@ fn train(details: TrainDetails) -> v1::Train {
             })
             .collect(),
         numerics: details.numerics.map(numerics),
+        branch_step: details.branch_step.unwrap_or(0),
     }
 }
 

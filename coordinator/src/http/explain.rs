@@ -84,7 +84,7 @@ async fn of_run(app: &App, run: &RunId) -> Result<Option<ExplainView>, ApiError>
         return Ok(None);
     };
     let reasons = match status.state.as_str() {
-        "waiting" => waits_for_data(app, &status),
+        "waiting" => waits(app, &status),
         "queued" => queued(app, run, &status),
         "leased" => leased(&status, page.summary.worker.as_deref()),
         "backoff" => vec![backs_off(&status)],
@@ -129,6 +129,24 @@ fn queued(app: &App, run: &RunId, status: &RunStatus) -> Vec<Reason> {
     let (terms, n_ahead, kept) = (&status.terms, status.n_ahead, kept.as_ref());
     let case = Case { work: &work, terms, n_ahead, kept };
     why_not_placed(case, &app.leader.all_seats())
+}
+
+/// For its data, and then for the run whose checkpoint it goes on from.
+fn waits(app: &App, status: &RunStatus) -> Vec<Reason> {
+    let Some(trunk) = status.trunk.as_ref().filter(|_| status.preparation.state == "succeeded")
+    else {
+        return waits_for_data(app, status);
+    };
+    let message = format!(
+        "it goes on from step {} of `{}`, which is {} at step {}",
+        trunk.step, trunk.run_id, trunk.state, trunk.latest_step
+    );
+    let remedy = format!(
+        "wait, or see `gradus explain {}`; with `runtime.share_trunks: false` it trains all of its \
+         steps itself",
+        trunk.run_id
+    );
+    held(status).into_iter().chain([Reason::new("trunk_not_there", message, remedy)]).collect()
 }
 
 /// The data is work too: when it is queued, what keeps it is what keeps the run.

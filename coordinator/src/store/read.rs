@@ -111,6 +111,19 @@ pub enum HistoryOf {
     Worker(WorkerId),
 }
 
+/// A run that another one waits for, because that goes on from one of its checkpoints.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrunkStatus {
+    /// The run.
+    pub run_id: String,
+    /// The label of its state.
+    pub state: String,
+    /// How far it is.
+    pub latest_step: u64,
+    /// The step of the checkpoint.
+    pub step: u64,
+}
+
 /// Where a run stands with the scheduler.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunStatus {
@@ -138,6 +151,8 @@ pub struct RunStatus {
     pub paused_studies: Vec<(String, String)>,
     /// The data it needs.
     pub preparation: PreparationStatus,
+    /// The run whose checkpoint it waits for, if it does.
+    pub trunk: Option<TrunkStatus>,
     /// How its last attempt ended.
     pub ended_as: Option<String>,
     /// What its last attempt said.

@@ -318,6 +318,8 @@ pub struct TrainDetails {
     pub checkpoints: Vec<OfferedCheckpoint>,
     /// What the first attempt fixed.
     pub numerics: Option<Numerics>,
+    /// The step from which runs that share its trunk go on.
+    pub branch_step: Option<u64>,
 }
 
 /// A checkpoint that an attempt may continue from.

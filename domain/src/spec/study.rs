@@ -278,6 +278,11 @@ pub struct RuntimeSpec {
     /// Seconds between checkpoints kept for recovery only.
     #[serde(default = "default_rolling_checkpoint_seconds")]
     pub rolling_checkpoint_seconds: u32,
+    /// Whether runs that differ in their length and decay only train their common steps once: a
+    /// longer one goes on from the checkpoint with which a shorter one begins its decay, and is bit
+    /// for bit what it would have been from scratch. Under `constant` and `wsd` schedules.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub share_trunks: bool,
     /// How often a run may fail by its own fault, in each way, before it is given up.
     #[serde(default = "default_max_failures")]
     pub max_failures: u32,
@@ -293,6 +298,11 @@ fn default_weight() -> f64 {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
 fn is_usual_weight(weight: &f64) -> bool {
     weight.total_cmp(&default_weight()).is_eq()
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 fn is_anywhere(placement: &PlacementSpec) -> bool {
@@ -313,6 +323,7 @@ impl Default for RuntimeSpec {
             log_rules: Vec::new(),
             micro_batch_sequences: None,
             rolling_checkpoint_seconds: default_rolling_checkpoint_seconds(),
+            share_trunks: false,
             max_failures: default_max_failures(),
             retries: RetriesSpec::default(),
         }

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
+use domain::cell::Identity;
 use domain::ids::ContentHash;
+use domain::recipe::CellConfig;
 use proto::v1;
 
 use crate::chance::Chance;
@@ -17,16 +19,9 @@ pub(crate) struct Chain {
 }
 
 impl Chain {
-    /// Before the first step of the run with this configuration.
-    pub(crate) fn start(config_json: &str) -> Self {
-        let hash = ContentHash::of(config_json.as_bytes()).to_string();
-        let value = u64::from_str_radix(&hash[..16], 16).expect("a hash is hexadecimal");
-        Self { step: 0, value }
-    }
-
     /// After the next step.
     #[must_use]
-    pub(crate) fn next(self) -> Self {
+    fn next(self) -> Self {
         let step = self.step + 1;
         let mixed = self.value.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(step);
         Self { step, value: mixed ^ (mixed >> 29) }
@@ -45,6 +40,43 @@ impl Chain {
     pub(crate) fn hash(self) -> ContentHash {
         ContentHash::of(format!("{}:{}", self.step, self.value).as_bytes())
     }
+}
+
+/// How the chain of a run goes: its first steps are its trunk's, the others its own.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Course {
+    of_trunk: u64,
+    trunk_steps: u64,
+    of_run: u64,
+}
+
+impl Course {
+    /// The course of the run with this configuration.
+    pub(crate) fn of(config_json: &str) -> Self {
+        let of_run = number(&ContentHash::of(config_json.as_bytes()));
+        let config = Identity::parse(config_json).expect("a planned configuration");
+        let CellConfig::Pretrain(cell) = config;
+        match cell.trunk().expect("it has an identity") {
+            Some(trunk) => Self { of_trunk: number(&trunk.hash), trunk_steps: trunk.steps, of_run },
+            None => Self { of_trunk: of_run, trunk_steps: 0, of_run },
+        }
+    }
+
+    /// Before the first step.
+    pub(crate) fn start(&self) -> Chain {
+        Chain { step: 0, value: self.of_trunk }
+    }
+
+    /// After the next step.
+    pub(crate) fn next(&self, chain: Chain) -> Chain {
+        let Chain { step, value } = chain.next();
+        let mixed = if step == self.trunk_steps + 1 { value ^ self.of_run } else { value };
+        Chain { step, value: mixed }
+    }
+}
+
+fn number(hash: &ContentHash) -> u64 {
+    u64::from_str_radix(&hash.as_str()[..16], 16).expect("a hash is hexadecimal")
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use api::RunView;
 use domain::attempt::AttemptEnd;
 use proto::v1::{self, assignment, event};
 
-use crate::disk::Chain;
+use crate::disk::{Chain, Course};
 
 /// Something that must not be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -259,6 +259,13 @@ impl History {
                 Fact::Checkpoint { step } => {
                     view.checkpoints.iter().any(|c| c.step == *step && c.attempt == attempt)
                 }
+                // One of the trunk's is with the run that left it.
+                Fact::Refusal { manifest_key }
+                    if view.continues.is_some()
+                        && !manifest_key.starts_with(&format!("runs/{work}/")) =>
+                {
+                    true
+                }
                 Fact::Refusal { manifest_key } => {
                     let is_refused = |c: &api::CheckpointView| c.refused_reason.is_some();
                     view.checkpoints
@@ -278,11 +285,17 @@ impl History {
     /// A run that has succeeded looks as if nothing had ever gone wrong.
     fn check_truth(&mut self, id: &str, view: &RunView, curve: &[(u64, Option<f64>)]) {
         let Some(config) = self.configs.get(id).cloned() else { return };
-        let mut chain = Chain::start(&config);
+        let course = Course::of(&config);
+        let mut chain = course.start();
         let mut truth = Vec::new();
-        for _ in 0..view.summary.steps {
-            chain = chain.next();
-            truth.push((chain.step, Some(chain.loss())));
+        // The steps of a trunk that another run trained may be that run's alone.
+        let n_shared = view.continues.as_ref().map_or(0, |continues| continues.step);
+        let curve_of: BTreeMap<u64, Option<f64>> = curve.iter().copied().collect();
+        for step in 1..=view.summary.steps {
+            chain = course.next(chain);
+            if step > n_shared || curve_of.contains_key(&step) {
+                truth.push((chain.step, Some(chain.loss())));
+            }
         }
         if curve != truth {
             let wrong = truth.iter().zip(curve).find(|(a, b)| a != b);
@@ -299,7 +312,8 @@ impl History {
     /// Every data point has its value, unless somebody did not want it measured.
     fn check_measured(&mut self, id: &str, view: &RunView, may_be_cancelled: bool) {
         let Some(config) = self.configs.get(id) else { return };
-        let chains = std::iter::successors(Some(Chain::start(config)), |chain| Some(chain.next()));
+        let course = Course::of(config);
+        let chains = std::iter::successors(Some(course.start()), |chain| Some(course.next(*chain)));
         let measured: Vec<f64> = chains
             .take(usize::try_from(view.summary.steps).expect("few") + 1)
             .map(Chain::measured)

@@ -65,6 +65,8 @@ pub(crate) struct Scenario {
     pub(crate) weight: u64,
     /// How many slots a run takes at a time.
     pub(crate) gang: usize,
+    /// Whether runs of three lengths share their trunk.
+    pub(crate) shares_trunks: bool,
 }
 
 /// How long things go wrong.
@@ -89,6 +91,7 @@ impl Scenario {
         let most = slots.iter().sum::<usize>();
         let gang =
             if most > 1 && of_gangs.permille(350) { 2 + of_gangs.index(most - 1) } else { 1 };
+        let shares_trunks = Chance::new(seed, 8).permille(250);
         let mut scenario = Self {
             seed,
             n_coordinators,
@@ -102,6 +105,7 @@ impl Scenario {
             n_steps: chance.between(4, 40),
             weight: chance.between(1, 40),
             gang,
+            shares_trunks,
         };
         // Some seeds are quiet: what must hold in a storm must hold in the sun.
         let mean_gap_ms = *chance.one_of(&[4_000, 10_000, 30_000, 1_000_000]);
@@ -172,6 +176,22 @@ impl Scenario {
         let tokens = self.n_steps * 32;
         let weight = self.weight as f64 / 10.0;
         let gang = self.gang;
+        let [schedule, design, checkpoints] = if self.shares_trunks {
+            // Some 30 to 80 steps of the smallest network, which a budget must buy 20 of.
+            let budgets = [1.0, 1.3, 1.7].map(|times| times * (4e7 + self.n_steps as f64 * 1e6));
+            [
+                "wsd: {warmup_steps: 0, decay_share: 0.4}".to_owned(),
+                format!("isoflop: {{budgets: {budgets:?}}}"),
+                "final".to_owned(),
+            ]
+        } else {
+            [
+                "constant: {warmup_steps: 0}".to_owned(),
+                format!("fixed_tokens: {{tokens: {tokens}}}"),
+                "{log_spaced: {count: 2, first_step: 2}}".to_owned(),
+            ]
+        };
+        let share_trunks = self.shares_trunks;
         format!(
             "version: 1
 name: storm
@@ -187,15 +207,17 @@ stages:
           sequence_length: 8
           batch_sequences: 4
           optimizer: {{learning_rate: 1e-3}}
+          schedule: {{{schedule}}}
         axes:
           - name: size
             values:
 {}
-        design: {{fixed_tokens: {{tokens: {tokens}}}}}
-        checkpoints: {{log_spaced: {{count: 2, first_step: 2}}}}
+        design: {{{design}}}
+        checkpoints: {checkpoints}
         evaluate: [{{task: validation_loss, sequences: 8}}]
 runtime:
   weight: {weight}
+  share_trunks: {share_trunks}
   placement: {{slots: {gang}}}
   retries:
     out_of_memory: {{attempts: 1000, longest_pause_seconds: 8}}

@@ -9,7 +9,7 @@ use proto::to_wire;
 use proto::v1::{self, assignment, event, to_trainer};
 
 use crate::chance::Chance;
-use crate::disk::{Chain, Disk};
+use crate::disk::{Chain, Course, Disk};
 
 /// What a trainer says.
 #[derive(Debug, Clone, PartialEq)]
@@ -77,6 +77,8 @@ enum Phase {
 #[derive(Debug)]
 struct Training {
     chain: Chain,
+    course: Course,
+    branch_step: u64,
     n_steps: u64,
     data_point_steps: Vec<u64>,
     last_rolling: u64,
@@ -220,7 +222,8 @@ impl Job {
     /// Continues from the newest checkpoint that is what it says; says which are not, and ends when
     /// no attempt has said so before.
     fn begin(&mut self, train: &v1::Train, disk: &Disk, out: &mut VecDeque<Said>) -> End {
-        let mut chain = Chain::start(&train.config_json);
+        let course = Course::of(&train.config_json);
+        let mut chain = course.start();
         let mut is_doubtful = false;
         for checkpoint in &train.checkpoints {
             let manifest = checkpoint.manifest.as_ref().expect("a checkpoint has a manifest");
@@ -246,6 +249,8 @@ impl Job {
         started(chain.step, out);
         self.phase = Phase::Train(Box::new(Training {
             chain,
+            course,
+            branch_step: train.branch_step,
             n_steps: train.data_point_steps.last().copied().expect("the last step is a data point"),
             data_point_steps: train.data_point_steps.clone(),
             last_rolling: chain.step,
@@ -261,14 +266,16 @@ impl Job {
         out: &mut VecDeque<Said>,
     ) -> End {
         if training.chain.step < training.n_steps && !self.is_preempted {
-            training.chain = training.chain.next();
+            training.chain = training.course.next(training.chain);
             let Chain { step, .. } = training.chain;
             let values = [("train_loss_nats".to_owned(), training.chain.loss())].into();
             say(out, event::Kind::Point(v1::MetricPoint { step, values }));
         }
         let step = training.chain.step;
         let is_data_point = training.data_point_steps.contains(&step);
-        let is_rolling = self.is_preempted || step >= training.last_rolling + ROLLING_STEPS;
+        let is_rolling = self.is_preempted
+            || step == training.branch_step
+            || step >= training.last_rolling + ROLLING_STEPS;
         if !is_data_point && !is_rolling {
             self.phase = Phase::Train(training);
             return None;

@@ -52,6 +52,10 @@ pub struct CheckpointContent {
     pub step: u64,
     /// The identity of the cell.
     pub config_hash: String,
+    /// The hash of the cell's trunk (`domain::recipe::Trunk`), where the step belongs to it: other
+    /// runs of that trunk may go on from here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trunk_hash: Option<String>,
 }
 
 /// What the manifest of prepared data says about it.

@@ -14,7 +14,7 @@ fn artifacts(directory: &Path) -> Artifacts {
 }
 
 fn manifest() -> Manifest {
-    let content = CheckpointContent { step: 7, config_hash: "abc".into() };
+    let content = CheckpointContent { step: 7, config_hash: "abc".into(), trunk_hash: None };
     let file = ManifestFile::new("model.safetensors", reference_to("a/b", b"weights"));
     Manifest::new(Content::Checkpoint(content), vec![file])
 }

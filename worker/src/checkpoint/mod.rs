@@ -15,7 +15,9 @@
 mod error;
 pub mod tensors;
 
+use domain::cell::IdentityError;
 use domain::model::ModelConfig;
+use domain::recipe::{CellConfig, Trunk};
 use domain::stability::StabilityState;
 use proto::v1;
 use serde::{Deserialize, Serialize};
@@ -62,6 +64,48 @@ pub struct State {
     pub numerics: NumericsState,
     /// The identity of the cell.
     pub config_hash: String,
+    /// The hash of the cell's trunk, where the step belongs to it. The manifest says it.
+    #[serde(skip)]
+    pub trunk_hash: Option<String>,
+}
+
+/// The run whose checkpoints are written and read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    /// The identity of its cell.
+    pub config_hash: String,
+    /// What it has in common with runs of other lengths.
+    pub trunk: Option<Trunk>,
+}
+
+impl Owner {
+    /// The owner of a cell's checkpoints.
+    ///
+    /// # Errors
+    /// As [`domain::cell::Identity::of`].
+    pub fn new(config: &CellConfig) -> Result<Self, IdentityError> {
+        let CellConfig::Pretrain(cell) = config;
+        let config_hash = config.identity()?.hash.to_string();
+        Ok(Self { config_hash, trunk: cell.trunk()? })
+    }
+
+    /// What a checkpoint after `step` steps says that it belongs to.
+    pub fn content(&self, step: u64) -> CheckpointContent {
+        let trunk = self.trunk.as_ref().filter(|trunk| step <= trunk.steps);
+        let trunk_hash = trunk.map(|trunk| trunk.hash.to_string());
+        CheckpointContent { step, config_hash: self.config_hash.clone(), trunk_hash }
+    }
+
+    /// Refuses a checkpoint of another run, unless its step belongs to the trunk of both.
+    pub fn check(&self, found: &CheckpointContent) -> Result<(), CheckpointError> {
+        let is_of_trunk = self.trunk.as_ref().is_some_and(|trunk| {
+            found.trunk_hash.as_deref() == Some(trunk.hash.as_str()) && found.step <= trunk.steps
+        });
+        if is_of_trunk {
+            return Ok(());
+        }
+        check_config(&self.config_hash, &found.config_hash)
+    }
 }
 
 /// `proto`'s `Numerics` in a file.
@@ -100,8 +144,9 @@ impl State {
         tokens: u64,
         generator_state: &[u8],
         numerics: &v1::Numerics,
-        config_hash: &str,
+        owner: &Owner,
     ) -> Self {
+        let CheckpointContent { config_hash, trunk_hash, .. } = owner.content(step);
         Self {
             version: STATE_VERSION,
             step,
@@ -111,7 +156,8 @@ impl State {
             n_averaged: 0,
             generator_state: to_hex(generator_state),
             numerics: numerics.into(),
-            config_hash: config_hash.to_owned(),
+            config_hash,
+            trunk_hash,
         }
     }
 
@@ -163,8 +209,8 @@ impl Checkpoint {
         }
         drop(self.weights);
         put(OPTIMIZER_FILE, tensors::to_bytes(&self.optimizer)?)?;
-        let State { step, config_hash, .. } = self.state;
-        let content = CheckpointContent { step, config_hash };
+        let State { step, config_hash, trunk_hash, .. } = self.state;
+        let content = CheckpointContent { step, config_hash, trunk_hash };
         let manifest = Manifest::new(Content::Checkpoint(content), files);
         let reference = artifacts.put_manifest(&format!("{prefix}manifest.json"), &manifest)?;
         Ok(v1::Checkpoint {
@@ -176,19 +222,19 @@ impl Checkpoint {
         })
     }
 
-    /// Reads a checkpoint of the cell `config_hash`, checking every file's size and hash.
+    /// Reads a checkpoint that `owner` may go on from, checking every file's size and hash.
     pub fn load(
         artifacts: &Artifacts,
         reference: &v1::CheckpointRef,
-        config_hash: &str,
+        owner: &Owner,
     ) -> Result<Self, CheckpointError> {
         let manifest_reference = reference.manifest.as_ref().ok_or(CheckpointError::NoManifest)?;
         let manifest = artifacts.manifest(manifest_reference)?;
         let content = manifest.checkpoint(&manifest_reference.key)?;
-        check_config(config_hash, &content.config_hash)?;
+        owner.check(content)?;
         let state: State = serde_json::from_slice(&artifacts.read(&manifest.file(STATE_FILE)?)?)
             .map_err(CheckpointError::State)?;
-        check_config(config_hash, &state.config_hash)?;
+        check_config(&content.config_hash, &state.config_hash)?;
         if state.version != STATE_VERSION {
             return Err(CheckpointError::StateVersion { found: state.version });
         }

@@ -8,7 +8,6 @@ use std::time::Instant;
 
 use domain::attempt::AttemptEnd;
 use domain::cell::Identity;
-use domain::ids::ContentHash;
 use domain::recipe::{CellConfig, EvaluationConfig, PretrainCell};
 use domain::spec::FlopKind;
 use proto::v1::{self, event};
@@ -17,8 +16,9 @@ use serde::de::DeserializeOwned;
 use super::curve::loss_nats;
 use super::state::FakeState;
 use super::{Failure, Trainer, Wish};
-use crate::artifacts::manifest::{CheckpointContent, Content, Manifest, ManifestFile};
+use crate::artifacts::manifest::{Content, Manifest, ManifestFile};
 use crate::artifacts::{ArtifactError, Artifacts};
+use crate::checkpoint::Owner;
 
 /// The noise of a step's training loss, as a share of it.
 const STEP_NOISE: f64 = 0.01;
@@ -43,6 +43,7 @@ struct Run<'a> {
     assignment: &'a v1::Assignment,
     work: &'a v1::Train,
     cell: PretrainCell,
+    owner: Owner,
     state: FakeState,
 }
 
@@ -51,9 +52,11 @@ pub(super) fn train(
     assignment: &v1::Assignment,
     work: &v1::Train,
 ) -> Result<AttemptEnd, Failure> {
-    let cell = cell(&work.config_json)?;
+    let config: CellConfig = parse(&work.config_json)?;
+    let owner = Owner::new(&config).map_err(|error| Failure::because(AttemptEnd::Bug, &error))?;
+    let CellConfig::Pretrain(cell) = config;
     check_data(trainer, work.data_manifest.as_ref())?;
-    let state = resume(trainer, work, &cell)?;
+    let state = resume(trainer, work, &assignment.work_id, (&cell, &owner))?;
     let numerics = work.numerics.clone().unwrap_or_else(|| v1::Numerics {
         device_kind: "cpu".to_owned(),
         intra_op_threads: trainer.n_threads,
@@ -64,7 +67,7 @@ pub(super) fn train(
     let resumed_from_step = state.step;
     let numerics = Some(numerics);
     trainer.report(event::Kind::Started(v1::Started { numerics, resumed_from_step }))?;
-    Run { assignment, work, cell, state }.walk(trainer)
+    Run { assignment, work, cell, owner, state }.walk(trainer)
 }
 
 impl Run<'_> {
@@ -91,7 +94,8 @@ impl Run<'_> {
             let is_data_point = self.work.data_point_steps.binary_search(&step).is_ok();
             let is_due = saved_at.elapsed().as_secs() >= rolling_seconds
                 || trainer.faults.checkpoint_every.is_some_and(|n| step.is_multiple_of(n));
-            if is_data_point || is_due || step == self.cell.steps {
+            let is_branch = step == self.work.branch_step;
+            if is_data_point || is_branch || is_due || step == self.cell.steps {
                 self.save(trainer, is_data_point)?;
                 saved_at = Instant::now();
             }
@@ -142,8 +146,7 @@ impl Run<'_> {
             ("state.json", state),
         ];
         let (files, references) = put_files(artifacts, &folder, contents)?;
-        let config_hash = ContentHash::of(self.work.config_json.as_bytes()).as_str().to_owned();
-        let content = Content::Checkpoint(CheckpointContent { step, config_hash });
+        let content = Content::Checkpoint(self.owner.content(step));
         let manifest = Manifest::new(content, files);
         let n_bytes = manifest.n_bytes();
         let reference = artifacts
@@ -211,13 +214,19 @@ pub(super) fn data_failure(error: &ArtifactError) -> Failure {
 fn resume(
     trainer: &mut Trainer,
     work: &v1::Train,
-    cell: &PretrainCell,
+    work_id: &str,
+    (cell, owner): (&PretrainCell, &Owner),
 ) -> Result<FakeState, Failure> {
     let mut doubtful = None;
     let mut found = None;
     for checkpoint in &work.checkpoints {
         let Some(reference) = &checkpoint.manifest else { continue };
-        let reason = match load(trainer.artifacts()?, reference) {
+        let artifacts = trainer.artifacts()?;
+        let is_own = reference.key.starts_with(&format!("runs/{work_id}/"));
+        if !is_own && !is_of(artifacts, reference, owner) {
+            continue;
+        }
+        let reason = match load(artifacts, reference) {
             Ok(Some(state)) if state.step == checkpoint.step => {
                 found = Some(state);
                 break;
@@ -243,6 +252,13 @@ fn resume(
         }
         None => Ok(found.unwrap_or_else(|| FakeState::new(cell.training.seed))),
     }
+}
+
+/// Whether a checkpoint's manifest says that the run may go on from it.
+fn is_of(artifacts: &Artifacts, reference: &v1::ArtifactRef, owner: &Owner) -> bool {
+    artifacts.manifest(reference).is_ok_and(|manifest| {
+        manifest.checkpoint(&reference.key).is_ok_and(|content| owner.check(content).is_ok())
+    })
 }
 
 /// The state in a checkpoint, every file checked.

@@ -145,6 +145,7 @@ impl Bench {
             rolling_checkpoint_seconds: 0,
             checkpoints: vec![],
             numerics: None,
+            branch_step: 0,
         }
     }
 

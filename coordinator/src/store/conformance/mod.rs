@@ -12,6 +12,7 @@ pub(in crate::store) mod leasing;
 pub(in crate::store) mod races;
 pub(in crate::store) mod reporting;
 pub(in crate::store) mod scheduling;
+pub(in crate::store) mod trunks;
 pub(in crate::store) mod viewing;
 
 /// One test for each function of the suite, on the backend that the factory makes; a factory that
@@ -107,6 +108,16 @@ macro_rules! conformance {
                 a_member_that_leaves_has_rank_0_asked,
                 a_log_rule_keeps_a_gang_from_the_member_that_failed,
                 the_largest_gang_is_granted,
+            }
+            trunks {
+                a_run_waits_for_the_checkpoint_that_it_goes_on_from,
+                a_run_whose_source_ends_begins_with_what_there_is,
+                a_trunk_that_is_damaged_is_passed_over_by_its_branch,
+                a_study_of_trunks_is_cancelled_and_retried_whole,
+                a_run_rounds_as_its_trunk_did_or_is_marked,
+                data_points_of_another_study_are_trained,
+                a_paused_study_keeps_no_run_of_another_waiting,
+                data_that_comes_late_releases_the_first_of_a_trunk,
             }
             viewing {
                 every_view_shows_a_study_in_the_middle_of_its_work,

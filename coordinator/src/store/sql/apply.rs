@@ -18,6 +18,7 @@ use super::decision::decide;
 use super::error::from_driver;
 use super::evaluations;
 use super::many::{self, Asked};
+use super::trunks::{self, Reused};
 use super::wanted;
 use super::work::WorkRow;
 use super::writer::{Command, Tx};
@@ -57,8 +58,8 @@ impl Command for ApplyStudy {
         applied.n_removed_cells = old_runs.values().sum();
         let removed: Vec<RunId> = old_runs.into_keys().collect();
         cancel_unwanted(tx, &removed, &mut applied.changed).await?;
-        wanted::settle_runs(tx, &removed).await?;
-        wanted::settle_study(tx, &applied.study_id).await?;
+        wanted::settle_runs(tx, &removed, &mut applied.changed).await?;
+        wanted::settle_study(tx, &applied.study_id, &mut applied.changed).await?;
         for run in evaluations::with_data_points(tx, &applied.study_id).await? {
             // A new run has no checkpoint to measure yet.
             if runs.reused.contains(&run) {
@@ -228,8 +229,10 @@ async fn upsert_runs(
     let is_prepared = is_succeeded(tx, preparation).await?;
     let common = Common { id: &applied.study_id, study, preparation, is_prepared };
     let mut runs = Runs { all: BTreeSet::new(), reused: BTreeSet::new() };
+    let mut reused: BTreeMap<RunId, Reused> = BTreeMap::new();
     let mut first_of_each: Vec<&PlannedCell> =
         study.plan.cells.iter().filter(|cell| runs.all.insert(cell.run_id.clone())).collect();
+    let has_trunks = first_of_each.iter().any(|cell| cell.trunk.is_some());
     // In the order of the indexes, whose pages are then written once each.
     first_of_each.sort_by(|one, other| one.run_id.cmp(&other.run_id));
     for cells in first_of_each.chunks(ROWS_PER_STATEMENT) {
@@ -244,10 +247,17 @@ async fn upsert_runs(
         for cell in old {
             let row = &known[&cell.run_id];
             applied.n_reused_succeeded += u64::from(row.state == "succeeded");
-            merge_runtime(tx, study, cell, row).await?;
+            let first_data_point = merge_runtime(tx, study, cell, row).await?;
+            let has_begun = row.n_attempts > 0;
+            reused.insert(cell.run_id.clone(), Reused { has_begun, first_data_point });
         }
         ask_again(tx, &known, &mut applied.changed).await?;
         runs.reused.extend(known.into_keys());
+    }
+    trunks::note(tx, &first_of_each, &reused).await?;
+    if has_trunks || !runs.reused.is_empty() {
+        let all: Vec<RunId> = runs.all.iter().cloned().collect();
+        trunks::settle(tx, &all, &mut applied.changed).await?;
     }
     Ok(runs)
 }
@@ -257,6 +267,7 @@ async fn upsert_runs(
 struct KnownRun {
     id: String,
     state: String,
+    n_attempts: i64,
     max_failures: i64,
     retries_json: Option<String>,
     data_point_steps_json: String,
@@ -268,7 +279,7 @@ async fn known_runs(
     tx: &mut Tx,
     cells: &[&PlannedCell],
 ) -> Result<BTreeMap<RunId, KnownRun>, StoreError> {
-    let head = "SELECT runs.id, work.state, work.max_failures, work.retries_json,
+    let head = "SELECT runs.id, work.state, work.n_attempts, work.max_failures, work.retries_json,
     runs.data_point_steps_json, runs.rolling_checkpoint_seconds
 FROM runs
 JOIN work ON work.id = runs.id
@@ -326,8 +337,6 @@ async fn insert_runs(
     let Common { id, study, preparation, is_prepared } = *common;
     let runtime = &study.spec.runtime;
     let retries_json = to_json(&runtime.retry_rules(), "retries_json")?;
-    let (state, kind) =
-        if is_prepared { ("queued", "run_queued") } else { ("waiting", "run_planned") };
     // `wanted` settles for whom a run is granted; for nearly all it is this study.
     let head = "INSERT INTO work (id, kind, state, depends_on, priority, cost_flops, max_failures,
     retries_json, study_id, created_at_ms, updated_at_ms)
@@ -340,14 +349,18 @@ VALUES";
     let mut runs = query_with_rows(head, (cells.len(), 15), "");
     for cell in cells {
         let CellConfig::Pretrain(config) = &cell.config;
+        let is_ready = is_prepared && cell.trunk.as_ref().is_none_or(|trunk| trunk.from.is_none());
+        let (state, kind) =
+            if is_ready { ("queued", "run_queued") } else { ("waiting", "run_planned") };
         let flops_exact = config.flops_at(config.steps, FlopKind::Exact);
+        let cost_flops = flops_exact - cell.shared_flops(FlopKind::Exact);
         work = work
             .bind(cell.run_id.as_str())
             .bind("run")
             .bind(state)
             .bind(preparation.as_str())
             .bind(runtime.priority)
-            .bind(flops_exact)
+            .bind(cost_flops)
             .bind(runtime.max_failures)
             .bind(&retries_json)
             .bind(id.as_str())
@@ -378,17 +391,18 @@ VALUES";
 
 /// A run that another study has too leaves the data points of both, and of each class the larger
 /// number of attempts counts, with the pauses of the study at hand. Its micro-batch stays: the first
-/// attempt may have fixed it.
+/// attempt may have fixed it. Answers the first data point of all.
 async fn merge_runtime(
     tx: &mut Tx,
     study: &StudyToApply,
     cell: &PlannedCell,
     row: &KnownRun,
-) -> Result<(), StoreError> {
+) -> Result<Option<u64>, StoreError> {
     let runtime = &study.spec.runtime;
     let what = "data_point_steps_json";
     let mut steps: BTreeSet<u64> = from_json(&row.data_point_steps_json, what)?;
     steps.extend(&cell.data_point_steps);
+    let first = steps.first().copied();
     let steps = to_json(&steps, what)?;
     let rolling = i64::from(runtime.rolling_checkpoint_seconds);
     if steps != row.data_point_steps_json || rolling != row.rolling_checkpoint_seconds {
@@ -404,7 +418,8 @@ WHERE id = ?",
         .await
         .map_err(from_driver)?;
     }
-    merge_retries(tx, study, row).await
+    merge_retries(tx, study, row).await?;
+    Ok(first)
 }
 
 async fn merge_retries(

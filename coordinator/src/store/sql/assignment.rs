@@ -72,6 +72,7 @@ struct TrainRow {
     rolling_checkpoint_seconds: i64,
     data_point_steps_json: String,
     numerics_json: Option<String>,
+    branch_step: Option<i64>,
 }
 
 #[derive(Debug, sqlx::FromRow)]
@@ -100,9 +101,11 @@ async fn train(pool: &Pool, work: &WorkId, attempt: i64) -> Result<AssignmentDet
     let row: Option<TrainRow> = query_as(
         "SELECT runs.config_json, micro_batch_sequences, rolling_checkpoint_seconds,
     data_point_steps_json, numerics_json, preparations.manifest_key AS key,
-    preparations.manifest_hash AS hash, preparations.manifest_bytes AS n_bytes
+    preparations.manifest_hash AS hash, preparations.manifest_bytes AS n_bytes,
+    trunks.steps AS branch_step
 FROM runs
 JOIN preparations ON preparations.id = runs.preparation_id
+LEFT JOIN trunks ON trunks.run_id = runs.id
 WHERE runs.id = ? AND preparations.manifest_key IS NOT NULL",
     )
     .bind(work.as_str())
@@ -118,9 +121,12 @@ WHERE runs.id = ? AND preparations.manifest_key IS NOT NULL",
         rolling_checkpoint_seconds: small(row.rolling_checkpoint_seconds),
         checkpoints: checkpoints(pool, work, attempt).await?,
         numerics: row.numerics_json.map(|text| from_json(&text, "numerics_json")).transpose()?,
+        branch_step: row.branch_step.map(unsigned),
     })))
 }
 
+/// The run's own checkpoints, and those of the run that it goes on from up to where it does, if the
+/// two round alike.
 async fn checkpoints(
     pool: &Pool,
     work: &WorkId,
@@ -129,9 +135,21 @@ async fn checkpoints(
     let rows: Vec<CheckpointRow> = query_as(
         "SELECT step, manifest_key, manifest_hash, manifest_bytes, failed_attempt
 FROM checkpoints
-WHERE run_id = ? AND refused_reason IS NULL
+WHERE run_id IN (?1, (SELECT from_run_id FROM trunks WHERE trunks.run_id = ?1))
+    AND (
+        run_id = ?1
+        OR EXISTS (
+            SELECT 1
+            FROM trunks
+            JOIN runs ON runs.id = trunks.run_id
+            JOIN runs AS source ON source.id = trunks.from_run_id
+            WHERE trunks.run_id = ?1 AND checkpoints.step <= trunks.from_step
+                AND COALESCE(runs.numerics_json, source.numerics_json) = source.numerics_json
+        )
+    )
+    AND refused_reason IS NULL
 ORDER BY step DESC, attempt DESC
-LIMIT ?",
+LIMIT ?2",
     )
     .bind(work.as_str())
     .bind(MAX_CHECKPOINTS)

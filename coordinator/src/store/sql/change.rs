@@ -38,7 +38,7 @@ impl Command for CancelStudy {
         let runs = runs_of(tx, &self.study).await?;
         cancel_unwanted(tx, &runs, &mut changed).await?;
         // What only a paused study wants now is held, and less urgent.
-        wanted::settle_study(tx, &self.study).await?;
+        wanted::settle_study(tx, &self.study, &mut changed).await?;
         let detail = json!({ "reason": self.reason });
         tx.record(self.study.as_str(), "study_cancelled", &detail);
         Ok(changed)
@@ -57,7 +57,7 @@ impl Command for CancelRun {
         let mut changed = Changed::default();
         let run = std::slice::from_ref(&self.run);
         cancel_with_evaluations(tx, run, &mut changed).await?;
-        wanted::settle_runs(tx, run).await?;
+        wanted::settle_runs(tx, run, &mut changed).await?;
         if !changed.work.is_empty() {
             let detail = json!({ "reason": self.reason });
             tx.record(self.run.as_str(), "cancel_requested", &detail);
@@ -91,7 +91,7 @@ impl Command for RetryStudy {
             }
         }
         // Only now: what the data is wanted for depends on what was queued again.
-        wanted::settle_study(tx, &self.study).await?;
+        wanted::settle_study(tx, &self.study, &mut changed).await?;
         let detail = json!({ "which": self.which.label(), "n_changed": changed.work.len() });
         tx.record(self.study.as_str(), "study_retried", &detail);
         Ok(changed)
@@ -110,7 +110,7 @@ impl Command for RetryRun {
         let mut changed = Changed::default();
         let run = std::slice::from_ref(&self.run);
         retry_with_needs(tx, run, self.which, &mut changed).await?;
-        wanted::settle_runs(tx, run).await?;
+        wanted::settle_runs(tx, run, &mut changed).await?;
         Ok(changed)
     }
 }

@@ -5,12 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use domain::ids::WorkId;
+use domain::ids::{RunId, WorkId};
 use domain::run::{Effect, RunEvent, RunState, Transition, Tries};
 
 use super::convert::unsigned;
 use super::database::{query_with_list, query_with_rows};
 use super::error::from_driver;
+use super::trunks;
 use super::work::{WorkRow, advance_row, detail_of, kind_of};
 use super::writer::Tx;
 use crate::store::{Changed, StoreError};
@@ -43,6 +44,7 @@ pub(super) async fn ask(
     asked: Asked,
     changed: &mut Changed,
 ) -> Result<(), StoreError> {
+    let mut moved: Vec<&RunId> = Vec::new();
     for works in works.chunks(AT_ONCE) {
         let rows = WorkRow::load_many(tx, &works.iter().collect::<Vec<_>>()).await?;
         let needed = match asked {
@@ -74,10 +76,21 @@ pub(super) async fn ask(
                 let detail = detail_of(&asked.event());
                 tx.record(work.as_str(), &kind_of(work, &state), &detail);
                 changed.work.push((work.clone(), state.clone()));
+                moved.extend(match work {
+                    WorkId::Run(run) => Some(run),
+                    WorkId::Evaluation(_) | WorkId::Preparation(_) => None,
+                });
             }
         }
     }
-    Ok(())
+    // When all have moved: most of those that share a trunk are asked the same.
+    match asked {
+        Asked::Cancel => trunks::settle_branches(tx, &moved, changed).await,
+        Asked::Retry => {
+            let moved: Vec<RunId> = moved.into_iter().cloned().collect();
+            trunks::settle(tx, &moved, changed).await
+        }
+    }
 }
 
 /// What the work becomes if nothing but its own row changes; nothing where more does, or nothing.

@@ -28,6 +28,7 @@ mod queue;
 pub(crate) mod read;
 mod report;
 mod sqlite;
+mod trunks;
 mod wanted;
 mod work;
 mod workers;

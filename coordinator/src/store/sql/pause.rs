@@ -28,7 +28,7 @@ impl Command for PauseStudy {
         let is_new = decide(tx, &self.study, event, &self.reason).await?;
         let mut changed = Changed::default();
         if is_new {
-            changed.settled = wanted::settle_study(tx, &self.study).await?;
+            changed.settled = wanted::settle_study(tx, &self.study, &mut changed).await?;
             let detail = json!({ "reason": self.reason });
             tx.record(self.study.as_str(), "study_paused", &detail);
         }
@@ -70,7 +70,7 @@ impl Command for ResumeStudy {
         let is_new = decide(tx, &self.0, StudyEvent::ResumeRequested, "").await?;
         let mut changed = Changed::default();
         if is_new {
-            changed.settled = wanted::settle_study(tx, &self.0).await?;
+            changed.settled = wanted::settle_study(tx, &self.0, &mut changed).await?;
             tx.record(self.0.as_str(), "study_resumed", &json!({}));
         }
         Ok(changed)
@@ -101,7 +101,7 @@ WHERE id = ? AND priority <> ?",
         .map_err(from_driver)?;
         let mut changed = Changed::default();
         if set.rows_affected() > 0 {
-            changed.settled = wanted::settle_study(tx, &self.study).await?;
+            changed.settled = wanted::settle_study(tx, &self.study, &mut changed).await?;
             let detail = json!({ "priority": self.priority });
             tx.record(self.study.as_str(), "study_prioritised", &detail);
         }

@@ -57,7 +57,7 @@ impl QueuedRow {
 #[derive(Debug, sqlx::FromRow)]
 struct BusyRow {
     worker_id: String,
-    cost_flops: f64,
+    all_flops: f64,
     latest_step: i64,
     steps: i64,
 }
@@ -65,7 +65,7 @@ struct BusyRow {
 impl BusyRow {
     fn into_slot(self) -> Result<BusySlot, StoreError> {
         let done = self.latest_step as f64 / self.steps.max(1) as f64;
-        let flops_left = self.cost_flops * (1.0 - done).max(0.0);
+        let flops_left = self.all_flops * (1.0 - done).max(0.0);
         Ok(BusySlot { worker: parse_id(&self.worker_id)?, flops_left })
     }
 }
@@ -73,13 +73,14 @@ impl BusyRow {
 /// The slots that are taken.
 pub(super) async fn busy(pool: &Pool) -> Result<Vec<BusySlot>, StoreError> {
     let rows: Vec<BusyRow> = query_as(
-        "SELECT work.lease_worker_id AS worker_id, work.cost_flops,
+        "SELECT work.lease_worker_id AS worker_id,
+    COALESCE(runs.flops_exact, work.cost_flops) AS all_flops,
     COALESCE(runs.latest_step, 0) AS latest_step, COALESCE(runs.steps, 1) AS steps
 FROM work
 LEFT JOIN runs ON runs.id = work.id
 WHERE work.state = 'leased'
 UNION ALL
-SELECT members.worker_id, work.cost_flops, runs.latest_step, runs.steps
+SELECT members.worker_id, runs.flops_exact, runs.latest_step, runs.steps
 FROM work
 JOIN members ON members.attempt_token = work.lease_token AND members.is_held = 1
 JOIN runs ON runs.id = work.id

@@ -15,9 +15,10 @@ use super::error::from_driver;
 use super::evaluations;
 use super::members;
 use super::points;
+use super::trunks;
 use super::writer::{Command, Tx};
 use crate::actor::Actor;
-use crate::store::{Artifact, LogLevel, Numerics, ReportEvent, Reported, StoreError};
+use crate::store::{Artifact, Changed, LogLevel, Numerics, ReportEvent, Reported, StoreError};
 
 pub(super) struct Report {
     pub(super) token: LeaseToken,
@@ -209,7 +210,9 @@ ON CONFLICT DO NOTHING",
     Ok(())
 }
 
-/// The attempt works; its numerics are the run's when it is the first.
+/// The attempt works; its numerics are the run's when it is the first. A run that goes on from another
+/// one's checkpoint and rounds in another way than that one did is marked like one that changed on
+/// its own way.
 async fn mark_running(
     tx: &mut Tx,
     holder: &Holder,
@@ -234,12 +237,30 @@ WHERE lease_token = ?",
         query(
             "UPDATE runs
 SET latest_step = ?,
-    has_changed_numerics = CASE WHEN numerics_json <> ? THEN 1 ELSE has_changed_numerics END,
+    has_changed_numerics = CASE
+        WHEN numerics_json <> ? THEN 1
+        WHEN EXISTS (
+            SELECT 1
+            FROM trunks
+            JOIN runs AS source ON source.id = trunks.from_run_id
+            WHERE trunks.run_id = runs.id AND trunks.from_step >= ?
+                AND (source.numerics_json <> ? OR source.has_changed_numerics = 1)
+                AND EXISTS (
+                    SELECT 1
+                    FROM checkpoints AS kept
+                    WHERE kept.run_id = source.id AND kept.step = ?
+                )
+        ) THEN 1
+        ELSE has_changed_numerics
+    END,
     numerics_json = COALESCE(numerics_json, ?)
 WHERE id = ?",
         )
         .bind(step)
         .bind(&numerics)
+        .bind(step)
+        .bind(&numerics)
+        .bind(step)
         .bind(&numerics)
         .bind(run.as_str())
         .execute(&mut tx.conn)
@@ -292,12 +313,15 @@ ON CONFLICT (run_id, attempt, step) DO NOTHING",
     }
     let detail = json!({ "step": row.step, "is_data_point": row.is_data_point });
     tx.record(run.as_str(), "checkpoint_published", &detail);
+    let mut changed = Changed::default();
+    trunks::settle_branches(tx, &[run], &mut changed).await?;
+    let has_branches = !changed.work.is_empty();
     let is_unmeasured = is_planted(Mistake::LaterCheckpointsUnmeasured) && holder.attempt > 1;
     if !row.is_data_point || is_unmeasured {
-        return Ok(false);
+        return Ok(has_branches);
     }
     let checkpoint = evaluations::checkpoint_at(holder.attempt, row.step, &row.weights.hash);
-    Ok(evaluations::ensure(tx, run, &[checkpoint]).await? > 0)
+    Ok(evaluations::ensure(tx, run, &[checkpoint]).await? > 0 || has_branches)
 }
 
 /// An attempt found a checkpoint damaged. It may have been its machine: the next attempt that finds
@@ -312,9 +336,11 @@ async fn doubt_checkpoint(
     let doubted = query(
         "UPDATE checkpoints
 SET failed_attempt = ?
-WHERE run_id = ? AND manifest_key = ? AND failed_attempt IS NULL",
+WHERE run_id IN (?, (SELECT from_run_id FROM trunks WHERE trunks.run_id = ?))
+    AND manifest_key = ? AND failed_attempt IS NULL",
     )
     .bind(attempt)
+    .bind(run.as_str())
     .bind(run.as_str())
     .bind(manifest_key)
     .execute(&mut tx.conn)
@@ -327,9 +353,11 @@ WHERE run_id = ? AND manifest_key = ? AND failed_attempt IS NULL",
     let refused = query(
         "UPDATE checkpoints
 SET refused_reason = ?
-WHERE run_id = ? AND manifest_key = ? AND failed_attempt <> ? AND refused_reason IS NULL",
+WHERE run_id IN (?, (SELECT from_run_id FROM trunks WHERE trunks.run_id = ?))
+    AND manifest_key = ? AND failed_attempt <> ? AND refused_reason IS NULL",
     )
     .bind(reason)
+    .bind(run.as_str())
     .bind(run.as_str())
     .bind(manifest_key)
     .bind(attempt)

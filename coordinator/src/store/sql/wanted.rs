@@ -16,8 +16,9 @@ use super::convert::parse_id;
 use super::database::{Query, query_with_rows};
 use super::error::from_driver;
 use super::many::AT_ONCE;
+use super::trunks;
 use super::writer::Tx;
-use crate::store::StoreError;
+use crate::store::{Changed, StoreError};
 
 /// Of which runs: those of a study, or those in a list. A statement has a head up to the list of
 /// identifiers and a tail after it.
@@ -110,23 +111,31 @@ impl Statement {
 }
 
 /// Settles every run of a study; those that changed.
-pub(super) async fn settle_study(tx: &mut Tx, study: &StudyId) -> Result<Vec<RunId>, StoreError> {
+pub(super) async fn settle_study(
+    tx: &mut Tx,
+    study: &StudyId,
+    moved: &mut Changed,
+) -> Result<Vec<RunId>, StoreError> {
     if is_planted(Mistake::PauseHoldsNothing) {
         return Ok(Vec::new());
     }
     let ids = [study.as_str()];
-    let changed = settle(tx, OF_STUDY, &ids).await?;
+    let changed = settle(tx, OF_STUDY, &ids, moved).await?;
     run(tx, &PREPARATIONS, OF_STUDY, &ids).await?;
     Ok(changed)
 }
 
 /// Settles runs with their data, such as those that their study has no longer.
-pub(super) async fn settle_runs(tx: &mut Tx, runs: &[RunId]) -> Result<(), StoreError> {
+pub(super) async fn settle_runs(
+    tx: &mut Tx,
+    runs: &[RunId],
+    moved: &mut Changed,
+) -> Result<(), StoreError> {
     // Data is looked at once, for one of the runs that need it: it goes over all that wait for it.
     let mut of_each: BTreeMap<String, String> = BTreeMap::new();
     for runs in runs.chunks(AT_ONCE) {
         let ids: Vec<&str> = runs.iter().map(RunId::as_str).collect();
-        settle(tx, OF_LIST, &ids).await?;
+        settle(tx, OF_LIST, &ids, moved).await?;
         let head = "SELECT preparation_id, MIN(id) FROM runs WHERE id IN";
         let one = query_with_rows(head, (1, ids.len()), "GROUP BY preparation_id");
         let one = ids.iter().fold(one, |query, id| query.bind(*id)).with_rows();
@@ -140,12 +149,21 @@ pub(super) async fn settle_runs(tx: &mut Tx, runs: &[RunId]) -> Result<(), Store
     Ok(())
 }
 
-/// Runs and their evaluations; the runs that changed.
-async fn settle(tx: &mut Tx, runs: &'static str, ids: &[&str]) -> Result<Vec<RunId>, StoreError> {
+/// Runs and their evaluations; the runs that changed. Whether one is held decides too who waits for
+/// it: what `moved` by that is added.
+async fn settle(
+    tx: &mut Tx,
+    runs: &'static str,
+    ids: &[&str],
+    moved: &mut Changed,
+) -> Result<Vec<RunId>, StoreError> {
     let changed: Vec<(String,)> =
         WANTED.over(runs, ids).with_rows().fetch_all(&mut tx.conn).await.map_err(from_driver)?;
     run(tx, &EVALUATIONS, runs, ids).await?;
-    changed.iter().map(|(id,)| parse_id(id)).collect()
+    let changed: Vec<RunId> = changed.iter().map(|(id,)| parse_id(id)).collect::<Result<_, _>>()?;
+    trunks::settle(tx, &changed, moved).await?;
+    trunks::settle_branches(tx, &changed.iter().collect::<Vec<_>>(), moved).await?;
+    Ok(changed)
 }
 
 async fn run(

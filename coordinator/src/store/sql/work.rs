@@ -17,6 +17,7 @@ use super::database::{query, query_as, query_scalar, query_with_list};
 use super::error::from_driver;
 use super::log_rules;
 use super::members;
+use super::trunks::{self, waits_for_trunk};
 use super::writer::Tx;
 use crate::store::{Changed, Granted, Retry, StoreError};
 
@@ -229,29 +230,38 @@ pub(super) async fn advance_row(
     let Transition::To { state, effects, charge } = transition else {
         return Ok(false);
     };
-    let state = wait_for_data(tx, row, state).await?;
+    let state = wait_for_needs(tx, work, row, state).await?;
     let counts = Counts::after(row, &event, charge)?;
     write(tx, work, row, &state, &counts).await?;
     if event == RunEvent::RetryRequested {
         log_rules::forget(tx, work).await?;
     }
     tx.record(work.as_str(), &kind_of(work, &state), &detail_of(&event));
+    let is_over = state.is_terminal();
     changed.work.push((work.clone(), state));
     for effect in effects {
         carry_out(tx, work, &from, effect, changed).await?;
     }
+    if is_over && let WorkId::Run(run) = work {
+        trunks::settle_branches(tx, &[run], changed).await?;
+    }
     Ok(true)
 }
 
-/// Work is queued only when the data it needs is there: a retry may come before that.
-async fn wait_for_data(
+/// Work is queued only when the data it needs is there, and the checkpoint that it goes on from: a
+/// retry may come before that.
+async fn wait_for_needs(
     tx: &mut Tx,
+    work: &WorkId,
     row: &WorkRow,
     state: RunState,
 ) -> Result<RunState, StoreError> {
     let (RunState::Queued, Some(needed)) = (&state, &row.depends_on) else {
         return Ok(state);
     };
+    if trunks::waits(tx, work).await? {
+        return Ok(RunState::Waiting);
+    }
     let needed: String = query_scalar("SELECT state FROM work WHERE id = ?")
         .bind(needed)
         .fetch_one(&mut tx.conn)
@@ -398,26 +408,42 @@ async fn advance_dependents(
         RunState::Failed { end } => Some(end.label()),
         _ => None,
     };
-    let moved: Vec<String> = query_scalar(
-        "UPDATE work
+    // With its data a run may still wait for another's checkpoint, and never without.
+    let sql = match state {
+        RunState::Queued => concat!(
+            "UPDATE work
+SET state = ?, failed_end = ?, updated_at_ms = ?
+WHERE depends_on = ? AND state = 'waiting' AND NOT ",
+            waits_for_trunk!(),
+            " RETURNING id"
+        ),
+        _ => {
+            "UPDATE work
 SET state = ?, failed_end = ?, updated_at_ms = ?
 WHERE depends_on = ? AND state = 'waiting'
-RETURNING id",
-    )
-    .bind(state.label())
-    .bind(failed_end)
-    .bind(tx.now_ms)
-    .bind(work.as_str())
-    .fetch_all(&mut tx.conn)
-    .await
-    .map_err(from_driver)?;
+RETURNING id"
+        }
+    };
+    let moved: Vec<String> = query_scalar(sql)
+        .bind(state.label())
+        .bind(failed_end)
+        .bind(tx.now_ms)
+        .bind(work.as_str())
+        .fetch_all(&mut tx.conn)
+        .await
+        .map_err(from_driver)?;
+    let mut runs = Vec::new();
     for id in moved {
         let dependent: WorkId = parse_id(&id)?;
         let detail = json!({ "after": work.as_str() });
         tx.record(&id, &kind_of(&dependent, &state), &detail);
+        if let WorkId::Run(run) = &dependent {
+            runs.push(run.clone());
+        }
         changed.work.push((dependent, state.clone()));
     }
-    Ok(())
+    // Those whose trunk ended before the data was there begin without it.
+    trunks::settle(tx, &runs, changed).await
 }
 
 /// Ends a live attempt and moves its work on.

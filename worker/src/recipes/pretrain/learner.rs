@@ -133,7 +133,7 @@ impl Learner {
         let state = State {
             stability: self.stability.state(),
             n_averaged: self.average.as_ref().map_or(0, WeightAverage::n_updates),
-            ..State::new(step, tokens, &generator_state, &plan.numerics, &plan.config_hash)
+            ..State::new(step, tokens, &generator_state, &plan.numerics, &plan.owner)
         };
         let average = self.average.as_ref().map(|found| Copies::begin(found.tensors()));
         let snapshot = Snapshot {

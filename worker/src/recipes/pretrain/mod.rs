@@ -150,7 +150,7 @@ impl Run<'_, '_, '_, '_> {
         }
         let since = self.since_checkpoint;
         let is_rolling_due = self.plan.rolling.is_some_and(|rolling| elapsed(since) >= rolling);
-        if self.plan.is_data_point(done) || is_rolling_due || demand.is_some() {
+        if self.plan.needs_checkpoint(done) || is_rolling_due || demand.is_some() {
             let watch = Monotonic::start();
             // The last update has no loss after it that would tell, and a rolling checkpoint that
             // is not finite would only be trained on.

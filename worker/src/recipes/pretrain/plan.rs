@@ -12,14 +12,15 @@ use proto::v1;
 use tch::Device;
 
 use super::super::{Context, RecipeError};
+use crate::checkpoint::Owner;
 
 /// A decoded training assignment.
 #[derive(Debug)]
 pub(super) struct Plan {
     /// What is trained, and how.
     pub(super) cell: PretrainCell,
-    /// The cell's identity, which checkpoints carry.
-    pub(super) config_hash: String,
+    /// What checkpoints say that they belong to.
+    pub(super) owner: Owner,
     /// What it is trained on.
     pub(super) device: Device,
     /// What decides the rounding.
@@ -31,6 +32,7 @@ pub(super) struct Plan {
     /// The named terms of `flops_exact` for each token, by the names of their metrics.
     pub(super) flop_terms: Vec<(String, f64)>,
     data_point_steps: BTreeSet<u64>,
+    branch_step: u64,
     flops_per_token: f64,
 }
 
@@ -38,7 +40,7 @@ impl Plan {
     /// Decodes the assignment; warns when what the first attempt fixed cannot be had here.
     pub(super) fn new(context: &mut Context<'_>, work: &v1::Train) -> Result<Self, RecipeError> {
         let config: CellConfig = Identity::parse(&work.config_json)?;
-        let config_hash = config.identity()?.hash.to_string();
+        let owner = Owner::new(&config)?;
         let CellConfig::Pretrain(cell) = config;
         if cell.numerics_version != NUMERICS_VERSION {
             return Err(RecipeError::Version {
@@ -66,8 +68,9 @@ impl Plan {
             rolling: (rolling > 0).then(|| Duration::from_secs(rolling)),
             key_prefix: key_prefix(context.assignment),
             device: context.host.compute.device,
+            branch_step: work.branch_step,
             cell,
-            config_hash,
+            owner,
             numerics,
         })
     }
@@ -75,6 +78,11 @@ impl Plan {
     /// Whether the checkpoint after so many updates is a data point. The last one always is.
     pub(super) fn is_data_point(&self, step: u64) -> bool {
         step == self.cell.steps || self.data_point_steps.contains(&step)
+    }
+
+    /// Whether a checkpoint is due after so many updates, however long ago the last one was.
+    pub(super) fn needs_checkpoint(&self, step: u64) -> bool {
+        self.is_data_point(step) || step == self.branch_step
     }
 
     /// Whether the study lets steps be passed over.

@@ -30,6 +30,15 @@ pub(super) fn resume(
                 step = reference.step;
                 break;
             }
+            // What another run left need not be of this run's trunk, and is no worse for that.
+            Err(CheckpointError::OtherConfig { .. }) if is_of_another_run(context, reference) => {
+                let text = format!(
+                    "the checkpoint of step {} is another run's and not of this trunk: it is \
+                     passed over",
+                    reference.step
+                );
+                context.report.log("warn", text);
+            }
             Err(error) if error.is_damage() => {
                 refuse(context, reference, &error);
                 if !reference.has_failed {
@@ -59,13 +68,18 @@ pub(super) fn resume(
     Ok((learner, step))
 }
 
+fn is_of_another_run(context: &Context<'_>, reference: &v1::CheckpointRef) -> bool {
+    let own = format!("runs/{}/", context.assignment.work_id);
+    reference.manifest.as_ref().is_some_and(|manifest| !manifest.key.starts_with(&own))
+}
+
 fn load(
     context: &Context<'_>,
     plan: &Plan,
     reference: &v1::CheckpointRef,
     learner: &mut Learner,
 ) -> Result<(), CheckpointError> {
-    let checkpoint = Checkpoint::load(context.artifacts, reference, &plan.config_hash)?;
+    let checkpoint = Checkpoint::load(context.artifacts, reference, &plan.owner)?;
     if checkpoint.state.step > plan.cell.steps {
         let (expected, found) = (plan.cell.steps, checkpoint.state.step);
         return Err(CheckpointError::OtherStep { expected, found });

@@ -42,6 +42,7 @@ pub(super) const TABLES: &[Table] = tables![
     "sources",
     "preparations",
     "runs",
+    "trunks",
     "cells",
     "dropped_cells",
     "workers",

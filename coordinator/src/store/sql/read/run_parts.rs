@@ -1,7 +1,10 @@
 //! One run with all it has: configuration, cells, attempts, checkpoints, evaluations, log lines.
 //! The run in a line is `super::runs`; its curves are `super::curves`.
 
-use api::{AttemptView, CellRef, CheckpointView, EvaluationView, LogLineView, LogList, RunView};
+use api::{
+    AttemptView, CellRef, CheckpointView, ContinuesView, EvaluationView, LogLineView, LogList,
+    RunView,
+};
 use domain::ids::RunId;
 
 use super::{count, failed, from_json, small_count};
@@ -13,6 +16,8 @@ struct DetailRow {
     identity_hash: String,
     config_json: String,
     numerics_json: Option<String>,
+    from_run_id: Option<String>,
+    from_step: Option<i64>,
 }
 
 pub(super) async fn view(pool: &Pool, run: &RunId) -> Result<Option<RunView>, ReadError> {
@@ -21,9 +26,21 @@ pub(super) async fn view(pool: &Pool, run: &RunId) -> Result<Option<RunView>, Re
         return Ok(None);
     };
     let detail: DetailRow = query_as(
-        "SELECT identity_hash, config_json, numerics_json
+        "SELECT runs.identity_hash, runs.config_json, runs.numerics_json, trunks.from_run_id,
+    CASE
+        WHEN work.n_attempts = 0 THEN trunks.from_step
+        ELSE (
+            SELECT MIN(kept.step)
+            FROM attempts
+            JOIN checkpoints AS kept ON kept.run_id = trunks.from_run_id
+                AND kept.step = attempts.resumed_from_step
+            WHERE attempts.work_id = runs.id AND kept.step <= trunks.from_step
+        )
+    END AS from_step
 FROM runs
-WHERE id = ?1",
+JOIN work ON work.id = runs.id
+LEFT JOIN trunks ON trunks.run_id = runs.id
+WHERE runs.id = ?1",
     )
     .bind(id)
     .fetch_one(pool)
@@ -35,6 +52,10 @@ WHERE id = ?1",
         identity_hash: detail.identity_hash,
         config: from_json(&detail.config_json, "configuration", id)?,
         numerics,
+        continues: detail
+            .from_run_id
+            .zip(detail.from_step)
+            .map(|(run_id, step)| ContinuesView { run_id, step: count(step) }),
         cells: cells(pool, id).await?,
         attempts: attempts(pool, id).await?,
         checkpoints: checkpoints(pool, id).await?,

@@ -9,6 +9,20 @@ SELECT
     w.n_losses,
     w.depends_on,
     w.is_held,
+    CAST(CASE WHEN EXISTS (
+        SELECT 1
+        FROM trunks t
+        JOIN work source ON source.id = t.from_run_id
+        WHERE t.run_id = w.id
+            AND source.state IN ('waiting', 'queued', 'leased', 'backoff')
+            AND (source.is_held = 0 OR w.is_held = 1)
+            AND NOT EXISTS (
+                SELECT 1
+                FROM checkpoints k
+                WHERE k.run_id = t.from_run_id AND k.step >= t.from_step
+                    AND k.refused_reason IS NULL
+            )
+    ) THEN 1 ELSE 0 END AS BIGINT) AS waits_for_trunk,
     -- What the live studies want of a run holds for its evaluations too. Whether data is held is
     -- settled with the verbs that people give, and not with each end of a run that needs it.
     CASE WHEN w.kind <> 'preparation' THEN COALESCE((

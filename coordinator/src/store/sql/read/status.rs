@@ -5,9 +5,10 @@ use domain::ids::{RunId, StudyId};
 
 use super::{count, failed, from_json, small_count};
 use crate::scheduler::policy::Needs;
-use crate::store::read::{DroppedCell, PreparationStatus, ReadError, RunStatus};
+use crate::store::read::{DroppedCell, PreparationStatus, ReadError, RunStatus, TrunkStatus};
 use crate::store::sql::database::{Pool, query_as, query_scalar};
 use crate::store::sql::queue;
+use crate::store::sql::trunks::waits_for_trunk;
 
 #[derive(sqlx::FromRow)]
 struct StatusRow {
@@ -71,6 +72,7 @@ WHERE r.id = ?1",
         },
         paused_studies: paused_studies(pool, run).await?,
         preparation: preparation(pool, row.preparation_id, row.preparation_state).await?,
+        trunk: trunk(pool, run).await?,
         ended_as: row.ended_as,
         message: row.message.unwrap_or_default(),
         state: row.state,
@@ -133,6 +135,36 @@ LIMIT 1",
     .await
     .map_err(failed("a preparation's last attempt"))?;
     Ok(PreparationStatus { id, state, message: message.unwrap_or_default() })
+}
+
+#[derive(sqlx::FromRow)]
+struct TrunkRow {
+    run_id: String,
+    state: String,
+    latest_step: i64,
+    step: i64,
+}
+
+async fn trunk(pool: &Pool, run: &RunId) -> Result<Option<TrunkStatus>, ReadError> {
+    let row: Option<TrunkRow> = query_as(concat!(
+        "SELECT runs.id AS run_id, source.state, runs.latest_step, trunks.from_step AS step
+FROM work
+JOIN trunks ON trunks.run_id = work.id
+JOIN runs ON runs.id = trunks.from_run_id
+JOIN work AS source ON source.id = runs.id
+WHERE work.id = ?1 AND ",
+        waits_for_trunk!()
+    ))
+    .bind(run.as_str())
+    .fetch_optional(pool)
+    .await
+    .map_err(failed("the run that a run waits for"))?;
+    Ok(row.map(|row| TrunkStatus {
+        run_id: row.run_id,
+        state: row.state,
+        latest_step: count(row.latest_step),
+        step: count(row.step),
+    }))
 }
 
 pub(super) async fn dropped_cells(pool: &Pool, name: &str) -> Result<Vec<DroppedCell>, ReadError> {

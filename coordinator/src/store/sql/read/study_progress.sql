@@ -10,11 +10,14 @@ progress AS (
         r.id,
         r.preparation_id,
         w.state,
-        r.flops_exact,
+        -- A run that goes on from another one's checkpoint costs the steps after it.
+        w.cost_flops,
         CASE
-            WHEN w.state = 'succeeded' THEN 1.0
-            ELSE LEAST(1.0, 1.0 * r.latest_step / GREATEST(r.steps, 1))
-        END AS share_done,
+            WHEN w.state = 'succeeded' THEN w.cost_flops
+            ELSE GREATEST(0.0, w.cost_flops - r.flops_exact * (
+                1.0 - LEAST(1.0, 1.0 * r.latest_step / GREATEST(r.steps, 1))
+            ))
+        END AS flops_done,
         CASE WHEN w.state = 'leased' THEN
             r.latest_tokens_per_second * r.flops_exact / GREATEST(1, r.steps * r.batch_tokens)
         END AS flops_per_second
@@ -23,8 +26,8 @@ progress AS (
     JOIN work w ON w.id = r.id
 )
 SELECT study_id, 'run' AS kind, state, COUNT(*) AS n,
-    COALESCE(SUM(flops_exact), 0.0) AS flops_total,
-    COALESCE(SUM(flops_exact * share_done), 0.0) AS flops_done,
+    COALESCE(SUM(cost_flops), 0.0) AS flops_total,
+    COALESCE(SUM(flops_done), 0.0) AS flops_done,
     SUM(flops_per_second) AS flops_per_second
 FROM progress
 GROUP BY study_id, state

@@ -504,6 +504,7 @@ fn from_wire(assignment: v1::Assignment) -> Assignment {
                 cpu_capability: numerics.cpu_capability,
                 libtorch_version: numerics.libtorch_version,
             }),
+            branch_step: (train.branch_step > 0).then_some(train.branch_step),
         })),
         Work::Evaluate(evaluate) => AssignmentDetails::Evaluate {
             config_json: evaluate.config_json,

@@ -1,0 +1,13 @@
+-- Runs that differ in their length only train their common steps once. A run keeps a checkpoint after
+-- the last step that it has in common with longer ones, and may go on from the one that another run
+-- keeps.
+CREATE TABLE trunks (
+    run_id TEXT COLLATE "C" PRIMARY KEY REFERENCES runs (id),
+    steps BIGINT NOT NULL,
+    from_run_id TEXT COLLATE "C" REFERENCES runs (id),
+    from_step BIGINT,
+    CHECK ((from_run_id IS NULL) = (from_step IS NULL))
+);
+
+-- Who waits for a run that ends or keeps its checkpoint.
+CREATE INDEX trunks_by_source ON trunks (from_run_id) WHERE from_run_id IS NOT NULL;
