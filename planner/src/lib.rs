@@ -8,12 +8,15 @@ mod plan;
 mod axes;
 mod cell;
 mod design;
+mod seedless;
 mod warnings;
 
 mod view;
 
+pub use axes::Combination;
 pub use plan::{DroppedCell, Plan, PlannedCell, PlannedPreparation};
-pub use view::plan_view;
+pub use seedless::Seedless;
+pub use view::{cell_view, plan_outline, plan_view};
 
 use domain::ids::ContentHash;
 use domain::spec::{ParsedSpec, SpecError};

@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::database::{Connection, query, query_scalar};
+use super::database::{Connection, Query, query, query_scalar};
 use super::error::from_driver;
 use super::events::Events;
 use crate::actor::{self, Actor};
@@ -63,6 +63,22 @@ impl Tx {
     /// writes many may ask for it.
     pub(super) async fn write_events(&mut self) -> Result<(), StoreError> {
         self.events.write(&mut self.conn).await
+    }
+
+    /// Carries out many statements. The next one is made while the database is busy with one.
+    pub(super) async fn execute_each(
+        &mut self,
+        mut statements: impl Iterator<Item = Result<Query, StoreError>>,
+    ) -> Result<(), StoreError> {
+        let mut next = statements.next();
+        while let Some(statement) = next {
+            // The first of the two is polled first, and sends its statement.
+            let executed = statement?.execute(&mut self.conn);
+            let (executed, following) = futures::join!(executed, async { statements.next() });
+            executed.map_err(from_driver)?;
+            next = following;
+        }
+        Ok(())
     }
 
     async fn execute(&mut self, sql: &'static str) -> Result<(), StoreError> {
