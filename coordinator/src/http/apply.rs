@@ -75,8 +75,8 @@ fn view(applied: &Applied, plan: PlanView) -> ApplyView {
     }
 }
 
-/// The study, its plan and the plan's outline. A plan of many thousand cells takes its time, so it is
-/// made beside the runtime's threads.
+/// The study, its plan and the plan's outline. A plan of many thousand cells takes its time, so it
+/// is made beside the runtime's threads.
 async fn planned(request: &ApplyRequest) -> Result<(ParsedSpec, Arc<Plan>, PlanView), ApiError> {
     let (text, file) = (request.spec_text.clone(), request.spec_file.clone());
     let sources = request.sources.clone();

@@ -36,7 +36,7 @@ impl ModelConfig {
         tensors
     }
 
-    /// Shows every tensor's name and shape, in that order. A name that is not looked at is not made.
+    /// Shows every tensor's name and shape, in that order. Names that nobody looks at are not made.
     fn visit(&self, show: &mut dyn FnMut(fmt::Arguments<'_>, &[u64])) {
         let Shape { vocab_size, d_model, n_layers, ffn_hidden, .. } = self.shape;
         let (v, d, g) = (u64::from(vocab_size), u64::from(d_model), u64::from(ffn_hidden));
