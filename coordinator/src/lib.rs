@@ -28,6 +28,9 @@ pub mod store;
 /// How many events a slow reader of the live stream may be behind before it must read the table.
 const LIVE_EVENTS: usize = 4096;
 
+/// The kind of what is announced in place of more events than [`LIVE_EVENTS`] in one transaction.
+const RESYNC: &str = "resync";
+
 /// What every part of a running coordinator shares.
 #[derive(Debug)]
 pub struct App {
@@ -37,7 +40,7 @@ pub struct App {
     pub leader: leader::Leader,
     /// Wakes the dispatcher.
     pub nudge: Arc<Notify>,
-    /// Every stored event after its commit, and unsaved `points` (id 0).
+    /// Every stored event after its commit, or that they are many, and unsaved `points` (id 0).
     pub changes: broadcast::Sender<api::EventView>,
     /// The machine's clocks, or a simulation's.
     pub clock: clock::Clock,

@@ -70,7 +70,7 @@ impl Cluster {
             spec: parsed.spec,
             spec_text: STUDY.into(),
             spec_file: "tiny.yaml".into(),
-            plan,
+            plan: plan.into(),
         };
         store.apply_study(study).await.unwrap();
         self.running.app.nudge.notify_one();

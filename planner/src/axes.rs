@@ -2,7 +2,8 @@
 //!
 //! It does not know what the fields mean; `cell` puts the values in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
 
 use domain::model::KEYS;
 use domain::spec::{AxisSpec, Locations, PretrainSpec, SpecError, TrainingSpec};
@@ -13,10 +14,10 @@ use crate::AT;
 use crate::cell::with_every_key;
 
 /// A plan with more cells than this is a slip of the keyboard.
-const MAX_COMBINATIONS: usize = 2_000_000;
+const MAX_COMBINATIONS: u32 = 2_000_000;
 
 /// One field that an axis sets.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Setting {
     /// Dotted, relative to the recipe: `model.d_model`, `training.seed`.
     pub(crate) field: String,
@@ -27,7 +28,7 @@ pub(crate) struct Setting {
 }
 
 /// One value of one axis.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, PartialEq, Eq)]
 struct AxisValue {
     /// What tables show.
     text: String,
@@ -36,61 +37,143 @@ struct AxisValue {
     settings: Vec<Setting>,
 }
 
+#[derive(Debug, PartialEq, Eq)]
+struct Axis {
+    name: String,
+    values: Vec<AxisValue>,
+    /// From one value to the next the number of a combination grows by so much.
+    stride: u32,
+}
+
+/// The axes of a stage. A combination of their values is a number; the first axis varies slowest.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Axes {
+    all: Vec<Axis>,
+    n_combinations: u32,
+    /// The position of the axis that sets the seed and nothing else, and its seeds.
+    seeds: Option<(usize, Vec<u32>)>,
+}
+
 /// One value of every axis.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub(crate) struct Combination {
-    /// The labels joined by `-`; empty without axes.
-    pub(crate) name: String,
-    /// The value of each axis, as text.
-    pub(crate) axis_values: BTreeMap<String, String>,
-    /// What the axes set, in their order.
-    pub(crate) settings: Vec<Setting>,
+///
+/// It is a number beside the axes, because a study may have a million of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Combination {
+    axes: Arc<Axes>,
+    number: u32,
 }
 
 impl Combination {
+    /// The value of an axis, as text.
+    pub fn get(&self, axis: &str) -> Option<&str> {
+        let (_, value) = self.picked().find(|(known, _)| known.name == axis)?;
+        Some(&value.text)
+    }
+
+    /// The value of each axis, as text.
+    pub fn to_map(&self) -> BTreeMap<&str, &str> {
+        self.picked().map(|(axis, value)| (axis.name.as_str(), value.text.as_str())).collect()
+    }
+
+    /// The place in the order of all combinations.
+    pub(crate) fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// The labels joined by `-`; empty without axes.
+    pub(crate) fn name(&self) -> String {
+        let mut name = String::new();
+        for (_, value) in self.picked() {
+            if !name.is_empty() {
+                name.push('-');
+            }
+            name.push_str(&value.label);
+        }
+        name
+    }
+
+    /// What the axes set, in their order.
+    pub(crate) fn settings(&self) -> impl DoubleEndedIterator<Item = &Setting> {
+        self.picked().flat_map(|(_, value)| &value.settings)
+    }
+
     /// The path of what sets a field: the axis value where there is one, else the base.
     pub(crate) fn path_of(&self, field: &str) -> String {
         let is_setting = |setting: &&Setting| {
             setting.field == field || field.starts_with(&format!("{}.", setting.field))
         };
-        let found = self.settings.iter().rev().find(is_setting);
+        let found = self.settings().rev().find(is_setting);
         found.map_or_else(|| format!("{AT}.{field}"), |setting| setting.path.clone())
+    }
+
+    /// The first combination that differs from this one in nothing but the seed, and this one's
+    /// seed. Nothing where no axis is of seeds alone.
+    pub(crate) fn seed(&self) -> Option<(Self, u32)> {
+        let (position, seeds) = self.axes.seeds.as_ref()?;
+        let axis = &self.axes.all[*position];
+        let index = self.index_in(axis);
+        let number = self.number - index * axis.stride;
+        Some((Self { axes: Arc::clone(&self.axes), number }, seeds[index as usize]))
+    }
+
+    fn picked(&self) -> impl DoubleEndedIterator<Item = (&Axis, &AxisValue)> {
+        self.axes.all.iter().map(|axis| (axis, &axis.values[self.index_in(axis) as usize]))
+    }
+
+    fn index_in(&self, axis: &Axis) -> u32 {
+        self.number / axis.stride % axis.n_values()
     }
 }
 
-/// Every combination of the axes' values; the first axis varies slowest.
+impl Axis {
+    #[expect(clippy::cast_possible_truncation, reason = "there are fewer than combinations")]
+    fn n_values(&self) -> u32 {
+        self.values.len() as u32
+    }
+}
+
+impl AxisValue {
+    /// The seed, if that is what it sets and nothing else.
+    fn seed(&self) -> Option<u32> {
+        let [Setting { field, value, .. }] = self.settings.as_slice() else { return None };
+        let seed = value.as_u64().and_then(|seed| u32::try_from(seed).ok());
+        seed.filter(|_| field == "training.seed")
+    }
+}
+
+/// Every combination of the axes' values.
 pub(crate) fn combinations(
     pretrain: &PretrainSpec,
     locations: &Locations,
-) -> Result<Vec<Combination>, SpecError> {
-    let fields = fields(&pretrain.training);
-    let mut axes = Vec::new();
-    for (index, axis) in pretrain.axes.iter().enumerate() {
-        axes.push(read_axis(axis, &format!("{AT}.axes[{index}]"), &fields, locations)?);
-    }
-    refuse_fields_set_twice(&axes, locations)?;
-    let n = axes.iter().try_fold(1_usize, |n, values| n.checked_mul(values.len()));
-    if n.is_none_or(|n| n > MAX_COMBINATIONS) {
-        let problem = format!("the axes multiply to more than {MAX_COMBINATIONS} cells");
-        return Err(locations.error(&format!("{AT}.axes"), problem));
-    }
-    let mut all = vec![Combination::default()];
-    for (axis, values) in pretrain.axes.iter().zip(&axes) {
-        let extend = |base: Combination| values.iter().map(move |value| with(&base, axis, value));
-        all = all.into_iter().flat_map(extend).collect();
-    }
-    Ok(all)
+) -> Result<impl Iterator<Item = Combination>, SpecError> {
+    let axes = Arc::new(read_axes(pretrain, locations)?);
+    let n = axes.n_combinations;
+    Ok((0..n).map(move |number| Combination { axes: Arc::clone(&axes), number }))
 }
 
-fn with(base: &Combination, axis: &AxisSpec, value: &AxisValue) -> Combination {
-    let mut combination = base.clone();
-    if !combination.name.is_empty() {
-        combination.name.push('-');
+fn read_axes(pretrain: &PretrainSpec, locations: &Locations) -> Result<Axes, SpecError> {
+    let fields = fields(&pretrain.training);
+    let mut all = Vec::new();
+    for (index, axis) in pretrain.axes.iter().enumerate() {
+        let values = read_axis(axis, &format!("{AT}.axes[{index}]"), &fields, locations)?;
+        all.push(Axis { name: axis.name.clone(), values, stride: 1 });
     }
-    combination.name.push_str(&value.label);
-    combination.axis_values.insert(axis.name.clone(), value.text.clone());
-    combination.settings.extend(value.settings.iter().cloned());
-    combination
+    refuse_fields_set_twice(&all, locations)?;
+    let mut n_combinations = 1_u32;
+    for axis in all.iter_mut().rev() {
+        axis.stride = n_combinations;
+        let n = u32::try_from(axis.values.len()).ok().and_then(|n| n.checked_mul(n_combinations));
+        let Some(n) = n.filter(|n| *n <= MAX_COMBINATIONS) else {
+            let problem = format!("the axes multiply to more than {MAX_COMBINATIONS} cells");
+            return Err(locations.error(&format!("{AT}.axes"), problem));
+        };
+        n_combinations = n;
+    }
+    let seeds = all.iter().enumerate().find_map(|(position, axis)| {
+        let seeds: Option<Vec<u32>> = axis.values.iter().map(AxisValue::seed).collect();
+        Some((position, seeds?))
+    });
+    Ok(Axes { all, n_combinations, seeds })
 }
 
 /// Every field that an axis may set.
@@ -121,6 +204,7 @@ fn read_axis(
         check_field(field, &format!("{at}.field"), fields, locations)?;
     }
     let mut values: Vec<AxisValue> = Vec::new();
+    let mut labels = HashSet::new();
     for (index, value) in axis.values.iter().enumerate() {
         let path = format!("{at}.values[{index}]");
         let read = match (&axis.field, value) {
@@ -132,7 +216,7 @@ fn read_axis(
                 return Err(locations.error(&path, problem));
             }
         };
-        if values.iter().any(|earlier| earlier.label == read.label) {
+        if !labels.insert(read.label.clone()) {
             let problem = format!("`{}` stands in this axis already", read.text);
             return Err(locations.error(&path, problem));
         }
@@ -217,25 +301,22 @@ fn backticked(names: &[String]) -> String {
 }
 
 /// Two axes that set one field would make one of them a lie.
-fn refuse_fields_set_twice(
-    axes: &[Vec<AxisValue>],
-    locations: &Locations,
-) -> Result<(), SpecError> {
+fn refuse_fields_set_twice(axes: &[Axis], locations: &Locations) -> Result<(), SpecError> {
     let overlaps = |a: &str, b: &str| {
         a == b || a.starts_with(&format!("{b}.")) || b.starts_with(&format!("{a}."))
     };
-    let settings = |values: &[AxisValue]| -> Vec<Setting> {
-        values.iter().flat_map(|value| value.settings.clone()).collect()
-    };
-    for (index, values) in axes.iter().enumerate() {
-        let earlier: Vec<Setting> =
-            axes[..index].iter().flat_map(|values| settings(values)).collect();
-        for setting in settings(values) {
-            if earlier.iter().any(|other| overlaps(&other.field, &setting.field)) {
+    let mut earlier: BTreeSet<&str> = BTreeSet::new();
+    for axis in axes {
+        let settings = || axis.values.iter().flat_map(|value| &value.settings);
+        // Each field once, where it stands first: an axis has few, and may have many values.
+        let mut own = BTreeSet::new();
+        for setting in settings().filter(|setting| own.insert(setting.field.as_str())) {
+            if earlier.iter().any(|other| overlaps(other, &setting.field)) {
                 let problem = format!("`{}` is set by an earlier axis already", setting.field);
                 return Err(locations.error(&setting.path, problem));
             }
         }
+        earlier.extend(own);
     }
     Ok(())
 }

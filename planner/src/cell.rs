@@ -41,7 +41,7 @@ fn model(
         let problem = "the vocabulary's size comes from `data.tokenizer`; leave the key out";
         return Err(locations.error(&format!("{AT}.model.vocab_size"), problem));
     }
-    for setting in &combination.settings {
+    for setting in combination.settings() {
         if let Some(key) = setting.field.strip_prefix("model.") {
             keys.insert(key.to_owned(), setting.value.clone());
         }
@@ -94,14 +94,14 @@ fn training(
     locations: &Locations,
 ) -> Result<TrainingSpec, SpecError> {
     let settings: Vec<_> = combination
-        .settings
-        .iter()
+        .settings()
         .filter_map(|setting| Some((setting.field.strip_prefix("training.")?, setting)))
         .collect();
     if settings.is_empty() {
         return Ok(pretrain.training.clone());
     }
     let mut value = with_every_key(&pretrain.training);
+    let mut training = pretrain.training.clone();
     for (key, setting) in settings {
         let Some(field) = value.pointer_mut(&format!("/{}", key.replace('.', "/"))) else {
             // Another field of the same value has taken it away.
@@ -110,12 +110,10 @@ fn training(
         };
         *field = setting.value.clone();
         // One field at a time, so that an error is the last value's.
-        serde_json::from_value::<TrainingSpec>(value.clone()).map_err(|error| {
+        training = serde_json::from_value(value.clone()).map_err(|error| {
             locations.error(&setting.path, named(combination, &error.to_string()))
         })?;
     }
-    let training: TrainingSpec = serde_json::from_value(value)
-        .map_err(|error| locations.error(&format!("{AT}.training"), error.to_string()))?;
     training.check("training").map_err(|(field, problem)| {
         locations.error(&combination.path_of(&field), named(combination, &problem))
     })?;
@@ -139,9 +137,8 @@ pub(crate) fn with_every_key(training: &TrainingSpec) -> Value {
 
 /// The problem with the name of the cell that has it.
 pub(crate) fn named(combination: &Combination, problem: &str) -> String {
-    if combination.name.is_empty() {
-        problem.to_owned()
-    } else {
-        format!("cell `{}`: {problem}", combination.name)
+    match combination.name() {
+        name if name.is_empty() => problem.to_owned(),
+        name => format!("cell `{name}`: {problem}"),
     }
 }

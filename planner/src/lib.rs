@@ -8,14 +8,17 @@ mod plan;
 mod axes;
 mod cell;
 mod design;
+mod seedless;
 mod trunks;
 mod warnings;
 
 mod view;
 
+pub use axes::Combination;
 pub use plan::{DroppedCell, Plan, PlannedCell, PlannedPreparation};
+pub use seedless::Seedless;
 pub use trunks::PlannedTrunk;
-pub use view::plan_view;
+pub use view::{cell_view, plan_outline, plan_view};
 
 use domain::ids::ContentHash;
 use domain::spec::{ParsedSpec, SpecError};

@@ -1,9 +1,10 @@
 //! What a plan is, and how it is made.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
-use domain::cell::Identity;
-use domain::ids::{PreparationId, RunId};
+use domain::cell::{Identity, IdentityError};
+use domain::ids::{ContentHash, PreparationId, RunId};
 use domain::recipe::{
     CellConfig, MAX_SOURCE_FILES, NUMERICS_VERSION, PREPARATION_VERSION, PreparationConfig,
     PretrainCell, SourceConfig, schedule_overlap,
@@ -13,7 +14,8 @@ use domain::suggest::nearest;
 
 use crate::axes::{Combination, combinations};
 use crate::cell::{configure, named};
-use crate::design::{Length, close_budget, data_point_steps, lengths};
+use crate::design::{Length, close_budget, lengths};
+use crate::seedless::Seedless;
 use crate::trunks::{self, PlannedTrunk};
 use crate::{AT, CorpusHashes, warnings};
 
@@ -52,23 +54,30 @@ pub struct PlannedPreparation {
 pub struct PlannedCell {
     /// Its name within the stage.
     pub name: String,
-    /// The value of each axis, as text.
-    pub axis_values: BTreeMap<String, String>,
+    /// The value of each axis.
+    pub axis_values: Combination,
     /// The run of its identity.
     pub run_id: RunId,
-    /// Its key.
-    pub identity: Identity,
-    /// What it trains.
-    pub config: CellConfig,
-    /// The budget it belongs to, for isoFLOP designs.
-    pub budget_flops: Option<f64>,
-    /// The steps (counted from 1) that leave a data-point checkpoint, ascending; the last step is
-    /// always one of them.
-    pub data_point_steps: Vec<u64>,
-    /// Estimated peak memory of training in bytes, beside libtorch itself.
-    pub memory_bytes: u64,
+    /// Its key: the hash of its canonical text.
+    pub identity_hash: ContentHash,
+    /// Its seed.
+    pub seed: u32,
+    /// All else, which its repetitions with other seeds have too.
+    pub seedless: Arc<Seedless>,
     /// Where it stands in its trunk, in a study that shares them and under a schedule that has one.
-    pub trunk: Option<PlannedTrunk>,
+    pub trunk: Option<Box<PlannedTrunk>>,
+}
+
+impl PlannedCell {
+    /// What it trains.
+    pub fn config(&self) -> CellConfig {
+        self.seedless.with_seed(self.seed)
+    }
+
+    /// The text behind its key. It is made anew: a plan may have a million cells.
+    pub fn canonical_json(&self) -> Result<String, IdentityError> {
+        self.seedless.canonical_json(self.seed)
+    }
 }
 
 /// A cell that was left out.
@@ -88,11 +97,16 @@ pub(crate) fn plan(parsed: &ParsedSpec, sources: &[CorpusHashes]) -> Result<Plan
     check_group_by(parsed, pretrain)?;
     check_budgets(parsed, pretrain)?;
     let preparation = prepare(parsed, sources)?;
-    let planner = Planner { parsed, pretrain, preparation: &preparation, stage: &stage.name };
+    let mut planner = Planner {
+        parsed,
+        pretrain,
+        preparation: &preparation,
+        stage: &stage.name,
+        repeated: HashMap::new(),
+    };
     let (mut cells, mut dropped, mut met) = (Vec::new(), Vec::new(), BTreeSet::new());
     for combination in combinations(pretrain, &parsed.locations)? {
-        for (length, cell) in planner.cells(&combination)? {
-            let budget = length.budget.map_or(0, |(index, _)| index);
+        for (budget, cell) in planner.cells(&combination)? {
             match cell {
                 Ok(cell) => {
                     met.insert(budget);
@@ -187,17 +201,58 @@ struct Planner<'a> {
     pretrain: &'a PretrainSpec,
     preparation: &'a PlannedPreparation,
     stage: &'a str,
+    /// What combinations that differ in their seed share, by the number of the first of them.
+    repeated: HashMap<u32, Arc<[Entry]>>,
+}
+
+/// One entry of the design for one combination, whatever its seed.
+struct Entry {
+    /// The position among the budgets and the budget, for isoFLOP designs.
+    budget: Option<(usize, f64)>,
+    /// The seed of the first combination that is such.
+    seed: u32,
+    /// The cell but for its seed, or why it is left out.
+    seedless: Result<Arc<Seedless>, String>,
 }
 
 /// A cell, or why it is left out.
 type CellOrReason = Result<PlannedCell, DroppedCell>;
 
 impl Planner<'_> {
-    /// The cells of one combination: one for each entry of the design.
-    fn cells(&self, combination: &Combination) -> Result<Vec<(Length, CellOrReason)>, SpecError> {
-        let locations = &self.parsed.locations;
-        let vocab_size = self.parsed.spec.data.tokenizer.vocab_size();
-        let (model, training) = configure(self.pretrain, vocab_size, combination, locations)?;
+    /// The cells of one combination: one for each entry of the design, with its budget's position.
+    fn cells(
+        &mut self,
+        combination: &Combination,
+    ) -> Result<Vec<(usize, CellOrReason)>, SpecError> {
+        let (entries, seed) = match combination.seed() {
+            None => (self.entries(combination, false)?, None),
+            Some((first, seed)) => {
+                let known = self.repeated.get(&first.number());
+                let entries = match known.map(Arc::clone) {
+                    Some(entries) => entries,
+                    None => self.entries(&first, true)?,
+                };
+                self.repeated.insert(first.number(), Arc::clone(&entries));
+                (entries, Some(seed))
+            }
+        };
+        let cell = |entry: &Entry| {
+            let name = self.name(combination, entry.budget);
+            let seed = seed.unwrap_or(entry.seed);
+            let planned = match &entry.seedless {
+                Err(reason) => Err(DroppedCell { name, reason: reason.clone() }),
+                Ok(seedless) => Ok(self.cell(seedless, seed, combination, name)?),
+            };
+            Ok((entry.budget.map_or(0, |(index, _)| index), planned))
+        };
+        entries.iter().map(cell).collect()
+    }
+
+    /// What the cells of a combination are but for their seeds.
+    fn entries(&self, at: &Combination, is_repeated: bool) -> Result<Arc<[Entry]>, SpecError> {
+        let ParsedSpec { spec, locations } = self.parsed;
+        let vocab_size = spec.data.tokenizer.vocab_size();
+        let (model, training) = configure(self.pretrain, vocab_size, at, locations)?;
         let cell = PretrainCell {
             numerics_version: NUMERICS_VERSION,
             model,
@@ -205,28 +260,36 @@ impl Planner<'_> {
             steps: 0,
             preparation_hash: self.preparation.identity.hash.to_string(),
         };
-        let mut cells = Vec::new();
-        for length in lengths(&self.pretrain.design, &cell) {
-            let name = self.name(combination, &length);
-            let planned = match &length.steps {
-                Err(reason) => Err(DroppedCell { name, reason: reason.clone() }),
+        let entry = |Length { budget, steps }: Length| {
+            let seedless = match steps {
+                Err(reason) => Err(reason),
                 Ok(steps) => {
-                    let cell = PretrainCell { steps: *steps, ..cell.clone() };
-                    self.check_schedule(&cell, combination)?;
-                    Ok(self.cell(cell, combination, name, &length)?)
+                    let cell = PretrainCell { steps, ..cell.clone() };
+                    self.check_schedule(&cell, at)?;
+                    let flops = budget.map(|(_, budget)| budget);
+                    let of = (self.pretrain, &spec.runtime);
+                    let seedless = Seedless::new(cell, flops, of, is_repeated);
+                    Ok(Arc::new(seedless.map_err(|error| self.no_identity(at, &error))?))
                 }
             };
-            cells.push((length, planned));
-        }
-        Ok(cells)
+            Ok(Entry { budget, seed: cell.training.seed, seedless })
+        };
+        lengths(&self.pretrain.design, &cell).into_iter().map(entry).collect()
+    }
+
+    fn no_identity(&self, at: &Combination, error: &IdentityError) -> SpecError {
+        self.parsed.locations.error(AT, named(at, &error.to_string()))
     }
 
     /// The axes' labels and the budget, such as `tnl-s2-1e13`; without either the stage's name.
-    fn name(&self, combination: &Combination, length: &Length) -> String {
-        let base = if combination.name.is_empty() { self.stage } else { combination.name.as_str() };
-        match length.budget {
-            Some((_, budget)) => format!("{base}-{budget:e}"),
-            None => base.to_owned(),
+    fn name(&self, combination: &Combination, budget: Option<(usize, f64)>) -> String {
+        let mut name = combination.name();
+        if name.is_empty() {
+            self.stage.clone_into(&mut name);
+        }
+        match budget {
+            Some((_, budget)) => format!("{name}-{budget:e}"),
+            None => name,
         }
     }
 
@@ -248,28 +311,21 @@ impl Planner<'_> {
 
     fn cell(
         &self,
-        cell: PretrainCell,
+        seedless: &Arc<Seedless>,
+        seed: u32,
         combination: &Combination,
         name: String,
-        length: &Length,
     ) -> Result<PlannedCell, SpecError> {
-        let micro_batch = self.parsed.spec.runtime.micro_batch_sequences;
-        let sequences = cell.training.batch_sequences;
-        let memory = cell.memory(micro_batch.unwrap_or(sequences).min(sequences));
-        let data_point_steps = data_point_steps(&self.pretrain.checkpoints, cell.steps);
-        let config = CellConfig::Pretrain(cell);
-        let identity = config.identity().map_err(|error| {
-            self.parsed.locations.error(AT, named(combination, &error.to_string()))
-        })?;
+        let canonical_json =
+            seedless.canonical_json(seed).map_err(|error| self.no_identity(combination, &error))?;
+        let identity_hash = ContentHash::of(canonical_json.as_bytes());
         Ok(PlannedCell {
             name,
-            axis_values: combination.axis_values.clone(),
-            run_id: RunId::from_hash(&identity.hash),
-            identity,
-            config,
-            budget_flops: length.budget.map(|(_, budget)| budget),
-            data_point_steps,
-            memory_bytes: memory.total(),
+            axis_values: combination.clone(),
+            run_id: RunId::from_hash(&identity_hash),
+            identity_hash,
+            seed,
+            seedless: Arc::clone(seedless),
             trunk: None,
         })
     }
@@ -280,7 +336,7 @@ impl Planner<'_> {
             return Ok(());
         }
         let trunk = |planned: &PlannedCell| {
-            let CellConfig::Pretrain(cell) = &planned.config;
+            let CellConfig::Pretrain(cell) = planned.config();
             cell.trunk().map_err(|error| self.parsed.locations.error(AT, error.to_string()))
         };
         let found: Vec<_> = cells.iter().map(trunk).collect::<Result<_, _>>()?;
@@ -314,7 +370,7 @@ impl Planner<'_> {
 
     /// A name must say which cell is meant.
     fn refuse_equal_names(&self, cells: &[PlannedCell]) -> Result<(), SpecError> {
-        let mut seen = BTreeSet::new();
+        let mut seen = HashSet::new();
         for cell in cells {
             if !seen.insert(cell.name.as_str()) {
                 let problem = format!(

@@ -1,5 +1,8 @@
 //! Plans of small files through one `check` for good ones and one for bad ones.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use domain::ids::ContentHash;
 use domain::spec::parse;
 use insta::assert_snapshot;
@@ -119,9 +122,45 @@ fn an_axis_may_set_the_training_and_its_numbers_carry_its_name() {
     .unwrap();
     let names: Vec<&str> = plan.cells.iter().map(|cell| cell.name.as_str()).collect();
     assert_eq!(names, ["seed0-s1", "seed0-s2", "seed7-s1", "seed7-s2"]);
-    let domain::recipe::CellConfig::Pretrain(last) = &plan.cells[3].config;
+    let domain::recipe::CellConfig::Pretrain(last) = plan.cells[3].config();
     assert_eq!((last.training.seed, last.training.optimizer.learning_rate), (7, Some(5e-4)));
-    assert_eq!(plan.cells[3].axis_values["seed"], "7");
+    assert_eq!(plan.cells[3].axis_values.get("seed"), Some("7"));
+}
+
+#[test]
+fn what_seeds_share_changes_no_cell() {
+    // Aim: a cell is what it is, whether or not others with its configuration stand beside it.
+    // Method: an axis of seeds alone, and the same seeds beside another field, which shares nothing.
+    let [axis, size] = RATES;
+    let numbers = "training.optimizer.learning_rate, values: [1e-3, 2e-3]";
+    let alone = (numbers, "training.seed, values: [0, 7, 4294967295]");
+    let bundles: Vec<String> = [0, 7, 4_294_967_295_u32]
+        .map(|seed| format!("{{label: rate{seed}, training.seed: {seed}, training.z_loss: 0}}"))
+        .into();
+    let bundles = format!("values: [{}]}}", bundles.join(", "));
+    let field = "field: training.optimizer.learning_rate, values: [1e-3, 2e-3]}";
+    let shared = try_plan(&[axis, size, alone]).unwrap();
+    let apart = try_plan(&[axis, size, (field, &bundles)]).unwrap();
+    assert_eq!(shared.cells.len(), 12);
+    assert!(Arc::ptr_eq(&shared.cells[0].seedless, &shared.cells[4].seedless));
+    for (one, other) in shared.cells.iter().zip(&apart.cells) {
+        let identity = one.config().identity().unwrap();
+        assert_eq!(one.canonical_json().unwrap(), identity.canonical_json);
+        assert_eq!(one.identity_hash, identity.hash);
+        assert_eq!(one.config(), other.config());
+        assert_eq!((&one.name, &one.run_id), (&other.name, &other.run_id));
+        let view = |cell| api::PlannedCellView { axis_values: BTreeMap::new(), ..cell_view(cell) };
+        assert_eq!(view(one), view(other));
+    }
+}
+
+#[test]
+fn a_seed_that_is_none_is_refused_at_its_value() {
+    let [axis, size] = RATES;
+    let numbers = "training.optimizer.learning_rate, values: [1e-3, 2e-3]";
+    let refused = |values| refusal(&[axis, size, (numbers, values)]);
+    assert_snapshot!(refused("training.seed, values: [0, -1]"), @"tiny.yaml:19:60: `stages[0].recipe.pretrain.axes[0].values[1]`: cell `rate-1-llama_study-s1`: invalid value: integer `-1`, expected u32");
+    assert_snapshot!(refused("training.seed, values: [0, 4294967296]"), @"tiny.yaml:19:60: `stages[0].recipe.pretrain.axes[0].values[1]`: cell `rate4294967296-llama_study-s1`: invalid value: integer `4294967296`, expected u32");
 }
 
 #[test]
@@ -168,7 +207,7 @@ fn a_field_that_its_own_bundle_takes_away_is_refused() {
 fn a_study_without_learning_rate_gets_the_default_of_each_width_as_if_it_were_written() {
     let cells = |changes: &[(&str, &str)]| -> Vec<_> {
         let plan = try_plan(changes).unwrap();
-        plan.cells.into_iter().map(|cell| (cell.name.clone(), cell.config)).collect()
+        plan.cells.iter().map(|cell| (cell.name.clone(), cell.config())).collect()
     };
     let no_rate = ("optimizer: {learning_rate: 1e-3}", "optimizer: {beta1: 0.9}");
     let none_at_all = ("          optimizer: {learning_rate: 1e-3}\n", "");
@@ -391,10 +430,11 @@ fn a_corpus_without_files_is_refused() {
 
 #[test]
 fn memory_grows_with_the_micro_batch_and_covers_the_states() {
-    let whole = try_plan(&[]).unwrap().cells[0].memory_bytes;
+    let whole = try_plan(&[]).unwrap().cells[0].seedless.memory_bytes;
     let micro = try_plan(&[("fit: {", "runtime: {micro_batch_sequences: 1}\nfit: {")]).unwrap();
     let states = 16 * plan_view(&micro).cells[0].parameters_total;
-    assert!(states < micro.cells[0].memory_bytes && micro.cells[0].memory_bytes < whole);
+    let of_micro = micro.cells[0].seedless.memory_bytes;
+    assert!(states < of_micro && of_micro < whole);
 }
 
 /// Two sizes under a schedule with a trunk, in a study that shares them.
@@ -415,7 +455,7 @@ fn trunks(plan: &Plan) -> Vec<String> {
         let cell = plan.cells.iter().find(|cell| cell.run_id == *run);
         cell.map_or("?", |cell| cell.name.as_str())
     };
-    let line = |cell: &PlannedCell| match &cell.trunk {
+    let line = |cell: &PlannedCell| match cell.trunk.as_deref() {
         None => format!("{}: none", cell.name),
         Some(PlannedTrunk { steps, from: None }) => format!("{}: {steps}", cell.name),
         Some(PlannedTrunk { steps, from: Some((run, step)) }) => {

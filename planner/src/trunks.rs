@@ -24,7 +24,7 @@ pub struct PlannedTrunk {
 impl PlannedCell {
     /// FLOPs that it need not spend, because another run of its trunk does.
     pub fn shared_flops(&self, kind: FlopKind) -> f64 {
-        let CellConfig::Pretrain(cell) = &self.config;
+        let CellConfig::Pretrain(cell) = &self.seedless.config;
         let from = self.trunk.as_ref().and_then(|trunk| trunk.from.as_ref());
         from.map_or(0.0, |(_, step)| cell.flops_at(*step, kind))
     }
@@ -40,7 +40,7 @@ pub(crate) fn link(cells: &mut [PlannedCell], trunks: &[Option<Trunk>]) {
     let mut runs: BTreeMap<&ContentHash, BTreeMap<(u64, u64, RunId), Vec<usize>>> = BTreeMap::new();
     for (index, trunk) in trunks.iter().enumerate() {
         let Some(trunk) = trunk else { continue };
-        let CellConfig::Pretrain(cell) = &cells[index].config;
+        let CellConfig::Pretrain(cell) = &cells[index].seedless.config;
         let place = (trunk.steps, cell.steps, cells[index].run_id.clone());
         runs.entry(&trunk.hash).or_default().entry(place).or_default().push(index);
     }
@@ -53,12 +53,12 @@ pub(crate) fn link(cells: &mut [PlannedCell], trunks: &[Option<Trunk>]) {
             }
             let source = here.as_ref().or(earlier.as_ref());
             for index in indexes {
-                let first_data_point = cells[index].data_point_steps.first().copied();
+                let first_data_point = cells[index].seedless.data_point_steps.first().copied();
                 let passes_none = |(_, step): &&(RunId, u64)| {
                     first_data_point.is_none_or(|data_point| *step < data_point)
                 };
                 let from = source.filter(passes_none).cloned();
-                cells[index].trunk = Some(PlannedTrunk { steps, from });
+                cells[index].trunk = Some(Box::new(PlannedTrunk { steps, from }));
             }
             here.get_or_insert((run_id, steps));
         }

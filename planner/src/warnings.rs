@@ -1,8 +1,9 @@
 //! What a study file may say and yet seldom means.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
-use domain::recipe::{CellConfig, PretrainCell};
+use domain::recipe::CellConfig;
 use domain::spec::{DesignSpec, FitMethod, PretrainSpec, ScheduleSpec, StudySpec};
 
 use crate::{Plan, PlannedCell};
@@ -42,9 +43,9 @@ fn idle_slots(spec: &StudySpec) -> Option<String> {
 /// Under a decaying schedule a checkpoint on the way is not what a shorter run would have been.
 fn unlike_checkpoints(spec: &StudySpec, cells: &[PlannedCell]) -> Option<String> {
     let is_decaying = |planned: &&PlannedCell| {
-        let CellConfig::Pretrain(cell) = &planned.config;
+        let CellConfig::Pretrain(cell) = &planned.seedless.config;
         !matches!(cell.training.schedule, ScheduleSpec::Constant { .. })
-            && planned.data_point_steps.len() > 1
+            && planned.seedless.data_point_steps.len() > 1
     };
     let methods: Vec<String> = spec
         .fit
@@ -74,7 +75,7 @@ fn unlike_checkpoints(spec: &StudySpec, cells: &[PlannedCell]) -> Option<String>
 fn unlike_texts(pretrain: &PretrainSpec, cells: &[PlannedCell]) -> Option<String> {
     let n_sequences = pretrain.evaluate.iter().find_map(|evaluate| evaluate.sequences)?;
     let lengths = cells.iter().map(|planned| {
-        let CellConfig::Pretrain(cell) = &planned.config;
+        let CellConfig::Pretrain(cell) = &planned.seedless.config;
         cell.training.sequence_length
     });
     let (shortest, longest) = (lengths.clone().min()?, lengths.max()?);
@@ -90,23 +91,22 @@ fn unlike_texts(pretrain: &PretrainSpec, cells: &[PlannedCell]) -> Option<String
 /// Fits take runs of one group, N and budget for repetitions with other seeds.
 fn no_seeds(spec: &StudySpec, plan: &Plan) -> Vec<String> {
     let group_by = spec.fit.group_by.as_deref();
-    let mut first: BTreeMap<_, (&PlannedCell, PretrainCell)> = BTreeMap::new();
+    let mut first: BTreeMap<_, &PlannedCell> = BTreeMap::new();
     let mut said: BTreeSet<String> = BTreeSet::new();
     let mut warnings = Vec::new();
     for planned in &plan.cells {
-        let CellConfig::Pretrain(cell) = &planned.config;
+        let seedless = &planned.seedless;
         let group = group_by.and_then(|axis| planned.axis_values.get(axis));
-        let budget = planned.budget_flops.map(f64::to_bits);
-        let key = (group, cell.parameters(spec.fit.parameters), budget);
-        let mut but_the_seed = cell.clone();
-        but_the_seed.training.seed = 0;
-        let (earlier, config) = first.entry(key).or_insert_with(|| (planned, but_the_seed.clone()));
-        if *config == but_the_seed {
+        let budget = seedless.budget_flops.map(f64::to_bits);
+        let key = (group, seedless.parameters(spec.fit.parameters), budget);
+        let earlier = *first.entry(key).or_insert(planned);
+        let is_same = Arc::ptr_eq(&earlier.seedless, seedless);
+        if is_same || earlier.seedless.config == seedless.config {
             continue;
         }
         let differs = |axis: &&String| {
             Some(axis.as_str()) != group_by
-                && planned.axis_values.get(*axis) != earlier.axis_values.get(*axis)
+                && planned.axis_values.get(axis) != earlier.axis_values.get(axis)
         };
         let axes: Vec<String> =
             plan.axes.iter().filter(differs).map(|axis| format!("`{axis}`")).collect();
@@ -125,8 +125,8 @@ fn no_seeds(spec: &StudySpec, plan: &Plan) -> Vec<String> {
 
 fn points_in_warm_up(cells: &[PlannedCell]) -> Option<String> {
     let inside = |planned: &&PlannedCell| {
-        let CellConfig::Pretrain(cell) = &planned.config;
-        planned.data_point_steps[0] < cell.training.schedule.warmup_steps()
+        let CellConfig::Pretrain(cell) = &planned.seedless.config;
+        planned.seedless.data_point_steps[0] < cell.training.schedule.warmup_steps()
     };
     let n = cells.iter().filter(inside).count();
     cells.iter().find(inside).map(|cell| {
@@ -135,13 +135,13 @@ fn points_in_warm_up(cells: &[PlannedCell]) -> Option<String> {
              says little; set `checkpoints.log_spaced.first_step`",
             cells.len(),
             cell.name,
-            cell.data_point_steps[0]
+            cell.seedless.data_point_steps[0]
         )
     })
 }
 
 fn shared_runs(cells: &[PlannedCell]) -> Vec<String> {
-    let mut first: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut first: HashMap<&str, &str> = HashMap::new();
     let mut warnings = Vec::new();
     for cell in cells {
         let earlier = *first.entry(cell.run_id.as_str()).or_insert(&cell.name);

@@ -116,7 +116,7 @@ fn study(args: &Args, source: &Artifact) -> Result<StudyToApply> {
     let parsed = domain::spec::parse(&spec_text, "study.yaml")?;
     let hashes =
         [CorpusHashes { corpus: "plays".to_owned(), file_hashes: vec![source.hash.clone()] }];
-    let plan = planner::plan(&parsed, &hashes)?;
+    let plan = planner::plan(&parsed, &hashes)?.into();
     Ok(StudyToApply { spec: parsed.spec, spec_text, spec_file: "study.yaml".into(), plan })
 }
 

@@ -4,14 +4,15 @@
 use std::sync::Arc;
 
 use api::{ApplyRequest, ApplyView, ChangeView, CorpusSources, ErrorBody, PlanView};
-use axum::Json;
 use axum::extract::State;
+use axum::response::Response;
 use domain::ids::ContentHash;
 use domain::spec::{self, ParsedSpec};
 use planner::{CorpusHashes, Plan};
 
 use super::error::ApiError;
 use super::extract::Body;
+use super::plan::with_cells;
 use crate::App;
 use crate::store::{Applied, ApplyOutcome, Changed, Store, StudyToApply};
 
@@ -23,9 +24,9 @@ use crate::store::{Applied, ApplyOutcome, Changed, Store, StudyToApply};
     request_body = ApplyRequest,
     responses((status = 200, body = PlanView), (status = 400, body = ErrorBody))
 )]
-pub(super) async fn plan(Body(request): Body<ApplyRequest>) -> Result<Json<PlanView>, ApiError> {
-    let (_, plan) = planned(&request).await?;
-    Ok(Json(planner::plan_view(&plan)))
+pub(super) async fn plan(Body(request): Body<ApplyRequest>) -> Result<Response, ApiError> {
+    let (_, plan, outline) = planned(&request).await?;
+    Ok(with_cells(&outline, plan))
 }
 
 /// Plans a study and stores it. Applying it again changes nothing; a study of the same name is
@@ -44,20 +45,19 @@ pub(super) async fn plan(Body(request): Body<ApplyRequest>) -> Result<Json<PlanV
 pub(super) async fn apply(
     State(app): State<Arc<App>>,
     Body(request): Body<ApplyRequest>,
-) -> Result<Json<ApplyView>, ApiError> {
-    let (parsed, plan) = planned(&request).await?;
-    let plan_view = planner::plan_view(&plan);
+) -> Result<Response, ApiError> {
+    let (parsed, plan, outline) = planned(&request).await?;
     let study = StudyToApply {
         spec: parsed.spec,
         spec_text: request.spec_text,
         spec_file: request.spec_file,
-        plan,
+        plan: Arc::clone(&plan),
     };
     match app.store.apply_study(study).await? {
         ApplyOutcome::MissingSources(hashes) => Err(ApiError::MissingSources(hashes)),
         ApplyOutcome::Applied(applied) => {
             carry_out(&app, &applied.changed);
-            Ok(Json(view(&applied, plan_view)))
+            Ok(with_cells(&view(&applied, outline), plan))
         }
     }
 }
@@ -75,15 +75,17 @@ fn view(applied: &Applied, plan: PlanView) -> ApplyView {
     }
 }
 
-/// A plan of many thousand cells takes its time, so it is made beside the runtime's threads.
-async fn planned(request: &ApplyRequest) -> Result<(ParsedSpec, Plan), ApiError> {
+/// The study, its plan and the plan's outline. A plan of many thousand cells takes its time, so it
+/// is made beside the runtime's threads.
+async fn planned(request: &ApplyRequest) -> Result<(ParsedSpec, Arc<Plan>, PlanView), ApiError> {
     let (text, file) = (request.spec_text.clone(), request.spec_file.clone());
     let sources = request.sources.clone();
     let planning = move || {
         let parsed = spec::parse(&text, &file)?;
         let hashes = corpus_hashes(&parsed, &sources)?;
         let plan = planner::plan(&parsed, &hashes)?;
-        Ok((parsed, plan))
+        let outline = planner::plan_outline(&plan);
+        Ok((parsed, Arc::new(plan), outline))
     };
     tokio::task::spawn_blocking(planning).await.map_err(ApiError::Broken)?
 }

@@ -15,8 +15,8 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::error::ApiError;
-use crate::App;
 use crate::store::read::ReadStore;
+use crate::{App, RESYNC};
 
 /// Events read from the store at a time.
 const PAGE: u32 = 500;
@@ -106,6 +106,7 @@ impl Reader {
             match received {
                 // It was sent from the store already.
                 Ok(event) if event.id != 0 && event.id <= self.last_id => {}
+                Ok(event) if event.kind == RESYNC => return Some(resync()),
                 Ok(event) => return Some(self.send(&event)),
                 Err(RecvError::Lagged(_)) => return Some(resync()),
                 Err(RecvError::Closed) => return None,
@@ -163,10 +164,10 @@ fn resync() -> Event {
         id: 0,
         at_ms: 0,
         subject: String::new(),
-        kind: "resync".to_owned(),
+        kind: RESYNC.to_owned(),
         actor: String::new(),
     };
-    with_data(Event::default().event("resync"), &event)
+    with_data(Event::default().event(RESYNC), &event)
 }
 
 fn with_data(message: Event, event: &EventView) -> Event {

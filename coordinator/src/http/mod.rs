@@ -22,6 +22,7 @@ mod fit_settings;
 mod fits;
 mod guard;
 mod history;
+mod plan;
 mod runs;
 mod session;
 mod sources;

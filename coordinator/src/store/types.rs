@@ -3,6 +3,7 @@
 //! No row and no message of the wire: those are converted at their own edges.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use domain::attempt::AttemptEnd;
 use domain::ids::{
@@ -35,8 +36,8 @@ pub struct StudyToApply {
     pub spec_text: String,
     /// Its name.
     pub spec_file: String,
-    /// Its cells.
-    pub plan: planner::Plan,
+    /// Its cells. They are shared with the answer that shows them: there may be a million.
+    pub plan: Arc<planner::Plan>,
 }
 
 /// What became of an applied study.

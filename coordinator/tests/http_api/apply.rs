@@ -4,7 +4,7 @@ use domain::attempt::AttemptEnd;
 use domain::ids::{ContentHash, WorkId};
 use serde_json::json;
 
-use crate::support::{SOURCE, STUDY, Served, apply_request, started};
+use crate::support::{SOURCE, STUDY, Served, apply_request, started, with_seeds};
 
 #[tokio::test]
 async fn a_plan_stores_nothing() {
@@ -12,6 +12,22 @@ async fn a_plan_stores_nothing() {
     let plan = served.post("/api/v1/plan", &apply_request(STUDY)).await.ok();
     assert_eq!(plan["n_runs"], 2);
     assert_eq!(served.get("/api/v1/studies").await.ok(), json!({ "studies": [] }));
+}
+
+#[tokio::test]
+async fn a_long_plan_is_shown_whole() {
+    // Aim: an answer in pieces is the answer. Method: more cells than stand in two of them, beside
+    // the plan as it is made here.
+    let served = Served::new().await;
+    let text = with_seeds(300);
+    let plan = served.post("/api/v1/plan", &apply_request(&text)).await.ok();
+    let parsed = domain::spec::parse(&text, "tiny.yaml").unwrap();
+    let file_hashes = vec![ContentHash::of(SOURCE)];
+    let sources = [planner::CorpusHashes { corpus: "plays".to_owned(), file_hashes }];
+    let expected = planner::plan_view(&planner::plan(&parsed, &sources).unwrap());
+    assert_eq!(expected.cells.len(), 600);
+    assert_eq!(plan, json!(expected));
+    assert_eq!(served.apply(&text).await["plan"], plan);
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use coordinator::http::router;
 use futures::StreamExt;
 use tower::ServiceExt;
 
-use crate::support::{STUDY, Served};
+use crate::support::{STUDY, Served, with_seeds};
 
 /// Longer than any of this takes; only a failing test waits for it.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -78,6 +78,23 @@ async fn what_was_missed_comes_before_what_happens_and_nothing_twice() {
     let (_, _, kind) =
         Stream::open(&served, Some(&(last - 1).to_string())).await.next().await.unwrap();
     assert!(kind.starts_with("worker_"), "{kind}");
+}
+
+#[tokio::test]
+async fn a_study_of_more_runs_than_a_reader_can_be_behind_is_one_message() {
+    let served = Served::new().await;
+    let mut stream = Stream::open(&served, None).await;
+    served.apply(&with_seeds(2_100)).await;
+    let resync = (0, "resync".to_owned(), "resync".to_owned());
+    assert_eq!(stream.next().await.unwrap(), resync);
+    // The numbers go on behind those that were left out.
+    served.worker("one").await;
+    let (id, _, kind) = stream.next().await.unwrap();
+    assert!(id > 4_200 && kind.starts_with("worker_"), "{id} {kind}");
+    let mut from_start = Stream::open(&served, Some("0")).await;
+    for expected in 1..=4_200 {
+        assert_eq!(from_start.next().await.unwrap().0, expected);
+    }
 }
 
 #[tokio::test]

@@ -41,6 +41,13 @@ stages:
         checkpoints: {log_spaced: {count: 2, first_step: 50}}
 ";
 
+/// The study with so many seeds of each size.
+pub(crate) fn with_seeds(n_seeds: u32) -> String {
+    let seeds: Vec<String> = (0..n_seeds).map(|seed| seed.to_string()).collect();
+    let axis = format!("- {{name: seed, field: training.seed, values: [{}]}}", seeds.join(", "));
+    STUDY.replace("        axes:\n", &format!("        axes:\n          {axis}\n"))
+}
+
 /// The one source of every study here.
 pub(crate) const SOURCE: &[u8] = b"to be or not to be";
 

@@ -2,6 +2,8 @@
 //!
 //! It does not hold the numbers.
 
+use std::fmt;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -27,32 +29,54 @@ impl ModelConfig {
     /// Every tensor, in the contract's order: embedding, what the model has once, layers, final
     /// norm, head.
     pub fn tensors(&self) -> Vec<TensorSpec> {
+        let mut tensors = Vec::new();
+        self.visit(&mut |name, shape| {
+            tensors.push(TensorSpec { name: name.to_string(), shape: shape.to_vec() });
+        });
+        tensors
+    }
+
+    /// Shows every tensor's name and shape, in that order. Names that nobody looks at are not made.
+    fn visit(&self, show: &mut dyn FnMut(fmt::Arguments<'_>, &[u64])) {
         let Shape { vocab_size, d_model, n_layers, ffn_hidden, .. } = self.shape;
         let (v, d, g) = (u64::from(vocab_size), u64::from(d_model), u64::from(ffn_hidden));
-        let mut list = List { tensors: Vec::new() };
-        list.push("embedding.weight", &[v, d]);
+        show(format_args!("embedding.weight"), &[v, d]);
         match self.mixer {
-            MixerConfig::Hgrn2 => list.push("lower_bounds", &[u64::from(n_layers), d]),
+            MixerConfig::Hgrn2 => show(format_args!("lower_bounds"), &[u64::from(n_layers), d]),
             MixerConfig::CosFormer2 { tpe_modes, .. } if tpe_modes > 0 => {
-                list.push("tpe.weight", &[d, u64::from(tpe_modes)]);
+                show(format_args!("tpe.weight"), &[d, u64::from(tpe_modes)]);
             }
             _ => {}
         }
         for layer in 0..n_layers {
-            list.norm(&format!("layers.{layer}.mixer_norm"), self.norm, d);
+            self.visit_norm(format_args!("layers.{layer}.mixer_norm"), show);
             for (name, out_width, in_width) in self.mixer_weights() {
-                list.push(&format!("layers.{layer}.mixer.{name}.weight"), &[out_width, in_width]);
+                let shape = [out_width, in_width];
+                show(format_args!("layers.{layer}.mixer.{name}.weight"), &shape);
             }
-            list.norm(&format!("layers.{layer}.channel_norm"), self.norm, d);
-            list.push(&format!("layers.{layer}.channel.gate.weight"), &[g, d]);
-            list.push(&format!("layers.{layer}.channel.up.weight"), &[g, d]);
-            list.push(&format!("layers.{layer}.channel.down.weight"), &[d, g]);
+            self.visit_norm(format_args!("layers.{layer}.channel_norm"), show);
+            show(format_args!("layers.{layer}.channel.gate.weight"), &[g, d]);
+            show(format_args!("layers.{layer}.channel.up.weight"), &[g, d]);
+            show(format_args!("layers.{layer}.channel.down.weight"), &[d, g]);
         }
-        list.norm("final_norm", self.norm, d);
+        self.visit_norm(format_args!("final_norm"), show);
         if !self.tie_embeddings {
-            list.push("head.weight", &[v, d]);
+            show(format_args!("head.weight"), &[v, d]);
         }
-        list.tensors
+    }
+
+    fn visit_norm(
+        &self,
+        path: fmt::Arguments<'_>,
+        show: &mut dyn FnMut(fmt::Arguments<'_>, &[u64]),
+    ) {
+        let width = u64::from(self.shape.d_model);
+        if self.norm != Norm::SrmsNorm {
+            show(format_args!("{path}.weight"), &[width]);
+        }
+        if self.norm == Norm::LayerNorm {
+            show(format_args!("{path}.bias"), &[width]);
+        }
     }
 
     /// The linear layers of one mixer: name, output width, input width.
@@ -74,32 +98,15 @@ impl ModelConfig {
 
     /// All parameters.
     pub fn parameters_total(&self) -> u64 {
-        self.tensors().iter().map(TensorSpec::count).sum()
+        let mut n = 0;
+        self.visit(&mut |_, shape| n += shape.iter().product::<u64>());
+        n
     }
 
     /// All parameters but `embedding.weight` and `head.weight`: the study's N.
     pub fn parameters_non_embedding(&self) -> u64 {
-        let is_embedding = |name: &str| name == "embedding.weight" || name == "head.weight";
-        let tensors = self.tensors();
-        tensors.iter().filter(|tensor| !is_embedding(&tensor.name)).map(TensorSpec::count).sum()
-    }
-}
-
-struct List {
-    tensors: Vec<TensorSpec>,
-}
-
-impl List {
-    fn push(&mut self, name: &str, shape: &[u64]) {
-        self.tensors.push(TensorSpec { name: name.to_owned(), shape: shape.to_vec() });
-    }
-
-    fn norm(&mut self, path: &str, norm: Norm, width: u64) {
-        if norm != Norm::SrmsNorm {
-            self.push(&format!("{path}.weight"), &[width]);
-        }
-        if norm == Norm::LayerNorm {
-            self.push(&format!("{path}.bias"), &[width]);
-        }
+        let of_one = u64::from(self.shape.vocab_size) * u64::from(self.shape.d_model);
+        let n_of_them = if self.tie_embeddings { 1 } else { 2 };
+        self.parameters_total() - n_of_them * of_one
     }
 }

@@ -63,6 +63,25 @@ fn published_rows() -> Vec<PublishedRow> {
 }
 
 #[test]
+fn counts_are_those_of_the_tensors() {
+    let shape = Shape { vocab_size: 61, d_model: 24, n_layers: 3, n_heads: 2, ffn_hidden: 40 };
+    for architecture in Architecture::ALL {
+        for tie_embeddings in [true, false] {
+            let config = ModelConfig::new(*architecture, shape).unwrap();
+            let config = ModelConfig { tie_embeddings, ..config };
+            let tensors = config.tensors();
+            let count = |is_counted: &dyn Fn(&TensorSpec) -> bool| -> u64 {
+                tensors.iter().filter(|one| is_counted(one)).map(TensorSpec::count).sum()
+            };
+            let is_embedding =
+                |one: &TensorSpec| one.name == "embedding.weight" || one.name == "head.weight";
+            assert_eq!(config.parameters_total(), count(&|_| true));
+            assert_eq!(config.parameters_non_embedding(), count(&|one| !is_embedding(one)));
+        }
+    }
+}
+
+#[test]
 fn published_parameter_counts_are_met_exactly() {
     for PublishedRow { config, row } in published_rows() {
         let count = config.parameters_non_embedding();

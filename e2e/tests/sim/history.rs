@@ -161,7 +161,8 @@ impl History {
                     if *self.doubts.entry(key).or_insert(right.attempt) == right.attempt {
                         continue;
                     }
-                    if let Some(known) = self.checkpoints.get_mut(&right.work) {
+                    // It may be that of the run whose trunk this one shares.
+                    for known in self.checkpoints.values_mut() {
                         known.remove(&refused.manifest_key);
                     }
                     Fact::Refusal { manifest_key: refused.manifest_key.clone() }
@@ -261,8 +262,7 @@ impl History {
                 }
                 // One of the trunk's is with the run that left it.
                 Fact::Refusal { manifest_key }
-                    if view.continues.is_some()
-                        && !manifest_key.starts_with(&format!("runs/{work}/")) =>
+                    if !manifest_key.starts_with(&format!("runs/{work}/")) =>
                 {
                     true
                 }

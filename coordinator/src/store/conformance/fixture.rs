@@ -160,18 +160,18 @@ pub(in crate::store) fn study(changes: &[(&str, &str)]) -> StudyToApply {
     }
     let parsed = parse(&text, "tiny.yaml").unwrap();
     let sources = [CorpusHashes { corpus: "plays".to_owned(), file_hashes: vec![source().hash] }];
-    let plan = planner::plan(&parsed, &sources).unwrap();
+    let plan = planner::plan(&parsed, &sources).unwrap().into();
     StudyToApply { spec: parsed.spec, spec_text: text, spec_file: "tiny.yaml".into(), plan }
 }
 
 /// The steps of each run of the study.
 pub(in crate::store) fn last_step() -> u64 {
     let plan = study(&[]).plan;
-    *plan.cells[0].data_point_steps.last().unwrap()
+    *plan.cells[0].seedless.data_point_steps.last().unwrap()
 }
 
 pub(in crate::store) fn run_ids(changes: &[(&str, &str)]) -> Vec<RunId> {
-    study(changes).plan.cells.into_iter().map(|cell| cell.run_id).collect()
+    study(changes).plan.cells.iter().map(|cell| cell.run_id.clone()).collect()
 }
 
 pub(in crate::store) fn registration(id: &str, hostname: &str, pid: u32) -> WorkerToRegister {

@@ -33,10 +33,10 @@ fn shared() -> Vec<(&'static str, &'static str)> {
 
 /// The runs from the shortest on, each with the step where it leaves the trunk and its last one.
 fn runs() -> [(RunId, u64, u64); 3] {
-    let cells = study(&shared()).plan.cells;
+    let cells = study(&shared()).plan.cells.clone();
     let run = |cell: &planner::PlannedCell| {
         let trunk = cell.trunk.as_ref().unwrap();
-        (cell.run_id.clone(), trunk.steps, *cell.data_point_steps.last().unwrap())
+        (cell.run_id.clone(), trunk.steps, *cell.seedless.data_point_steps.last().unwrap())
     };
     let runs: Vec<_> = cells.iter().map(run).collect();
     runs.try_into().unwrap()
@@ -95,7 +95,7 @@ pub(in crate::store) async fn a_run_waits_for_the_checkpoint_that_it_goes_on_fro
     f.report(first, checkpoint(branch, false)).await;
     assert_eq!(f.queued_ids().await, [work(&middle)]);
     // It is charged with what is left of it.
-    let CellConfig::Pretrain(cell) = study(&shared()).plan.cells[1].config.clone();
+    let CellConfig::Pretrain(cell) = study(&shared()).plan.cells[1].config();
     let flops = cell.flops_at(last - branch, FlopKind::Exact);
     let cost = f.queue().await[0].cost_flops;
     assert!((cost / flops - 1.0).abs() < 1e-9, "{cost} is not {flops}");
@@ -131,7 +131,7 @@ pub(in crate::store) async fn a_run_whose_source_ends_begins_with_what_there_is(
     f.store.cancel_run(&middle, "").await.unwrap();
     f.check().await;
     assert_eq!(f.queued_ids().await, [work(&long)]);
-    let CellConfig::Pretrain(cell) = study(&shared()).plan.cells[2].config.clone();
+    let CellConfig::Pretrain(cell) = study(&shared()).plan.cells[2].config();
     let all = cell.flops_at(cell.steps, FlopKind::Exact);
     let cost = f.queue().await[0].cost_flops;
     assert!((cost / all - 1.0).abs() < 1e-9, "{cost} is not {all}");
@@ -271,7 +271,7 @@ pub(in crate::store) async fn data_that_comes_late_releases_the_first_of_a_trunk
     f.report(granted.token, preparation_result()).await;
     assert!(is_ended(&f.finish(granted.token, AttemptEnd::Succeeded).await));
     assert_eq!(f.queued_ids().await, [work(&middle)]);
-    let CellConfig::Pretrain(cell) = study(&shared()).plan.cells[1].config.clone();
+    let CellConfig::Pretrain(cell) = study(&shared()).plan.cells[1].config();
     let all = cell.flops_at(cell.steps, FlopKind::Exact);
     let cost = f.queue().await[0].cost_flops;
     assert!((cost / all - 1.0).abs() < 1e-9, "{cost} is not {all}: it trains all of it");

@@ -6,14 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use domain::ids::{ContentHash, RunId, StudyId, WorkId};
 use domain::recipe::CellConfig;
-use domain::spec::{EvaluateSpec, FlopKind, ParameterKind, RecipeSpec};
+use domain::spec::{EvaluateSpec, FlopKind, RecipeSpec};
 use domain::study::StudyEvent;
 use planner::PlannedCell;
 use serde_json::json;
 
 use super::change::{cancel_unwanted, evaluations_of, retry_if_over};
 use super::convert::{from_json, parse_id, signed, to_json};
-use super::database::{query, query_scalar, query_with_list, query_with_rows};
+use super::database::{Query, query, query_scalar, query_with_list, query_with_rows};
 use super::decision::decide;
 use super::error::from_driver;
 use super::evaluations;
@@ -24,13 +24,15 @@ use super::work::WorkRow;
 use super::writer::{Command, Tx};
 use crate::store::{Applied, ApplyOutcome, Changed, StoreError, StudyToApply};
 
-/// Rows in one statement: some fourteen values each stay far below the databases' limits.
+/// Rows in one statement: some eleven values each stay far below the databases' limits.
 const ROWS_PER_STATEMENT: usize = 128;
 
 pub(super) struct ApplyStudy(pub(super) Box<StudyToApply>);
 
 impl Command for ApplyStudy {
     type Answer = ApplyOutcome;
+
+    const WRITES_MANY: bool = true;
 
     async fn run(self, tx: &mut Tx) -> Result<ApplyOutcome, StoreError> {
         let study = *self.0;
@@ -54,7 +56,7 @@ impl Command for ApplyStudy {
         let runs = upsert_runs(tx, &study, &preparation, &mut applied).await?;
         insert_cells(tx, &applied.study_id, &study.plan).await?;
         insert_dropped(tx, &applied.study_id, &study.plan).await?;
-        old_runs.retain(|run, _| !runs.all.contains(run));
+        old_runs.retain(|run, _| !has_run(&runs.all, run));
         applied.n_removed_cells = old_runs.values().sum();
         let removed: Vec<RunId> = old_runs.into_keys().collect();
         cancel_unwanted(tx, &removed, &mut applied.changed).await?;
@@ -62,7 +64,7 @@ impl Command for ApplyStudy {
         wanted::settle_study(tx, &applied.study_id, &mut applied.changed).await?;
         for run in evaluations::with_data_points(tx, &applied.study_id).await? {
             // A new run has no checkpoint to measure yet.
-            if runs.reused.contains(&run) {
+            if has_run(&runs.reused, &run) {
                 evaluations::ensure_for_run(tx, &run).await?;
             }
         }
@@ -212,54 +214,56 @@ async fn take_out_cells(tx: &mut Tx, study: &StudyId) -> Result<BTreeMap<RunId, 
     Ok(runs)
 }
 
-/// The runs of a study.
-struct Runs {
-    all: BTreeSet<RunId>,
+/// The runs of a study, each by its first cell, in the order of their identifiers.
+struct Runs<'a> {
+    all: Vec<&'a PlannedCell>,
     /// Those that were there before.
-    reused: BTreeSet<RunId>,
+    reused: Vec<&'a PlannedCell>,
+}
+
+fn has_run(cells: &[&PlannedCell], run: &RunId) -> bool {
+    cells.binary_search_by(|cell| cell.run_id.cmp(run)).is_ok()
 }
 
 /// Enters the runs that are not there, many at a time, and joins those that are.
-async fn upsert_runs(
+async fn upsert_runs<'a>(
     tx: &mut Tx,
-    study: &StudyToApply,
+    study: &'a StudyToApply,
     preparation: &WorkId,
     applied: &mut Applied,
-) -> Result<Runs, StoreError> {
+) -> Result<Runs<'a>, StoreError> {
     let is_prepared = is_succeeded(tx, preparation).await?;
-    let common = Common { id: &applied.study_id, study, preparation, is_prepared };
-    let mut runs = Runs { all: BTreeSet::new(), reused: BTreeSet::new() };
-    let mut reused: BTreeMap<RunId, Reused> = BTreeMap::new();
-    let mut first_of_each: Vec<&PlannedCell> =
-        study.plan.cells.iter().filter(|cell| runs.all.insert(cell.run_id.clone())).collect();
-    let has_trunks = first_of_each.iter().any(|cell| cell.trunk.is_some());
+    let mut known_before: BTreeMap<RunId, Reused> = BTreeMap::new();
     // In the order of the indexes, whose pages are then written once each.
-    first_of_each.sort_by(|one, other| one.run_id.cmp(&other.run_id));
-    for cells in first_of_each.chunks(ROWS_PER_STATEMENT) {
+    let mut all: Vec<&PlannedCell> = study.plan.cells.iter().collect();
+    all.sort_by(|one, other| one.run_id.cmp(&other.run_id));
+    all.dedup_by(|next, first| next.run_id == first.run_id);
+    let (mut reused, mut new) = (Vec::new(), Vec::new());
+    for cells in all.chunks(ROWS_PER_STATEMENT) {
         let known = known_runs(tx, cells).await?;
-        let (old, new): (Vec<&PlannedCell>, Vec<&PlannedCell>) =
-            cells.iter().partition(|cell| known.contains_key(&cell.run_id));
-        if !new.is_empty() {
-            insert_runs(tx, &common, &new).await?;
-            applied.n_new_runs += new.len() as u64;
-        }
-        applied.n_reused_runs += old.len() as u64;
-        for cell in old {
-            let row = &known[&cell.run_id];
+        for cell in cells {
+            let Some(row) = known.get(&cell.run_id) else {
+                new.push(*cell);
+                continue;
+            };
+            reused.push(*cell);
             applied.n_reused_succeeded += u64::from(row.state == "succeeded");
             let first_data_point = merge_runtime(tx, study, cell, row).await?;
             let has_begun = row.n_attempts > 0;
-            reused.insert(cell.run_id.clone(), Reused { has_begun, first_data_point });
+            known_before.insert(cell.run_id.clone(), Reused { has_begun, first_data_point });
         }
         ask_again(tx, &known, &mut applied.changed).await?;
-        runs.reused.extend(known.into_keys());
     }
-    trunks::note(tx, &first_of_each, &reused).await?;
-    if has_trunks || !runs.reused.is_empty() {
-        let all: Vec<RunId> = runs.all.iter().cloned().collect();
-        trunks::settle(tx, &all, &mut applied.changed).await?;
+    applied.n_new_runs = new.len() as u64;
+    applied.n_reused_runs = reused.len() as u64;
+    let common = Common { id: &applied.study_id, study, preparation, is_prepared };
+    insert_runs(tx, &common, &new).await?;
+    trunks::note(tx, &all, &known_before).await?;
+    if !reused.is_empty() || all.iter().any(|cell| cell.trunk.is_some()) {
+        let ids: Vec<RunId> = all.iter().map(|cell| cell.run_id.clone()).collect();
+        trunks::settle(tx, &ids, &mut applied.changed).await?;
     }
-    Ok(runs)
+    Ok(Runs { all, reused })
 }
 
 /// What a study that has a run too may change of it.
@@ -334,59 +338,87 @@ async fn insert_runs(
     common: &Common<'_>,
     cells: &[&PlannedCell],
 ) -> Result<(), StoreError> {
-    let Common { id, study, preparation, is_prepared } = *common;
-    let runtime = &study.spec.runtime;
-    let retries_json = to_json(&runtime.retry_rules(), "retries_json")?;
+    let now_ms = tx.now_ms;
+    let goes_on =
+        |cell: &&PlannedCell| cell.trunk.as_ref().is_some_and(|trunk| trunk.from.is_some());
+    let (waiting, ready): (Vec<&PlannedCell>, Vec<&PlannedCell>) =
+        cells.iter().copied().partition(|cell| !common.is_prepared || goes_on(cell));
+    for (cells, state, kind) in
+        [(ready, "queued", "run_queued"), (waiting, "waiting", "run_planned")]
+    {
+        let lots = cells.chunks(ROWS_PER_STATEMENT);
+        tx.execute_each(lots.map(|cells| insert_work(common, (state, now_ms), cells))).await?;
+        let lots = cells.chunks(ROWS_PER_STATEMENT);
+        tx.execute_each(lots.map(|cells| insert_rows(common, cells))).await?;
+        for cells in cells.chunks(ROWS_PER_STATEMENT) {
+            for cell in cells {
+                tx.record(cell.run_id.as_str(), kind, &json!({ "name": cell.name }));
+            }
+            tx.write_events().await?;
+        }
+    }
+    Ok(())
+}
+
+/// What is the same in all rows is bound once, before them.
+fn insert_work(
+    common: &Common<'_>,
+    (state, now_ms): (&str, i64),
+    cells: &[&PlannedCell],
+) -> Result<Query, StoreError> {
+    let runtime = &common.study.spec.runtime;
     // `wanted` settles for whom a run is granted; for nearly all it is this study.
-    let head = "INSERT INTO work (id, kind, state, depends_on, priority, cost_flops, max_failures,
+    let head = "INSERT INTO work (id, cost_flops, kind, state, depends_on, priority, max_failures,
     retries_json, study_id, created_at_ms, updated_at_ms)
-VALUES";
-    let mut work = query_with_rows(head, (cells.len(), 11), "");
-    let head = "INSERT INTO runs (id, identity_hash, config_json, recipe, preparation_id, steps,
-    batch_tokens, parameters_non_embedding, parameters_total, flops_exact, flops_published,
-    micro_batch_sequences, rolling_checkpoint_seconds, data_point_steps_json, memory_bytes)
-VALUES";
-    let mut runs = query_with_rows(head, (cells.len(), 15), "");
+SELECT given.column1, given.column2, 'run', ?, ?, ?, ?, ?, ?, ?, ?
+FROM (VALUES";
+    let mut insert = query_with_rows(head, (cells.len(), 2), ") AS given")
+        .bind(state)
+        .bind(common.preparation.as_str())
+        .bind(runtime.priority)
+        .bind(runtime.max_failures)
+        .bind(to_json(&runtime.retry_rules(), "retries_json")?)
+        .bind(common.id.as_str())
+        .bind(now_ms)
+        .bind(now_ms);
     for cell in cells {
-        let CellConfig::Pretrain(config) = &cell.config;
-        let is_ready = is_prepared && cell.trunk.as_ref().is_none_or(|trunk| trunk.from.is_none());
-        let (state, kind) =
-            if is_ready { ("queued", "run_queued") } else { ("waiting", "run_planned") };
-        let flops_exact = config.flops_at(config.steps, FlopKind::Exact);
-        let cost_flops = flops_exact - cell.shared_flops(FlopKind::Exact);
-        work = work
+        let cost_flops = cell.seedless.flops_exact - cell.shared_flops(FlopKind::Exact);
+        insert = insert.bind(cell.run_id.as_str()).bind(cost_flops);
+    }
+    Ok(insert)
+}
+
+fn insert_rows(common: &Common<'_>, cells: &[&PlannedCell]) -> Result<Query, StoreError> {
+    let runtime = &common.study.spec.runtime;
+    let head = "INSERT INTO runs (id, identity_hash, config_json, steps, batch_tokens,
+    parameters_non_embedding, parameters_total, flops_exact, flops_published,
+    data_point_steps_json, memory_bytes, recipe, preparation_id, micro_batch_sequences,
+    rolling_checkpoint_seconds)
+SELECT given.*, ?, ?, ?, ?
+FROM (VALUES";
+    let recipe = cells.first().map_or("", |cell| cell.seedless.config.recipe());
+    let mut insert = query_with_rows(head, (cells.len(), 11), ") AS given")
+        .bind(recipe)
+        .bind(common.preparation.as_str())
+        .bind(runtime.micro_batch_sequences.unwrap_or(0))
+        .bind(runtime.rolling_checkpoint_seconds);
+    for cell in cells {
+        let seedless = &cell.seedless;
+        let CellConfig::Pretrain(config) = &seedless.config;
+        insert = insert
             .bind(cell.run_id.as_str())
-            .bind("run")
-            .bind(state)
-            .bind(preparation.as_str())
-            .bind(runtime.priority)
-            .bind(cost_flops)
-            .bind(runtime.max_failures)
-            .bind(&retries_json)
-            .bind(id.as_str())
-            .bind(tx.now_ms)
-            .bind(tx.now_ms);
-        runs = runs
-            .bind(cell.run_id.as_str())
-            .bind(cell.identity.hash.as_str())
-            .bind(&cell.identity.canonical_json)
-            .bind(cell.config.recipe())
-            .bind(preparation.as_str())
+            .bind(cell.identity_hash.as_str())
+            .bind(cell.canonical_json().map_err(StoreError::Configuration)?)
             .bind(signed(config.steps))
             .bind(signed(config.batch_tokens()))
-            .bind(signed(config.parameters(ParameterKind::NonEmbedding)))
-            .bind(signed(config.parameters(ParameterKind::Total)))
-            .bind(flops_exact)
-            .bind(config.flops_at(config.steps, FlopKind::Published))
-            .bind(runtime.micro_batch_sequences.unwrap_or(0))
-            .bind(runtime.rolling_checkpoint_seconds)
-            .bind(to_json(&cell.data_point_steps, "data_point_steps_json")?)
-            .bind(signed(cell.memory_bytes));
-        tx.record(cell.run_id.as_str(), kind, &json!({ "name": cell.name }));
+            .bind(signed(seedless.parameters_non_embedding))
+            .bind(signed(seedless.parameters_total))
+            .bind(seedless.flops_exact)
+            .bind(seedless.flops_published)
+            .bind(to_json(&seedless.data_point_steps, "data_point_steps_json")?)
+            .bind(signed(seedless.memory_bytes));
     }
-    work.execute(&mut tx.conn).await.map_err(from_driver)?;
-    runs.execute(&mut tx.conn).await.map_err(from_driver)?;
-    Ok(())
+    Ok(insert)
 }
 
 /// A run that another study has too leaves the data points of both, and of each class the larger
@@ -401,7 +433,7 @@ async fn merge_runtime(
     let runtime = &study.spec.runtime;
     let what = "data_point_steps_json";
     let mut steps: BTreeSet<u64> = from_json(&row.data_point_steps_json, what)?;
-    steps.extend(&cell.data_point_steps);
+    steps.extend(&cell.seedless.data_point_steps);
     let first = steps.first().copied();
     let steps = to_json(&steps, what)?;
     let rolling = i64::from(runtime.rolling_checkpoint_seconds);
@@ -452,27 +484,28 @@ async fn insert_cells(
     study: &StudyId,
     plan: &planner::Plan,
 ) -> Result<(), StoreError> {
-    let head = "INSERT INTO cells (study_id, stage, name, position, run_id, axis_values_json,
-    budget_flops, data_point_steps_json)
-VALUES";
-    let mut position = 0;
-    for cells in plan.cells.chunks(ROWS_PER_STATEMENT) {
-        let mut insert = query_with_rows(head, (cells.len(), 8), "");
+    let mut position = 0_i64;
+    let statements = plan.cells.chunks(ROWS_PER_STATEMENT).map(|cells| {
+        let head = "INSERT INTO cells (name, position, run_id, axis_values_json, budget_flops,
+    data_point_steps_json, study_id, stage)
+SELECT given.*, ?, ?
+FROM (VALUES";
+        let mut insert = query_with_rows(head, (cells.len(), 6), ") AS given")
+            .bind(study.as_str())
+            .bind(&plan.stage);
         for cell in cells {
             insert = insert
-                .bind(study.as_str())
-                .bind(&plan.stage)
                 .bind(&cell.name)
                 .bind(position)
                 .bind(cell.run_id.as_str())
-                .bind(to_json(&cell.axis_values, "axis_values_json")?)
-                .bind(cell.budget_flops)
-                .bind(to_json(&cell.data_point_steps, "data_point_steps_json")?);
-            position += 1_i64;
+                .bind(to_json(&cell.axis_values.to_map(), "axis_values_json")?)
+                .bind(cell.seedless.budget_flops)
+                .bind(to_json(&cell.seedless.data_point_steps, "data_point_steps_json")?);
+            position += 1;
         }
-        insert.execute(&mut tx.conn).await.map_err(from_driver)?;
-    }
-    Ok(())
+        Ok(insert)
+    });
+    tx.execute_each(statements).await
 }
 
 async fn insert_dropped(

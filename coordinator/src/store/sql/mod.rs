@@ -13,6 +13,7 @@ pub(crate) mod database;
 mod decision;
 pub(crate) mod error;
 mod evaluations;
+mod events;
 mod finish;
 mod fits;
 mod grant;

@@ -12,8 +12,9 @@ use serde_json::Value;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::database::{Connection, query, query_scalar, query_with_rows};
+use super::database::{Connection, Query, query, query_scalar};
 use super::error::from_driver;
+use super::events::Events;
 use crate::actor::{self, Actor};
 use crate::clock::Clock;
 use crate::store::StoreError;
@@ -32,9 +33,6 @@ const BATCH_DEADLINE: Duration = Duration::from_mins(10);
 /// Commands that may wait; senders beyond it are held back.
 const MAX_QUEUED: usize = 4096;
 
-/// Events in one statement: six values each stay far below the databases' limits.
-const EVENTS_PER_STATEMENT: usize = 256;
-
 /// The transaction at hand.
 pub(super) struct Tx {
     /// The writer's connection.
@@ -43,16 +41,9 @@ pub(super) struct Tx {
     pub(super) now_ms: i64,
     /// Who asked for the command at hand.
     pub(super) actor: Actor,
-    events: Vec<Recorded>,
-    last_event_id: i64,
+    events: Events,
     /// So many batches more are run with every command kept apart.
     n_careful: u32,
-}
-
-/// An event that is written with the others of its batch.
-struct Recorded {
-    view: EventView,
-    detail_json: String,
 }
 
 impl Tx {
@@ -65,38 +56,29 @@ impl Tx {
             kind: kind.to_owned(),
             actor: self.actor.to_string(),
         };
-        self.events.push(Recorded { view, detail_json: detail.to_string() });
+        self.events.note(view, detail.to_string());
     }
 
-    /// Writes the events. Only this writer adds any, so their numbers are counted here.
-    async fn write_events(&mut self) -> Result<(), StoreError> {
-        for (id, event) in (self.last_event_id + 1..).zip(&mut self.events) {
-            event.view.id = id;
-        }
-        for events in self.events.chunks(EVENTS_PER_STATEMENT) {
-            let head = "INSERT INTO events (id, at_ms, subject, kind, actor, detail_json) VALUES";
-            let mut insert = query_with_rows(head, (events.len(), 6), "");
-            for Recorded { view, detail_json } in events {
-                insert = insert
-                    .bind(view.id)
-                    .bind(view.at_ms)
-                    .bind(&view.subject)
-                    .bind(&view.kind)
-                    .bind(&view.actor)
-                    .bind(detail_json);
-            }
-            insert.execute(&mut self.conn).await.map_err(from_driver)?;
+    /// Writes the events so far, so that they need no memory. Only a command that says that it
+    /// writes many may ask for it.
+    pub(super) async fn write_events(&mut self) -> Result<(), StoreError> {
+        self.events.write(&mut self.conn).await
+    }
+
+    /// Carries out many statements. The next one is made while the database is busy with one.
+    pub(super) async fn execute_each(
+        &mut self,
+        mut statements: impl Iterator<Item = Result<Query, StoreError>>,
+    ) -> Result<(), StoreError> {
+        let mut next = statements.next();
+        while let Some(statement) = next {
+            // The first of the two is polled first, and sends its statement.
+            let executed = statement?.execute(&mut self.conn);
+            let (executed, following) = futures::join!(executed, async { statements.next() });
+            executed.map_err(from_driver)?;
+            next = following;
         }
         Ok(())
-    }
-
-    /// Takes out what was committed.
-    fn take_events(&mut self) -> Vec<EventView> {
-        let events: Vec<EventView> = self.events.drain(..).map(|event| event.view).collect();
-        if let Some(last) = events.last() {
-            self.last_event_id = last.id;
-        }
-        events
     }
 
     async fn execute(&mut self, sql: &'static str) -> Result<(), StoreError> {
@@ -115,6 +97,10 @@ pub(super) trait Command: Send + 'static {
     /// alone. The failure of another one undoes the batch: everybody in it is told to try again, and
     /// for a while every command is kept apart. Keeping apart costs two statements.
     const IS_KEPT_APART: bool = true;
+
+    /// Whether it may write its events before its end. Those of earlier commands are then written
+    /// before it begins, so that undoing it undoes none of theirs.
+    const WRITES_MANY: bool = false;
 
     /// Carries it out.
     fn run(self, tx: &mut Tx) -> impl Future<Output = Result<Self::Answer, StoreError>> + Send;
@@ -136,6 +122,7 @@ trait Job: Send {
     fn run(self: Box<Self>, tx: &mut Tx) -> BoxFuture<'_, (Went, Settle)>;
     fn refuse(self: Box<Self>, reason: String);
     fn is_kept_apart(&self) -> bool;
+    fn writes_many(&self) -> bool;
 }
 
 struct Pending<C: Command> {
@@ -173,6 +160,10 @@ impl<C: Command> Job for Pending<C> {
     fn is_kept_apart(&self) -> bool {
         C::IS_KEPT_APART
     }
+
+    fn writes_many(&self) -> bool {
+        C::WRITES_MANY
+    }
 }
 
 fn answer_caller<T>(reply: oneshot::Sender<Result<T, StoreError>>, answer: Result<T, StoreError>) {
@@ -208,8 +199,7 @@ impl Writer {
             conn,
             now_ms: clock.wall_ms(),
             actor: Actor::Coordinator,
-            events: Vec::new(),
-            last_event_id,
+            events: Events::after(last_event_id),
             n_careful: 0,
         };
         let task = tokio::spawn(async move {
@@ -244,7 +234,7 @@ async fn write(
             // Nothing of it is known to be stored, so nothing of it is announced.
             tx.events.clear();
         }
-        for event in tx.take_events() {
+        for event in tx.events.take() {
             // Without a listener there is nobody to tell.
             drop(changes.send(event));
         }
@@ -331,12 +321,13 @@ async fn run_one(
         };
         return (settle, outcome);
     }
-    let n_events = tx.events.len();
-    let begun = tx.execute("SAVEPOINT command").await;
+    let written = if job.writes_many() { tx.write_events().await } else { Ok(()) };
+    let mark = tx.events.mark();
+    let begun = written.and(tx.execute("SAVEPOINT command").await);
     let (went, settle) = job.run(tx).await;
     let mut ended = if went == Went::Nowhere { Err(lost()) } else { begun };
     if went != Went::Well {
-        tx.events.truncate(n_events);
+        tx.events.undo_to(mark);
         if ended.is_ok() {
             ended = tx.execute("ROLLBACK TO command").await;
         }
