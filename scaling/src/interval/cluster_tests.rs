@@ -140,5 +140,6 @@ fn rows_numbers_of_trunks_and_threads_change_no_bit() {
     assert_eq!(first.resampled.replicates, second.resampled.replicates);
     assert_eq!(first.resampled.scheme, second.resampled.scheme);
     assert_eq!(first.coefficients, second.coefficients);
+    assert!(first.influence_of_runs.iter().eq(second.influence_of_runs.iter().rev()));
     assert_eq!(first.predict(1e10, 1e11, 6e21), second.predict(1e10, 1e11, 6e21));
 }

@@ -104,9 +104,12 @@ impl Plan {
         Self { strata, order, n_runs: units.n_runs, n_threads }
     }
 
-    /// The same on so many threads.
-    pub(super) fn on(self, n_threads: NonZeroUsize) -> Self {
-        Self { n_threads, ..self }
+    /// Each run by itself in one stratum, in the order of their ranks, on so many threads.
+    pub(super) fn of_runs(ranks: &[usize], n_threads: NonZeroUsize) -> Self {
+        let mut order: Vec<usize> = (0..ranks.len()).collect();
+        order.sort_by_key(|run| ranks[*run]);
+        let strata = vec![Stratum::plain(order.clone())];
+        Self { strata, n_runs: order.len(), order, n_threads }
     }
 
     /// Strata that are drawn from apart.

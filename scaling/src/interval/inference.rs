@@ -131,7 +131,8 @@ pub fn infer_with(
         influence = leave_one_out(&plan, interval.seed, refit).unwrap_or_default();
         if n_units < fit.n_runs {
             let runs = dataset.run_of_points();
-            let plan = Plan::plain(fit.n_runs, fit.n_runs).on(resampling.n_threads);
+            let ranks = ranks(dataset, &runs, fit.n_runs);
+            let plan = Plan::of_runs(&ranks, resampling.n_threads);
             let refit = |weights: &[f64], stream| refit_by(&runs, weights, stream);
             influence_of_runs = leave_one_out(&plan, interval.seed, refit).unwrap_or_default();
         }
