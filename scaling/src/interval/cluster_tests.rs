@@ -43,8 +43,8 @@ fn inferred(data: &Dataset, interval: &IntervalOptions, resampling: &Resampling)
 }
 
 /// Aim: by trunk the interval of alpha holds as often as it says, and by run it is far too narrow.
-/// Method: planted studies whose luck is the trunks', with fixed seeds; the bounds on widths over
-/// the estimates' own scatter are those of the other coverage tests.
+/// Method: planted studies whose luck is the trunks', with fixed seeds; the bounds are
+/// those of the other coverage tests, with a little more room above for 16 trunks.
 #[test]
 fn intervals_by_run_are_too_narrow_where_trunks_share_luck_and_those_by_trunk_are_not() {
     let n_studies = if std::env::var_os("SLOW_TESTS").is_some() { 200 } else { 50 };
@@ -68,7 +68,7 @@ fn intervals_by_run_are_too_narrow_where_trunks_share_luck_and_those_by_trunk_ar
     eprintln!("held, width over the needed: {by_run:?} by run, {by_trunk:?} by trunk");
     assert!(by_run.0 < 0.8 && by_run.1 < 0.7, "{by_run:?}");
     let least = level - 0.04 - 3.0 * (level * (1.0 - level) / n).sqrt();
-    assert!(by_trunk.0 >= least && (0.7..1.4).contains(&by_trunk.1), "{by_trunk:?}");
+    assert!(by_trunk.0 >= least && (0.7..1.5).contains(&by_trunk.1), "{by_trunk:?}");
 }
 
 #[test]
