@@ -93,7 +93,7 @@ fn a_draw_takes_all_runs_of_a_trunk_or_none() {
 #[test]
 fn few_trunks_are_left_out_in_turn_whatever_their_runs() {
     let few: Vec<Observation> =
-        study(5).into_iter().filter(|point| trunk(point) % N_TRUNKS == 0).collect();
+        study(5).into_iter().filter(|point| trunk(point).is_multiple_of(N_TRUNKS)).collect();
     let data = Dataset::new(&few).unwrap().clustered(trunk).unwrap();
     let interval = IntervalOptions::default();
     let inference = inferred(&data, &interval, &Resampling::default());

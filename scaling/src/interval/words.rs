@@ -28,22 +28,21 @@ impl fmt::Display for Scheme {
         match self {
             Self::Bootstrap { n_runs, n_clusters, draws, seed, .. } => {
                 let strata = self.strata();
-                let unit = match n_clusters == n_runs {
-                    true => "run".to_owned(),
-                    false => format!("trunk ({})", counted(*n_clusters, *n_runs)),
+                let unit = if n_clusters == n_runs {
+                    "run".to_owned()
+                } else {
+                    format!("trunk ({})", counted(*n_clusters, *n_runs))
                 };
                 write!(formatter, "bootstrap by {unit}{strata}, {draws} draws, seed {seed}")
             }
             Self::Jackknife { n_runs, n_clusters } => {
                 let freedom = n_clusters.saturating_sub(1);
-                let unit = match n_clusters == n_runs {
-                    true => "leave-one-run-out jackknife".to_owned(),
-                    false => {
-                        let counted = counted(*n_clusters, *n_runs);
-                        format!("leave-one-trunk-out jackknife ({counted})")
-                    }
+                let way = if n_clusters == n_runs {
+                    "leave-one-run-out jackknife".to_owned()
+                } else {
+                    format!("leave-one-trunk-out jackknife ({})", counted(*n_clusters, *n_runs))
                 };
-                write!(formatter, "{unit}, Student's t with {freedom} degrees of freedom")
+                write!(formatter, "{way}, Student's t with {freedom} degrees of freedom")
             }
             Self::StatedNoise { draws, seed, sd_log, .. } => write!(
                 formatter,
