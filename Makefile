@@ -15,7 +15,7 @@ WEB := npm --prefix dashboards/web
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-demo web build demo test test-slow check fmt doc programs sim soak
 .PHONY: bench-train bench-ops bench-checkpoint bench-orchestration bench-dispatch bench-scale bench-metrics
-.PHONY: bench-fit bench-recovery
+.PHONY: bench-fit bench-fit-answers bench-recovery
 
 help: ## Print this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
@@ -95,6 +95,9 @@ bench-metrics: ## Metric points into the store and back, on both databases: 5 mi
 bench-fit: ## The parametric fit and its bootstrap on one core, beside SciPy: half a minute.
 	@$(PYTHON) scripts/bench_scipy.py
 	cargo run --release --locked -p scaling --example bench_fit -- $(ARGS)
+
+bench-fit-answers: ## What a kept fit takes to answer over HTTP, on one connection: a quarter of a minute.
+	cargo bench --locked -p coordinator --bench fits -- --out $(CURDIR)/target/bench $(ARGS)
 
 sim: ## Simulated clusters in storms: SEEDS=1000, or SIM_SEED=7 for one (docs/reference/simulation.md).
 	SIM_SEEDS=$(or $(SEEDS),1000) cargo nextest run $(CARGO_FLAGS) --no-capture -E 'package(e2e) and binary(sim)'

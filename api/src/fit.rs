@@ -100,6 +100,10 @@ pub struct ObservationView {
     pub loss_nats: f64,
     /// Whether it is only predicted.
     pub is_held_out: bool,
+    /// The cell that stands for the trunk of this one: those of one trunk have their first steps in
+    /// common, and are resampled together. Not there where it shares none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trunk: Option<String>,
 }
 
 /// One method's fit of one group.

@@ -90,7 +90,19 @@ pub enum Layer {
         /// Whether they are filled, as held-out rows are.
         is_filled: bool,
     },
+    /// Marks at the upper or the lower edge, with arrows: their places lie beyond.
+    Beyond {
+        /// The series.
+        series: usize,
+        /// Where they are drawn; above zero the arrow points up, else down.
+        points: Vec<(f64, f64)>,
+        /// Whether they are filled, as held-out rows are.
+        is_filled: bool,
+    },
 }
+
+/// Room that the arrows of [`Layer::Beyond`] take, as a share of the axis on that side.
+const ARROW_ROOM: f64 = 0.15;
 
 impl Layer {
     /// Every place that must be inside the axes.
@@ -100,6 +112,9 @@ impl Layer {
                 points.iter().flat_map(|(x, low, high)| [(*x, *low), (*x, *high)]).collect()
             }
             Self::Line { points, .. } | Self::Marks { points, .. } => points.clone(),
+            Self::Beyond { points, .. } => {
+                points.iter().map(|(x, y)| (*x, *y * (1.0 + ARROW_ROOM))).collect()
+            }
         }
     }
 }
@@ -236,6 +251,25 @@ mod tests {
             assert!(right <= border || left >= border, "{end:e}: {left} to {right}");
             assert!(right <= WIDTH, "{right}");
         }
+    }
+
+    #[test]
+    fn arrows_at_the_edge_point_outward_and_stay_inside_the_panel() {
+        let points = vec![(1e18, 0.4), (1e19, -0.4)];
+        let svg = figure("a", vec![Layer::Beyond { series: 0, points, is_filled: true }]);
+        // One mark in the legend and two in the panel.
+        assert_eq!(svg.matches("<circle class=\"mark s0").count(), 3, "{svg}");
+        let arrows: Vec<&str> =
+            svg.split("<polyline class=\"line s0\" points=\"").skip(1).collect();
+        let heights = |arrow: &str| -> Vec<f64> {
+            let points = arrow.split('"').next().unwrap().split(' ');
+            points.map(|point| point.split(',').nth(1).unwrap().parse().unwrap()).collect()
+        };
+        let [up, down] = &arrows[..] else { panic!("{svg}") };
+        let (up, down) = (heights(up), heights(down));
+        assert!(up[1] < up[0] && down[1] > down[0], "{up:?} {down:?}");
+        let (top, bottom) = (HEAD + TITLE, HEAD + TITLE + 200.0);
+        assert!(up[1] > top && down[1] < bottom, "{up:?} {down:?}");
     }
 
     #[test]

@@ -176,6 +176,9 @@ pub enum SavedScheme {
     Bootstrap {
         /// Runs resampled.
         n_runs: usize,
+        /// Trunks that they were drawn by; not there where none is shared.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        n_trunks: Option<usize>,
         /// Strata that runs are drawn within.
         #[serde(default = "one")]
         n_strata: usize,
@@ -190,6 +193,9 @@ pub enum SavedScheme {
     Jackknife {
         /// Runs.
         n_runs: usize,
+        /// Trunks that were left out in turn; not there where none is shared.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        n_trunks: Option<usize>,
     },
     /// No honest interval can be made.
     Unavailable {

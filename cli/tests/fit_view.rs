@@ -32,6 +32,7 @@ fn observations(group: &str, scale: f64) -> Vec<ObservationView> {
                 flops,
                 loss_nats: scale * (flops / 1e10_f64).powf(-0.05),
                 is_held_out: size == "s3",
+                trunk: None,
             });
         }
     }

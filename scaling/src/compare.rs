@@ -31,7 +31,8 @@ pub struct Comparison {
 /// the same FLOP convention, tokenizer and evaluation; that is the caller's to know.
 pub fn compare(first: &EnvelopeFit, second: &EnvelopeFit, budgets: &[f64]) -> Vec<Comparison> {
     let pair = (&first.loss_resampled, &second.loss_resampled);
-    let is_paired = first.size_of_run == second.size_of_run;
+    let is_paired =
+        first.size_of_run == second.size_of_run && first.unit_of_run == second.unit_of_run;
     let inside =
         |one: &EnvelopeFit, flops: f64| (one.flops_range.0..=one.flops_range.1).contains(&flops);
     let at = |flops: &f64| {

@@ -14,6 +14,7 @@ mod design;
 mod pattern;
 
 pub use design::mixed;
+pub(crate) use design::shared_trunks;
 
 /// A warning.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +60,8 @@ pub fn diagnose(
         say("fixed-ratio", design::fixed_ratio(dataset));
         say("unbalanced-seeds", design::unbalanced_seeds(dataset));
     }
+    let n_clusters = dataset.n_clusters().unwrap_or(fit.n_runs);
+    say("shared-trunks", shared_trunks(n_clusters, fit.n_runs));
     say("at-bound", coefficient::at_bound(fit));
     say("several-minima", coefficient::several_minima(fit));
     say("basin-switch", coefficient::basin_switch(inference));

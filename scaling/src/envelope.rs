@@ -19,12 +19,15 @@
 //!    order.
 //! 6. Each line is ordinary least squares in logs; a and b are independent, and 6ND/C is reported
 //!    beside them.
-//! 7. Intervals resample runs, rebuilding the frontier on the same budgets (see `interval`), or
-//!    vary their luck by a stated noise.
+//! 7. Intervals resample runs, or clusters of those that share a trunk, rebuilding the frontier on
+//!    the same budgets (see `interval`), or vary their luck by a stated noise.
 
 use crate::algebra::{Line, line};
+use crate::diagnose::shared_trunks;
 use crate::fit::Ranges;
-use crate::interval::{Estimate, IntervalOptions, Prediction, Resampled, Scheme, resample, shift};
+use crate::interval::{
+    Estimate, IntervalOptions, Prediction, Resampled, Scheme, resample_by, shift,
+};
 use crate::law::Quantity;
 use crate::observation::{Dataset, RunKey};
 
@@ -160,6 +163,8 @@ pub struct EnvelopeFit {
     /// Per run, in the order of resampling (by size, then key): the place of its size, from the
     /// smallest.
     pub size_of_run: Vec<usize>,
+    /// Per run, in the same order: which runs are drawn together, because they share a trunk.
+    pub unit_of_run: Vec<usize>,
     /// Runs without two points, which have no curve.
     pub runs_without_curve: Vec<RunKey>,
     /// What a reader should know before using the numbers.
@@ -197,7 +202,7 @@ pub fn fit(dataset: &Dataset, options: &EnvelopeOptions) -> Result<EnvelopeFit, 
         dataset.range(field).unwrap_or((f64::NAN, f64::NAN))
     };
     Ok(EnvelopeFit {
-        warnings: warnings(&frontier, six_nd_over_c, curves.n_sizes()),
+        warnings: warnings(&frontier, six_nd_over_c, &curves),
         frontier,
         dropped,
         loss,
@@ -215,6 +220,7 @@ pub fn fit(dataset: &Dataset, options: &EnvelopeOptions) -> Result<EnvelopeFit, 
         six_nd_over_c,
         n_runs: curves.n_runs(),
         size_of_run: curves.size_of_run(),
+        unit_of_run: curves.unit_of_run(),
         runs_without_curve: curves.without_curve.clone(),
     })
 }
@@ -349,8 +355,12 @@ impl Builder<'_> {
         let options = &self.options.interval;
         let (replicates, scheme) = match (blocked, self.options.seed_sd_log) {
             (Some(reason), _) => (Vec::new(), Scheme::Unavailable { n_runs, reason }),
-            (None, None) => resample(n_runs, options, |weights, _| refit(&Draw::of_runs(weights))),
-            (None, Some(sd)) => shift(n_runs, options, sd, |luck| refit(&Draw::of_luck(luck))),
+            (None, None) => resample_by(&self.curves.plan(), options, |weights, _| {
+                refit(&Draw::weighted(self.curves.of_runs(weights)))
+            }),
+            (None, Some(sd)) => shift(&self.curves.plan(), options, sd, |luck| {
+                refit(&Draw::shifted(self.curves.of_runs(luck)))
+            }),
         };
         // Only L(C) predicts measured losses; the optimum's lines have one more line and no noise
         // to add.
@@ -400,7 +410,8 @@ fn n_winners(points: &[&RawPoint]) -> usize {
     sizes.len()
 }
 
-fn warnings(frontier: &[FrontierPoint], (low, high): (f64, f64), n_sizes: usize) -> Vec<String> {
+fn warnings(frontier: &[FrontierPoint], (low, high): (f64, f64), curves: &Curves) -> Vec<String> {
+    let n_sizes = curves.n_sizes();
     let mut warnings = Vec::new();
     let n_edges = frontier.iter().filter(|point| point.bracket != Bracket::Inside).count();
     let n = frontier.len();
@@ -418,6 +429,8 @@ fn warnings(frontier: &[FrontierPoint], (low, high): (f64, f64), n_sizes: usize)
     if n_sizes < 5 {
         warnings.push(format!("few-sizes: only {n_sizes} sizes"));
     }
+    let shared = shared_trunks(curves.n_units(), curves.n_runs());
+    warnings.extend(shared.map(|text| format!("shared-trunks: {text}")));
     warnings
 }
 

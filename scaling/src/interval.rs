@@ -2,9 +2,10 @@
 //! identified*. Does not know what is fitted; a refit is a function of weights per run (`draw`),
 //! for a law that of `refit`.
 //!
-//! The resampled unit is always the run. Checkpoints of one run share its luck; resampling them
+//! The resampled unit is the run, or the cluster of runs that share a trunk
+//! (`observation::Dataset::clustered`). Checkpoints of one run share its luck; resampling them
 //! understates standard errors about threefold (`docs/concepts/fitting.md`). How, depends on the
-//! number of runs:
+//! number of runs, or of clusters:
 //!
 //! - fewer than [`MIN_RUNS_FOR_INTERVAL`]: no interval;
 //! - fewer than [`MIN_RUNS_FOR_BOOTSTRAP`]: leave-one-run-out jackknife with Student's t of runs -
@@ -25,7 +26,7 @@ mod order;
 mod refit;
 mod words;
 
-pub(crate) use draw::{Plan, resample, resample_by, shift};
+pub(crate) use draw::{Plan, resample_by, shift};
 pub use inference::{
     Inference, NamedEstimate, OptimumEstimate, Prediction, Resampling, infer, infer_with,
 };
@@ -106,11 +107,13 @@ impl Default for IntervalOptions {
 /// How the replicates were made.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Scheme {
-    /// Runs drawn with replacement.
+    /// Runs, or clusters of them, drawn with replacement.
     Bootstrap {
         /// Runs resampled.
         n_runs: usize,
-        /// Strata that runs are drawn within; 1 without any.
+        /// Clusters that they are drawn in; as many as runs where none share a trunk.
+        n_clusters: usize,
+        /// Strata that these are drawn within; 1 without any.
         n_strata: usize,
         /// Draws made.
         draws: usize,
@@ -119,10 +122,13 @@ pub enum Scheme {
         /// Seed of the draws.
         seed: u64,
     },
-    /// Each run left out once.
+    /// Each run, or each cluster of them, left out once.
     Jackknife {
-        /// Runs, which is also the number of replicates.
+        /// Runs.
         n_runs: usize,
+        /// Clusters of runs that share a trunk, which is also the number of replicates; as many as
+        /// runs where none do.
+        n_clusters: usize,
     },
     /// Every run kept, its ln L shifted by luck of a size that the caller stated: an assumption,
     /// not a finding.
@@ -160,8 +166,8 @@ pub struct Resampled {
     /// Residuals of ln L of the fit from the least to the largest, scaled up for the parameters it
     /// spent: the noise of one measured loss.
     pub residuals_log: Vec<f64>,
-    /// One parameter vector for each run left out, where it was asked for: what `estimate_bca`
-    /// needs.
+    /// One parameter vector for each run or cluster left out, where it was asked for: what
+    /// `estimate_bca` needs.
     pub influence: Vec<Vec<f64>>,
 }
 
@@ -207,16 +213,17 @@ impl Resampled {
         let n_bad = values.iter().filter(|value| !value.is_finite()).count();
         match &self.scheme {
             Scheme::Unavailable { reason, .. } => Err(reason.clone()),
-            Scheme::Jackknife { n_runs } => {
+            Scheme::Jackknife { n_runs, n_clusters } => {
                 if n_bad > 0 {
-                    return Err(format!("without one of the {n_runs} runs it is not finite"));
+                    let counted = words::counted(*n_clusters, *n_runs);
+                    return Err(format!("without one of the {counted} it is not finite"));
                 }
                 let noise = if with_noise { mean_square(&self.residuals_log) } else { 0.0 };
                 let (variance, freedom) = jackknife_variance(centre, &values);
                 let half = student(self.level, freedom) * (variance + noise).sqrt();
                 Ok((centre - half, centre + half))
             }
-            Scheme::Bootstrap { n_runs, draws, failed, seed, .. } => {
+            Scheme::Bootstrap { n_clusters, draws, failed, seed, .. } => {
                 if (n_bad + failed) as f64 > MAX_FAILED_SHARE * *draws as f64 {
                     return Err(format!("{} of {draws} resamples give no number", n_bad + failed));
                 }
@@ -224,7 +231,7 @@ impl Resampled {
                 if with_noise {
                     self.add_noise(&mut finite, *seed);
                 }
-                Ok(percentile_ends(finite, self.level, *n_runs))
+                Ok(percentile_ends(finite, self.level, *n_clusters))
             }
             Scheme::StatedNoise { draws, seed, .. } => {
                 if n_bad > 0 {
@@ -258,8 +265,8 @@ impl Resampled {
 
 /// Interval of a function of two fits, such as the difference of two architectures.
 ///
-/// `is_paired` says that the n-th run of one corresponds to the n-th run of the other (the same
-/// place in the same ladder). Then replicates are paired, so that what both owe to the choice of
+/// `is_paired` says that the n-th run, or cluster, of one corresponds to the n-th of the other (the
+/// same place in the same ladder). Then replicates are paired, so that what both owe to the choice of
 /// sizes cancels: bootstraps of one seed draw the same places, and the jackknife leaves the same
 /// place out of both. Otherwise the variances add and the degrees of freedom are Welch and
 /// Satterthwaite's.
@@ -281,10 +288,10 @@ pub fn estimate_pair(
     let pairs = || a.replicates.iter().zip(&b.replicates).map(|(x, y)| value(x, y)).collect();
     let (low, high) = match (&a.scheme, &b.scheme) {
         // Failed draws would shift the pairs against each other.
-        (Scheme::Bootstrap { n_runs, failed: 0, .. }, scheme)
+        (Scheme::Bootstrap { n_clusters, failed: 0, .. }, scheme)
             if is_paired && a.scheme == *scheme =>
         {
-            percentile_ends(pairs(), a.level, *n_runs)
+            percentile_ends(pairs(), a.level, *n_clusters)
         }
         (Scheme::Jackknife { .. }, scheme) if is_paired && a.scheme == *scheme => {
             let (variance, freedom) = jackknife_variance(centre, &pairs());
@@ -313,7 +320,7 @@ fn independent_half(parts: [(f64, f64); 2], level: f64) -> f64 {
 /// Variance of one side of a pair and its degrees of freedom.
 fn spread(one: &Resampled, centre: f64, values: Vec<f64>) -> (f64, f64) {
     let freedom = match one.scheme {
-        Scheme::Bootstrap { n_runs, .. } => n_runs - 1,
+        Scheme::Bootstrap { n_clusters, .. } => n_clusters - 1,
         // Nothing was estimated: only the number of draws limits the variance.
         Scheme::StatedNoise { draws, .. } => draws - 1,
         Scheme::Jackknife { .. } | Scheme::Unavailable { .. } => {
@@ -354,11 +361,11 @@ pub(crate) fn student(level: f64, freedom: f64) -> f64 {
     StudentsT::new(0.0, 1.0, freedom).map_or(f64::INFINITY, |t| t.inverse_cdf(0.5 + 0.5 * level))
 }
 
-/// Percentiles, moved outward so that they are as wide as t intervals for `n_runs` (Hesterberg
-/// 2015, section 4.5).
-fn percentile_ends(mut values: Vec<f64>, level: f64, n_runs: usize) -> (f64, f64) {
+/// Percentiles, moved outward so that they are as wide as t intervals for so many units drawn
+/// (Hesterberg 2015, section 4.5).
+fn percentile_ends(mut values: Vec<f64>, level: f64, n_units: usize) -> (f64, f64) {
     values.sort_unstable_by(f64::total_cmp);
-    let n = n_runs as f64;
+    let n = n_units as f64;
     let widened = (n / (n - 1.0)).sqrt() * student(level, n - 1.0);
     let tail = Normal::standard().cdf(-widened);
     (percentile(&values, tail), percentile(&values, 1.0 - tail))
@@ -378,6 +385,8 @@ pub(crate) fn percentile(values: &[f64], share: f64) -> f64 {
     values[below] + (position - below as f64) * (values[above] - values[below])
 }
 
+#[cfg(test)]
+mod cluster_tests;
 #[cfg(test)]
 mod coverage_tests;
 #[cfg(test)]

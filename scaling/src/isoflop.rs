@@ -5,12 +5,14 @@
 mod akima;
 mod profile;
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use self::profile::profile;
 use crate::algebra::{Line, line};
 use crate::envelope::{DroppedBudget, PowerLine};
 use crate::interval::{Estimate, judged, student};
 use crate::law::{Chinchilla, Law, LogPoint, Quantity};
-use crate::observation::{Dataset, Excluded, Observation};
+use crate::observation::{Dataset, Excluded, Observation, RunKey};
 
 /// With three sizes a parabola goes through every point, and its minimum has no error to be judged
 /// by.
@@ -91,7 +93,7 @@ pub struct IsoflopFit {
     /// Points that belong to no budget, beside those the data set excluded.
     pub excluded: Vec<Excluded>,
     /// N_opt(C). Budgets share no run, so the interval is Student's t of the regression over
-    /// budgets.
+    /// budgets; where they share trunks, the warning `shared-trunks` says so.
     pub parameters: PowerLine,
     /// D_opt(C).
     pub tokens: PowerLine,
@@ -108,14 +110,19 @@ pub struct IsoflopFit {
 /// centred on the minimum by turns; a budget is dropped, with the reason, when it has fewer than
 /// [`MIN_SIZES_PER_BUDGET`] sizes, no significant upward curvature, or its minimum outside the
 /// sampled sizes. A minimum of Akima's interpolant that differs from the parabola's beyond their
-/// noise is a warning, `akima-disagrees`.
+/// noise is a warning, `akima-disagrees`, and so are trunks that lie at several budgets,
+/// `shared-trunks`.
 pub fn fit(dataset: &Dataset, budgets: &[f64], options: &IsoflopOptions) -> IsoflopFit {
     let (groups, mut excluded) = group(dataset, budgets);
     excluded.splice(0..0, dataset.excluded().iter().cloned());
     let (mut minima, mut dropped) = (Vec::new(), Vec::new());
+    let mut used = Vec::new();
     for (flops, points) in groups {
         match profile(flops, &points, options) {
-            Ok(minimum) => minima.push(minimum),
+            Ok(minimum) => {
+                minima.push(minimum);
+                used.push(points);
+            }
             Err(reason) => dropped.push(DroppedBudget { flops, reason }),
         }
     }
@@ -129,6 +136,7 @@ pub fn fit(dataset: &Dataset, budgets: &[f64], options: &IsoflopOptions) -> Isof
         ));
     }
     warnings.extend(minima.iter().filter_map(akima_warning));
+    warnings.extend(shared_trunks(dataset, &used));
     IsoflopFit {
         parameters: power_line(&minima, options, |minimum| minimum.parameters),
         tokens: power_line(&minima, options, |minimum| minimum.tokens),
@@ -200,6 +208,36 @@ fn akima_warning(minimum: &ProfileMinimum) -> Option<String> {
          {low:.3e} to {high:.3e}, where it would be if the parabola, with N = {:.3e}, were right",
         minimum.flops, check.parameters, minimum.parameters
     ))
+}
+
+/// Trunks that several minima rest on. Student's t takes the minima for independent, and there is no
+/// resampling here that could draw whole trunks: without a trunk's runs most profiles lose the
+/// sizes beside their minimum.
+fn shared_trunks(dataset: &Dataset, budgets: &[Vec<&Observation>]) -> Option<String> {
+    dataset.n_clusters()?;
+    let units = dataset.unit_of_points().0;
+    let of_run: BTreeMap<RunKey, usize> =
+        dataset.points().iter().map(|point| point.run).zip(units).collect();
+    // Per trunk the budgets that it is at, and its runs there.
+    let mut places: BTreeMap<usize, (BTreeSet<usize>, usize)> = BTreeMap::new();
+    for (budget, point) in
+        budgets.iter().enumerate().flat_map(|(at, own)| own.iter().map(move |point| (at, point)))
+    {
+        let (at, n_runs) = places.entry(of_run[&point.run]).or_default();
+        at.insert(budget);
+        *n_runs += 1;
+    }
+    places.retain(|_, (at, _)| at.len() > 1);
+    let n_runs: usize = places.values().map(|(_, n_runs)| n_runs).sum();
+    let n_all: usize = budgets.iter().map(Vec::len).sum();
+    (!places.is_empty()).then(|| {
+        format!(
+            "shared-trunks: {n_runs} of {n_all} runs have {} trunks that lie at several budgets, whose \
+             minima share this luck; intervals of the line over budgets take minima for independent \
+             and may be too narrow",
+            places.len()
+        )
+    })
 }
 
 type Groups<'a> = Vec<(f64, Vec<&'a Observation>)>;

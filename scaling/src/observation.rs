@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 use crate::law::LogPoint;
 use crate::noise::SeedNoise;
 
+mod unit;
+
 /// Which run a point belongs to: the unit that is resampled, because points of one run share its
-/// luck.
+/// luck; but for runs that share a trunk ([`Dataset::clustered`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RunKey(pub u32);
 
@@ -110,15 +112,50 @@ pub enum ObservationError {
         /// Parameters of this point.
         found: f64,
     },
+    /// Two points of one run are said to be in two clusters.
+    #[error("observation {index}: run {run} is in cluster {found} here and in {expected} before")]
+    ClusterChanged {
+        /// Position among the points.
+        index: usize,
+        /// The run.
+        run: u32,
+        /// Cluster of the run's first point.
+        expected: u32,
+        /// Cluster of this point.
+        found: u32,
+    },
+    /// Runs of two sizes are said to share a trunk.
+    #[error(
+        "observation {index}: {found} parameters here and {expected} before; runs that share a \
+         trunk have one size"
+    )]
+    ClusterOfSizes {
+        /// Position among the points.
+        index: usize,
+        /// Parameters of the cluster's first point.
+        expected: f64,
+        /// Parameters of this point.
+        found: f64,
+    },
+    /// Runs of two strata are said to share a trunk.
+    #[error("observation {index}: runs that share a trunk lie in one stratum")]
+    ClusterInStrata {
+        /// Position among the points.
+        index: usize,
+    },
 }
 
 impl ObservationError {
-    /// Position in the list of the observation that is unusable.
+    /// Position of the observation that is unusable: in the list, or for a cluster among the points
+    /// that are in.
     pub fn index(&self) -> usize {
         match self {
             Self::NotPositive { index, .. }
             | Self::NotFinite { index, .. }
-            | Self::SizeChanged { index, .. } => *index,
+            | Self::SizeChanged { index, .. }
+            | Self::ClusterChanged { index, .. }
+            | Self::ClusterOfSizes { index, .. }
+            | Self::ClusterInStrata { index } => *index,
         }
     }
 }
@@ -130,6 +167,8 @@ pub struct Dataset {
     covariates: Vec<Covariates>,
     /// Per point, a number for its stratum; empty when there is one stratum.
     strata: Vec<u32>,
+    /// Per point, a number for the trunk that its run shares; empty where none is shared.
+    clusters: Vec<u32>,
     excluded: Vec<Excluded>,
     weighting: Weighting,
 }
@@ -233,22 +272,6 @@ impl Dataset {
     /// Where the weights come from.
     pub fn weighting(&self) -> Weighting {
         self.weighting
-    }
-
-    /// Per run, in the order of [`Dataset::runs`], its stratum; that of its first point.
-    pub(crate) fn strata_of_runs(&self) -> Vec<u32> {
-        let mut of_run: BTreeMap<RunKey, u32> = BTreeMap::new();
-        for (point, stratum) in self.points.iter().zip(&self.strata) {
-            of_run.entry(point.run).or_insert(*stratum);
-        }
-        self.runs().iter().map(|run| of_run.get(run).copied().unwrap_or(0)).collect()
-    }
-
-    /// Per run, in the order of [`Dataset::runs`], its N.
-    pub(crate) fn sizes_of_runs(&self) -> Vec<f64> {
-        let sizes: BTreeMap<RunKey, f64> =
-            self.points.iter().map(|point| (point.run, point.parameters)).collect();
-        sizes.into_values().collect()
     }
 
     /// Per point, what is known of it beside N, D and C.

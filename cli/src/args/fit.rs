@@ -151,6 +151,11 @@ pub struct ColumnArgs {
     /// is a run
     #[arg(long, value_name = "COLUMN", requires = "csv")]
     pub run: Option<String>,
+    /// Column that says which runs share a trunk, the first steps of one configuration under a
+    /// constant or `wsd` schedule; they share its luck and are resampled together
+    #[arg(long, value_name = "COLUMN", requires = "csv")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trunk: Option<String>,
     /// Column in which all rows of a fit should be alike, such as the schedule; a warning says where
     /// they are not. Again for more; columns called so (`schedule`, `tokenizer`, `dataset` and such)
     /// are looked at without it

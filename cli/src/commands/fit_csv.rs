@@ -1,6 +1,6 @@
 //! `gradus fit --csv`: a law fitted to the rows of a file, for each group by itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::path::Path;
 
@@ -227,6 +227,7 @@ impl Job<'_> {
             approaches,
             selection,
             audit,
+            n_trunks: dataset.n_clusters().map(|n| n as u64),
             ladder: along,
             ..report
         };
@@ -305,12 +306,32 @@ impl Job<'_> {
             anyhow::Error::new(error).context(format!("{}:{line}", self.file.display()))
         })?;
         anyhow::ensure!(!dataset.points().is_empty(), "every row is held out");
-        if self.args.columns.stratify.is_none() {
+        self.drawn_as_asked(dataset, rows)
+    }
+
+    /// The same with the strata and trunks that the columns say.
+    fn drawn_as_asked(&self, mut dataset: Dataset, rows: &[&Row]) -> anyhow::Result<Dataset> {
+        let columns = &self.args.columns;
+        let of_run = |of: fn(&Row) -> u32| -> BTreeMap<u32, u32> {
+            rows.iter().map(|row| (row.observation.run.0, of(row))).collect()
+        };
+        let number = |of_run: &BTreeMap<u32, u32>, point: &Observation| {
+            of_run.get(&point.run.0).copied().unwrap_or(0)
+        };
+        if columns.stratify.is_some() {
+            let strata = of_run(|row| row.stratum);
+            dataset = dataset.stratified(|point| number(&strata, point));
+        }
+        if columns.trunk.is_none() {
             return Ok(dataset);
         }
-        let strata: BTreeMap<u32, u32> =
-            rows.iter().map(|row| (row.observation.run.0, row.stratum)).collect();
-        Ok(dataset.stratified(|point| strata.get(&point.run.0).copied().unwrap_or(0)))
+        let trunks = of_run(|row| row.trunk);
+        let out: BTreeSet<usize> = dataset.excluded().iter().map(|one| one.index).collect();
+        dataset.clustered(|point| number(&trunks, point)).map_err(|error| {
+            let kept = rows.iter().enumerate().filter(|(at, _)| !out.contains(at));
+            let line = kept.map(|(_, row)| row.line).nth(error.index()).unwrap_or_default();
+            anyhow::Error::new(error).context(format!("{}:{line}", self.file.display()))
+        })
     }
 
     /// Per row, the rule that holds it out.

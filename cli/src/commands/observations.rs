@@ -13,7 +13,7 @@ use crate::args::{Args, Command, FitArgs};
 use crate::failure::Failure;
 
 /// The columns, in this order. Numbers have as many digits as it takes to read them back.
-const HEADER: &str = "group,run,step,n,d,c,loss,held_out";
+const HEADER: &str = "group,run,step,n,d,c,loss,held_out,trunk";
 
 /// Every observation of a report, a row each.
 pub(super) fn csv(report: &FitReport) -> String {
@@ -28,9 +28,11 @@ pub(super) fn csv(report: &FitReport) -> String {
 
 fn row(group: &str, one: &ObservationView) -> String {
     let ObservationView { name, step, parameters, tokens, flops, loss_nats, .. } = one;
+    // A run that shares no trunk has its own.
+    let trunk = quoted(one.trunk.as_ref().unwrap_or(name));
     let (group, name) = (quoted(group), quoted(name));
     let held_out = if one.is_held_out { "yes" } else { "no" };
-    format!("{group},{name},{step},{parameters},{tokens},{flops},{loss_nats},{held_out}\n")
+    format!("{group},{name},{step},{parameters},{tokens},{flops},{loss_nats},{held_out},{trunk}\n")
 }
 
 /// A cell that may have anything in it.
@@ -97,8 +99,11 @@ fn words_of(report: &FitReport, law: &str, file: &Path) -> Vec<String> {
     }
     words.extend(["--draws".to_owned(), report.draws.to_string()]);
     words.extend(["--seed".to_owned(), report.seed.to_string()]);
-    let mut observations = report.groups.iter().flat_map(|group| &group.observations);
-    if observations.any(|one| one.is_held_out) {
+    let observations = || report.groups.iter().flat_map(|group| &group.observations);
+    if observations().any(|one| one.trunk.is_some()) {
+        words.extend(["--trunk", "trunk"].map(str::to_owned));
+    }
+    if observations().any(|one| one.is_held_out) {
         words.extend(["--hold-out", "held_out=yes"].map(str::to_owned));
     }
     words
@@ -145,6 +150,11 @@ mod tests {
         let older = said(&report(&["envelope"], "", ""));
         assert!(older.contains("--law chinchilla ") && !older.contains("--objective"), "{older}");
         // Every word is one that the command line knows.
+        let mut shared = report(&["coupled"], "huber", "equal");
+        let observation = serde_json::json!({"run_id": "r_1", "name": "a", "step": 1, "tokens": 1.0,
+            "parameters": 1.0, "flops": 6.0, "loss_nats": 3.0, "is_held_out": false, "trunk": "b"});
+        shared.groups[0].observations.push(serde_json::from_value(observation).unwrap());
+        assert!(said(&shared).ends_with(" --trunk trunk"), "{}", said(&shared));
         for law in ["coupled", "power_floor", "broken_power", "kaplan", "overtraining", "power"] {
             let report = report(&[law], "log-squares", "equal");
             let args =
@@ -172,8 +182,12 @@ mod tests {
             flops: 1.5e14,
             loss_nats: 3.125,
             is_held_out: true,
+            trunk: None,
         };
-        let text = row("tnl", &one);
-        assert_eq!(text, "tnl,\"a \"\"b\"\", c\",5,1000000,25000000,150000000000000,3.125,yes\n");
+        let own = "\"a \"\"b\"\", c\"";
+        let numbers = "5,1000000,25000000,150000000000000,3.125,yes";
+        assert_eq!(row("tnl", &one), format!("tnl,{own},{numbers},{own}\n"));
+        let shared = ObservationView { trunk: Some("a".to_owned()), ..one };
+        assert_eq!(row("tnl", &shared), format!("tnl,{own},{numbers},a\n"));
     }
 }

@@ -101,6 +101,13 @@ fn drawn(layer: &Layer, x: &Ruler, y: &Ruler) -> String {
             let marks = points.iter().filter_map(|place| at(*place));
             marks.map(|place| style::mark(*series, place, *is_filled)).collect()
         }
+        Layer::Beyond { series, points, is_filled } => {
+            let marks = points.iter().filter_map(|place| Some((at(*place)?, place.1 > 0.0)));
+            let drawn = |(place, is_up)| {
+                style::mark(*series, place, *is_filled) + &style::arrow(*series, place, is_up)
+            };
+            marks.map(drawn).collect()
+        }
     }
 }
 

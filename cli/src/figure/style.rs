@@ -102,6 +102,18 @@ pub(super) fn mark(series: usize, (x, y): (f64, f64), is_filled: bool) -> String
     }
 }
 
+/// The head of an arrow beside a mark, up or down.
+pub(super) fn arrow(series: usize, (x, y): (f64, f64), is_up: bool) -> String {
+    const WIDE: f64 = 4.2;
+    let (near, tip) = if is_up { (y - 5.5, y - 9.5) } else { (y + 5.5, y + 9.5) };
+    format!(
+        "<polyline class=\"line s{}\" points=\"{:.2},{near:.2} {x:.2},{tip:.2} {:.2},{near:.2}\"/>\n",
+        series % N_SERIES,
+        x - WIDE,
+        x + WIDE
+    )
+}
+
 /// About how wide a text is, in pixels, at 12 pixels a letter's height.
 pub(super) fn width(text: &str) -> f64 {
     6.6 * text.chars().count() as f64

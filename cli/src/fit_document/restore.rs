@@ -128,6 +128,7 @@ impl Reader<'_> {
             form: LawForm::Free(choice),
             coefficients: self.coefficients(choice)?,
             resampled,
+            influence_of_runs: Vec::new(),
             n_switched: 0,
             whole: saved.whole.clone(),
             ranges: self.ranges()?,
@@ -137,18 +138,24 @@ impl Reader<'_> {
     /// The scheme, with as many draws as it says.
     fn scheme(&self) -> Result<Scheme, DocumentError> {
         let (expected, scheme) = match &self.saved.scheme {
-            SavedScheme::Bootstrap { n_runs, n_strata, n_draws, n_failed, seed } => {
+            SavedScheme::Bootstrap { n_runs, n_trunks, n_strata, n_draws, n_failed, seed } => {
                 let (n_runs, n_strata) = (*n_runs, *n_strata);
                 let (draws, failed, seed) = (*n_draws, *n_failed, *seed);
                 if n_runs < 2 {
                     return Err(self.wrong("scheme.n_runs", &n_runs, &"at least 2"));
                 }
+                let n_clusters = self.clusters(*n_trunks, n_runs)?;
                 let left = draws.checked_sub(failed).ok_or_else(|| {
                     self.wrong("scheme.n_failed", &failed, &format!("at most {draws}"))
                 })?;
-                (left, Scheme::Bootstrap { n_runs, n_strata, draws, failed, seed })
+                let scheme =
+                    Scheme::Bootstrap { n_runs, n_clusters, n_strata, draws, failed, seed };
+                (left, scheme)
             }
-            SavedScheme::Jackknife { n_runs } => (*n_runs, Scheme::Jackknife { n_runs: *n_runs }),
+            SavedScheme::Jackknife { n_runs, n_trunks } => {
+                let (n_runs, n_clusters) = (*n_runs, self.clusters(*n_trunks, *n_runs)?);
+                (n_clusters, Scheme::Jackknife { n_runs, n_clusters })
+            }
             SavedScheme::Unavailable { n_runs, reason } => {
                 (0, Scheme::Unavailable { n_runs: *n_runs, reason: reason.clone() })
             }
@@ -162,6 +169,17 @@ impl Reader<'_> {
             ));
         }
         Ok(scheme)
+    }
+
+    /// What was drawn: the trunks where some are shared, else the runs.
+    fn clusters(&self, n_trunks: Option<usize>, n_runs: usize) -> Result<usize, DocumentError> {
+        match n_trunks {
+            Some(n) if !(2..n_runs).contains(&n) => {
+                let valid = format!("at least 2 and below `n_runs`, {n_runs}");
+                Err(self.wrong("scheme.n_trunks", &n, &valid))
+            }
+            other => Ok(other.unwrap_or(n_runs)),
+        }
     }
 
     /// The coefficients, which must be those of the parameters.

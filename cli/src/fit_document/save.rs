@@ -100,16 +100,26 @@ impl SavedFit {
     }
 }
 
+/// The number of trunks, where it is not that of runs.
+fn trunks(n_clusters: usize, n_runs: usize) -> Option<usize> {
+    (n_clusters < n_runs).then_some(n_clusters)
+}
+
 fn scheme(scheme: &Scheme) -> SavedScheme {
     match scheme {
-        Scheme::Bootstrap { n_runs, n_strata, draws, failed, seed } => SavedScheme::Bootstrap {
-            n_runs: *n_runs,
-            n_strata: *n_strata,
-            n_draws: *draws,
-            n_failed: *failed,
-            seed: *seed,
-        },
-        Scheme::Jackknife { n_runs } => SavedScheme::Jackknife { n_runs: *n_runs },
+        Scheme::Bootstrap { n_runs, n_clusters, n_strata, draws, failed, seed } => {
+            SavedScheme::Bootstrap {
+                n_runs: *n_runs,
+                n_trunks: trunks(*n_clusters, *n_runs),
+                n_strata: *n_strata,
+                n_draws: *draws,
+                n_failed: *failed,
+                seed: *seed,
+            }
+        }
+        Scheme::Jackknife { n_runs, n_clusters } => {
+            SavedScheme::Jackknife { n_runs: *n_runs, n_trunks: trunks(*n_clusters, *n_runs) }
+        }
         Scheme::StatedNoise { n_runs, .. } => SavedScheme::Unavailable {
             n_runs: *n_runs,
             reason: "stated noise cannot be saved".to_owned(),

@@ -72,6 +72,9 @@ pub struct FileFit {
     pub n_observations: u64,
     /// Runs that they belong to.
     pub n_runs: u64,
+    /// Trunks that these have; not there where none is shared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub n_trunks: Option<u64>,
     /// Root mean square of the residuals of ln L, over points less parameters.
     pub residual_rms_log: f64,
     /// What was minimised, by its exact name.
@@ -363,10 +366,11 @@ impl FileFit {
         let intervals =
             if self.intervals.is_empty() { "none can be made" } else { &self.intervals };
         format!(
-            "{} points of {} runs in `{}`; C: {}; rms of ln L {}\n{}{}: {:.6e}\n\
+            "{} points of {} runs{} in `{}`; C: {}; rms of ln L {}\n{}{}: {:.6e}\n\
              {} of {} followed starts reach it{}\n{:.0} % intervals: {intervals}",
             self.n_observations,
             self.n_runs,
+            self.n_trunks.map_or_else(String::new, |n| format!(", {n} trunks,")),
             self.file,
             self.flops,
             number(self.residual_rms_log),

@@ -82,12 +82,26 @@ fn held_out(observed: &Observed) -> Vec<String> {
     notes.extend(without.map(|group| {
         format!("{}: what is held out has no measured loss, so nothing is predicted", group.name)
     }));
+    notes.extend(observed.groups.iter().filter_map(shared_trunks));
     let ends = observed.groups.iter().flat_map(Group::held_out);
     notes.extend(ends.filter(|run| !run.is_measured_to_the_end()).map(|run| {
         let name = &run.name;
         format!("`{name}` is held out and has no measured loss at its last step: none is compared")
     }));
     notes
+}
+
+/// A held-out run that goes on from where fitted ones branched off has their luck.
+fn shared_trunks(group: &Group) -> Option<String> {
+    let n_compared = group.compared().count();
+    let n_shared = group.compared().filter(|run| group.shares_trunk(run)).count();
+    (n_shared > 0).then(|| {
+        format!(
+            "{}: {n_shared} of {n_compared} held-out runs share a trunk with fitted ones, whose luck \
+             is in the law: their errors are smaller than those of runs of another seed would be",
+            group.name
+        )
+    })
 }
 
 fn training_curves(observed: &Observed) -> Option<String> {

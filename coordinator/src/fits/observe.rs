@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 
 use api::{DroppedPoint, ExcludedRun, MissingRun};
 use domain::attempt::AttemptEnd;
-use domain::ids::RunId;
+use domain::ids::{ContentHash, RunId};
 use domain::run::TERMINAL;
 use domain::spec::{EvaluationTask, FitSpec, FlopKind, HoldOut, ParameterKind};
-use scaling::observation::{Observation, RunKey};
+use scaling::observation::{Dataset, Observation, ObservationError, RunKey};
 use serde::{Deserialize, Serialize};
 
 use super::alike;
@@ -17,7 +17,7 @@ use crate::store::read::{FitEvaluation, FitInputs, FitRun, FitUnmeasured};
 
 /// Grows whenever the same observations would give another report, so that stored ones are made
 /// anew.
-pub(super) const REPORT_VERSION: u32 = 6;
+pub(super) const REPORT_VERSION: u32 = 7;
 
 /// The name of the only group when there is no `group_by`.
 const UNGROUPED: &str = "all";
@@ -92,6 +92,9 @@ pub(super) struct Run {
     pub(super) is_over: bool,
     pub(super) is_held_out: bool,
     pub(super) budget_flops: Option<f64>,
+    /// The first run of those that share its trunk, where others do.
+    #[serde(default)]
+    trunk: Option<u32>,
     steps: u64,
     flops_exact: f64,
     /// By step; never empty.
@@ -130,10 +133,12 @@ impl Observed {
         for one in inputs.evaluations.iter().filter(|one| one.task == LOSS.label()) {
             by_run.entry(&one.run_id).or_default().push(one);
         }
+        let trunks = shared_trunks(&inputs.runs);
         for (key, run) in (0..).zip(&inputs.runs) {
+            let trunk = run.trunk.as_ref().and_then(|hash| trunks.get(hash)).copied();
             let evaluations = by_run.get(&run.run_id).map_or(&[][..], Vec::as_slice);
             let missing = missing(run, evaluations, &inputs.unmeasured);
-            observed.take(key, run, evaluations, missing);
+            observed.take((key, trunk), run, evaluations, missing);
         }
         for index in 0..observed.groups.len() {
             let fitted = observed.groups[index].fitted().map(|run| run.key as usize);
@@ -218,7 +223,7 @@ impl Observed {
     /// Puts one run where it belongs: into its group, or among the excluded.
     fn take(
         &mut self,
-        key: u32,
+        (key, trunk): (u32, Option<u32>),
         run: &FitRun,
         evaluations: &[&FitEvaluation],
         mut missing: Vec<DroppedPoint>,
@@ -260,6 +265,7 @@ impl Observed {
                             LeastCompute::Flops(least) => flops >= least,
                         }),
                     budget_flops: run.budget_flops,
+                    trunk,
                     steps: run.steps,
                     flops_exact: run.flops_exact,
                     points,
@@ -310,11 +316,32 @@ impl Group {
     }
 
     /// All points of the runs that may be fitted.
-    pub(super) fn observations(&self) -> Vec<Observation> {
+    pub(super) fn dataset(&self) -> Result<Dataset, ObservationError> {
         let of_run = |run: &Run| -> Vec<Observation> {
             run.points.iter().map(|point| run.observation(point)).collect()
         };
-        self.fitted().flat_map(of_run).collect()
+        self.clustered(&self.fitted().flat_map(of_run).collect::<Vec<_>>())
+    }
+
+    /// These points of its runs, those of one trunk to be drawn together.
+    pub(super) fn clustered(&self, points: &[Observation]) -> Result<Dataset, ObservationError> {
+        let trunks: BTreeMap<u32, u32> =
+            self.runs.iter().filter_map(|run| Some((run.key, run.trunk?))).collect();
+        // A trunk has the key of a run of its own, so that it is no other run's.
+        let cluster = |point: &Observation| *trunks.get(&point.run.0).unwrap_or(&point.run.0);
+        Dataset::new(points)?.clustered(cluster)
+    }
+
+    /// The name of the first usable run with this run's trunk, where runs share one.
+    pub(super) fn trunk_of(&self, run: &Run) -> Option<String> {
+        run.trunk?;
+        let first = self.runs.iter().find(|other| other.trunk == run.trunk);
+        first.map(|first| first.name.clone())
+    }
+
+    /// Whether a held-out run has the trunk of a fitted one.
+    pub(super) fn shares_trunk(&self, held_out: &Run) -> bool {
+        held_out.trunk.is_some() && self.fitted().any(|run| run.trunk == held_out.trunk)
     }
 
     /// The usable run with this key.
@@ -366,6 +393,16 @@ impl Run {
         let flops = self.budget_flops.unwrap_or(self.flops_exact);
         Observation { flops, ..self.observation(self.last()) }
     }
+}
+
+/// Of each trunk that several runs have, the key of the first of them.
+fn shared_trunks(runs: &[FitRun]) -> BTreeMap<&ContentHash, u32> {
+    let mut first: BTreeMap<&ContentHash, (u32, u32)> = BTreeMap::new();
+    for (key, trunk) in (0..).zip(runs).filter_map(|(key, run)| Some((key, run.trunk.as_ref()?))) {
+        first.entry(trunk).or_insert((key, 0)).1 += 1;
+    }
+    let shared = first.into_iter().filter(|(_, (_, n_runs))| *n_runs > 1);
+    shared.map(|(trunk, (key, _))| (trunk, key)).collect()
 }
 
 fn missing_run(run: &FitRun) -> MissingRun {

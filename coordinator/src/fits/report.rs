@@ -7,7 +7,7 @@ use domain::spec::{FitMethod, FlopKind, ParameterKind};
 
 use super::method::{self, CONFIDENCE, Fitted, Predictor, Settings};
 use super::notes;
-use super::observe::{Group, Observed, Run};
+use super::observe::{Group, Observed, Point, Run};
 
 /// C beyond the fitted range by this factor is worth a warning.
 const WARN_EXTRAPOLATION: f64 = 1.5;
@@ -103,7 +103,7 @@ fn group_fit(group: &Group, fits: Vec<Fitted>) -> (GroupFit, Vec<Predictor>) {
         views.push(view);
         predictors.push(predictor);
     }
-    let observations = group.runs.iter().flat_map(observations).collect();
+    let observations = group.runs.iter().flat_map(|run| observations(group, run)).collect();
     let view = GroupFit { group: group.name.clone(), observations, fits: views, held_out };
     (view, predictors)
 }
@@ -127,8 +127,9 @@ fn held_out_view(run: &Run, method: &str, predicted: EstimateView) -> HeldOutVie
     }
 }
 
-fn observations(run: &Run) -> impl Iterator<Item = ObservationView> {
-    run.points.iter().map(|point| ObservationView {
+fn observations(group: &Group, run: &Run) -> Vec<ObservationView> {
+    let trunk = group.trunk_of(run);
+    let observation = |point: &Point| ObservationView {
         run_id: run.id.clone(),
         name: run.name.clone(),
         step: point.step,
@@ -137,7 +138,9 @@ fn observations(run: &Run) -> impl Iterator<Item = ObservationView> {
         flops: point.flops,
         loss_nats: point.loss_nats,
         is_held_out: run.is_held_out,
-    })
+        trunk: trunk.clone(),
+    };
+    run.points.iter().map(observation).collect()
 }
 
 /// Whether a method takes every checkpoint of a run, and not its end alone.

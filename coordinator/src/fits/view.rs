@@ -100,21 +100,36 @@ pub(super) fn is_drawn(scheme: &Scheme) -> bool {
     matches!(scheme, Scheme::Bootstrap { .. } | Scheme::StatedNoise { .. })
 }
 
+/// What intervals are made from, and what is drawn.
+fn drawn(n_clusters: usize, n_runs: usize) -> (String, &'static str) {
+    if n_clusters == n_runs {
+        (format!("{n_runs} runs"), "runs")
+    } else {
+        (format!("{n_clusters} trunks of {n_runs} runs"), "trunks")
+    }
+}
+
 /// How intervals were made, for the report's notes; `None` where the coefficients say why there
 /// are none.
 pub(super) fn explain(scheme: &Scheme) -> Option<String> {
     match scheme {
-        Scheme::Bootstrap { n_runs, draws, failed, .. } => Some(format!(
-            "intervals from {n_runs} runs: whole runs are drawn with replacement{} ({draws} draws, \
-             {failed} without a fit), percentiles widened for the number of runs",
-            scheme.strata()
-        )),
-        Scheme::Jackknife { n_runs } => Some(format!(
-            "intervals from {n_runs} runs: each is left out once (jackknife, Student's t with {} \
-             degrees of freedom); with so few runs they are conservative, that is wide, and hold \
-             what another choice of sizes would have given",
-            n_runs - 1
-        )),
+        Scheme::Bootstrap { n_runs, n_clusters, draws, failed, .. } => {
+            let (from, unit) = drawn(*n_clusters, *n_runs);
+            Some(format!(
+                "intervals from {from}: whole {unit} are drawn with replacement{} ({draws} draws, \
+                 {failed} without a fit), percentiles widened for the number of {unit}",
+                scheme.strata()
+            ))
+        }
+        Scheme::Jackknife { n_runs, n_clusters } => {
+            let (from, unit) = drawn(*n_clusters, *n_runs);
+            Some(format!(
+                "intervals from {from}: each is left out once (jackknife, Student's t with {} \
+                 degrees of freedom); with so few {unit} they are conservative, that is wide, and \
+                 hold what another choice of sizes would have given",
+                n_clusters - 1
+            ))
+        }
         Scheme::StatedNoise { n_runs, draws, sd_log, .. } => Some(format!(
             "intervals from {n_runs} runs assume a noise between seeds of {sd_log} in ln L \
              ({draws} draws)"

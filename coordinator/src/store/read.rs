@@ -230,6 +230,9 @@ pub struct FitRun {
     pub flops_published: f64,
     /// The budget it belongs to, for isoFLOP designs.
     pub budget_flops: Option<f64>,
+    /// The trunk that its first steps are, where its schedule has one; runs of one trunk share its
+    /// luck.
+    pub trunk: Option<ContentHash>,
     /// The steps that this study measures. The run may have checkpoints at others, for another
     /// study.
     pub data_point_steps: Vec<u64>,

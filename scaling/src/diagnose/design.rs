@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::{Finding, correlation};
 use crate::fit::Fit;
+use crate::interval::MIN_RUNS_FOR_BOOTSTRAP;
 use crate::noise::runs_by_place;
 use crate::observation::Dataset;
 
@@ -48,6 +49,16 @@ pub(super) fn fixed_ratio(dataset: &Dataset) -> Option<String> {
     let logs = dataset.points().iter().map(|point| (point.parameters.ln(), point.tokens.ln()));
     let r = correlation(&logs.collect::<Vec<_>>())?;
     (r.abs() > HIGH_CORRELATION).then(|| format!("ln N and ln D have a correlation of {r:.3}"))
+}
+
+/// Runs that share their first steps, where so few trunks are left that each is left out in turn.
+pub(crate) fn shared_trunks(n_clusters: usize, n_runs: usize) -> Option<String> {
+    (n_clusters < n_runs && n_clusters < MIN_RUNS_FOR_BOOTSTRAP).then(|| {
+        format!(
+            "{n_runs} runs have {n_clusters} trunks; runs of one trunk share its luck, so an interval \
+             counts trunks, of which a bootstrap takes {MIN_RUNS_FOR_BOOTSTRAP}"
+        )
+    })
 }
 
 /// Places with several seeds count as often, and pull the law to where they are.

@@ -56,12 +56,8 @@ pub(super) fn influence(
     let index = fit.coefficients.iter().position(|one| one.quantity == Quantity::Exponent)?;
     let law = fit.form.law();
     let value = |theta: &[f64]| law.coefficients(theta)[index].value;
-    let moves: Vec<f64> = inference
-        .resampled
-        .influence
-        .iter()
-        .map(|theta| value(theta) - value(&fit.theta))
-        .collect();
+    let without = inference.without_each_run();
+    let moves: Vec<f64> = without.iter().map(|theta| value(theta) - value(&fit.theta)).collect();
     // Of few runs each has a large share.
     if (moves.len() as f64) < 4.0 / INFLUENCE_SHARE {
         return None;
@@ -82,27 +78,28 @@ pub(super) fn influence(
 
 /// t of the slope of a line through the pairs, which belong to the points of `dataset`.
 ///
-/// Points of a run share its luck, so that where a run has several the error of the slope is that
-/// of the sums over runs (Liang and Zeger 1986), and needs enough of them.
+/// Points of a run share its luck, and so do the runs of a trunk, so that where a run or a trunk has
+/// several the error of the slope is that of the sums over these (Liang and Zeger 1986), and needs
+/// enough of them.
 fn slope_t(pairs: &[(f64, f64)], dataset: &Dataset) -> Option<f64> {
     let fitted = line(pairs, 0.0)?;
     let freedom = pairs.len().checked_sub(2).filter(|freedom| *freedom > 0)? as f64;
-    let n_runs = dataset.runs().len();
-    let error = if n_runs == pairs.len() {
+    let (unit_of_points, n_units) = dataset.unit_of_points();
+    let error = if n_units == pairs.len() {
         (fitted.residual_squares / freedom / fitted.spread).sqrt()
-    } else if n_runs < MIN_SEQUENCE {
+    } else if n_units < MIN_SEQUENCE {
         return None;
     } else {
         let n = pairs.len() as f64;
         let mean = |of: fn(&(f64, f64)) -> f64| pairs.iter().map(of).sum::<f64>() / n;
         let (x, y) = (mean(|pair| pair.0), mean(|pair| pair.1));
-        let mut scores: BTreeMap<RunKey, f64> = BTreeMap::new();
-        for (pair, point) in pairs.iter().zip(dataset.points()) {
+        let mut scores = vec![0.0; n_units];
+        for (pair, unit) in pairs.iter().zip(unit_of_points) {
             let rest = pair.1 - y - fitted.slope * (pair.0 - x);
-            *scores.entry(point.run).or_default() += (pair.0 - x) * rest;
+            scores[unit] += (pair.0 - x) * rest;
         }
-        let squares: f64 = scores.values().map(|score| score * score).sum();
-        let few = n_runs as f64 / (n_runs as f64 - 1.0);
+        let squares: f64 = scores.iter().map(|score| score * score).sum();
+        let few = n_units as f64 / (n_units as f64 - 1.0);
         (few * squares).sqrt() / fitted.spread
     };
     let scale = pairs.iter().map(|pair| pair.1.abs()).fold(0.0, f64::max);

@@ -2,6 +2,7 @@
 //! Does not fit anything.
 
 use super::EnvelopeError;
+use crate::interval::Plan;
 use crate::observation::{Dataset, Observation, RunKey};
 
 /// Sizes within this difference of ln N are one size.
@@ -77,12 +78,12 @@ impl Draw {
         Self { weights: vec![1.0; n_runs], luck: vec![0.0; n_runs] }
     }
 
-    pub(super) fn of_runs(weights: &[f64]) -> Self {
-        Self { weights: weights.to_vec(), luck: vec![0.0; weights.len()] }
+    pub(super) fn weighted(weights: Vec<f64>) -> Self {
+        Self { luck: vec![0.0; weights.len()], weights }
     }
 
-    pub(super) fn of_luck(luck: &[f64]) -> Self {
-        Self { weights: vec![1.0; luck.len()], luck: luck.to_vec() }
+    pub(super) fn shifted(luck: Vec<f64>) -> Self {
+        Self { weights: vec![1.0; luck.len()], luck }
     }
 }
 
@@ -93,6 +94,8 @@ type LogTriple = (f64, f64, f64);
 #[derive(Debug)]
 struct Curve {
     size: usize,
+    /// What it is drawn with, numbered by first appearance among the curves.
+    unit: usize,
     points: Vec<LogTriple>,
 }
 
@@ -118,6 +121,7 @@ impl Curve {
 #[derive(Debug)]
 pub(super) struct Curves {
     runs: Vec<Curve>,
+    n_units: usize,
     /// ln N of each size, growing.
     sizes: Vec<f64>,
     pub(super) without_curve: Vec<RunKey>,
@@ -126,10 +130,11 @@ pub(super) struct Curves {
 impl Curves {
     pub(super) fn new(dataset: &Dataset) -> Result<Self, EnvelopeError> {
         let mut without_curve = Vec::new();
-        let mut kept: Vec<(f64, Vec<LogTriple>)> = Vec::new();
+        let mut kept: Vec<(f64, usize, Vec<LogTriple>)> = Vec::new();
+        let (units, _) = dataset.unit_of_points();
         for run in dataset.runs() {
-            let of_run = dataset.points().iter().filter(|point| point.run == run);
-            let mut points: Vec<&Observation> = of_run.collect();
+            let rows = || dataset.points().iter().zip(&units).filter(|(point, _)| point.run == run);
+            let mut points: Vec<&Observation> = rows().map(|(point, _)| point).collect();
             if points.len() < 2 {
                 without_curve.push(run);
                 continue;
@@ -140,17 +145,46 @@ impl Curves {
             }
             let logs =
                 |point: &&Observation| (point.flops.ln(), point.loss_nats.ln(), point.tokens.ln());
-            kept.push((points[0].parameters.ln(), points.iter().map(logs).collect()));
+            let unit = rows().next().map_or(0, |(_, unit)| *unit);
+            kept.push((points[0].parameters.ln(), unit, points.iter().map(logs).collect()));
         }
-        let mut sizes: Vec<f64> = kept.iter().map(|(size, _)| *size).collect();
+        let mut sizes: Vec<f64> = kept.iter().map(|(size, ..)| *size).collect();
         sizes.sort_by(f64::total_cmp);
         sizes.dedup_by(|later, earlier| *later - *earlier < SAME_SIZE);
         let position = |size: f64| sizes.partition_point(|one| *one <= size + SAME_SIZE) - 1;
-        let mut runs: Vec<Curve> =
-            kept.into_iter().map(|(size, points)| Curve { size: position(size), points }).collect();
+        let curve = |(size, unit, points)| Curve { size: position(size), unit, points };
+        let mut runs: Vec<Curve> = kept.into_iter().map(curve).collect();
         // A stable sort: runs of one size stay in order of their keys.
         runs.sort_by_key(|curve| curve.size);
-        Ok(Self { runs, sizes, without_curve })
+        // By first appearance, so that how clusters are numbered changes no draw.
+        let mut known: Vec<usize> = Vec::new();
+        for curve in &mut runs {
+            let unit = known.iter().position(|unit| *unit == curve.unit);
+            let number = unit.unwrap_or(known.len());
+            if number == known.len() {
+                known.push(curve.unit);
+            }
+            curve.unit = number;
+        }
+        Ok(Self { runs, n_units: known.len(), sizes, without_curve })
+    }
+
+    /// How runs are drawn: alone, or with those that share their trunk.
+    pub(super) fn plan(&self) -> Plan {
+        Plan::plain(self.n_units, self.runs.len())
+    }
+
+    /// Per run the value of its unit.
+    pub(super) fn of_runs(&self, values_of_units: &[f64]) -> Vec<f64> {
+        self.runs.iter().map(|curve| values_of_units[curve.unit]).collect()
+    }
+
+    pub(super) fn n_units(&self) -> usize {
+        self.n_units
+    }
+
+    pub(super) fn unit_of_run(&self) -> Vec<usize> {
+        self.runs.iter().map(|curve| curve.unit).collect()
     }
 
     pub(super) fn n_runs(&self) -> usize {

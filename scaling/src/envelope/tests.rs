@@ -1,5 +1,5 @@
 use super::*;
-use crate::observation::Observation;
+use crate::observation::{Observation, RunKey};
 use crate::planted::Study;
 
 fn envelope(study: &Study) -> EnvelopeFit {
@@ -46,7 +46,7 @@ fn three_sizes_give_a_loss_curve_and_no_exponent_of_the_optimum() {
     let why = reason(&fitted.parameters.exponent);
     assert!(why.contains("one size is best") || why.contains("no budget"), "{why}");
     assert!(reason(&fitted.tokens.exponent).len() > 10);
-    assert_eq!(fitted.loss_resampled.scheme, Scheme::Jackknife { n_runs: 3 });
+    assert_eq!(fitted.loss_resampled.scheme, Scheme::Jackknife { n_runs: 3, n_clusters: 3 });
 }
 
 #[test]
@@ -154,4 +154,28 @@ fn intervals_from_the_true_noise_between_seeds_cover_and_from_too_little_noise_d
     }
     let (slopes, ..) = coverage(3, Some(0.0004));
     assert!(slopes < 0.5, "a tenth of the noise cannot cover: {slopes}");
+}
+
+/// Aim: curves of one trunk are drawn together, whatever the clusters' numbers. Method: two runs at
+/// each of 13 sizes are one trunk, and the same under other numbers.
+#[test]
+fn curves_of_one_trunk_are_drawn_together() {
+    let study = Study { run_sd: 0.002, ..Study::ladder(13) };
+    let points = study.observations();
+    let again = points.iter().map(|point| Observation { run: RunKey(point.run.0 + 13), ..*point });
+    let all: Vec<Observation> = points.iter().copied().chain(again).collect();
+    let options = EnvelopeOptions::default();
+    let fitted = |number: &dyn Fn(u32) -> u32| {
+        let data = Dataset::new(&all).unwrap().clustered(|point| number(point.run.0 % 13)).unwrap();
+        fit(&data, &options).unwrap()
+    };
+    let (first, second) = (fitted(&|trunk| trunk), fitted(&|trunk| (trunk * 5 + 2) % 13));
+    assert_eq!(first, second);
+    assert_eq!(first.unit_of_run[..4], [0, 0, 1, 1]);
+    let text = first.loss_resampled.scheme.to_string();
+    assert_eq!(text, "bootstrap by trunk (13 trunks of 26 runs), 1000 draws, seed 0");
+    // The same curve twice is that curve: what each draw gives is what one run for each gives.
+    let once = fit(&Dataset::new(&points).unwrap(), &options).unwrap();
+    let pairs = first.loss_resampled.replicates.iter().zip(&once.loss_resampled.replicates);
+    assert!(pairs.into_iter().all(|(a, b)| (a[1] - b[1]).abs() < 1e-12));
 }

@@ -129,6 +129,7 @@ mod tests {
                 replicates: (0..draws).map(value).collect(),
                 scheme: Scheme::Bootstrap {
                     n_runs: 20,
+                    n_clusters: 20,
                     draws: 100,
                     n_strata: 1,
                     failed: 0,

@@ -79,20 +79,20 @@ const LEVEL_OF_EXPONENTS: f64 = 0.95;
 
 /// What the studies came to for one quantity.
 #[derive(Debug, Clone, Default)]
-struct Count {
+pub(super) struct Count {
     /// Studies whose interval holds the planted value.
-    held: u32,
+    pub(super) held: u32,
     /// Studies without an interval.
     without: u32,
     /// Estimates less what was planted, and the widths of their intervals.
-    errors: Vec<f64>,
-    widths: Vec<f64>,
+    pub(super) errors: Vec<f64>,
+    pub(super) widths: Vec<f64>,
 }
 
 impl Count {
     /// Mean width over that of a normal interval with the estimates' own scatter: 1 where an
     /// interval is as wide as it must be.
-    fn relative_width(&self, level: f64) -> f64 {
+    pub(super) fn relative_width(&self, level: f64) -> f64 {
         let n = self.errors.len() as f64;
         let mean = self.errors.iter().sum::<f64>() / n;
         let squares: f64 = self.errors.iter().map(|error| (error - mean).powi(2)).sum();

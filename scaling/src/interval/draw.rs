@@ -1,22 +1,24 @@
-//! Owns how replicates are drawn: runs with replacement within their strata, or each left out once.
-//! Does not refit; that is a function of weights per run.
+//! Owns how replicates are drawn: units with replacement within their strata, or each left out once.
+//! A unit is a run, or a cluster of runs that share a trunk. Does not refit; that is a function of
+//! weights per unit.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 
+use super::words::counted;
 use super::{IntervalOptions, MAX_FAILED_SHARE, MIN_DRAWS, MIN_RUNS_FOR_BOOTSTRAP};
 use super::{MIN_RUNS_FOR_INTERVAL, Scheme};
 use crate::random::Stream;
 
-/// Runs of one size from which on the size is a stratum of its own. Fewer show too little of their
+/// Units of one size from which on the size is a stratum of its own. Fewer show too little of their
 /// own scatter.
 const MIN_STRATUM: usize = 4;
 
-/// Runs that may take each other's place in a resample.
+/// Units that may take each other's place in a resample.
 #[derive(Debug, Clone, PartialEq)]
 struct Stratum {
     /// Their positions, in an order that does not depend on the order of rows.
-    runs: Vec<usize>,
+    units: Vec<usize>,
     /// How many are drawn, and how often each then counts.
     n_drawn: usize,
     weight: f64,
@@ -24,76 +26,90 @@ struct Stratum {
 
 impl Stratum {
     /// As many drawn as there are.
-    fn plain(runs: Vec<usize>) -> Self {
-        Self { n_drawn: runs.len(), weight: 1.0, runs }
+    fn plain(units: Vec<usize>) -> Self {
+        Self { n_drawn: units.len(), weight: 1.0, units }
     }
 
     /// One fewer drawn, each counting for more: m drawn of m show only (m - 1) / m of the variance
     /// (Rao and Wu 1988).
-    fn rescaled(runs: Vec<usize>) -> Self {
-        let n = runs.len();
-        Self { n_drawn: n - 1, weight: n as f64 / (n - 1) as f64, runs }
+    fn rescaled(units: Vec<usize>) -> Self {
+        let n = units.len();
+        Self { n_drawn: n - 1, weight: n as f64 / (n - 1) as f64, units }
     }
 }
 
-/// What a plan of draws needs to know of each run.
+/// What a plan of draws needs to know of each unit.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Runs<'a> {
+pub(super) struct Units<'a> {
+    /// Runs that they are made of.
+    pub(super) n_runs: usize,
     /// Numbers of strata that the caller gave.
     pub(super) labels: &'a [u32],
     /// N.
     pub(super) sizes: &'a [f64],
-    /// Places in an order that does not depend on the order of rows; equal for runs that are the
+    /// Places in an order that does not depend on the order of rows; equal for units that are the
     /// same.
     pub(super) ranks: &'a [usize],
     /// Whether the objective is smooth on the scale of the residuals, as squares are.
     pub(super) is_smooth: bool,
 }
 
-/// Which runs may take each other's place in a resample, and on how many threads replicates are
+/// Which units may take each other's place in a resample, and on how many threads replicates are
 /// made.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Plan {
     strata: Vec<Stratum>,
-    /// The runs in an order that does not depend on the order of rows.
+    /// The units in an order that does not depend on the order of rows.
     order: Vec<usize>,
+    /// Runs that they are made of.
+    n_runs: usize,
     n_threads: NonZeroUsize,
 }
 
 impl Plan {
-    /// All runs in one stratum, on this thread.
-    pub(crate) fn plain(n_runs: usize) -> Self {
-        let order: Vec<usize> = (0..n_runs).collect();
-        Self { strata: vec![Stratum::plain(order.clone())], order, n_threads: NonZeroUsize::MIN }
+    /// All units, made of `n_runs` runs, in one stratum, on this thread.
+    pub(crate) fn plain(n_units: usize, n_runs: usize) -> Self {
+        let order: Vec<usize> = (0..n_units).collect();
+        let strata = vec![Stratum::plain(order.clone())];
+        Self { strata, order, n_runs, n_threads: NonZeroUsize::MIN }
     }
 
-    /// Runs in strata by label, and by size where at least half of a label's runs lie at sizes of
-    /// [`MIN_STRATUM`] and more. The other runs of a label are one stratum; a stratum of one run
-    /// would never vary, so labels of one run share one.
+    /// Units in strata by label, and by size where at least half of a label's units lie at sizes of
+    /// [`MIN_STRATUM`] and more. The other units of a label are one stratum; a stratum of one unit
+    /// would never vary, so labels of one unit share one.
     ///
     /// Sizes are drawn with full variance only where the objective is smooth: one close to absolute
     /// values makes draws scatter too widely by about as much (`docs/reference/coverage.md`).
-    pub(super) fn stratified(runs: &Runs<'_>, n_threads: NonZeroUsize) -> Self {
-        let mut order: Vec<usize> = (0..runs.ranks.len()).collect();
-        order.sort_by_key(|run| runs.ranks[*run]);
+    pub(super) fn stratified(units: &Units<'_>, n_threads: NonZeroUsize) -> Self {
+        let mut order: Vec<usize> = (0..units.ranks.len()).collect();
+        order.sort_by_key(|unit| units.ranks[*unit]);
         let mut members: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
-        for run in &order {
-            members.entry(runs.labels[*run]).or_default().push(*run);
+        for unit in &order {
+            members.entry(units.labels[*unit]).or_default().push(*unit);
         }
         let (alone, shared): (Vec<Vec<usize>>, Vec<Vec<usize>>) =
             members.into_values().partition(|own| own.len() == 1);
         let mut strata: Vec<Stratum> =
-            shared.into_iter().flat_map(|own| by_size(own, runs)).collect();
+            shared.into_iter().flat_map(|own| by_size(own, units)).collect();
         if !alone.is_empty() {
             let mut alone = alone.concat();
-            alone.sort_by_key(|run| runs.ranks[*run]);
+            alone.sort_by_key(|unit| units.ranks[*unit]);
             strata.push(Stratum::plain(alone));
         }
         // Labels are numbered as rows come; what is drawn first must not depend on that.
-        let places =
-            |one: &Stratum| -> Vec<usize> { one.runs.iter().map(|run| runs.ranks[*run]).collect() };
+        let places = |one: &Stratum| -> Vec<usize> {
+            one.units.iter().map(|unit| units.ranks[*unit]).collect()
+        };
         strata.sort_by_cached_key(places);
-        Self { strata, order, n_threads }
+        Self { strata, order, n_runs: units.n_runs, n_threads }
+    }
+
+    /// Each run by itself in one stratum, in the order of their ranks, on so many threads.
+    pub(super) fn of_runs(ranks: &[usize], n_threads: NonZeroUsize) -> Self {
+        let mut order: Vec<usize> = (0..ranks.len()).collect();
+        order.sort_by_key(|run| ranks[*run]);
+        let strata = vec![Stratum::plain(order.clone())];
+        Self { strata, n_runs: order.len(), order, n_threads }
     }
 
     /// Strata that are drawn from apart.
@@ -103,10 +119,15 @@ impl Plan {
 
     fn weights(&self, stream: &mut Stream) -> Vec<f64> {
         let mut weights = vec![0.0; self.order.len()];
-        for Stratum { runs, n_drawn, weight } in &self.strata {
-            (0..*n_drawn).for_each(|_| weights[runs[stream.index(runs.len())]] += weight);
+        for Stratum { units, n_drawn, weight } in &self.strata {
+            (0..*n_drawn).for_each(|_| weights[units[stream.index(units.len())]] += weight);
         }
         weights
+    }
+
+    /// What is drawn, in words.
+    fn counted(&self) -> String {
+        counted(self.order.len(), self.n_runs)
     }
 
     /// Applies `of` to 0, 1, … below `count`, in that order whatever the threads.
@@ -134,12 +155,12 @@ impl Plan {
     }
 }
 
-/// The runs of one label: sizes of enough runs by themselves, the others together.
-fn by_size(own: Vec<usize>, runs: &Runs<'_>) -> Vec<Stratum> {
+/// The units of one label: sizes of enough units by themselves, the others together.
+fn by_size(own: Vec<usize>, units: &Units<'_>) -> Vec<Stratum> {
     // Positive numbers are in the order of their bits.
     let mut sizes: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
-    for run in &own {
-        sizes.entry(runs.sizes[*run].to_bits()).or_default().push(*run);
+    for unit in &own {
+        sizes.entry(units.sizes[*unit].to_bits()).or_default().push(*unit);
     }
     let (mut large, small): (Vec<Vec<usize>>, Vec<Vec<usize>>) =
         sizes.into_values().partition(|size| size.len() >= MIN_STRATUM);
@@ -149,49 +170,40 @@ fn by_size(own: Vec<usize>, runs: &Runs<'_>) -> Vec<Stratum> {
     if large.is_empty() || n_large < rest.len() || large.len() == 1 && rest.is_empty() {
         return vec![Stratum::plain(own)];
     }
-    rest.sort_by_key(|run| runs.ranks[*run]);
+    rest.sort_by_key(|unit| units.ranks[*unit]);
     if rest.len() >= MIN_STRATUM {
         large.push(rest);
     } else if let Some(smallest) = large.iter_mut().min_by_key(|size| size.len()) {
-        // Too few to vary by themselves: with the size of fewest runs.
+        // Too few to vary by themselves: with the size of fewest units.
         smallest.append(&mut rest);
-        smallest.sort_by_key(|run| runs.ranks[*run]);
+        smallest.sort_by_key(|unit| units.ranks[*unit]);
     }
-    let stratum = if runs.is_smooth { Stratum::rescaled } else { Stratum::plain };
+    let stratum = if units.is_smooth { Stratum::rescaled } else { Stratum::plain };
     large.into_iter().map(stratum).collect()
 }
 
-/// Makes replicates by the rule of this module, from one stratum on this thread.
+/// Makes replicates by the rule of this module. Draws are named by seed and index, so that threads
+/// do not change them.
 ///
-/// `refit` gets the weight of every run and a stream of random numbers of its own, and gives the
-/// refitted parameters or the reason why these runs allow none.
-pub(crate) fn resample(
-    n_runs: usize,
-    options: &IntervalOptions,
-    refit: impl Fn(&[f64], Stream) -> Result<Vec<f64>, String> + Sync,
-) -> (Vec<Vec<f64>>, Scheme) {
-    resample_by(&Plan::plain(n_runs), options, refit)
-}
-
-/// As [`resample`], by a plan. Draws are named by seed and index, so that threads do not change
-/// them.
+/// `refit` gets the weight of every unit and a stream of random numbers of its own, and gives the
+/// refitted parameters or the reason why these units allow none.
 pub(crate) fn resample_by(
     plan: &Plan,
     options: &IntervalOptions,
     refit: impl Fn(&[f64], Stream) -> Result<Vec<f64>, String> + Sync,
 ) -> (Vec<Vec<f64>>, Scheme) {
-    let n_runs = plan.order.len();
+    let (n_runs, n_clusters) = (plan.n_runs, plan.order.len());
     let unavailable = |reason: String| (Vec::new(), Scheme::Unavailable { n_runs, reason });
     if !(options.level > 0.0 && options.level < 1.0) {
         return unavailable(format!("level {} does not lie between 0 and 1", options.level));
     }
-    if n_runs < MIN_RUNS_FOR_INTERVAL {
-        let runs = if n_runs == 1 { "run" } else { "runs" };
+    if n_clusters < MIN_RUNS_FOR_INTERVAL {
+        let counted = plan.counted();
         return unavailable(format!(
-            "{n_runs} {runs}; an interval needs at least {MIN_RUNS_FOR_INTERVAL}"
+            "{counted}; an interval needs at least {MIN_RUNS_FOR_INTERVAL}"
         ));
     }
-    if n_runs < MIN_RUNS_FOR_BOOTSTRAP {
+    if n_clusters < MIN_RUNS_FOR_BOOTSTRAP {
         return jackknife(plan, options, refit);
     }
     let (draws, seed) = (options.draws, options.seed);
@@ -220,21 +232,29 @@ pub(crate) fn resample_by(
         )),
         _ => (
             replicates,
-            Scheme::Bootstrap { n_runs, n_strata: plan.n_strata(), draws, failed, seed },
+            Scheme::Bootstrap {
+                n_runs,
+                n_clusters,
+                n_strata: plan.n_strata(),
+                draws,
+                failed,
+                seed,
+            },
         ),
     }
 }
 
-/// Makes replicates by shifting every run's ln L by luck of standard deviation `sd_log`.
+/// Makes replicates by shifting every unit's ln L by luck of standard deviation `sd_log`.
 ///
-/// `refit` gets the shift of every run. Few runs suffice, since nothing about the luck is estimated
+/// `refit` gets the shift of every unit. Few runs suffice, since nothing about the luck is estimated
 /// from them.
 pub(crate) fn shift(
-    n_runs: usize,
+    plan: &Plan,
     options: &IntervalOptions,
     sd_log: f64,
     refit: impl Fn(&[f64]) -> Result<Vec<f64>, String>,
 ) -> (Vec<Vec<f64>>, Scheme) {
+    let n_runs = plan.n_runs;
     let unavailable = |reason: String| (Vec::new(), Scheme::Unavailable { n_runs, reason });
     let (draws, seed) = (options.draws, options.seed);
     if !(sd_log.is_finite() && sd_log > 0.0) {
@@ -246,7 +266,7 @@ pub(crate) fn shift(
     let mut replicates = Vec::with_capacity(draws);
     for draw in 0..draws {
         let mut stream = Stream::new(seed, draw as u64);
-        let luck: Vec<f64> = (0..n_runs).map(|_| sd_log * stream.normal()).collect();
+        let luck: Vec<f64> = (0..plan.order.len()).map(|_| sd_log * stream.normal()).collect();
         match refit(&luck) {
             Ok(theta) => replicates.push(theta),
             Err(reason) => return unavailable(format!("with other luck: {reason}")),
@@ -255,22 +275,22 @@ pub(crate) fn shift(
     (replicates, Scheme::StatedNoise { n_runs, draws, seed, sd_log })
 }
 
-/// Refits without each run in turn; in the order of the runs' positions.
+/// Refits without each unit in turn; in the order of the units' positions.
 pub(super) fn leave_one_out(
     plan: &Plan,
     seed: u64,
     refit: impl Fn(&[f64], Stream) -> Result<Vec<f64>, String> + Sync,
 ) -> Result<Vec<Vec<f64>>, String> {
-    let n_runs = plan.order.len();
-    let drawn = plan.map(n_runs, |place| {
-        let mut weights = vec![1.0; n_runs];
+    let n_units = plan.order.len();
+    let drawn = plan.map(n_units, |place| {
+        let mut weights = vec![1.0; n_units];
         weights[plan.order[place]] = 0.0;
         refit(&weights, Stream::new(seed, place as u64))
     });
     let all: Result<Vec<Vec<f64>>, String> = drawn.into_iter().collect();
-    let all = all.map_err(|reason| format!("leaving out one of {n_runs} runs: {reason}"))?;
-    let mut ordered = vec![Vec::new(); n_runs];
-    plan.order.iter().zip(all).for_each(|(run, theta)| ordered[*run] = theta);
+    let all = all.map_err(|reason| format!("leaving out one of {}: {reason}", plan.counted()))?;
+    let mut ordered = vec![Vec::new(); n_units];
+    plan.order.iter().zip(all).for_each(|(unit, theta)| ordered[*unit] = theta);
     Ok(ordered)
 }
 
@@ -279,12 +299,12 @@ fn jackknife(
     options: &IntervalOptions,
     refit: impl Fn(&[f64], Stream) -> Result<Vec<f64>, String> + Sync,
 ) -> (Vec<Vec<f64>>, Scheme) {
-    let n_runs = plan.order.len();
+    let (n_runs, n_clusters) = (plan.n_runs, plan.order.len());
     match leave_one_out(plan, options.seed, refit) {
         // Those of two designs are paired by their places, whatever the order of rows.
-        Ok(mut of_run) => {
-            let replicates = plan.order.iter().map(|run| std::mem::take(&mut of_run[*run]));
-            (replicates.collect(), Scheme::Jackknife { n_runs })
+        Ok(mut of_unit) => {
+            let replicates = plan.order.iter().map(|unit| std::mem::take(&mut of_unit[*unit]));
+            (replicates.collect(), Scheme::Jackknife { n_runs, n_clusters })
         }
         Err(reason) => (Vec::new(), Scheme::Unavailable { n_runs, reason }),
     }
@@ -296,7 +316,8 @@ mod tests {
 
     fn plan(labels: &[u32], sizes: &[f64], is_smooth: bool) -> Plan {
         let ranks: Vec<usize> = (0..labels.len()).collect();
-        Plan::stratified(&Runs { labels, sizes, ranks: &ranks, is_smooth }, NonZeroUsize::MIN)
+        let units = Units { n_runs: labels.len(), labels, sizes, ranks: &ranks, is_smooth };
+        Plan::stratified(&units, NonZeroUsize::MIN)
     }
 
     #[test]
@@ -354,8 +375,9 @@ mod tests {
         let threads = NonZeroUsize::new(3).unwrap();
         let own: Vec<f64> = (0..20).map(f64::from).collect();
         let ranks: Vec<usize> = (0..20).collect();
-        let runs = Runs { labels: &[4; 20], sizes: &own, ranks: &ranks, is_smooth: false };
-        let (plain, one) = (Plan::plain(20), Plan::stratified(&runs, threads));
+        let units =
+            Units { n_runs: 20, labels: &[4; 20], sizes: &own, ranks: &ranks, is_smooth: false };
+        let (plain, one) = (Plan::plain(20, 20), Plan::stratified(&units, threads));
         for draw in 0..20 {
             let of = |plan: &Plan| plan.weights(&mut Stream::new(1, draw));
             assert_eq!(of(&plain), of(&one));
@@ -369,8 +391,8 @@ mod tests {
         let (labels, sizes) = ([5, 5, 5, 5, 5, 8, 8, 8], [1.0, 1.0, 1.0, 1.0, 3.0, 1.0, 2.0, 3.0]);
         let ranks = [0, 1, 1, 3, 4, 5, 6, 7];
         let of = |labels: &[u32], sizes: &[f64], ranks: &[usize]| {
-            let runs = Runs { labels, sizes, ranks, is_smooth: false };
-            Plan::stratified(&runs, NonZeroUsize::MIN).weights(&mut Stream::new(2, 4))
+            let units = Units { n_runs: 8, labels, sizes, ranks, is_smooth: false };
+            Plan::stratified(&units, NonZeroUsize::MIN).weights(&mut Stream::new(2, 4))
         };
         let first = of(&labels, &sizes, &ranks);
         // The same runs from last to first, and their strata numbered the other way round.

@@ -3,7 +3,7 @@
 
 use std::num::NonZeroUsize;
 
-use super::draw::{Runs, leave_one_out};
+use super::draw::{Units, leave_one_out};
 use super::order::ranks;
 use super::refit::Refitter;
 use super::{Estimate, IntervalOptions, Plan, Resampled, Scheme, resample_by};
@@ -16,7 +16,8 @@ use crate::observation::Dataset;
 pub struct Resampling {
     /// Threads that refit.
     pub n_threads: NonZeroUsize,
-    /// Whether each run is also left out once, which `Resampled::estimate_bca` needs.
+    /// Whether each run, and each cluster of them, is also left out once: what
+    /// `Resampled::estimate_bca` and the warning `influence` need.
     pub has_influence: bool,
     /// Whether every replicate is searched by the law's whole grid, and not only from the known
     /// minima.
@@ -49,6 +50,8 @@ pub struct Inference {
     pub coefficients: Vec<NamedEstimate>,
     /// Replicates, and how they were made (scheme, seed, draws, failed draws).
     pub resampled: Resampled,
+    /// As `resampled.influence` by run, where clusters are drawn; empty where runs are.
+    pub influence_of_runs: Vec<Vec<f64>>,
     /// Draws whose minimum was reached only from a start that is not the fit's own optimum.
     pub n_switched: usize,
     /// Why no number may be used at all, if so.
@@ -81,7 +84,8 @@ pub struct OptimumEstimate {
     pub parameters_exponent: Estimate,
 }
 
-/// Gives `fit` its intervals, by refitting resampled runs of the data set it was made from.
+/// Gives `fit` its intervals, by refitting resampled runs, or clusters of them, of the data set it
+/// was made from.
 ///
 /// # Errors
 /// As `fit::fit` for the same inputs.
@@ -110,17 +114,29 @@ pub fn infer_with(
     let law = fit.form.law();
     let problem = Problem::new(law, dataset, options.objective)?;
     let refitter = Refitter::new(law, &problem, dataset, fit, resampling.is_global);
-    let plan = plan(fit, dataset, &problem, resampling.n_threads);
-    let refit = |weights: &[f64], stream| refitter.refit(weights, stream);
+    let (unit_of_points, n_units) = dataset.unit_of_points();
+    let plan = plan(fit, dataset, &problem, (&unit_of_points, n_units), resampling.n_threads);
+    // A unit's weight is that of all its points.
+    let refit_by = |of_points: &[usize], weights: &[f64], stream| {
+        let weights: Vec<f64> = of_points.iter().map(|unit| weights[*unit]).collect();
+        refitter.refit(&weights, stream)
+    };
+    let refit = |weights: &[f64], stream| refit_by(&unit_of_points, weights, stream);
     let (replicates, scheme) = resample_by(&plan, interval, refit);
     let n_switched = refitter.n_switched();
     let is_drawn = matches!(scheme, Scheme::Bootstrap { .. });
-    let influence = if resampling.has_influence && is_drawn {
+    let (mut influence, mut influence_of_runs) = (Vec::new(), Vec::new());
+    if resampling.has_influence && is_drawn {
         // A run without which there is no fit has no finite influence, and then there is no BCa.
-        leave_one_out(&plan, interval.seed, refit).unwrap_or_default()
-    } else {
-        Vec::new()
-    };
+        influence = leave_one_out(&plan, interval.seed, refit).unwrap_or_default();
+        if n_units < fit.n_runs {
+            let runs = dataset.run_of_points();
+            let ranks = ranks(dataset, &runs, fit.n_runs);
+            let plan = Plan::of_runs(&ranks, resampling.n_threads);
+            let refit = |weights: &[f64], stream| refit_by(&runs, weights, stream);
+            influence_of_runs = leave_one_out(&plan, interval.seed, refit).unwrap_or_default();
+        }
+    }
     let freedom = fit.n_points.saturating_sub(fit.theta.len()).max(1) as f64;
     let inflation = (fit.n_points as f64 / freedom).sqrt();
     let mut residuals_log: Vec<f64> =
@@ -142,20 +158,28 @@ pub fn infer_with(
         form: fit.form.clone(),
         coefficients,
         resampled,
+        influence_of_runs,
         n_switched,
         whole,
         ranges: fit.ranges,
     })
 }
 
-fn plan(fit: &Fit, dataset: &Dataset, problem: &Problem<'_>, n_threads: NonZeroUsize) -> Plan {
-    let runs = Runs {
-        labels: &dataset.strata_of_runs(),
-        sizes: &dataset.sizes_of_runs(),
-        ranks: &ranks(dataset),
+fn plan(
+    fit: &Fit,
+    dataset: &Dataset,
+    problem: &Problem<'_>,
+    (unit_of_points, n_units): (&[usize], usize),
+    n_threads: NonZeroUsize,
+) -> Plan {
+    let units = Units {
+        n_runs: fit.n_runs,
+        labels: &dataset.strata_of_units(),
+        sizes: &dataset.sizes_of_units(),
+        ranks: &ranks(dataset, unit_of_points, n_units),
         is_smooth: problem.is_smooth_at(&fit.residuals_log),
     };
-    Plan::stratified(&runs, n_threads)
+    Plan::stratified(&units, n_threads)
 }
 
 fn coefficients(fit: &Fit, law: &dyn Law, resampled: &Resampled) -> Vec<NamedEstimate> {
@@ -181,6 +205,17 @@ impl Inference {
     /// The estimate of the coefficient called `name`.
     pub fn coefficient(&self, name: &str) -> Option<&Estimate> {
         self.coefficients.iter().find(|one| one.name == name).map(|one| &one.estimate)
+    }
+
+    /// One parameter vector for each run left out, in the order of `Dataset::runs`; empty where it
+    /// was not asked for.
+    pub(crate) fn without_each_run(&self) -> &[Vec<f64>] {
+        match self.resampled.scheme {
+            Scheme::Bootstrap { n_runs, n_clusters, .. } if n_clusters < n_runs => {
+                &self.influence_of_runs
+            }
+            _ => &self.resampled.influence,
+        }
     }
 
     /// Value and interval of a function of the law's free parameters.

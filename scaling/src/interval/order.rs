@@ -1,5 +1,5 @@
-//! Owns the order in which runs are drawn: by where they were measured and what, so that neither
-//! the order of rows nor the keys of runs change a draw. Does not draw.
+//! Owns the order in which runs, or clusters of them, are drawn: by where they were measured and
+//! what, so that neither the order of rows nor the numbers of either change a draw. Does not draw.
 
 use std::cmp::Ordering;
 
@@ -10,10 +10,10 @@ use crate::observation::Dataset;
 /// Values of N, D and C within this share are the same place of a design.
 const SAME_PLACE: f64 = 1e-9;
 
-/// Of each run of `dataset`, in the order of [`Dataset::runs`], its place among all: by its points'
-/// places first, by their losses and weights after those. Runs that are the same in all of it have
-/// the same rank.
-pub(super) fn ranks(dataset: &Dataset) -> Vec<usize> {
+/// Of each unit its place among all: by its points' places first, by their losses and weights after
+/// those. Units that are the same in all of it have the same rank. `unit_of_points` says of each
+/// point to which of `n_units` it belongs.
+pub(super) fn ranks(dataset: &Dataset, unit_of_points: &[usize], n_units: usize) -> Vec<usize> {
     let (points, rows) = sorted(dataset);
     let mut places = vec![0; points.len()];
     for pair in rows.windows(2) {
@@ -22,27 +22,28 @@ pub(super) fn ranks(dataset: &Dataset) -> Vec<usize> {
     }
     let covariates = dataset.covariates();
     let measured = |row: usize| [dataset.points()[row].loss_nats, covariates[row].weight];
-    let runs = rows_of_runs(dataset, &rows);
+    let units = rows_of_units(unit_of_points, n_units, &rows);
     let compare = |a: &usize, b: &usize| {
-        let place = |run: usize| runs[run].iter().map(|row| places[*row]);
-        let values = |run: usize| runs[run].iter().flat_map(|row| measured(*row));
+        let place = |unit: usize| units[unit].iter().map(|row| places[*row]);
+        let values = |unit: usize| units[unit].iter().flat_map(|row| measured(*row));
         place(*a).cmp(place(*b)).then_with(|| {
             let pairs = values(*a).zip(values(*b));
             pairs.map(|(a, b)| a.total_cmp(&b)).find(|o| o.is_ne()).unwrap_or(Ordering::Equal)
         })
     };
-    let mut order: Vec<usize> = (0..runs.len()).collect();
+    let mut order: Vec<usize> = (0..n_units).collect();
     order.sort_by(compare);
-    let mut ranks = vec![0; runs.len()];
+    let mut ranks = vec![0; n_units];
     for pair in order.windows(2) {
         ranks[pair[1]] = ranks[pair[0]] + usize::from(compare(&pair[0], &pair[1]).is_ne());
     }
     ranks
 }
 
-/// Whether both have the same design, run by run, so that one draw of places is a draw of both.
+/// Whether both have the same design, run by run or cluster by cluster, so that one draw of places
+/// is a draw of both.
 ///
-/// Several runs at one place could be told apart by their luck alone; then the answer is no, for
+/// Several of them at one place could be told apart by their luck alone; then the answer is no, for
 /// pairs of equally lucky runs would share what they do not have in common.
 pub fn have_same_places(first: &Dataset, second: &Dataset) -> bool {
     let designs = [first, second].map(|dataset| {
@@ -54,10 +55,11 @@ pub fn have_same_places(first: &Dataset, second: &Dataset) -> bool {
             };
             rows.iter().map(place).collect()
         };
-        let mut runs: Vec<Vec<[f64; 3]>> =
-            rows_of_runs(dataset, &rows).iter().map(places).collect();
-        runs.sort_by(|a, b| a.partial_cmp(b).unwrap_or(Ordering::Equal));
-        runs
+        let (unit_of_points, n_units) = dataset.unit_of_points();
+        let units = rows_of_units(&unit_of_points, n_units, &rows);
+        let mut units: Vec<Vec<[f64; 3]>> = units.iter().map(places).collect();
+        units.sort_by(|a, b| a.partial_cmp(b).unwrap_or(Ordering::Equal));
+        units
     });
     let is_same = |a: &Vec<[f64; 3]>, b: &Vec<[f64; 3]>| {
         let pairs = a.iter().flatten().zip(b.iter().flatten());
@@ -66,7 +68,7 @@ pub fn have_same_places(first: &Dataset, second: &Dataset) -> bool {
     let [a, b] = &designs;
     a.len() == b.len()
         && a.iter().zip(b).all(|(x, y)| is_same(x, y))
-        && designs.iter().all(|runs| runs.windows(2).all(|pair| !is_same(&pair[0], &pair[1])))
+        && designs.iter().all(|units| units.windows(2).all(|pair| !is_same(&pair[0], &pair[1])))
 }
 
 /// The points, and their rows by place, loss and weight.
@@ -82,13 +84,11 @@ fn sorted(dataset: &Dataset) -> (Vec<LogPoint>, Vec<usize>) {
     (points, rows)
 }
 
-/// Of each run its rows, in the order of `rows`.
-fn rows_of_runs(dataset: &Dataset, rows: &[usize]) -> Vec<Vec<usize>> {
-    let runs = dataset.runs();
-    let mut own = vec![Vec::new(); runs.len()];
+/// Of each unit its rows, in the order of `rows`.
+fn rows_of_units(unit_of_points: &[usize], n_units: usize, rows: &[usize]) -> Vec<Vec<usize>> {
+    let mut own = vec![Vec::new(); n_units];
     for row in rows {
-        let run = runs.binary_search(&dataset.points()[*row].run).expect("every run is listed");
-        own[run].push(*row);
+        own[unit_of_points[*row]].push(*row);
     }
     own
 }
@@ -107,6 +107,11 @@ mod tests {
         Dataset::new(points).unwrap()
     }
 
+    fn ranks_of(dataset: &Dataset) -> Vec<usize> {
+        let (units, n_units) = dataset.unit_of_points();
+        ranks(dataset, &units, n_units)
+    }
+
     #[test]
     fn the_order_of_runs_is_that_of_what_was_measured() {
         let rows = [
@@ -118,11 +123,11 @@ mod tests {
         ];
         // Places first: the single points at the smallest size, then that with a second point, then
         // the larger size.
-        assert_eq!(ranks(&data(&rows)), [2, 0, 1, 0]);
+        assert_eq!(ranks_of(&data(&rows)), [2, 0, 1, 0]);
         let other: Vec<Observation> = [4, 3, 2, 1, 0]
             .map(|at| Observation { run: RunKey(9 - rows[at].run.0), ..rows[at] })
             .to_vec();
-        assert_eq!(ranks(&data(&other)), [0, 1, 0, 2], "the same runs under other keys");
+        assert_eq!(ranks_of(&data(&other)), [0, 1, 0, 2], "the same runs under other keys");
     }
 
     #[test]
@@ -143,5 +148,9 @@ mod tests {
             data(&points.iter().copied().chain(again).collect::<Vec<_>>())
         };
         assert!(!have_same_places(&twice(&first), &twice(&first)), "two seeds at each place");
+        // One trunk for each size: its runs at two token counts are drawn together in both.
+        let trunks = |points: &[Observation]| data(points).clustered(|one| one.run.0 % 3).unwrap();
+        assert!(have_same_places(&trunks(&first), &trunks(&grid(2.9))));
+        assert!(!have_same_places(&trunks(&first), &data(&grid(2.9))), "other units");
     }
 }

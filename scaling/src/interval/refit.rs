@@ -1,5 +1,5 @@
 //! Owns the refit of a law to resampled runs, from the optimum that `fit` found.
-//! Does not draw the runs; it is given their weights.
+//! Does not draw; it is given the weights of their points.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -22,8 +22,6 @@ const PERTURBATION: f64 = 3.0;
 #[derive(Debug)]
 pub(super) struct Refitter<'a> {
     problem: &'a Problem<'a>,
-    /// Per point, the position of its run.
-    run_of_point: Vec<usize>,
     /// Per variable: what it is called, the class of equal values of each point, how many classes a
     /// refit needs.
     classes: [(&'static str, Vec<usize>, usize); 3],
@@ -46,12 +44,6 @@ impl<'a> Refitter<'a> {
         fit: &Fit,
         is_global: bool,
     ) -> Self {
-        let runs = dataset.runs();
-        let run_of_point = dataset
-            .points()
-            .iter()
-            .map(|point| runs.binary_search(&point.run).expect("every run is listed"))
-            .collect();
         let needs = law.needs();
         // One fewer than for an interval: a replicate need only be solvable.
         let classes = [
@@ -68,7 +60,6 @@ impl<'a> Refitter<'a> {
         let grid = if is_global { problem.grid() } else { None };
         Self {
             problem,
-            run_of_point,
             classes,
             starts,
             lower,
@@ -84,20 +75,20 @@ impl<'a> Refitter<'a> {
         self.switched.load(Ordering::Relaxed)
     }
 
+    /// Refits the points, each counted by its weight in a replicate.
     pub(super) fn refit(&self, weights: &[f64], mut stream: Stream) -> Result<Vec<f64>, String> {
-        let weights: Vec<f64> = self.run_of_point.iter().map(|run| weights[*run]).collect();
         for (what, classes, needed) in &self.classes {
             let mut seen = vec![false; classes.len()];
-            let kept = classes.iter().zip(&weights).filter(|(_, weight)| **weight > 0.0);
+            let kept = classes.iter().zip(weights).filter(|(_, weight)| **weight > 0.0);
             kept.for_each(|(class, _)| seen[*class] = true);
             let found = seen.iter().filter(|is_seen| **is_seen).count();
             if found < *needed {
                 return Err(format!("{found} distinct {what} are left"));
             }
         }
-        let problem = self.problem.reweighted(&weights);
+        let problem = self.problem.reweighted(weights);
         let perturbed = (0..N_PERTURBED).filter_map(|_| self.perturbed(&mut stream));
-        let searched = self.is_global.then(|| self.search(&problem, &weights)).flatten();
+        let searched = self.is_global.then(|| self.search(&problem, weights)).flatten();
         let mut best: Option<Minimum> = None;
         let mut from_optimum = f64::INFINITY;
         let starts = self.starts.iter().cloned().chain(searched).chain(perturbed);

@@ -5,6 +5,15 @@ use crate::objective::Objective;
 use crate::observation::{Dataset, Observation, RunKey};
 use crate::planted::Study;
 
+/// As [`resample_by`], of runs that share no trunk.
+fn resample(
+    n_runs: usize,
+    options: &IntervalOptions,
+    refit: impl Fn(&[f64], Stream) -> Result<Vec<f64>, String> + Sync,
+) -> (Vec<Vec<f64>>, Scheme) {
+    resample_by(&Plan::plain(n_runs, n_runs), options, refit)
+}
+
 fn line_replicates(n_runs: usize, options: &IntervalOptions) -> (Vec<Vec<f64>>, Scheme) {
     resample(n_runs, options, |weights, _| Ok(vec![weights.iter().sum()]))
 }
@@ -15,13 +24,12 @@ fn the_scheme_follows_from_the_number_of_runs() {
     let (none, scheme) = line_replicates(MIN_RUNS_FOR_INTERVAL - 1, &options);
     assert!(none.is_empty() && matches!(scheme, Scheme::Unavailable { .. }));
     let (some, scheme) = line_replicates(MIN_RUNS_FOR_INTERVAL, &options);
-    assert_eq!((some.len(), scheme), (3, Scheme::Jackknife { n_runs: 3 }));
+    assert_eq!((some.len(), scheme), (3, Scheme::Jackknife { n_runs: 3, n_clusters: 3 }));
     let (many, scheme) = line_replicates(MIN_RUNS_FOR_BOOTSTRAP, &options);
     assert_eq!(many.len(), 1000);
-    assert_eq!(
-        scheme,
-        Scheme::Bootstrap { n_runs: 12, draws: 1000, n_strata: 1, failed: 0, seed: 0 }
-    );
+    let (n_runs, n_clusters, n_strata, draws) = (12, 12, 1, 1000);
+    let expected = Scheme::Bootstrap { n_runs, n_clusters, n_strata, draws, failed: 0, seed: 0 };
+    assert_eq!(scheme, expected);
 }
 
 #[test]

@@ -5,6 +5,13 @@ use std::fmt;
 
 use super::Scheme;
 
+/// What is drawn, or left out, in words.
+pub(super) fn counted(n_clusters: usize, n_runs: usize) -> String {
+    let of = |n: usize, one: &str| format!("{n} {one}{}", if n == 1 { "" } else { "s" });
+    let runs = of(n_runs, "run");
+    if n_clusters == n_runs { runs } else { format!("{} of {runs}", of(n_clusters, "trunk")) }
+}
+
 impl Scheme {
     /// What runs were drawn within, with a space before it; empty where it is one stratum.
     pub fn strata(&self) -> String {
@@ -19,15 +26,24 @@ impl fmt::Display for Scheme {
     /// A few words; none where no interval can be made.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Bootstrap { draws, seed, .. } => {
+            Self::Bootstrap { n_runs, n_clusters, draws, seed, .. } => {
                 let strata = self.strata();
-                write!(formatter, "bootstrap by run{strata}, {draws} draws, seed {seed}")
+                let unit = if n_clusters == n_runs {
+                    "run".to_owned()
+                } else {
+                    format!("trunk ({})", counted(*n_clusters, *n_runs))
+                };
+                write!(formatter, "bootstrap by {unit}{strata}, {draws} draws, seed {seed}")
             }
-            Self::Jackknife { n_runs } => write!(
-                formatter,
-                "leave-one-run-out jackknife, Student's t with {} degrees of freedom",
-                n_runs.saturating_sub(1)
-            ),
+            Self::Jackknife { n_runs, n_clusters } => {
+                let freedom = n_clusters.saturating_sub(1);
+                let way = if n_clusters == n_runs {
+                    "leave-one-run-out jackknife".to_owned()
+                } else {
+                    format!("leave-one-trunk-out jackknife ({})", counted(*n_clusters, *n_runs))
+                };
+                write!(formatter, "{way}, Student's t with {freedom} degrees of freedom")
+            }
             Self::StatedNoise { draws, seed, sd_log, .. } => write!(
                 formatter,
                 "stated noise of {sd_log} in ln L between seeds, {draws} draws, seed {seed}"
@@ -43,12 +59,23 @@ mod tests {
 
     #[test]
     fn every_way_says_what_it_takes_to_repeat_it() {
-        let bootstrap =
-            |n_strata| Scheme::Bootstrap { n_runs: 40, n_strata, draws: 200, failed: 0, seed: 7 };
-        assert_eq!(bootstrap(1).to_string(), "bootstrap by run, 200 draws, seed 7");
-        assert_eq!(bootstrap(5).to_string(), "bootstrap by run in 5 strata, 200 draws, seed 7");
-        let jackknife = Scheme::Jackknife { n_runs: 6 }.to_string();
+        let bootstrap = |n_clusters, n_strata| {
+            let (n_runs, draws, failed, seed) = (40, 200, 0, 7);
+            Scheme::Bootstrap { n_runs, n_clusters, n_strata, draws, failed, seed }.to_string()
+        };
+        assert_eq!(bootstrap(40, 1), "bootstrap by run, 200 draws, seed 7");
+        assert_eq!(bootstrap(40, 5), "bootstrap by run in 5 strata, 200 draws, seed 7");
+        let trunks = "bootstrap by trunk (13 trunks of 40 runs)";
+        assert_eq!(bootstrap(13, 1), format!("{trunks}, 200 draws, seed 7"));
+        assert_eq!(bootstrap(13, 2), format!("{trunks} in 2 strata, 200 draws, seed 7"));
+        let jackknife = Scheme::Jackknife { n_runs: 6, n_clusters: 6 }.to_string();
         assert!(jackknife.ends_with("Student's t with 5 degrees of freedom"), "{jackknife}");
+        let trunks = Scheme::Jackknife { n_runs: 12, n_clusters: 4 }.to_string();
+        assert_eq!(
+            trunks,
+            "leave-one-trunk-out jackknife (4 trunks of 12 runs), Student's t with 3 degrees of \
+             freedom"
+        );
         let none = Scheme::Unavailable { n_runs: 1, reason: "one run".to_owned() };
         assert_eq!(none.to_string(), "");
     }

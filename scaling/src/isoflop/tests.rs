@@ -213,3 +213,49 @@ fn the_interpolant_disagrees_with_a_parabola_that_is_wrong_and_rarely_otherwise(
     assert!(quiet <= 20, "{quiet} of 200");
     assert!(loud >= 50, "{loud} of 200");
 }
+
+#[test]
+fn minima_of_one_trunk_are_named_as_such() {
+    // Sizes half a nat apart, of which each budget has the seven around its own best.
+    let theta = [60_f64.ln(), 300_f64.ln(), 1.5_f64.ln(), 0.37, 0.37];
+    let study = Study { theta, ..Study::ladder(3) };
+    let mut points = Vec::new();
+    for budget in BUDGETS {
+        let best = crate::law::Chinchilla::optimum(&study.theta, budget, 6.0).parameters.ln();
+        let middle = (best / 0.5).round();
+        for step in -3..=3 {
+            let parameters = (0.5 * (middle + f64::from(step))).exp();
+            let tokens = budget / 6.0 / parameters;
+            let loss_nats = study.loss(parameters, tokens);
+            let run = RunKey(u32::try_from(points.len()).unwrap());
+            points.push(Observation { run, parameters, tokens, flops: budget, loss_nats, seed: 0 });
+        }
+    }
+    let mut sizes: Vec<f64> = points.iter().map(|point| point.parameters).collect();
+    sizes.sort_by(f64::total_cmp);
+    sizes.dedup();
+    let size = |point: &Observation| {
+        u32::try_from(sizes.iter().position(|size| *size == point.parameters).unwrap()).unwrap()
+    };
+    let alone = Dataset::new(&points).unwrap();
+    let shared = alone.clone().clustered(size).unwrap();
+    let options = IsoflopOptions::default();
+    assert!(fit(&alone, &BUDGETS, &options).warnings.is_empty());
+    let fitted = fit(&shared, &BUDGETS, &options);
+    let [warning] = &fitted.warnings[..] else { panic!("{:?}", fitted.warnings) };
+    let counts: Vec<usize> = sizes
+        .iter()
+        .map(|size| points.iter().filter(|one| one.parameters == *size).count())
+        .collect();
+    let several: Vec<&usize> = counts.iter().filter(|count| **count > 1).collect();
+    let n_runs: usize = several.iter().copied().sum();
+    let expected = format!("shared-trunks: {n_runs} of 35 runs have {} trunks", several.len());
+    assert!(warning.starts_with(&expected), "{warning}");
+    // Of one budget a trunk is nothing that minima share.
+    let one = fit(&shared, &BUDGETS[..1], &options);
+    assert!(
+        one.warnings.iter().all(|text| !text.starts_with("shared-trunks")),
+        "{:?}",
+        one.warnings
+    );
+}

@@ -36,7 +36,8 @@ pub(super) fn columns(headers: &[String], args: &ColumnArgs) -> anyhow::Result<V
         })?;
         found.push(index);
     }
-    let used = [&args.n, &args.d, &args.c, &args.loss, &args.run, &args.weight, &args.group_by];
+    let ColumnArgs { n, d, c, loss, run, trunk, weight, group_by, .. } = args;
+    let used = [n, d, c, loss, run, trunk, weight, group_by];
     let is_used = |header: &String| used.iter().any(|one| one.as_ref() == Some(header));
     let is_known = |header: &String| KNOWN.contains(&header.to_lowercase().as_str());
     let known = (0..headers.len()).filter(|at| is_known(&headers[*at]) && !is_used(&headers[*at]));

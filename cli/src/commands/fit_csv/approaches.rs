@@ -123,7 +123,7 @@ fn of_profiles(dataset: &Dataset, interval: &IntervalOptions) -> Option<(Made, V
     if budgets.len() < isoflop::MIN_BUDGETS {
         return None;
     }
-    let dataset = Dataset::new(&ends).ok()?;
+    let dataset = Dataset::new(&ends).ok()?.clustered_as(dataset).ok()?;
     let options = IsoflopOptions { level: interval.level, ..IsoflopOptions::default() };
     let fitted = isoflop::fit(&dataset, &budgets, &options);
     // Rows that happen to cost the same are no profiles.

@@ -11,6 +11,8 @@ use super::{Fitted, Job, keep};
 use crate::figure::{Axis, Figure, Layer, Panel, PngError, Scale};
 use crate::plot::{Labels, Mark, Series, render};
 
+mod residuals;
+
 /// Points of a drawn curve.
 const N_CURVE: usize = 80;
 /// Most marks of a group; more would hide each other and take minutes to show.
@@ -145,7 +147,8 @@ impl Picture {
                 panels.push(profiles::panel(series, &scene.name, &scene.profiles));
             }
         }
-        panels.push(self.residuals());
+        let x = Axis { label: self.kind.x_label(self.is_accuracy), scale: self.kind.x_scale() };
+        panels.push(residuals::panel(&self.scenes, x));
         let has_held_out = self.scenes.iter().any(|scene| !scene.held_out.is_empty());
         let mut notes = Vec::new();
         if has_held_out {
@@ -209,39 +212,20 @@ impl Picture {
         let step = most.div_ceil(MOST_MARKS).max(1);
         if step == 1 { title.to_owned() } else { format!("{title}; 1 of {step} rows is drawn") }
     }
-
-    fn residuals(&self) -> Panel {
-        let all =
-            || self.scenes.iter().flat_map(|scene| scene.fitted.iter().chain(&scene.held_out));
-        let low = all().map(|dot| dot.x).fold(f64::INFINITY, f64::min);
-        let high = all().map(|dot| dot.x).fold(f64::NEG_INFINITY, f64::max);
-        let mut layers = vec![Layer::Line {
-            series: None,
-            points: vec![(low, 0.0), (high, 0.0)],
-            is_dashed: false,
-            label: String::new(),
-        }];
-        for (series, scene) in self.scenes.iter().enumerate() {
-            layers.extend(marks(series, scene, &|dot| (dot.x, dot.residual)));
-        }
-        Panel {
-            title: "Residuals: measured over predicted, less one".to_owned(),
-            x: Axis { label: self.kind.x_label(self.is_accuracy), scale: self.kind.x_scale() },
-            y: Axis { label: "per cent".to_owned(), scale: Scale::Linear },
-            height: 150.0,
-            layers,
-        }
-    }
 }
 
 fn marks(series: usize, scene: &Scene, of: &dyn Fn(&Dot) -> (f64, f64)) -> [Layer; 2] {
-    let step = scene.fitted.len().div_ceil(MOST_MARKS).max(1);
-    let fitted = scene.fitted.iter().step_by(step).map(of).collect();
+    let fitted = drawn(&scene.fitted).map(of).collect();
     let held_out = scene.held_out.iter().map(of).collect();
     [
         Layer::Marks { series, points: fitted, is_filled: false },
         Layer::Marks { series, points: held_out, is_filled: true },
     ]
+}
+
+/// Those of the fitted rows that are drawn.
+fn drawn(fitted: &[Dot]) -> impl Iterator<Item = &Dot> {
+    fitted.iter().step_by(fitted.len().div_ceil(MOST_MARKS).max(1))
 }
 
 fn scene(job: &Job<'_>, kind: Kind, one: &Fitted) -> Scene {

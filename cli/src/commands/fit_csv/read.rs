@@ -2,16 +2,18 @@
 //!
 //! It fits nothing.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Context;
 use scaling::law::{Axis, LawChoice, LawName, Variable};
 use scaling::observation::{Covariates, Observation, RunKey};
 
+use self::numbering::{Numbering, Numbers};
 use super::suspect::{warn_of_checkpoints, warn_of_copies, warn_of_units};
 use super::{alike, hold_out};
 use crate::args::{ColumnArgs, FitArgs};
+
+mod numbering;
 
 /// C = 6 N D where a law of C has no column for it (Kaplan et al. 2020, section 2.1).
 const FLOPS_PER_PARAMETER_TOKEN: f64 = 6.0;
@@ -24,6 +26,8 @@ pub(super) struct Row {
     pub(super) observation: Observation,
     pub(super) covariates: Covariates,
     pub(super) stratum: u32,
+    /// The number of the trunk that its run shares.
+    pub(super) trunk: u32,
     /// The value of the column of groups; empty without one.
     pub(super) group: String,
     /// The cells of the columns that a rule names, in the order of `Table::kept`.
@@ -127,6 +131,7 @@ struct Columns {
     weight: Option<usize>,
     run: Option<usize>,
     stratify: Option<usize>,
+    trunk: Option<usize>,
     group: Option<usize>,
 }
 
@@ -161,6 +166,7 @@ impl Columns {
             weight: optional(&args.weight)?,
             run: optional(&args.run)?,
             stratify: optional(&args.stratify)?,
+            trunk: optional(&args.trunk)?,
             group: optional(&args.group_by)?,
         })
     }
@@ -247,7 +253,7 @@ pub(super) fn read(file: &Path, args: &FitArgs, law: LawName) -> anyhow::Result<
         ),
         _ => ("not known".to_owned(), Vec::new()),
     };
-    if columns.run.is_none() {
+    if columns.run.is_none() && columns.trunk.is_none() {
         warnings.extend(warn_of_checkpoints(&rows, columns.parameters.is_some()));
     }
     warnings.extend(warn_of_copies(&rows));
@@ -296,68 +302,6 @@ fn placed(file: &Path, error: csv::Error) -> anyhow::Error {
         _ => format!("could not read `{file}`"),
     };
     anyhow::Error::new(error).context(text)
-}
-
-/// Consecutive numbers for texts, in the order of their first appearance.
-#[derive(Default)]
-struct Numbers(BTreeMap<String, u32>);
-
-impl Numbers {
-    fn of(&mut self, text: &str) -> anyhow::Result<u32> {
-        if let Some(known) = self.0.get(text) {
-            return Ok(*known);
-        }
-        let next = u32::try_from(self.0.len()).context("there are too many runs")?;
-        self.0.insert(text.to_owned(), next);
-        Ok(next)
-    }
-
-    /// The texts, in the order of their numbers.
-    fn names(self) -> Vec<String> {
-        let mut pairs: Vec<(u32, String)> =
-            self.0.into_iter().map(|(text, number)| (number, text)).collect();
-        pairs.sort_unstable();
-        pairs.into_iter().map(|(_, text)| text).collect()
-    }
-}
-
-/// The numbers of runs and strata until now.
-#[derive(Default)]
-struct Numbering {
-    runs: Numbers,
-    strata: Numbers,
-    /// Rows until now, where each is a run.
-    n_rows: u32,
-    /// Per run, its stratum and the line that said so.
-    stratum_of_run: BTreeMap<u32, (u32, u64)>,
-}
-
-impl Numbering {
-    fn run(&mut self, cells: &Cells<'_>, columns: &Columns) -> anyhow::Result<u32> {
-        if let Some(column) = columns.run {
-            return self.runs.of(cells.named(column)?);
-        }
-        let run = self.n_rows;
-        self.n_rows = run.checked_add(1).context("there are too many rows")?;
-        Ok(run)
-    }
-
-    /// The stratum of a run, which must be one.
-    fn stratum(&mut self, run: u32, cells: &Cells<'_>, columns: &Columns) -> anyhow::Result<u32> {
-        let Some(column) = columns.stratify else { return Ok(0) };
-        let stratum = self.strata.of(cells.named(column)?)?;
-        let (known, line) = *self.stratum_of_run.entry(run).or_insert((stratum, cells.line));
-        anyhow::ensure!(
-            known == stratum,
-            "{}:{}: column `{}` is `{}`, and another value for the same run in line {line}; a run \
-             must lie in one stratum",
-            cells.file.display(),
-            cells.line,
-            cells.headers[column],
-            cells.text(column)
-        );
-        Ok(stratum)
-    }
 }
 
 /// The cells of one row.
@@ -481,6 +425,7 @@ fn row(
             weight: positive(columns.weight)?.unwrap_or(1.0),
         },
         stratum: numbers.stratum(run, cells, columns)?,
+        trunk: numbers.trunk(run, cells, columns)?,
         group: columns.group.map_or(Ok(""), |at| cells.named(at))?.to_owned(),
         cells: Vec::new(),
         flops_per_token,

@@ -67,6 +67,7 @@ pub(super) fn report(
         n_at_best: fitted.convergence.n_at_best as u64,
         n_observations: fitted.n_points as u64,
         n_runs: fitted.n_runs as u64,
+        n_trunks: None,
         residual_rms_log: fitted.residual_rms_log,
         objective_name: fitted.objective_name(),
         objective: fitted.objective,
@@ -112,7 +113,10 @@ pub(super) fn noise_view(noise: &SeedNoise, fitted: &Fit, dataset: &Dataset) -> 
     // Each over the noise at the loss that the law gives, as the weights have it.
     let shares = rows
         .map(|(point, residual)| residual / noise.sd_log_at(point.loss_nats * (-residual).exp()));
-    let squares: f64 = shares.map(|share| share * share).sum();
+    let mut squares: Vec<f64> = shares.map(|share| share * share).collect();
+    // So that the order of rows changes no bit of the sum.
+    squares.sort_unstable_by(f64::total_cmp);
+    let squares: f64 = squares.iter().sum();
     let freedom = fitted.n_points.saturating_sub(fitted.theta.len()).max(1);
     SeedNoiseView {
         sd_log: noise.sd_log,

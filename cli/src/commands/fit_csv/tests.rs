@@ -211,6 +211,23 @@ fn what_is_wrong_beyond_one_cell_is_named_with_its_line_too() {
         strata,
         &["points.csv:3", "column `s` is `b`", "line 2"],
     );
+    let trunks = "--law chinchilla --n n --d d --loss l --run r --trunk t";
+    check(
+        "r,t,n,d,l\nx,a,1e6,1e8,3\nx,b,1e6,2e8,3\n",
+        trunks,
+        &["points.csv:3", "column `t` is `b`", "line 2", "a run has one trunk"],
+    );
+    check("r,t,n,d,l\nx,,1e6,1e8,3\n", trunks, &["points.csv:2", "column `t` is empty"]);
+    check(
+        "r,t,n,d,l\nw,a,1e6,1e7,3\nx,a,1e6,1e8,3\ny,a,2e6,2e8,3\n",
+        &format!("{trunks} --hold-out r=w"),
+        &["points.csv:4", "2000000 parameters", "one size"],
+    );
+    check(
+        "r,t,s,n,d,l\nx,a,u,1e6,1e8,3\ny,a,v,1e6,2e8,3\n",
+        &format!("{trunks} --stratify s"),
+        &["points.csv:3", "lie in one stratum"],
+    );
     let group = "--law power --c c --loss l --group-by g";
     check("g,c,l\na,1e10,3\n,1e11,2\n", group, &["points.csv:3", "column `g` is empty"]);
     let bytes = b"c,l\n1e10,3\n1e11,\xff\n";

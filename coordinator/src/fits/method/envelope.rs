@@ -7,7 +7,6 @@ use api::{DroppedPoint, EstimateView, FitPoint, MethodFit};
 use domain::spec::FitMethod;
 use scaling::approach::Approach;
 use scaling::envelope::{self, Bracket, EnvelopeFit, EnvelopeOptions, PowerLine};
-use scaling::observation::Dataset;
 
 use super::super::observe::Group;
 use super::super::view;
@@ -44,7 +43,7 @@ fn try_fit(group: &Group, settings: &Settings) -> Result<Fitted, String> {
     if let Some(reason) = group.why_empty() {
         return Err(reason);
     }
-    let dataset = Dataset::new(&group.observations()).map_err(|error| error.to_string())?;
+    let dataset = group.dataset().map_err(|error| error.to_string())?;
     let options = EnvelopeOptions {
         unit_flops: settings.unit_flops(),
         interval: settings.interval,

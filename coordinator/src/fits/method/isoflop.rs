@@ -7,7 +7,6 @@ use api::{DroppedPoint, EstimateView, FitPoint, MethodFit};
 use domain::spec::FitMethod;
 use scaling::approach::Approach;
 use scaling::isoflop::{self, IsoflopFit, IsoflopOptions};
-use scaling::observation::Dataset;
 
 use super::super::observe::{Group, Run};
 use super::super::view;
@@ -46,7 +45,7 @@ fn try_fit(group: &Group, settings: &Settings) -> Result<Fitted, String> {
     let (ended, open): (Vec<&Run>, Vec<&Run>) =
         group.fitted().partition(|run| run.is_over && run.is_measured_to_the_end());
     let ends: Vec<_> = ended.iter().map(|run| run.end_on_budget()).collect();
-    let dataset = Dataset::new(&ends).map_err(|error| error.to_string())?;
+    let dataset = group.clustered(&ends).map_err(|error| error.to_string())?;
     let options = IsoflopOptions {
         level: settings.interval.level,
         unit_flops: settings.unit_flops(),

@@ -120,7 +120,7 @@ fn try_fit(
     if let Some(reason) = group.why_empty() {
         return Err(reason);
     }
-    let dataset = Dataset::new(&group.observations()).map_err(|error| error.to_string())?;
+    let dataset = group.dataset().map_err(|error| error.to_string())?;
     let options = FitOptions { objective: objective(settings.objective), ..FitOptions::default() };
     let (dataset, noise) = weighted(dataset, law, group, (settings, &options))?;
     let fit = fit::fit(law.law(), &dataset, &options).map_err(|error| error.to_string())?;

@@ -1466,6 +1466,11 @@ export interface components {
              * @description D.
              */
             tokens: number;
+            /**
+             * @description The cell that stands for the trunk of this one: those of one trunk have their first steps in
+             *     common, and are resampled together. Not there where it shares none.
+             */
+            trunk?: string | null;
         };
         /** @description A request to hold a study. */
         PauseRequest: {

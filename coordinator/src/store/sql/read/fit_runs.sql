@@ -11,6 +11,7 @@ SELECT
     r.steps,
     r.flops_exact,
     r.flops_published,
+    r.config_json,
     a.ended_as,
     COALESCE(CASE WHEN a.ended_as <> 'succeeded' THEN a.message END, '') AS message
 FROM cells c

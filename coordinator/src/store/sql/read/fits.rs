@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use api::FitSummary;
 use domain::attempt::AttemptEnd;
 use domain::ids::{ContentHash, FitId, RunId, StudyId};
-use domain::recipe::EvaluationConfig;
+use domain::recipe::{CellConfig, EvaluationConfig};
 use domain::run::TERMINAL;
 use domain::spec::EvaluateSpec;
 
@@ -33,6 +33,7 @@ struct RunRow {
     steps: i64,
     flops_exact: f64,
     flops_published: f64,
+    config_json: String,
     budget_flops: Option<f64>,
     data_point_steps_json: String,
     ended_as: Option<String>,
@@ -222,7 +223,11 @@ WHERE study_id = ?1 AND inputs_hash = ?2",
 
 impl RunRow {
     fn into_run(self) -> Result<FitRun, ReadError> {
+        let CellConfig::Pretrain(cell) =
+            from_json(&self.config_json, "configuration", &self.run_id)?;
+        let trunk = cell.trunk().map_err(corrupt("configuration", &self.run_id))?;
         Ok(FitRun {
+            trunk: trunk.map(|trunk| trunk.hash),
             axis_values: from_json(&self.axis_values_json, "axis values", &self.run_id)?,
             data_point_steps: from_json(
                 &self.data_point_steps_json,

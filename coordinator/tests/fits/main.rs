@@ -9,6 +9,8 @@ use domain::attempt::AttemptEnd;
 use domain::ids::RunId;
 use serde_json::json;
 
+mod resampling;
+
 const BATCH_TOKENS: u64 = 1000;
 const ALPHA: f64 = 0.35;
 const BETA: f64 = 0.4;
@@ -41,6 +43,7 @@ fn run(group: &str, parameters: u64, seed: u32) -> FitRun {
         flops_exact: flops,
         flops_published: 0.9 * flops,
         budget_flops: None,
+        trunk: None,
         data_point_steps: CHECKPOINTS.to_vec(),
         end: Some(AttemptEnd::Succeeded),
         message: String::new(),
@@ -347,24 +350,6 @@ fn the_hash_follows_the_results_and_not_the_queue() {
     inputs.evaluations.extend(last);
     inputs.fit_spec_json = json!({"draws": 500}).to_string();
     assert_ne!(hash(&inputs), first);
-}
-
-#[test]
-fn sixteen_runs_of_one_group_are_resampled_by_bootstrap() {
-    let mut inputs = study(&[], 0, &json!({"group_by": "architecture"}));
-    for (seed, luck) in (0..).zip([-0.003, -0.001, 0.001, 0.003]) {
-        for parameters in sizes(4) {
-            let one = run("llama", parameters, seed);
-            inputs.evaluations.extend(evaluations(&one, &CHECKPOINTS, luck));
-            inputs.runs.push(one);
-        }
-    }
-    let report = fit_report(&inputs).unwrap();
-    assert!(report.notes.iter().any(|note| note.contains("1000 draws")), "{:?}", report.notes);
-    let fit = method(&report.groups[0], "chinchilla");
-    assert_eq!(fit.intervals, "bootstrap by run in 4 strata, 1000 draws, seed 0");
-    let (value, low, high) = identified(fit, "beta");
-    assert!(low <= BETA && BETA <= high, "{value} [{low}, {high}]");
 }
 
 #[test]
