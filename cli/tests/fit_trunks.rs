@@ -42,6 +42,11 @@ fn trunks_are_drawn_and_intervals_are_wider_than_by_run() {
         alpha["high"].as_f64().unwrap() - alpha["low"].as_f64().unwrap()
     };
     assert!(width(&by_trunk) > 1.4 * width(&by_run), "{} {}", width(&by_trunk), width(&by_run));
+    let floor = |fit: &serde_json::Value| {
+        let profile = &fit["floor_profile"];
+        profile["high"].as_f64().unwrap() - profile["low"].as_f64().unwrap()
+    };
+    assert!(floor(&by_trunk) > 1.4 * floor(&by_run), "{} {}", floor(&by_trunk), floor(&by_run));
     let text = shown(&gradus(&folder, &format!("{FIT} --trunk trunk")));
     assert!(text.contains("64 points of 64 runs, 16 trunks, in `points.csv`"), "{text}");
     // A run of its own in every row's trunk changes nothing.
@@ -68,6 +73,9 @@ fn a_fit_by_trunk_is_made_again_and_predicts_with_its_own_intervals() {
         let fit = json(&folder, &asked);
         let again = gradus(&folder, "fit --again fit.json --threads 2");
         assert!(again.status.success(), "{asked}: {}", shown(&again));
+        let warnings = fit["warnings"].to_string();
+        let is_said = warnings.contains("shared-trunks: 16 of 16 held-out rows share a trunk");
+        assert_eq!(is_said, !hold_out.is_empty(), "{warnings}");
         if let Some(held_out) = fit["held_out"].get(0) {
             let line = usize::try_from(held_out["line"].as_u64().unwrap()).unwrap();
             let text = trunks(n_trunks);

@@ -7,3 +7,4 @@ SET state = 'queued'
 WHERE kind = 'run' AND state = 'waiting'
     AND depends_on IN (SELECT id FROM work WHERE state = 'succeeded');
 DROP TABLE trunks;
+ALTER TABLE checkpoints DROP COLUMN failed_run_id;

@@ -11,3 +11,6 @@ CREATE TABLE trunks (
 
 -- Who waits for a run that ends or keeps its checkpoint.
 CREATE INDEX trunks_by_source ON trunks (from_run_id) WHERE from_run_id IS NOT NULL;
+
+-- Whose attempt found a checkpoint damaged, where it was not one of its own run.
+ALTER TABLE checkpoints ADD COLUMN failed_run_id TEXT;

@@ -49,7 +49,8 @@ pub struct FloorProfile {
 ///
 /// For squares the fall is that of Gauss, n ln(S / S0) with S the objective. A Huber loss or an
 /// absolute value is the likelihood of no noise that residuals have, so that its fall is scaled by
-/// what the residuals are. n is the number of **runs**, since points of a run share its luck.
+/// what the residuals are. n is the number of **runs**, or of trunks where runs share one, since
+/// points of a run share its luck.
 ///
 /// # Errors
 /// As `fit::fit` for the same inputs.
@@ -64,12 +65,12 @@ pub fn floor(
     let Some((index, name)) = floor_of(fit, names) else { return Ok(None) };
     let smallest = dataset.range(|point| point.loss_nats).map_or(f64::NAN, |range| range.0);
     let optimum = fit.theta[index].exp();
-    let robust = Robust::of(fit, dataset);
-    let n_runs = fit.n_runs as f64;
+    let n_units = dataset.n_clusters().unwrap_or(fit.n_runs) as f64;
+    let robust = Robust::of(fit, dataset, n_units);
     let fall = |objective: f64| {
         let fall = match &robust {
             Some(robust) => robust.scale * (objective - fit.objective),
-            None => n_runs * (objective / fit.objective.max(1e-300)).ln(),
+            None => n_units * (objective / fit.objective.max(1e-300)).ln(),
         };
         fall.max(0.0)
     };
@@ -107,7 +108,7 @@ impl Robust {
     /// Where a threshold lies below the residuals, or is none at all, ψ' is their density at zero:
     /// counted within a width that falls with the fifth root of their number, since few are within
     /// the threshold, and less those that a fit of so many parameters passes through.
-    fn of(fit: &Fit, dataset: &Dataset) -> Option<Self> {
+    fn of(fit: &Fit, dataset: &Dataset, n_units: f64) -> Option<Self> {
         let threshold = match fit.objective_kind {
             Objective::Huber { delta } => delta,
             Objective::AbsoluteDeviations => 0.0,
@@ -133,9 +134,9 @@ impl Robust {
         } else {
             (within / n, squares / freedom)
         };
-        // What parameters leave of runs over what they leave of points.
-        let per_run = (fit.n_runs as f64 - n_free).max(1.0) / freedom;
-        Some(Self { scale: 2.0 * per_run * curved / mean_square.max(1e-300) })
+        // What parameters leave of runs, or trunks, over what they leave of points.
+        let per_unit = (n_units - n_free).max(1.0) / freedom;
+        Some(Self { scale: 2.0 * per_unit * curved / mean_square.max(1e-300) })
     }
 }
 
@@ -290,7 +291,7 @@ mod tests {
                 let choice = LawChoice::of(LawName::Chinchilla);
                 let held = Pinned::new(choice, &[("ln_e", end.ln())]).unwrap();
                 let refitted = fit(&held, &data, &options).unwrap();
-                let fall = match Robust::of(&fitted, &data) {
+                let fall = match Robust::of(&fitted, &data, fitted.n_runs as f64) {
                     Some(robust) => robust.scale * (refitted.objective - fitted.objective),
                     None => points.len() as f64 * (refitted.objective / fitted.objective).ln(),
                 };

@@ -184,6 +184,9 @@ impl Job<'_> {
         let (dataset, noise) = self.weighted(dataset, law, &options)?;
         let mut warnings = self.table.warnings.clone();
         warnings.extend(warn_of_constant_loss(&dataset));
+        if self.args.columns.trunk.is_some() {
+            warnings.extend(hold_out::shared_trunks(rows, &reasons));
+        }
         let kept = rows.iter().zip(&reasons).filter(|(_, reason)| reason.is_none());
         warnings.extend(alike::warnings(self.table, kept.map(|(row, _)| *row)));
         let interval = self.interval(dataset.points().len(), &mut warnings);

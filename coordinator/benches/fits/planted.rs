@@ -26,7 +26,12 @@ pub(super) async fn fill<S: Store + ReadStore>(store: &S) -> Result<()> {
     let hashes =
         [CorpusHashes { corpus: "plays".to_owned(), file_hashes: vec![source.hash.clone()] }];
     let plan = planner::plan(&parsed, &hashes)?;
-    let study = StudyToApply { spec: parsed.spec, spec_text, spec_file: "study.yaml".into(), plan };
+    let study = StudyToApply {
+        spec: parsed.spec,
+        spec_text,
+        spec_file: "study.yaml".into(),
+        plan: plan.into(),
+    };
     let ApplyOutcome::Applied(applied) = store.apply_study(study).await? else {
         bail!("the source is missing");
     };

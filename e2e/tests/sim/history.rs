@@ -49,7 +49,7 @@ pub(crate) struct History {
     /// Per run, the steps of checkpoints that were acknowledged and not refused since.
     checkpoints: BTreeMap<String, BTreeMap<String, u64>>,
     /// Per manifest, the attempt that first found its checkpoint damaged.
-    doubts: BTreeMap<String, u32>,
+    doubts: BTreeMap<String, (String, u32)>,
     renewed_ms: BTreeMap<u64, u64>,
     pub(crate) violations: Vec<Violation>,
     pub(crate) n_accepted: u64,
@@ -158,7 +158,8 @@ impl History {
                 }
                 Some(event::Kind::CheckpointRefused(refused)) => {
                     let key = refused.manifest_key.clone();
-                    if *self.doubts.entry(key).or_insert(right.attempt) == right.attempt {
+                    let who = (right.work.clone(), right.attempt);
+                    if *self.doubts.entry(key).or_insert_with(|| who.clone()) == who {
                         continue;
                     }
                     // It may be that of the run whose trunk this one shares.

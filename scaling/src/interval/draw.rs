@@ -228,7 +228,8 @@ pub(crate) fn resample_by(
     let failed = draws - replicates.len();
     match first_failure {
         Some(reason) if failed as f64 > MAX_FAILED_SHARE * draws as f64 => unavailable(format!(
-            "{failed} of {draws} resamples of runs failed, the first: {reason}"
+            "{failed} of {draws} resamples of {} failed, the first: {reason}",
+            plan.counted()
         )),
         _ => (
             replicates,

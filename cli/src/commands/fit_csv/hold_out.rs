@@ -2,6 +2,8 @@
 //!
 //! It predicts nothing.
 
+use std::collections::BTreeSet;
+
 use anyhow::Context;
 
 use super::read::{Row, Table};
@@ -33,6 +35,23 @@ pub(super) enum Comparison {
 const SAME_COMPUTE: f64 = 0.97;
 /// N that is counted with rounding is one size.
 const SAME_SIZE: f64 = 0.999;
+
+/// A held-out row that goes on from where fitted ones branched off has their luck.
+pub(super) fn shared_trunks(rows: &[&Row], reasons: &[Option<String>]) -> Option<String> {
+    let of = |is_held_out: bool| {
+        let chosen = rows.iter().zip(reasons).filter(move |(_, why)| why.is_some() == is_held_out);
+        chosen.map(|(row, _)| row.trunk)
+    };
+    let fitted: BTreeSet<u32> = of(false).collect();
+    let n_shared = of(true).filter(|trunk| fitted.contains(trunk)).count();
+    (n_shared > 0).then(|| {
+        format!(
+            "shared-trunks: {n_shared} of {} held-out rows share a trunk with fitted ones, whose luck \
+             is in the law: their errors are smaller than those of rows of another seed would be",
+            of(true).count()
+        )
+    })
+}
 
 const VALID: &str = "`largest`, `largest-size`, `c>1e21` (n, d, c or loss with `>`, `>=`, `<` or `<=`), `COLUMN=VALUE`";
 

@@ -113,6 +113,7 @@ macro_rules! conformance {
                 a_run_waits_for_the_checkpoint_that_it_goes_on_from,
                 a_run_whose_source_ends_begins_with_what_there_is,
                 a_trunk_that_is_damaged_is_passed_over_by_its_branch,
+                two_runs_that_find_a_trunk_damaged_settle_it,
                 a_study_of_trunks_is_cancelled_and_retried_whole,
                 a_run_rounds_as_its_trunk_did_or_is_marked,
                 data_points_of_another_study_are_trained,

@@ -166,6 +166,29 @@ pub(in crate::store) async fn a_trunk_that_is_damaged_is_passed_over_by_its_bran
     assert_eq!(f.queued_ids().await, [work(&middle)]);
 }
 
+/// Two branches find a trunk's checkpoint damaged at their first attempts: the second is the one whose
+/// word settles it.
+pub(in crate::store) async fn two_runs_that_find_a_trunk_damaged_settle_it(
+    f: &Fixture<impl Store + ReadStore>,
+) {
+    let worker = f.prepared_with(&shared()).await;
+    let [(short, branch, _), (middle, ..), _] = runs();
+    let first = begin(f, &short, &worker).await;
+    f.report(first, checkpoint(branch, false)).await;
+    let refuse = |token: LeaseToken| async move {
+        let found = details(f, token).await;
+        let has_failed = found.checkpoints[0].has_failed;
+        let manifest_key = found.checkpoints[0].manifest.key.clone();
+        let reason = "its hash is another".to_owned();
+        f.report(token, ReportEvent::CheckpointRefused { manifest_key, reason }).await;
+        has_failed
+    };
+    assert!(!refuse(first).await, "an attempt's own word makes nothing doubtful to it");
+    let second = f.store.grant(&[placement(&work(&middle), &worker)]).await.unwrap().remove(0);
+    assert!(refuse(second.token).await, "another run's first attempt has said so before");
+    assert_eq!(offered(&details(f, second.token).await), Vec::<u64>::new());
+}
+
 pub(in crate::store) async fn a_study_of_trunks_is_cancelled_and_retried_whole(
     f: &Fixture<impl Store + ReadStore>,
 ) {
@@ -242,7 +265,8 @@ pub(in crate::store) async fn a_paused_study_keeps_no_run_of_another_waiting(
     f.prepared_with(&shared()).await;
     let [(short, ..), (middle, ..), (long, ..)] = runs();
     let only_long = [("name: tiny", "name: other"), ("[2e10, 4e10, 8e10]", "[8e10]")];
-    let changes: Vec<_> = shared().into_iter().chain(only_long).collect();
+    let later = ("share_trunks: true}", "share_trunks: true, priority: -1}");
+    let changes: Vec<_> = shared().into_iter().chain(only_long).chain([later]).collect();
     f.apply(&changes).await;
     assert!(f.queued_ids().await.contains(&work(&long)), "the study at hand has nobody before it");
     f.apply(&shared()).await;

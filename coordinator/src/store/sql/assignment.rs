@@ -82,17 +82,22 @@ struct CheckpointRow {
     manifest_hash: String,
     manifest_bytes: i64,
     failed_attempt: Option<i64>,
+    failed_run_id: Option<String>,
+    run_id: String,
 }
 
 impl CheckpointRow {
-    fn into_offered(self, attempt: i64) -> Result<OfferedCheckpoint, StoreError> {
+    /// As it is offered to this attempt of this run.
+    fn into_offered(self, work: &WorkId, attempt: i64) -> Result<OfferedCheckpoint, StoreError> {
         let manifest = Artifact {
             key: self.manifest_key,
             hash: parse_id(&self.manifest_hash)?,
             n_bytes: unsigned(self.manifest_bytes),
         };
         // What this attempt itself says of it does not make it doubtful to the same attempt.
-        let has_failed = self.failed_attempt.is_some_and(|failed| failed < attempt);
+        let by = self.failed_run_id.as_ref().unwrap_or(&self.run_id);
+        let is_own_word = by.as_str() == work.as_str();
+        let has_failed = self.failed_attempt.is_some_and(|failed| !is_own_word || failed < attempt);
         Ok(OfferedCheckpoint { step: unsigned(self.step), manifest, has_failed })
     }
 }
@@ -113,13 +118,16 @@ WHERE runs.id = ? AND preparations.manifest_key IS NOT NULL",
     .await
     .map_err(from_driver)?;
     let row = row.ok_or_else(|| without_data(work.as_str()))?;
+    let data_point_steps: Vec<u64> =
+        from_json(&row.data_point_steps_json, "data_point_steps_json")?;
+    let checkpoints = checkpoints(pool, work, attempt, &data_point_steps).await?;
     Ok(AssignmentDetails::Train(Box::new(TrainDetails {
         config_json: row.config_json,
         data_manifest: row.data.into_artifact()?,
         micro_batch_sequences: small(row.micro_batch_sequences),
-        data_point_steps: from_json(&row.data_point_steps_json, "data_point_steps_json")?,
+        data_point_steps,
         rolling_checkpoint_seconds: small(row.rolling_checkpoint_seconds),
-        checkpoints: checkpoints(pool, work, attempt).await?,
+        checkpoints,
         numerics: row.numerics_json.map(|text| from_json(&text, "numerics_json")).transpose()?,
         branch_step: row.branch_step.map(unsigned),
     })))
@@ -131,9 +139,11 @@ async fn checkpoints(
     pool: &Pool,
     work: &WorkId,
     attempt: i64,
+    data_point_steps: &[u64],
 ) -> Result<Vec<OfferedCheckpoint>, StoreError> {
     let rows: Vec<CheckpointRow> = query_as(
-        "SELECT step, manifest_key, manifest_hash, manifest_bytes, failed_attempt
+        "SELECT step, manifest_key, manifest_hash, manifest_bytes, failed_attempt, failed_run_id,
+    run_id
 FROM checkpoints
 WHERE run_id IN (?1, (SELECT from_run_id FROM trunks WHERE trunks.run_id = ?1))
     AND (
@@ -156,8 +166,14 @@ LIMIT ?2",
     .fetch_all(pool)
     .await
     .map_err(from_driver)?;
+    // Another run's may lie beyond a data point that a study has wanted since.
+    let is_usable = |row: &CheckpointRow| {
+        row.run_id == work.as_str()
+            || data_point_steps.first().is_none_or(|first| unsigned(row.step) < *first)
+    };
+    let usable = rows.into_iter().filter(is_usable);
     let mut checkpoints: Vec<OfferedCheckpoint> =
-        rows.into_iter().map(|row| row.into_offered(attempt)).collect::<Result<_, _>>()?;
+        usable.map(|row| row.into_offered(work, attempt)).collect::<Result<_, _>>()?;
     if is_planted(Mistake::OldestCheckpointFirst) {
         checkpoints.reverse();
     }

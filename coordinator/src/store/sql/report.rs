@@ -335,11 +335,12 @@ async fn doubt_checkpoint(
     let detail = json!({ "manifest_key": manifest_key, "reason": reason, "attempt": attempt });
     let doubted = query(
         "UPDATE checkpoints
-SET failed_attempt = ?
+SET failed_attempt = ?, failed_run_id = ?
 WHERE run_id IN (?, (SELECT from_run_id FROM trunks WHERE trunks.run_id = ?))
     AND manifest_key = ? AND failed_attempt IS NULL",
     )
     .bind(attempt)
+    .bind(run.as_str())
     .bind(run.as_str())
     .bind(run.as_str())
     .bind(manifest_key)
@@ -354,13 +355,15 @@ WHERE run_id IN (?, (SELECT from_run_id FROM trunks WHERE trunks.run_id = ?))
         "UPDATE checkpoints
 SET refused_reason = ?
 WHERE run_id IN (?, (SELECT from_run_id FROM trunks WHERE trunks.run_id = ?))
-    AND manifest_key = ? AND failed_attempt <> ? AND refused_reason IS NULL",
+    AND manifest_key = ? AND refused_reason IS NULL
+    AND (failed_attempt <> ? OR COALESCE(failed_run_id, run_id) <> ?)",
     )
     .bind(reason)
     .bind(run.as_str())
     .bind(run.as_str())
     .bind(manifest_key)
     .bind(attempt)
+    .bind(run.as_str())
     .execute(&mut tx.conn)
     .await
     .map_err(from_driver)?;

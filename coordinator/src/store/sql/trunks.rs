@@ -21,7 +21,8 @@ use crate::store::{Changed, StoreError};
 /// run that is not over, while it has none of its own. After that it begins with what there is.
 ///
 /// Checkpoints come in their order, so after a later one it will not come. A run that is held keeps
-/// nobody waiting but those that are held too.
+/// nobody waiting but those that are held too; and one that is granted for another study, by whose
+/// terms it may never be, nobody until it is.
 ///
 /// As text, so that it stands in statements of one piece.
 macro_rules! waits_for_trunk {
@@ -33,6 +34,7 @@ macro_rules! waits_for_trunk {
     WHERE trunks.run_id = work.id
         AND source.state IN ('waiting', 'queued', 'leased', 'backoff')
         AND (source.is_held = 0 OR work.is_held = 1)
+        AND (source.state = 'leased' OR source.study_id = work.study_id)
         AND NOT EXISTS (
             SELECT 1
             FROM checkpoints AS kept
@@ -83,6 +85,14 @@ WHERE from_run_id IS NOT NULL
         let clear = query_with_rows(head, (1, cells.len()), "");
         let clear = cells.iter().fold(clear, |clear, cell| clear.bind(cell.run_id.as_str()));
         clear.execute(&mut tx.conn).await.map_err(from_driver)?;
+        // What was taken over from the run that it no longer goes on from.
+        let head = "UPDATE runs
+SET numerics_json = NULL, has_changed_numerics = 0
+WHERE numerics_json IS NOT NULL
+    AND (SELECT n_attempts FROM work WHERE work.id = runs.id) = 0 AND id IN";
+        let reset = query_with_rows(head, (1, cells.len()), "");
+        let reset = cells.iter().fold(reset, |reset, cell| reset.bind(cell.run_id.as_str()));
+        reset.execute(&mut tx.conn).await.map_err(from_driver)?;
     }
     for cells in own.chunks(AT_ONCE) {
         let head = "INSERT INTO trunks (run_id, steps, from_run_id, from_step)

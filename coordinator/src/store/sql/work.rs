@@ -237,12 +237,13 @@ pub(super) async fn advance_row(
         log_rules::forget(tx, work).await?;
     }
     tx.record(work.as_str(), &kind_of(work, &state), &detail_of(&event));
-    let is_over = state.is_terminal();
+    // Runs may wait for one that is not over, and for another study's while it is carried out.
+    let lets_go = state.is_terminal() || matches!(from, RunState::Leased { .. });
     changed.work.push((work.clone(), state));
     for effect in effects {
         carry_out(tx, work, &from, effect, changed).await?;
     }
-    if is_over && let WorkId::Run(run) = work {
+    if lets_go && let WorkId::Run(run) = work {
         trunks::settle_branches(tx, &[run], changed).await?;
     }
     Ok(true)

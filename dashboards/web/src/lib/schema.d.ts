@@ -834,6 +834,16 @@ export interface components {
             /** @description BLAKE3 of the weights. */
             weights_hash: string;
         };
+        /** @description Where a run that shares another's trunk begins. */
+        ContinuesView: {
+            /** @description The run that trains the steps before. */
+            run_id: string;
+            /**
+             * Format: int64
+             * @description The step of its checkpoint.
+             */
+            step: number;
+        };
         /** @description The files that a corpus's patterns match, ordered by name. */
         CorpusSources: {
             /** @description The corpus's name in the study file. */
@@ -1485,6 +1495,12 @@ export interface components {
             dropped: components["schemas"]["DroppedCellView"][];
             /**
              * Format: double
+             * @description Of these, what runs need not spend because they go on from a checkpoint of another run of
+             *     their trunk (`runtime.share_trunks`).
+             */
+            flops_exact_shared?: number;
+            /**
+             * Format: double
              * @description The runs' training FLOPs together, `flops_exact`.
              */
             flops_exact_total: number;
@@ -1518,6 +1534,7 @@ export interface components {
              * @description The budget it belongs to, for isoFLOP designs.
              */
             budget_flops?: number | null;
+            continues?: components["schemas"]["ContinuesView"] | null;
             /** @description The steps that leave a data-point checkpoint. */
             data_point_steps: number[];
             /**
@@ -1711,6 +1728,7 @@ export interface components {
             checkpoints: components["schemas"]["CheckpointView"][];
             /** @description Its configuration. */
             config: Record<string, never>;
+            continues?: components["schemas"]["ContinuesView"] | null;
             /** @description Its evaluations, by step. */
             evaluations: components["schemas"]["EvaluationView"][];
             /** @description BLAKE3 of its configuration. */

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use api::FitSummary;
 use domain::attempt::AttemptEnd;
+use domain::cell::Identity;
 use domain::ids::{ContentHash, FitId, RunId, StudyId};
 use domain::recipe::{CellConfig, EvaluationConfig};
 use domain::run::TERMINAL;
@@ -223,9 +224,9 @@ WHERE study_id = ?1 AND inputs_hash = ?2",
 
 impl RunRow {
     fn into_run(self) -> Result<FitRun, ReadError> {
-        let CellConfig::Pretrain(cell) =
-            from_json(&self.config_json, "configuration", &self.run_id)?;
-        let trunk = cell.trunk().map_err(corrupt("configuration", &self.run_id))?;
+        // A configuration of another build shares no trunk that this one knows.
+        let config = Identity::parse::<CellConfig>(&self.config_json).ok();
+        let trunk = config.and_then(|CellConfig::Pretrain(cell)| cell.trunk().ok().flatten());
         Ok(FitRun {
             trunk: trunk.map(|trunk| trunk.hash),
             axis_values: from_json(&self.axis_values_json, "axis values", &self.run_id)?,

@@ -16,6 +16,7 @@ SELECT
         WHERE t.run_id = w.id
             AND source.state IN ('waiting', 'queued', 'leased', 'backoff')
             AND (source.is_held = 0 OR w.is_held = 1)
+            AND (source.state = 'leased' OR source.study_id = w.study_id)
             AND NOT EXISTS (
                 SELECT 1
                 FROM checkpoints k
