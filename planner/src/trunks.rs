@@ -30,14 +30,16 @@ impl PlannedCell {
     }
 }
 
+/// The runs of a trunk by the step that leaves it and by their length, each with its cells.
+type OfTrunk = BTreeMap<(u64, u64, RunId), Vec<usize>>;
+
 /// Lets each run of a trunk go on from the longest one that leaves it earlier; of those that leave
 /// it at one step the shortest goes there, and the others from it.
 ///
 /// A run with a data point on the way to that step trains it itself, or its data point would be
 /// missing.
 pub(crate) fn link(cells: &mut [PlannedCell], trunks: &[Option<Trunk>]) {
-    // By trunk, then by the step that leaves it and the length; a run may have several cells.
-    let mut runs: BTreeMap<&ContentHash, BTreeMap<(u64, u64, RunId), Vec<usize>>> = BTreeMap::new();
+    let mut runs: BTreeMap<&ContentHash, OfTrunk> = BTreeMap::new();
     for (index, trunk) in trunks.iter().enumerate() {
         let Some(trunk) = trunk else { continue };
         let CellConfig::Pretrain(cell) = &cells[index].seedless.config;

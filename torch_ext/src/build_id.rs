@@ -106,8 +106,8 @@ mod tests {
 
     #[test]
     fn what_is_no_library_has_none() {
-        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-        assert_eq!(build_id(&here.join("Cargo.toml")).unwrap(), None);
-        assert!(build_id(&here.join("no_such_file")).is_err());
+        // Tests run in their package's folder, which need not be where they were built.
+        assert_eq!(build_id(Path::new("Cargo.toml")).unwrap(), None);
+        assert!(build_id(Path::new("no_such_file")).is_err());
     }
 }

@@ -64,7 +64,7 @@ fn total(plan: &PlanView) -> String {
     let shared = match plan.flops_exact_shared {
         0.0 => String::new(),
         shared => format!(
-            "{} FLOPs of these are spent once for several runs, which share their trunk\n",
+            "{} FLOPs of these are saved: runs go on from others of their trunk\n",
             format::flops(shared)
         ),
     };
