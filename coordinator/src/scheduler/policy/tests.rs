@@ -17,7 +17,11 @@ fn place(snapshot: &Snapshot) -> Vec<Placement> {
 
 fn seat(worker: &str, n_free_slots: u32, threads: u32) -> FreeWorker {
     let worker = worker.parse().unwrap();
-    FreeWorker { worker, n_free_slots, machine: machine(threads) }
+    // No worker has more free slots than slots.
+    let mut machine = machine(threads);
+    machine.n_slots = machine.n_slots.max(n_free_slots);
+    machine.capabilities.memory_bytes = u64::from(machine.n_slots) << 29;
+    FreeWorker { worker, n_free_slots, machine }
 }
 
 /// With slots of half a gibibyte.
