@@ -42,9 +42,9 @@ pub struct StudySummary {
     pub evaluations: StateCounts,
     /// Its data preparations by state.
     pub preparations: StateCounts,
-    /// FLOPs trained so far, over its runs.
+    /// FLOPs trained so far, over its runs; what runs share of a trunk counts once.
     pub flops_done: f64,
-    /// FLOPs of all its runs.
+    /// FLOPs to be trained for all its runs; what runs share of a trunk counts once.
     pub flops_total: f64,
     /// FLOPs per second at the latest speeds of the runs that a worker has; absent when nothing runs.
     pub flops_per_second: Option<f64>,

@@ -140,7 +140,8 @@ fn places(dataset: &Dataset) -> Vec<Place> {
 }
 
 /// The runs of each place, each by ln L at its end. A place is all that a law may look at, so that
-/// runs which repeat their data or differ in their bits are no seeds of each other.
+/// runs which repeat their data or differ in their bits are no seeds of each other. Runs that share
+/// a trunk share its luck, and are one there, by their mean.
 pub(crate) fn runs_by_place(dataset: &Dataset) -> Vec<Vec<f64>> {
     let points = dataset.log_points();
     let mut ends: BTreeMap<RunKey, usize> = BTreeMap::new();
@@ -156,7 +157,20 @@ pub(crate) fn runs_by_place(dataset: &Dataset) -> Vec<Vec<f64>> {
         by_values(&points[*a], &points[*b]).then_with(|| ln_loss(a).total_cmp(&ln_loss(b)))
     });
     let is_same = |a: &usize, b: &usize| is_same_place(&points[*a], &points[*b]);
-    rows.chunk_by(is_same).map(|own| own.iter().map(ln_loss).collect()).collect()
+    let (units, _) = dataset.unit_of_points();
+    let seeds = |own: &[usize]| -> Vec<f64> {
+        // In the order of their losses, which does not depend on that of rows or numbers.
+        let mut of_units: Vec<(usize, Vec<f64>)> = Vec::new();
+        for row in own {
+            match of_units.iter_mut().find(|(unit, _)| *unit == units[*row]) {
+                Some((_, losses)) => losses.push(ln_loss(row)),
+                None => of_units.push((units[*row], vec![ln_loss(row)])),
+            }
+        }
+        let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
+        of_units.iter().map(|(_, losses)| mean(losses)).collect()
+    };
+    rows.chunk_by(is_same).map(seeds).collect()
 }
 
 fn is_same_place(a: &LogPoint, b: &LogPoint) -> bool {
@@ -239,6 +253,22 @@ mod tests {
         assert!((noise.sd_log / 0.004 - 1.0).abs() < 0.25, "{noise:?}");
         assert_eq!(noise.weight_at(2.0), 1.0);
         assert_eq!(noise.weight_at(9.0), 1.0);
+    }
+
+    /// Two decays from one trunk are not two seeds, however alike they come out.
+    #[test]
+    fn runs_of_one_trunk_are_one_seed() {
+        let alone = study(0.004, 0.0, 7);
+        let n_runs = u32::try_from(alone.points().len()).unwrap();
+        let decays = alone.points().iter().flat_map(|point| {
+            [*point, Observation { run: RunKey(point.run.0 + n_runs), ..*point }]
+        });
+        let both = Dataset::new(&decays.collect::<Vec<_>>()).unwrap();
+        let by_run = SeedNoise::of(&both).unwrap();
+        assert_eq!(by_run.n_freedom, 200);
+        let by_trunk = both.clustered(|point| point.run.0 % n_runs).unwrap();
+        assert_eq!(SeedNoise::of(&by_trunk).unwrap(), SeedNoise::of(&alone).unwrap());
+        assert!(by_run.sd_log < 0.95 * SeedNoise::of(&alone).unwrap().sd_log);
     }
 
     #[test]

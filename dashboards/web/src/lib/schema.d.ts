@@ -1790,7 +1790,7 @@ export interface components {
             evaluations: components["schemas"]["BTreeMap"];
             /**
              * Format: double
-             * @description FLOPs trained so far, over its runs.
+             * @description FLOPs trained so far, over its runs; what runs share of a trunk counts once.
              */
             flops_done: number;
             /**
@@ -1800,7 +1800,7 @@ export interface components {
             flops_per_second?: number | null;
             /**
              * Format: double
-             * @description FLOPs of all its runs.
+             * @description FLOPs to be trained for all its runs; what runs share of a trunk counts once.
              */
             flops_total: number;
             /** @description Its identifier. */

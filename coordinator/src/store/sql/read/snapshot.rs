@@ -6,6 +6,7 @@ use domain::invariant::{Attempt, Member, Snapshot, Work};
 use super::{count, failed, small_count};
 use crate::store::read::ReadError;
 use crate::store::sql::database::{Pool, query_as, query_scalar};
+use crate::store::sql::trunks::waits_for_trunk;
 
 #[derive(sqlx::FromRow)]
 struct WorkRow {
@@ -44,12 +45,53 @@ struct MemberRow {
     is_held: i64,
 }
 
+/// Every piece of work, with what is true of it beside its row.
+const ALL_WORK: &str = concat!(
+    "SELECT
+    work.id,
+    work.state,
+    work.lease_token,
+    work.lease_attempt,
+    work.lease_worker_id,
+    work.n_attempts,
+    work.n_failures,
+    work.n_losses,
+    work.depends_on,
+    work.is_held,
+    CAST(CASE WHEN ",
+    waits_for_trunk!(),
+    " THEN 1 ELSE 0 END AS BIGINT) AS waits_for_trunk,
+    -- What the live studies want of a run holds for its evaluations too. Whether data is held is
+    -- settled with the verbs that people give, and not with each end of a run that needs it.
+    CASE WHEN work.kind <> 'preparation' THEN COALESCE((
+        SELECT MIN(s.is_paused)
+        FROM cells c
+        JOIN studies s ON s.id = c.study_id
+        WHERE c.run_id = COALESCE(e.run_id, work.id) AND s.is_cancelled = 0
+    ), 0) END AS should_be_held,
+    CASE work.kind
+        WHEN 'run' THEN (
+            SELECT COUNT(*)
+            FROM runs r
+            JOIN checkpoints k ON k.run_id = r.id AND k.step = r.steps
+            WHERE r.id = work.id
+        )
+        WHEN 'evaluation' THEN CASE WHEN e.result_name IS NOT NULL THEN 1 ELSE 0 END
+        ELSE (
+            SELECT COUNT(*)
+            FROM preparations p
+            WHERE p.id = work.id AND p.manifest_key IS NOT NULL
+        )
+    END AS n_results
+FROM work
+LEFT JOIN evaluations e ON e.id = work.id
+ORDER BY work.id"
+);
+
 pub(super) async fn snapshot(pool: &Pool) -> Result<Snapshot, ReadError> {
     let mut reading = pool.begin().await.map_err(failed("a snapshot"))?;
-    let work: Vec<WorkRow> = query_as(include_str!("snapshot_work.sql"))
-        .fetch_all(&mut reading)
-        .await
-        .map_err(failed("all work"))?;
+    let work: Vec<WorkRow> =
+        query_as(ALL_WORK).fetch_all(&mut reading).await.map_err(failed("all work"))?;
     let attempts: Vec<AttemptRow> = query_as(
         "SELECT work_id, attempt, lease_token, worker_id, state, ended_as, world_size
 FROM attempts
