@@ -2,9 +2,10 @@
 //! operations that run and the sizes they are given.
 //!
 //! The formula names a form: softmax attention over the full T × T, linear mixers in chunks of d_h
-//! tokens. The model's own kernels take other ways, so two things are counted: the contract written
-//! down plainly in that form, which must give the model's logits; and the model itself, as far as
-//! its work does not depend on the kernel: all of `llama`, and every product with a weight.
+//! tokens. Two things are counted: the contract written down plainly in that form, which must give
+//! the model's logits; and the model itself, as far as it takes that way: all of `llama`, every
+//! product with a weight, and `tnl` and `cosformer2` in chunks of d_h. `hgrn2` makes its scores by
+//! halves of halves, and the position encoding of `cosformer2` is a convolution where it runs.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
@@ -14,7 +15,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use domain::model::{Architecture, FfnActivation, MixerConfig, ModelConfig, Norm, Rope, Shape};
 use enlarged::enlarged;
-use models::LanguageModel;
+use models::{Form, LanguageModel};
 use tch::{Device, Kind, Tensor};
 use torch_ext::{Operation, record_operations};
 
@@ -52,6 +53,8 @@ fn multiply_adds(operations: &[Operation]) -> i64 {
             "mm" => sizes[0][0] * sizes[0][1] * sizes[1][1],
             // [b, m, k] · [b, k, n]
             "bmm" => sizes[0].iter().product::<i64>() * sizes[1][2],
+            // x + [b, m, k] · [b, k, n]
+            "baddbmm_" => sizes[1].iter().product::<i64>() * sizes[2][2],
             // x + [m, k] · [k, n]
             "addmm_" => sizes[1][0] * sizes[1][1] * sizes[2][1],
             // x + a ⊙ b, the largest of which has the shape of the result here.
@@ -309,7 +312,7 @@ fn toeplitz(x: &Tensor, weight: &Tensor) -> Tensor {
 }
 
 fn check(config: &ModelConfig, time: i64) {
-    let model = enlarged(config, Device::Cpu);
+    let mut model = enlarged(config, Device::Cpu);
     tch::manual_seed(time);
     let tokens = Tensor::randint(
         i64::from(config.shape.vocab_size),
@@ -339,6 +342,20 @@ fn check(config: &ModelConfig, time: i64) {
         let counted = multiply_adds(&operations);
         assert_eq!(2 * counted, 3 * expected(config, time, |_| true), "{config:?} in training");
     }
+    if runs_in_chunks(config.mixer) {
+        model.set_form(Form::Chunked(i64::from(config.head_width())));
+        let (_, mut operations) =
+            tch::no_grad(|| record_operations(|| model.forward(&tokens)).unwrap());
+        // The fade of a state before the next chunk adds to it is element-wise.
+        operations.retain(|operation| operation.name != "aten::addcmul");
+        let counted = multiply_adds(&operations);
+        assert_eq!(2 * counted, expected(config, time, |_| true), "{config:?} as it runs");
+    }
+}
+
+/// Whether every product of the formula is one that the model's own kernel issues in chunks of d_h.
+fn runs_in_chunks(mixer: MixerConfig) -> bool {
+    matches!(mixer, MixerConfig::Tnl { .. } | MixerConfig::CosFormer2 { tpe_modes: 0, .. })
 }
 
 fn config(architecture: Architecture, n_layers: u32) -> ModelConfig {
