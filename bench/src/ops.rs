@@ -171,7 +171,7 @@ impl Operator {
 
 pub(crate) fn measure(args: &OpsArgs) -> Result<Report> {
     let mut report = Report::new("ops", &args.common)?;
-    // As the trainer has it: otherwise the larger tensors of one side come from the kernel page by page.
+    // As the trainer has it: else the large tensors of one side come from the kernel page by page.
     torch_ext::keep_freed_memory()?;
     torch_ext::set_intra_op_threads(args.common.threads as usize)?;
     torch_ext::use_deterministic_algorithms(true)?;
