@@ -342,8 +342,16 @@ async fn make(
 /// # Errors
 /// [`FitsError::Settings`] and [`FitsError::Identity`].
 pub fn fit_report(inputs: &FitInputs) -> Result<FitReport, FitsError> {
+    fit_model(inputs).map(|model| model.report().clone())
+}
+
+/// The same, to be asked.
+///
+/// # Errors
+/// Those of [`fit_report`].
+pub fn fit_model(inputs: &FitInputs) -> Result<Model, FitsError> {
     let (observed, identity) = observe(inputs)?;
-    Ok(report::make(&observed, &identity.hash).report)
+    Ok(Model::new(report::make(&observed, &identity.hash)))
 }
 
 fn observe(inputs: &FitInputs) -> Result<(Observed, Identity), FitsError> {

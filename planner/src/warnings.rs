@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use domain::recipe::CellConfig;
-use domain::spec::{DesignSpec, FitMethod, PretrainSpec, ScheduleSpec, StudySpec};
+use domain::spec::{DesignSpec, FitMethod, PretrainSpec, StudySpec};
 
 use crate::{Plan, PlannedCell};
 
@@ -44,8 +44,7 @@ fn idle_slots(spec: &StudySpec) -> Option<String> {
 fn unlike_checkpoints(spec: &StudySpec, cells: &[PlannedCell]) -> Option<String> {
     let is_decaying = |planned: &&PlannedCell| {
         let CellConfig::Pretrain(cell) = &planned.seedless.config;
-        !matches!(cell.training.schedule, ScheduleSpec::Constant { .. })
-            && planned.seedless.data_point_steps.len() > 1
+        cell.training.schedule.is_decaying() && planned.seedless.data_point_steps.len() > 1
     };
     let methods: Vec<String> = spec
         .fit

@@ -76,6 +76,15 @@ impl<Q: PartialEq, A: Clone> Answers<Q, A> {
     }
 }
 
+/// A predictor, and what is to be known of it.
+struct Asked<'a> {
+    group: &'a str,
+    fit: &'a api::MethodFit,
+    predictor: &'a Predictor,
+    /// What is warned of its group as a whole.
+    findings: &'a [String],
+}
+
 /// A fit with what predicts.
 #[derive(Debug)]
 pub struct Model {
@@ -114,16 +123,14 @@ impl Model {
         if low < high { (low, high) } else { (1.0, 2.0) }
     }
 
-    /// Group and method of each predictor, with its fit.
-    fn predictors<'a>(
-        &'a self,
-        which: &'a Which,
-    ) -> impl Iterator<Item = (&'a str, &'a api::MethodFit, &'a Predictor)> {
+    /// The predictors that are wanted.
+    fn predictors<'a>(&'a self, which: &'a Which) -> impl Iterator<Item = Asked<'a>> {
         let groups = self.report().groups.iter().zip(&self.made.predictors);
-        let all = groups.flat_map(|(group, own)| {
-            group.fits.iter().zip(own).map(|(fit, own)| (group.group.as_str(), fit, own))
+        let all = groups.zip(&self.made.findings).flat_map(|((group, own), findings)| {
+            let of_group = group.fits.iter().zip(own);
+            of_group.map(|(fit, predictor)| Asked { group: &group.group, fit, predictor, findings })
         });
-        all.filter(|(group, fit, _)| which.means(group, &fit.method))
+        all.filter(|asked| which.means(asked.group, &asked.fit.method))
     }
 
     /// The loss over so many log-spaced C between two: each split best, or by a law of C.
@@ -132,7 +139,7 @@ impl Model {
     }
 
     fn make_curve(&self, which: &Which, (low, high): (f64, f64), n_points: usize) -> FitCurve {
-        let lines = self.predictors(which).map(|(group, fit, predictor)| {
+        let lines = self.predictors(which).map(|Asked { group, fit, predictor, .. }| {
             let points = view::points((low, high), n_points, |flops| predictor.loss_at(flops));
             let reason = match predictor.loss_at(low) {
                 Estimate::NotIdentified { reason } if points.is_empty() => reason,
@@ -151,7 +158,8 @@ impl Model {
 
     fn make_prediction(&self, which: &Which, question: Question) -> FitPredictionList {
         let report = self.report();
-        let predictions = self.predictors(which).map(|(group, fit, predictor)| {
+        let predictions = self.predictors(which).map(|asked| {
+            let Asked { group, fit, predictor, findings } = asked;
             let mut prediction = predictor.answer(question);
             group.clone_into(&mut prediction.group);
             prediction.method.clone_from(&fit.method);
@@ -159,9 +167,8 @@ impl Model {
             prediction.warnings.extend(factor.map(|factor| {
                 format!("far-extrapolation: C is {factor:.3} times the largest fitted one")
             }));
-            prediction
-                .warnings
-                .extend(fit.warnings.iter().map(|text| format!("of the fit: {text}")));
+            let of_fit = fit.warnings.iter().chain(findings);
+            prediction.warnings.extend(of_fit.map(|text| format!("of the fit: {text}")));
             prediction
         });
         FitPredictionList {

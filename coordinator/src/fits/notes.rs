@@ -5,7 +5,7 @@ use domain::spec::{FitMethod, HoldOut};
 use scaling::approach::{self, Approach};
 
 use super::method::{Fitted, Settings};
-use super::observe::{Group, Observed, Run};
+use super::observe::{Group, Observed, Point, Run};
 use super::report::uses_training_curves;
 
 /// Below both of these a study shows the method and supports no decision: published laws start at
@@ -23,13 +23,47 @@ pub(super) fn of(observed: &Observed, settings: &Settings, is_drawn: bool) -> Ve
     notes
 }
 
-/// What is to be warned of a group as a whole: approaches that disagree, and runs that are not alike.
+/// What is to be warned of a group as a whole: approaches that disagree, runs that are not alike, and
+/// measurements that are no ends of runs.
 pub(super) fn of_group(observed: &Observed, group: &Group, fits: &[Fitted]) -> Vec<String> {
     let approaches: Vec<Approach> = fits.iter().filter_map(|one| one.approach.clone()).collect();
     let found = approach::findings(&approaches);
-    let texts = found.iter().map(ToString::to_string).chain(group.mixed.iter().cloned());
-    let is_grouped = observed.spec.group_by.is_some();
-    texts.map(|text| if is_grouped { format!("{}: {text}", group.name) } else { text }).collect()
+    let mut texts: Vec<String> = found.iter().map(ToString::to_string).collect();
+    texts.extend(group.mixed.iter().cloned());
+    if observed.spec.methods.iter().copied().any(uses_training_curves) {
+        texts.extend(unlike_checkpoints(group));
+        texts.extend(warm_up(group));
+    }
+    texts
+}
+
+fn unlike_checkpoints(group: &Group) -> Option<String> {
+    let (n, n_fitted) = count(group, Run::is_on_the_way);
+    (n > 0).then(|| {
+        format!(
+            "unlike-checkpoints: {n} of {n_fitted} fitted points were measured before the end of a \
+             learning rate that decays, where the loss is above that of a run that ends there; \
+             envelopes and laws take them for ends, and their exponents are off: measure ends only \
+             (`checkpoints: final`) or train at a constant rate"
+        )
+    })
+}
+
+fn warm_up(group: &Group) -> Option<String> {
+    let (n, n_fitted) = count(group, Run::is_in_warm_up);
+    (n > 0).then(|| {
+        format!(
+            "in-warm-up: {n} of {n_fitted} fitted points were measured during the warm-up, where the \
+             loss says little; set `checkpoints.log_spaced.first_step`"
+        )
+    })
+}
+
+/// How many of the fitted points are such, and how many there are.
+fn count(group: &Group, is_such: fn(&Run, &Point) -> bool) -> (usize, usize) {
+    let n_such = |run: &Run| run.points.iter().filter(|point| is_such(run, point)).count();
+    let n = group.fitted().map(n_such).sum();
+    (n, group.fitted().map(|run| run.points.len()).sum())
 }
 
 fn provisional(observed: &Observed, settings: &Settings, is_drawn: bool) -> Option<String> {
@@ -107,7 +141,8 @@ fn shared_trunks(group: &Group) -> Option<String> {
 fn training_curves(observed: &Observed) -> Option<String> {
     let is_used = observed.spec.methods.iter().copied().any(uses_training_curves);
     let has_curves = observed.runs().any(|run: &Run| run.points.len() > 1);
-    (is_used && has_curves).then(|| {
+    let is_constant = observed.runs().all(|run| run.points.iter().all(|p| !run.is_on_the_way(p)));
+    (is_used && has_curves && is_constant).then(|| {
         "every measured checkpoint is a data point, which is right where the learning rate is \
          constant after its warm-up"
             .to_owned()

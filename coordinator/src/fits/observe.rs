@@ -96,6 +96,8 @@ pub(super) struct Run {
     #[serde(default)]
     trunk: Option<u32>,
     steps: u64,
+    warmup_steps: u64,
+    is_decaying: bool,
     flops_exact: f64,
     /// By step; never empty.
     pub(super) points: Vec<Point>,
@@ -267,6 +269,8 @@ impl Observed {
                     budget_flops: run.budget_flops,
                     trunk,
                     steps: run.steps,
+                    warmup_steps: run.warmup_steps,
+                    is_decaying: run.is_decaying,
                     flops_exact: run.flops_exact,
                     points,
                 });
@@ -366,6 +370,17 @@ impl Run {
     /// Its last measurement.
     pub(super) fn last(&self) -> &Point {
         self.points.last().expect("a run without points is excluded")
+    }
+
+    /// Whether a measurement was made on the way down of its learning rate, or before it, and is thus
+    /// no end of a run.
+    pub(super) fn is_on_the_way(&self, point: &Point) -> bool {
+        self.is_decaying && point.step < self.steps
+    }
+
+    /// Whether a measurement was made while the learning rate still rose.
+    pub(super) fn is_in_warm_up(&self, point: &Point) -> bool {
+        point.step < self.warmup_steps
     }
 
     /// Whether its last measurement is of its last step.

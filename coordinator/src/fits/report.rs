@@ -18,6 +18,8 @@ pub(super) struct Made {
     pub(super) report: FitReport,
     /// Of each group each method, in the report's order.
     pub(super) predictors: Vec<Vec<Predictor>>,
+    /// Of each group what is warned of it as a whole.
+    pub(super) findings: Vec<Vec<String>>,
 }
 
 /// Fits everything that the study asks for. Takes seconds of one core at the worst.
@@ -31,7 +33,7 @@ pub(super) fn make(observed: &Observed, inputs_hash: &ContentHash) -> Made {
     for group in &observed.groups {
         let fits: Vec<Fitted> =
             observed.spec.methods.iter().map(|one| method::fit(*one, group, &settings)).collect();
-        findings.extend(notes::of_group(observed, group, &fits));
+        findings.push(notes::of_group(observed, group, &fits));
         is_drawn |= fits.iter().any(|fitted| fitted.is_drawn);
         for note in fits.iter().filter_map(|fitted| fitted.interval_note.as_ref()) {
             if !interval_notes.contains(note) {
@@ -43,7 +45,11 @@ pub(super) fn make(observed: &Observed, inputs_hash: &ContentHash) -> Made {
         predictors.push(own);
     }
     let mut notes = notes::of(observed, &settings, is_drawn);
-    notes.extend(findings);
+    for (group, found) in observed.groups.iter().zip(&findings) {
+        let is_grouped = observed.spec.group_by.is_some();
+        let named = |text: &String| format!("{}: {text}", group.name);
+        notes.extend(found.iter().map(|text| if is_grouped { named(text) } else { text.clone() }));
+    }
     notes.extend(interval_notes);
     let report = FitReport {
         id: FitId::from_hash(inputs_hash).to_string(),
@@ -64,7 +70,7 @@ pub(super) fn make(observed: &Observed, inputs_hash: &ContentHash) -> Made {
         missing: observed.missing.clone(),
         notes,
     };
-    Made { report, predictors }
+    Made { report, predictors, findings }
 }
 
 fn parameter_kind(kind: ParameterKind) -> &'static str {

@@ -233,6 +233,11 @@ pub struct FitRun {
     /// The trunk that its first steps are, where its schedule has one; runs of one trunk share its
     /// luck.
     pub trunk: Option<ContentHash>,
+    /// Steps of warm-up.
+    pub warmup_steps: u64,
+    /// Whether the learning rate falls towards the last step, so that a checkpoint on the way is no
+    /// end of a shorter run.
+    pub is_decaying: bool,
     /// The steps that this study measures. The run may have checkpoints at others, for another
     /// study.
     pub data_point_steps: Vec<u64>,

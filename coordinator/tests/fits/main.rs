@@ -10,6 +10,7 @@ use domain::ids::RunId;
 use serde_json::json;
 
 mod resampling;
+mod schedules;
 
 const BATCH_TOKENS: u64 = 1000;
 const ALPHA: f64 = 0.35;
@@ -44,6 +45,8 @@ fn run(group: &str, parameters: u64, seed: u32) -> FitRun {
         flops_published: 0.9 * flops,
         budget_flops: None,
         trunk: None,
+        warmup_steps: 0,
+        is_decaying: false,
         data_point_steps: CHECKPOINTS.to_vec(),
         end: Some(AttemptEnd::Succeeded),
         message: String::new(),

@@ -206,6 +206,17 @@ pub enum DecayShape {
     OneMinusSqrt,
 }
 
+impl ScheduleSpec {
+    /// Whether the learning rate falls after the warm-up, so that a checkpoint on the way is not what
+    /// a shorter run ends with.
+    pub fn is_decaying(&self) -> bool {
+        match self {
+            Self::Constant { .. } => false,
+            Self::Cosine { .. } | Self::Wsd { .. } => true,
+        }
+    }
+}
+
 impl DecayShape {
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
     fn is_default(&self) -> bool {

@@ -9,11 +9,11 @@ use domain::cell::Identity;
 use domain::ids::{ContentHash, FitId, RunId, StudyId};
 use domain::recipe::{CellConfig, EvaluationConfig};
 use domain::run::TERMINAL;
-use domain::spec::EvaluateSpec;
+use domain::spec::{EvaluateSpec, ScheduleSpec};
 
 use super::{corrupt, count, failed, from_json};
 use crate::store::read::{FitEvaluation, FitInputs, FitRecord, FitRun, FitUnmeasured, ReadError};
-use crate::store::sql::database::{Pool, query_as, query_scalar};
+use crate::store::sql::database::{Pool, Reading, query_as, query_scalar};
 
 #[derive(sqlx::FromRow)]
 struct StudyRow {
@@ -51,22 +51,24 @@ struct EvaluationRow {
     state: String,
 }
 
+/// All of it is of one state: settings and runs that never were together would be kept as a fit.
 pub(super) async fn inputs(pool: &Pool, study: &StudyId) -> Result<Option<FitInputs>, ReadError> {
+    let mut reading = pool.begin().await.map_err(failed("the inputs of a fit"))?;
     let Some(row) = query_as::<StudyRow>(
         "SELECT name, fit_spec_json, evaluate_json
 FROM studies
 WHERE id = ?1",
     )
     .bind(study.as_str())
-    .fetch_optional(pool)
+    .fetch_optional(&mut reading)
     .await
     .map_err(failed("a study's fit"))?
     else {
         return Ok(None);
     };
     let asked: Vec<EvaluateSpec> = from_json(&row.evaluate_json, "evaluations", study.as_str())?;
-    let runs = runs(pool, study).await?;
-    let measured = evaluations(pool, study, &asked, &runs).await?;
+    let runs = runs(&mut reading, study).await?;
+    let measured = evaluations(&mut reading, study, &asked, &runs).await?;
     Ok(Some(FitInputs {
         study: row.name,
         fit_spec_json: row.fit_spec_json,
@@ -77,10 +79,10 @@ WHERE id = ?1",
     }))
 }
 
-async fn runs(pool: &Pool, study: &StudyId) -> Result<Vec<FitRun>, ReadError> {
+async fn runs(reading: &mut Reading, study: &StudyId) -> Result<Vec<FitRun>, ReadError> {
     let rows: Vec<RunRow> = query_as(include_str!("fit_runs.sql"))
         .bind(study.as_str())
-        .fetch_all(pool)
+        .fetch_all(reading)
         .await
         .map_err(failed("the runs of a fit"))?;
     let mut seen = std::collections::HashSet::new();
@@ -95,7 +97,7 @@ struct Measured {
 }
 
 async fn evaluations(
-    pool: &Pool,
+    reading: &mut Reading,
     study: &StudyId,
     asked: &[EvaluateSpec],
     runs: &[FitRun],
@@ -108,7 +110,7 @@ WHERE e.run_id IN (SELECT run_id FROM cells WHERE study_id = ?1)
 ORDER BY e.run_id, e.step, e.task, e.attempt, e.id",
     )
     .bind(study.as_str())
-    .fetch_all(pool)
+    .fetch_all(reading)
     .await
     .map_err(failed("the evaluations of a fit"))?;
     let positions: BTreeMap<&RunId, usize> =
@@ -226,8 +228,12 @@ impl RunRow {
     fn into_run(self) -> Result<FitRun, ReadError> {
         // A configuration of another build shares no trunk that this one knows.
         let config = Identity::parse::<CellConfig>(&self.config_json).ok();
-        let trunk = config.and_then(|CellConfig::Pretrain(cell)| cell.trunk().ok().flatten());
+        let cell = config.map(|CellConfig::Pretrain(cell)| cell);
+        let trunk = cell.as_ref().and_then(|cell| cell.trunk().ok().flatten());
+        let schedule = cell.as_ref().map(|cell| &cell.training.schedule);
         Ok(FitRun {
+            warmup_steps: schedule.map_or(0, ScheduleSpec::warmup_steps),
+            is_decaying: schedule.is_some_and(ScheduleSpec::is_decaying),
             trunk: trunk.map(|trunk| trunk.hash),
             axis_values: from_json(&self.axis_values_json, "axis values", &self.run_id)?,
             data_point_steps: from_json(
