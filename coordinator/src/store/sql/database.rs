@@ -3,7 +3,8 @@
 //!
 //! A statement is written once, for both. What differs is translated here and nowhere else: the
 //! places of arguments (`?` and `?1`, in PostgreSQL `$1`) and the larger and smaller of two numbers
-//! (`GREATEST` and `LEAST`, in SQLite `MAX` and `MIN`). It knows no table.
+//! (`GREATEST` and `LEAST`, in SQLite `MAX` and `MIN`), and groups of arguments (`groups`). It knows no
+//! table.
 
 use std::collections::HashMap;
 use std::marker::PhantomData;
@@ -15,6 +16,7 @@ use sqlx::postgres::{PgConnection, PgPool, PgRow, Postgres};
 use sqlx::sqlite::{Sqlite, SqliteConnection, SqlitePool, SqliteRow};
 use sqlx::{AssertSqlSafe, Connection as _, FromRow, SqlSafeStr as _, SqlStr, Transaction};
 
+use super::groups::{Argument, Groups};
 use crate::store::memory::{Fate, Line, Session, lost};
 
 /// One connection, for the one that writes.
@@ -217,6 +219,17 @@ pub(super) enum Value {
     Bytes(Option<Vec<u8>>),
 }
 
+impl Value {
+    pub(super) fn is_absent(&self) -> bool {
+        match self {
+            Self::Integer(value) => value.is_none(),
+            Self::Real(value) => value.is_none(),
+            Self::Text(value) => value.is_none(),
+            Self::Bytes(value) => value.is_none(),
+        }
+    }
+}
+
 macro_rules! into_value {
     ($($from:ty => $variant:ident($convert:expr)),* $(,)?) => {$(
         impl From<$from> for Value {
@@ -262,7 +275,7 @@ pub(super) struct Query {
 #[derive(Debug)]
 enum Sql {
     Written(&'static str),
-    Made(String),
+    Grouped(Groups),
 }
 
 /// A statement whose rows are wanted.
@@ -314,9 +327,8 @@ pub(super) fn query_with_rows(
     (n_rows, width): (usize, usize),
     tail: &'static str,
 ) -> Query {
-    let group = format!("({})", vec!["?"; width].join(", "));
-    let groups = vec![group; n_rows].join(", ");
-    Query { sql: Sql::Made(format!("{head} {groups} {tail}")), values: Vec::new() }
+    let groups = Groups { head: head.to_owned(), n_rows, width, tail };
+    Query { sql: Sql::Grouped(groups), values: Vec::with_capacity(n_rows * width) }
 }
 
 /// A statement with a list of `n` arguments after its head, such as `SELECT … WHERE id IN (?, ?)`.
@@ -335,7 +347,17 @@ macro_rules! on_each {
                 $run
             }
             Bare::Postgres($on) => {
-                let $bound = bound!(sqlx::$make::<Postgres $(, $row)?>(sql.for_postgres()), values);
+                let (sql, arguments) = sql.for_postgres(values);
+                let mut $bound = sqlx::$make::<Postgres $(, $row)?>(sql);
+                for argument in arguments {
+                    $bound = match argument {
+                        Argument::One(value) => bound!($bound, [value]),
+                        Argument::Integers(column) => $bound.bind(column),
+                        Argument::Reals(column) => $bound.bind(column),
+                        Argument::Texts(column) => $bound.bind(column),
+                        Argument::Bytes(column) => $bound.bind(column),
+                    };
+                }
                 $run
             }
         }
@@ -471,14 +493,20 @@ impl Sql {
     fn for_sqlite(self) -> SqlStr {
         match self {
             Self::Written(sql) => translated(sql, "sqlite", to_sqlite).into_sql_str(),
-            Self::Made(sql) => AssertSqlSafe(to_sqlite(&sql)).into_sql_str(),
+            Self::Grouped(groups) => AssertSqlSafe(to_sqlite(&groups.written_out())).into_sql_str(),
         }
     }
 
-    fn for_postgres(self) -> SqlStr {
+    fn for_postgres(self, values: Vec<Value>) -> (SqlStr, Vec<Argument>) {
         match self {
-            Self::Written(sql) => translated(sql, "postgres", to_postgres).into_sql_str(),
-            Self::Made(sql) => AssertSqlSafe(to_postgres(&sql)).into_sql_str(),
+            Self::Written(sql) => {
+                let sql = translated(sql, "postgres", to_postgres).into_sql_str();
+                (sql, values.into_iter().map(Argument::One).collect())
+            }
+            Self::Grouped(groups) => {
+                let (sql, arguments) = groups.over_arrays(values);
+                (AssertSqlSafe(to_postgres(&sql)).into_sql_str(), arguments)
+            }
         }
     }
 }
@@ -531,15 +559,5 @@ mod tests {
         let postgres = "UPDATE work SET n = GREATEST(n, $1), m = LEAST(m, $2) WHERE id = $3";
         assert_eq!(to_postgres(sql), postgres);
         assert_eq!(to_postgres("SELECT ?1, ?2, ?1"), "SELECT $1, $2, $1");
-    }
-
-    #[test]
-    fn rows_are_written_one_after_the_other() {
-        let Query { sql: Sql::Made(sql), .. } =
-            query_with_rows("INSERT INTO t (a, b) VALUES", (2, 2), "ON CONFLICT DO NOTHING")
-        else {
-            panic!("it is made")
-        };
-        assert_eq!(sql, "INSERT INTO t (a, b) VALUES (?, ?), (?, ?) ON CONFLICT DO NOTHING");
     }
 }

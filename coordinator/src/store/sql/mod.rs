@@ -17,6 +17,7 @@ mod events;
 mod finish;
 mod fits;
 mod grant;
+mod groups;
 mod log_rules;
 mod many;
 mod members;
