@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use api::ErrorBody;
+use api::{ChangeView, ErrorBody};
 use domain::tokens::is_user_name;
 use reqwest::{Method, RequestBuilder, Response, Url};
 use serde::Serialize;
@@ -112,10 +112,7 @@ impl Client {
         segments: &[&str],
         query: &[(&str, String)],
     ) -> Result<T, ClientError> {
-        let mut url = self.url(segments);
-        if !query.is_empty() {
-            url.query_pairs_mut().extend_pairs(query);
-        }
+        let url = with_query(self.url(segments), query);
         read(self.send(self.request(Method::GET, url)).await?).await
     }
 
@@ -125,10 +122,7 @@ impl Client {
         segments: &[&str],
         query: &[(&str, String)],
     ) -> Result<Lines, ClientError> {
-        let mut url = self.url(segments);
-        if !query.is_empty() {
-            url.query_pairs_mut().extend_pairs(query);
-        }
+        let url = with_query(self.url(segments), query);
         // How long all of it takes is not known; each piece of it must come in time.
         let request = self.request(Method::GET, url).timeout(LONG_ANSWER_TIMEOUT);
         let response = self.send(request).await?;
@@ -144,8 +138,29 @@ impl Client {
         segments: &[&str],
         body: &impl Serialize,
     ) -> Result<T, ClientError> {
-        let request = self.request(Method::POST, self.url(segments)).json(body);
-        read(self.send(request).await?).await
+        self.post_with(segments, &[], body).await
+    }
+
+    /// `POST` of a JSON body, with a query.
+    async fn post_with<T: DeserializeOwned>(
+        &self,
+        segments: &[&str],
+        query: &[(&str, String)],
+        body: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        let url = with_query(self.url(segments), query);
+        read(self.send(self.request(Method::POST, url).json(body)).await?).await
+    }
+
+    /// Asks for a change of studies or runs, or only what it would change.
+    pub(crate) async fn change(
+        &self,
+        segments: &[&str],
+        body: &impl Serialize,
+        is_dry_run: bool,
+    ) -> Result<ChangeView, ClientError> {
+        let dry_run = [("dry_run", "true".to_owned())];
+        self.post_with(segments, if is_dry_run { &dry_run } else { &[] }, body).await
     }
 
     /// Uploads a source file under its hash.
@@ -229,6 +244,13 @@ impl Lines {
             }
         }
     }
+}
+
+fn with_query(mut url: Url, query: &[(&str, String)]) -> Url {
+    if !query.is_empty() {
+        url.query_pairs_mut().extend_pairs(query);
+    }
+    url
 }
 
 async fn read<T: DeserializeOwned>(response: Response) -> Result<T, ClientError> {

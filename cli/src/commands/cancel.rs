@@ -1,7 +1,6 @@
 //! `gradus cancel`: stops a study or a run.
 
 use api::CancelRequest;
-use domain::run::TERMINAL;
 
 use super::target::Target;
 use crate::args::{CancelArgs, Global};
@@ -16,12 +15,14 @@ pub(super) async fn run(global: &Global, args: &CancelArgs) -> Result<(), Failur
     }
     let client = locate::for_change(global).await?;
     let target = Target::find(&client, &args.target).await?;
-    if args.dry_run {
-        note("dry run: these runs would be cancelled, unless another study has them");
-        return Ok(form.print(&target.would_change(|state| !TERMINAL.contains(&state)))?);
-    }
     let request = CancelRequest { reason: args.reason.clone() };
-    form.print(&target.change(&client, "cancel", &request).await?)?;
-    form.hint(&format!("`gradus retry {}` queues what was cancelled again", args.target));
+    let changed = target.change(&client, "cancel", &request, args.dry_run).await?;
+    if args.dry_run {
+        note("dry run: these runs would be cancelled");
+    }
+    form.print(&changed)?;
+    if !args.dry_run {
+        form.hint(&format!("`gradus retry {}` queues what was cancelled again", args.target));
+    }
     Ok(())
 }

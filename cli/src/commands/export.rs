@@ -5,7 +5,7 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use anyhow::Context;
-use api::PointRecord;
+use api::{PointRecord, RunSummary};
 
 use super::target::Target;
 use crate::args::{ExportArgs, ExportFormat, Global};
@@ -23,10 +23,10 @@ struct Sink {
 
 pub(super) async fn run(global: &Global, args: &ExportArgs) -> Result<(), Failure> {
     locate::reading(global, async |client| {
-        let target = Target::find(client, &args.target).await?;
+        let runs = Target::find(client, &args.target).await?.runs(client).await?;
         let Some(out) = &args.out else {
             let to = Box::new(BufWriter::new(std::io::stdout()));
-            export(client, &target, args, to).await?;
+            export(client, &runs, args, to).await?;
             return Ok(());
         };
         // It appears whole or not at all.
@@ -34,10 +34,10 @@ pub(super) async fn run(global: &Global, args: &ExportArgs) -> Result<(), Failur
         let file = tempfile::NamedTempFile::new_in(folder)
             .with_context(|| format!("could not make a file in `{}`", folder.display()))?;
         let to = file.reopen().context("could not open a temporary file")?;
-        let n = export(client, &target, args, Box::new(BufWriter::new(to))).await?;
+        let n = export(client, &runs, args, Box::new(BufWriter::new(to))).await?;
         keep(file, out)?;
         let form = Form::of(false, global.quiet);
-        form.hint(&format!("{n} points of {} runs are in `{}`", target.runs.len(), out.display()));
+        form.hint(&format!("{n} points of {} runs are in `{}`", runs.len(), out.display()));
         Ok(())
     })
     .await
@@ -51,13 +51,13 @@ fn keep(file: tempfile::NamedTempFile, out: &Path) -> anyhow::Result<()> {
 
 async fn export(
     client: &Client,
-    target: &Target,
+    runs: &[RunSummary],
     args: &ExportArgs,
     to: Box<dyn Write + Send>,
 ) -> Result<u64, Failure> {
     let mut sink = Sink { format: args.format, to, n_points: 0 };
     sink.begin()?;
-    for run in &target.runs {
+    for run in runs {
         let query: Vec<(&str, String)> =
             args.series.iter().map(|series| ("series", series.clone())).collect();
         let mut points = client.lines(&["runs", &run.id, "points"], &query).await?;

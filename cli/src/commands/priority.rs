@@ -1,8 +1,7 @@
 //! `gradus priority`: puts a study before or behind others.
 
-use api::{ChangeView, PriorityRequest};
+use api::PriorityRequest;
 
-use super::pause::open_runs;
 use crate::args::{Global, PriorityArgs};
 use crate::failure::Failure;
 use crate::locate;
@@ -11,15 +10,13 @@ use crate::output::{Form, note};
 pub(super) async fn run(global: &Global, args: &PriorityArgs) -> Result<(), Failure> {
     let form = Form::of(args.json, global.quiet);
     let client = locate::for_change(global).await?;
-    if args.dry_run {
-        note(&format!(
-            "dry run: these runs would have the priority {}, unless another study wants more",
-            args.priority
-        ));
-        return Ok(form.print(&open_runs(&client, &args.study).await?)?);
-    }
     let request = PriorityRequest { priority: args.priority };
-    let changed: ChangeView = client.post(&["studies", &args.study, "priority"], &request).await?;
+    let path = ["studies", &args.study, "priority"];
+    let changed = client.change(&path, &request, args.dry_run).await?;
+    if args.dry_run {
+        note(&format!("dry run: these runs would have the priority {}", args.priority));
+        return Ok(form.print(&changed)?);
+    }
     form.print(&changed)?;
     form.hint("the study file's own priority counts again when it is applied again");
     Ok(())

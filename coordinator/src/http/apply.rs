@@ -3,18 +3,19 @@
 
 use std::sync::Arc;
 
-use api::{ApplyRequest, ApplyView, ChangeView, CorpusSources, ErrorBody, PlanView};
+use api::{ApplyRequest, ApplyView, CorpusSources, ErrorBody, PlanView};
 use axum::extract::State;
 use axum::response::Response;
 use domain::ids::ContentHash;
 use domain::spec::{self, ParsedSpec};
 use planner::{CorpusHashes, Plan};
 
+use super::change::carry_out;
 use super::error::ApiError;
 use super::extract::Body;
 use super::plan::with_cells;
 use crate::App;
-use crate::store::{Applied, ApplyOutcome, Changed, Store, StudyToApply};
+use crate::store::{Applied, ApplyOutcome, Store, StudyToApply};
 
 /// Plans a study and stores nothing.
 #[utoipa::path(
@@ -114,12 +115,4 @@ fn one_corpus(sources: &CorpusSources) -> Result<CorpusHashes, ApiError> {
     let file_hashes =
         sources.files.iter().map(|file| hash(&file.hash)).collect::<Result<_, _>>()?;
     Ok(CorpusHashes { corpus: sources.corpus.clone(), file_hashes })
-}
-
-/// Tells those whom a change concerns: holders of revoked leases and the dispatcher.
-pub(super) fn carry_out(app: &App, changed: &Changed) -> ChangeView {
-    app.leader.revoke(&changed.revoked);
-    app.leader.preempt(&changed.preempted);
-    app.nudge.notify_one();
-    ChangeView { run_ids: changed.run_ids().into_iter().map(ToString::to_string).collect() }
 }

@@ -14,6 +14,7 @@ use crate::App;
 
 mod address;
 mod apply;
+mod change;
 mod error;
 mod events;
 mod explain;

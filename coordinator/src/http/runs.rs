@@ -10,6 +10,7 @@ use axum::extract::State;
 use domain::ids::RunId;
 
 use super::address::{Found, RunAddress};
+use super::change::{Trial, change};
 use super::error::ApiError;
 use super::extract::{Body, Page, Parameters};
 use super::studies::{CurveParameters, which};
@@ -81,17 +82,21 @@ pub(super) async fn logs(
     post,
     path = "/runs/{run}/cancel",
     tag = "runs",
-    params(RunAddress),
+    params(RunAddress, Trial),
     request_body = CancelRequest,
-    responses((status = 200, body = ChangeView), (status = 404, body = ErrorBody))
+    responses(
+        (status = 200, body = ChangeView),
+        (status = 400, body = ErrorBody),
+        (status = 404, body = ErrorBody)
+    )
 )]
 pub(super) async fn cancel(
     State(app): State<Arc<App>>,
     run: Found<RunId>,
+    Parameters(trial): Parameters<Trial>,
     Body(request): Body<CancelRequest>,
 ) -> Result<Json<ChangeView>, ApiError> {
-    let changed = app.store.cancel_run(&run.id, &request.reason).await?;
-    Ok(Json(super::apply::carry_out(&app, &changed)))
+    change(&app, trial, app.store.cancel_run(&run.id, &request.reason)).await
 }
 
 /// Queues it again when it failed or was cancelled.
@@ -99,15 +104,19 @@ pub(super) async fn cancel(
     post,
     path = "/runs/{run}/retry",
     tag = "runs",
-    params(RunAddress),
+    params(RunAddress, Trial),
     request_body = RetryRequest,
-    responses((status = 200, body = ChangeView), (status = 404, body = ErrorBody))
+    responses(
+        (status = 200, body = ChangeView),
+        (status = 400, body = ErrorBody),
+        (status = 404, body = ErrorBody)
+    )
 )]
 pub(super) async fn retry(
     State(app): State<Arc<App>>,
     run: Found<RunId>,
+    Parameters(trial): Parameters<Trial>,
     Body(request): Body<RetryRequest>,
 ) -> Result<Json<ChangeView>, ApiError> {
-    let changed = app.store.retry_run(&run.id, which(&request)?).await?;
-    Ok(Json(super::apply::carry_out(&app, &changed)))
+    change(&app, trial, app.store.retry_run(&run.id, which(&request)?)).await
 }

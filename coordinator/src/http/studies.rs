@@ -15,6 +15,7 @@ use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
 use super::address::{Found, StudyAddress};
+use super::change::{Trial, change};
 use super::error::ApiError;
 use super::extract::{Body, Parameters, in_range};
 use super::fit_settings;
@@ -140,17 +141,21 @@ pub(super) async fn fit(
     post,
     path = "/studies/{study}/cancel",
     tag = "studies",
-    params(StudyAddress),
+    params(StudyAddress, Trial),
     request_body = CancelRequest,
-    responses((status = 200, body = ChangeView), (status = 404, body = ErrorBody))
+    responses(
+        (status = 200, body = ChangeView),
+        (status = 400, body = ErrorBody),
+        (status = 404, body = ErrorBody)
+    )
 )]
 pub(super) async fn cancel(
     State(app): State<Arc<App>>,
     study: Found<StudyId>,
+    Parameters(trial): Parameters<Trial>,
     Body(request): Body<CancelRequest>,
 ) -> Result<Json<ChangeView>, ApiError> {
-    let changed = app.store.cancel_study(&study.id, &request.reason).await?;
-    Ok(Json(super::apply::carry_out(&app, &changed)))
+    change(&app, trial, app.store.cancel_study(&study.id, &request.reason)).await
 }
 
 /// Queues its failed and cancelled runs again, or some of them.
@@ -158,17 +163,21 @@ pub(super) async fn cancel(
     post,
     path = "/studies/{study}/retry",
     tag = "studies",
-    params(StudyAddress),
+    params(StudyAddress, Trial),
     request_body = RetryRequest,
-    responses((status = 200, body = ChangeView), (status = 404, body = ErrorBody))
+    responses(
+        (status = 200, body = ChangeView),
+        (status = 400, body = ErrorBody),
+        (status = 404, body = ErrorBody)
+    )
 )]
 pub(super) async fn retry(
     State(app): State<Arc<App>>,
     study: Found<StudyId>,
+    Parameters(trial): Parameters<Trial>,
     Body(request): Body<RetryRequest>,
 ) -> Result<Json<ChangeView>, ApiError> {
-    let changed = app.store.retry_study(&study.id, which(&request)?).await?;
-    Ok(Json(super::apply::carry_out(&app, &changed)))
+    change(&app, trial, app.store.retry_study(&study.id, which(&request)?)).await
 }
 
 /// What a retry means.
@@ -192,17 +201,21 @@ pub(super) fn which(request: &RetryRequest) -> Result<Retry, ApiError> {
     post,
     path = "/studies/{study}/pause",
     tag = "studies",
-    params(StudyAddress),
+    params(StudyAddress, Trial),
     request_body = PauseRequest,
-    responses((status = 200, body = ChangeView), (status = 404, body = ErrorBody))
+    responses(
+        (status = 200, body = ChangeView),
+        (status = 400, body = ErrorBody),
+        (status = 404, body = ErrorBody)
+    )
 )]
 pub(super) async fn pause(
     State(app): State<Arc<App>>,
     study: Found<StudyId>,
+    Parameters(trial): Parameters<Trial>,
     Body(request): Body<PauseRequest>,
 ) -> Result<Json<ChangeView>, ApiError> {
-    let changed = app.store.pause_study(&study.id, &request.reason).await?;
-    Ok(Json(super::apply::carry_out(&app, &changed)))
+    change(&app, trial, app.store.pause_study(&study.id, &request.reason)).await
 }
 
 /// Lets it go on.
@@ -210,17 +223,21 @@ pub(super) async fn pause(
     post,
     path = "/studies/{study}/resume",
     tag = "studies",
-    params(StudyAddress),
+    params(StudyAddress, Trial),
     request_body = EmptyRequest,
-    responses((status = 200, body = ChangeView), (status = 404, body = ErrorBody))
+    responses(
+        (status = 200, body = ChangeView),
+        (status = 400, body = ErrorBody),
+        (status = 404, body = ErrorBody)
+    )
 )]
 pub(super) async fn resume(
     State(app): State<Arc<App>>,
     study: Found<StudyId>,
+    Parameters(trial): Parameters<Trial>,
     Body(EmptyRequest {}): Body<EmptyRequest>,
 ) -> Result<Json<ChangeView>, ApiError> {
-    let changed = app.store.resume_study(&study.id).await?;
-    Ok(Json(super::apply::carry_out(&app, &changed)))
+    change(&app, trial, app.store.resume_study(&study.id)).await
 }
 
 /// Gives it another priority, until it is applied again.
@@ -228,15 +245,19 @@ pub(super) async fn resume(
     post,
     path = "/studies/{study}/priority",
     tag = "studies",
-    params(StudyAddress),
+    params(StudyAddress, Trial),
     request_body = PriorityRequest,
-    responses((status = 200, body = ChangeView), (status = 404, body = ErrorBody))
+    responses(
+        (status = 200, body = ChangeView),
+        (status = 400, body = ErrorBody),
+        (status = 404, body = ErrorBody)
+    )
 )]
 pub(super) async fn priority(
     State(app): State<Arc<App>>,
     study: Found<StudyId>,
+    Parameters(trial): Parameters<Trial>,
     Body(request): Body<PriorityRequest>,
 ) -> Result<Json<ChangeView>, ApiError> {
-    let changed = app.store.set_priority(&study.id, request.priority).await?;
-    Ok(Json(super::apply::carry_out(&app, &changed)))
+    change(&app, trial, app.store.set_priority(&study.id, request.priority)).await
 }

@@ -7,6 +7,7 @@ mod location;
 pub mod memory;
 pub mod read;
 pub mod sql;
+mod trial;
 mod types;
 
 #[cfg(test)]
@@ -20,6 +21,7 @@ pub use error::{DriverError, StoreError, StoreErrorClass};
 pub use location::{Location, LocationError};
 pub use sql::SqlStore;
 pub use sql::copy::{TableRows, copy, plan_copy};
+pub use trial::trying_out;
 pub use types::*;
 
 use crate::scheduler::fit::Machine;
@@ -28,7 +30,8 @@ use crate::scheduler::policy::{BusySlot, Placement, QueueHead};
 /// The verbs. Each is one transaction: all of it happens, durably, or nothing. Every change leaves
 /// a row in `events` in the same transaction, and is announced after the commit.
 ///
-/// A read-only store answers every verb that changes something with [`StoreError::ReadOnly`].
+/// A read-only store answers every verb that changes something with [`StoreError::ReadOnly`]. Inside
+/// [`trying_out`] a verb answers what it would do, and nothing of it stays.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// Stores a planned study: the study, its data preparation, its cells and the runs they lack.

@@ -4,6 +4,7 @@
 //! What only one backend has (files, migrations) is tested beside it.
 
 pub(in crate::store) mod applying;
+pub(in crate::store) mod branching;
 pub(in crate::store) mod charting;
 pub(in crate::store) mod fixture;
 pub(in crate::store) mod gangs;
@@ -13,6 +14,7 @@ pub(in crate::store) mod races;
 pub(in crate::store) mod reporting;
 pub(in crate::store) mod scheduling;
 pub(in crate::store) mod trunks;
+pub(in crate::store) mod trying;
 pub(in crate::store) mod viewing;
 
 /// One test for each function of the suite, on the backend that the factory makes; a factory that
@@ -119,6 +121,20 @@ macro_rules! conformance {
                 data_points_of_another_study_are_trained,
                 a_paused_study_keeps_no_run_of_another_waiting,
                 data_that_comes_late_releases_the_first_of_a_trunk,
+            }
+            branching {
+                a_branch_that_needs_less_memory_keeps_its_trunk,
+                a_source_that_needs_less_memory_keeps_its_branches,
+                a_source_that_cannot_be_afforded_keeps_nobody_waiting,
+                a_source_that_a_rule_keeps_away_keeps_nobody_waiting,
+                a_branch_waits_for_a_source_of_another_study_that_is_carried_out,
+                what_was_taken_over_is_given_back_with_the_source,
+                checkpoints_that_may_not_be_used_hide_none,
+            }
+            trying {
+                what_is_tried_out_is_exact_and_leaves_nothing,
+                a_cancel_that_is_tried_out_takes_no_right,
+                what_is_tried_out_beside_changes_undoes_none,
             }
             viewing {
                 every_view_shows_a_study_in_the_middle_of_its_work,

@@ -12,7 +12,7 @@ use crate::store::read::{ReadStore, TrunkStatus};
 use crate::store::{AssignmentDetails, Numerics, ReportEvent, Retry, Store, TrainDetails};
 
 /// Three lengths of one configuration.
-const SHARED: [(&str, &str); 4] = [
+pub(super) const SHARED: [(&str, &str); 4] = [
     (
         "optimizer: {learning_rate: 1e-3}",
         "optimizer: {learning_rate: 1e-3}\n          \
@@ -26,13 +26,13 @@ const SHARED: [(&str, &str); 4] = [
     ("checkpoints: {log_spaced: {count: 4, first_step: 20}}", "checkpoints: final\n"),
 ];
 
-fn shared() -> Vec<(&'static str, &'static str)> {
+pub(super) fn shared() -> Vec<(&'static str, &'static str)> {
     let last = ("checkpoints: final\n", "checkpoints: final\nruntime: {share_trunks: true}\n");
     SHARED.into_iter().chain([last]).collect()
 }
 
 /// The runs from the shortest on, each with the step where it leaves the trunk and its last one.
-fn runs() -> [(RunId, u64, u64); 3] {
+pub(super) fn runs() -> [(RunId, u64, u64); 3] {
     let cells = study(&shared()).plan.cells.clone();
     let run = |cell: &planner::PlannedCell| {
         let trunk = cell.trunk.as_ref().unwrap();
@@ -42,11 +42,11 @@ fn runs() -> [(RunId, u64, u64); 3] {
     runs.try_into().unwrap()
 }
 
-fn work(run: &RunId) -> WorkId {
+pub(super) fn work(run: &RunId) -> WorkId {
     WorkId::Run(run.clone())
 }
 
-fn numerics() -> Numerics {
+pub(super) fn numerics() -> Numerics {
     Numerics {
         device_kind: "cpu".into(),
         intra_op_threads: 1,
@@ -56,20 +56,27 @@ fn numerics() -> Numerics {
     }
 }
 
-async fn begin<S: Store + ReadStore>(f: &Fixture<S>, run: &RunId, worker: &WorkerId) -> LeaseToken {
+pub(super) async fn begin<S: Store + ReadStore>(
+    f: &Fixture<S>,
+    run: &RunId,
+    worker: &WorkerId,
+) -> LeaseToken {
     let granted = f.store.grant(&[placement(&work(run), worker)]).await.unwrap().remove(0);
     let started = ReportEvent::Started { numerics: numerics(), resumed_from_step: 0 };
     f.report(granted.token, started).await;
     granted.token
 }
 
-async fn details(f: &Fixture<impl Store + ReadStore>, token: LeaseToken) -> TrainDetails {
+pub(super) async fn details(
+    f: &Fixture<impl Store + ReadStore>,
+    token: LeaseToken,
+) -> TrainDetails {
     let assignment = f.store.assignment(token).await.unwrap().unwrap();
     let AssignmentDetails::Train(details) = assignment.details else { panic!("a run is trained") };
     *details
 }
 
-fn offered(details: &TrainDetails) -> Vec<u64> {
+pub(super) fn offered(details: &TrainDetails) -> Vec<u64> {
     details.checkpoints.iter().map(|offered| offered.step).collect()
 }
 
@@ -213,7 +220,7 @@ pub(in crate::store) async fn a_study_of_trunks_is_cancelled_and_retried_whole(
     assert_eq!(f.queued_ids().await, [work(&short)]);
 }
 
-async fn is_marked(f: &Fixture<impl Store + ReadStore>, run: &RunId) -> bool {
+pub(super) async fn is_marked(f: &Fixture<impl Store + ReadStore>, run: &RunId) -> bool {
     f.store.run_view(run).await.unwrap().unwrap().summary.has_changed_numerics
 }
 

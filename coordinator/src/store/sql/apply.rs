@@ -2,26 +2,27 @@
 //!
 //! What is in a plan is the planner's; what cancelling and retrying mean is `change`'s.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use domain::ids::{ContentHash, RunId, StudyId, WorkId};
 use domain::recipe::CellConfig;
+use domain::run::RunEvent;
 use domain::spec::{EvaluateSpec, FlopKind, RecipeSpec};
-use domain::study::StudyEvent;
+use domain::study::{Decision, StudyEvent};
 use planner::PlannedCell;
 use serde_json::json;
 
-use super::change::{cancel_unwanted, evaluations_of, retry_if_over};
-use super::convert::{from_json, parse_id, signed, to_json};
-use super::database::{Query, query, query_scalar, query_with_list, query_with_rows};
-use super::decision::decide;
+use super::change::cancel_unwanted;
+use super::convert::{parse_id, signed, to_json};
+use super::database::{Query, query, query_scalar, query_with_rows};
+use super::decision::{self, decide};
 use super::error::from_driver;
 use super::evaluations;
-use super::many::{self, Asked};
 use super::trunks::{self, Reused};
 use super::wanted;
-use super::work::WorkRow;
+use super::work::{WorkRow, advance};
 use super::writer::{Command, Tx};
+use super::{retries, reuse};
 use crate::store::{Applied, ApplyOutcome, Changed, StoreError, StudyToApply};
 
 /// Rows in one statement: some eleven values each stay far below the databases' limits.
@@ -41,31 +42,45 @@ impl Command for ApplyStudy {
             return Ok(ApplyOutcome::MissingSources(missing));
         }
         let id = StudyId::from_hash(&ContentHash::of(study.spec.name.as_bytes()));
-        let is_update = upsert_study(tx, &id, &study).await?;
+        let before = upsert_study(tx, &id, &study).await?;
         let mut applied = Applied {
             study_id: id,
-            is_update,
+            is_update: before.is_some(),
             n_new_runs: 0,
             n_reused_runs: 0,
             n_reused_succeeded: 0,
             n_removed_cells: 0,
             changed: Changed::default(),
         };
-        let preparation = upsert_preparation(tx, &study, &mut applied.changed).await?;
-        let mut old_runs = take_out_cells(tx, &applied.study_id).await?;
-        let runs = upsert_runs(tx, &study, &preparation, &mut applied).await?;
+        let is_held = before.is_some_and(Decision::is_paused);
+        let preparation = upsert_preparation(tx, &study, is_held, &mut applied.changed).await?;
+        let mut old_runs = match before {
+            Some(_) => take_out_cells(tx, &applied.study_id).await?,
+            None => BTreeMap::new(),
+        };
+        let runs = upsert_runs(tx, &study, &preparation, is_held, &mut applied).await?;
         insert_cells(tx, &applied.study_id, &study.plan).await?;
         insert_dropped(tx, &applied.study_id, &study.plan).await?;
         old_runs.retain(|run, _| !has_run(&runs.all, run));
         applied.n_removed_cells = old_runs.values().sum();
         let removed: Vec<RunId> = old_runs.into_keys().collect();
         cancel_unwanted(tx, &removed, &mut applied.changed).await?;
-        wanted::settle_runs(tx, &removed, &mut applied.changed).await?;
-        wanted::settle_study(tx, &applied.study_id, &mut applied.changed).await?;
-        for run in evaluations::with_data_points(tx, &applied.study_id).await? {
-            // A new run has no checkpoint to measure yet.
-            if has_run(&runs.reused, &run) {
-                evaluations::ensure_for_run(tx, &run).await?;
+        // What is new is this study's alone, and was entered as it wants it.
+        let mut shared = removed;
+        shared.extend(runs.reused.iter().map(|cell| cell.run_id.clone()));
+        wanted::settle_runs(tx, &shared, &mut applied.changed).await?;
+        if runs.reused.is_empty() {
+            if preparation.is_shared
+                && let Some(cell) = runs.all.first()
+            {
+                wanted::settle_preparation_of(tx, &cell.run_id).await?;
+            }
+        } else {
+            for run in evaluations::with_data_points(tx, &applied.study_id).await? {
+                // A new run has no checkpoint to measure yet.
+                if has_run(&runs.reused, &run) {
+                    evaluations::ensure_for_run(tx, &run).await?;
+                }
             }
         }
         let detail = json!({
@@ -95,8 +110,13 @@ async fn missing_sources(
     Ok(missing)
 }
 
-/// Writes the study's row; whether there was one. It stays that of the user who applied it first.
-async fn upsert_study(tx: &mut Tx, id: &StudyId, study: &StudyToApply) -> Result<bool, StoreError> {
+/// Writes the study's row; what is decided about the study now, if there was one. It stays that of
+/// the user who applied it first.
+async fn upsert_study(
+    tx: &mut Tx,
+    id: &StudyId,
+    study: &StudyToApply,
+) -> Result<Option<Decision>, StoreError> {
     let found: Option<i64> = query_scalar("SELECT priority FROM studies WHERE id = ?")
         .bind(id.as_str())
         .fetch_optional(&mut tx.conn)
@@ -133,8 +153,11 @@ SET spec_text = excluded.spec_text, spec_file = excluded.spec_file,
     .execute(&mut tx.conn)
     .await
     .map_err(from_driver)?;
+    if found.is_none() {
+        return Ok(None);
+    }
     decide(tx, id, StudyEvent::Applied, "").await?;
-    Ok(found.is_some())
+    decision::about(tx, id).await.map(Some)
 }
 
 fn evaluate_specs(study: &StudyToApply) -> Vec<EvaluateSpec> {
@@ -148,14 +171,25 @@ fn evaluate_specs(study: &StudyToApply) -> Vec<EvaluateSpec> {
         .collect()
 }
 
+/// The data of a study.
+struct Prepared {
+    work: WorkId,
+    is_succeeded: bool,
+    /// Whether other studies may wait for it too.
+    is_shared: bool,
+}
+
 async fn upsert_preparation(
     tx: &mut Tx,
     study: &StudyToApply,
+    is_held: bool,
     changed: &mut Changed,
-) -> Result<WorkId, StoreError> {
+) -> Result<Prepared, StoreError> {
     let planned = &study.plan.preparation;
     let work = WorkId::Preparation(planned.id.clone());
-    if insert_preparation_work(tx, &work, study).await? {
+    let is_new = insert_preparation_work(tx, &work, study, is_held).await?;
+    let mut is_succeeded = false;
+    if is_new {
         query("INSERT INTO preparations (id, hash, config_json) VALUES (?, ?, ?)")
             .bind(work.as_str())
             .bind(planned.identity.hash.as_str())
@@ -165,9 +199,14 @@ async fn upsert_preparation(
             .map_err(from_driver)?;
         tx.record(work.as_str(), "preparation_queued", &json!({}));
     } else {
-        retry_if_over(tx, &work, &["failed", "cancelled"], changed).await?;
+        let row = WorkRow::load(tx, &work).await?;
+        let state = row.as_ref().map_or("", |row| row.state.as_str());
+        is_succeeded = state == "succeeded";
+        if matches!(state, "failed" | "cancelled") {
+            advance(tx, &work, RunEvent::RetryRequested, changed).await?;
+        }
     }
-    Ok(work)
+    Ok(Prepared { work, is_succeeded, is_shared: !is_new && !is_succeeded })
 }
 
 /// Enters a preparation that is not there; whether it was not.
@@ -175,23 +214,30 @@ async fn insert_preparation_work(
     tx: &mut Tx,
     work: &WorkId,
     study: &StudyToApply,
+    is_held: bool,
 ) -> Result<bool, StoreError> {
     let inserted = query(
-        "INSERT INTO work (id, kind, state, priority, cost_flops, max_failures, retries_json,
-    created_at_ms, updated_at_ms)
-VALUES (?, 'preparation', 'queued', ?, 0, ?, ?, ?, ?)
+        "INSERT INTO work (id, kind, state, is_held, priority, cost_flops, max_failures,
+    retries_json, created_at_ms, updated_at_ms)
+VALUES (?, 'preparation', 'queued', ?, ?, 0, ?, ?, ?, ?)
 ON CONFLICT (id) DO NOTHING",
     )
     .bind(work.as_str())
+    .bind(is_held)
     .bind(study.spec.runtime.priority)
     .bind(study.spec.runtime.max_failures)
-    .bind(to_json(&study.spec.runtime.retry_rules(), "retries_json")?)
+    .bind(retries_of(study)?)
     .bind(tx.now_ms)
     .bind(tx.now_ms)
     .execute(&mut tx.conn)
     .await
     .map_err(from_driver)?;
     Ok(inserted.rows_affected() == 1)
+}
+
+fn retries_of(study: &StudyToApply) -> Result<Option<String>, StoreError> {
+    let runtime = &study.spec.runtime;
+    retries::stored(runtime.max_failures, &runtime.retry_rules())
 }
 
 /// Removes the study's cells, which the plan enters again; how many cells each run had.
@@ -229,10 +275,10 @@ fn has_run(cells: &[&PlannedCell], run: &RunId) -> bool {
 async fn upsert_runs<'a>(
     tx: &mut Tx,
     study: &'a StudyToApply,
-    preparation: &WorkId,
+    preparation: &Prepared,
+    is_held: bool,
     applied: &mut Applied,
 ) -> Result<Runs<'a>, StoreError> {
-    let is_prepared = is_succeeded(tx, preparation).await?;
     let mut known_before: BTreeMap<RunId, Reused> = BTreeMap::new();
     // In the order of the indexes, whose pages are then written once each.
     let mut all: Vec<&PlannedCell> = study.plan.cells.iter().collect();
@@ -240,7 +286,7 @@ async fn upsert_runs<'a>(
     all.dedup_by(|next, first| next.run_id == first.run_id);
     let (mut reused, mut new) = (Vec::new(), Vec::new());
     for cells in all.chunks(ROWS_PER_STATEMENT) {
-        let known = known_runs(tx, cells).await?;
+        let known = reuse::known_runs(tx, cells).await?;
         for cell in cells {
             let Some(row) = known.get(&cell.run_id) else {
                 new.push(*cell);
@@ -248,17 +294,18 @@ async fn upsert_runs<'a>(
             };
             reused.push(*cell);
             applied.n_reused_succeeded += u64::from(row.state == "succeeded");
-            let first_data_point = merge_runtime(tx, study, cell, row).await?;
+            let first_data_point = reuse::merge_runtime(tx, study, cell, row).await?;
             let has_begun = row.n_attempts > 0;
             known_before.insert(cell.run_id.clone(), Reused { has_begun, first_data_point });
         }
-        ask_again(tx, &known, &mut applied.changed).await?;
+        reuse::ask_again(tx, &known, &mut applied.changed).await?;
     }
     applied.n_new_runs = new.len() as u64;
     applied.n_reused_runs = reused.len() as u64;
-    let common = Common { id: &applied.study_id, study, preparation, is_prepared };
+    let common = Common { id: &applied.study_id, study, preparation, is_held };
     insert_runs(tx, &common, &new).await?;
-    trunks::note(tx, &all, &known_before).await?;
+    let micro_batch_sequences = study.spec.runtime.micro_batch_sequences.unwrap_or(0);
+    trunks::note(tx, &all, &known_before, micro_batch_sequences).await?;
     if !reused.is_empty() || all.iter().any(|cell| cell.trunk.is_some()) {
         let ids: Vec<RunId> = all.iter().map(|cell| cell.run_id.clone()).collect();
         trunks::settle(tx, &ids, &mut applied.changed).await?;
@@ -266,71 +313,13 @@ async fn upsert_runs<'a>(
     Ok(Runs { all, reused })
 }
 
-/// What a study that has a run too may change of it.
-#[derive(Debug, sqlx::FromRow)]
-struct KnownRun {
-    id: String,
-    state: String,
-    n_attempts: i64,
-    max_failures: i64,
-    retries_json: Option<String>,
-    data_point_steps_json: String,
-    rolling_checkpoint_seconds: i64,
-}
-
-/// Those runs that are there.
-async fn known_runs(
-    tx: &mut Tx,
-    cells: &[&PlannedCell],
-) -> Result<BTreeMap<RunId, KnownRun>, StoreError> {
-    let head = "SELECT runs.id, work.state, work.n_attempts, work.max_failures, work.retries_json,
-    runs.data_point_steps_json, runs.rolling_checkpoint_seconds
-FROM runs
-JOIN work ON work.id = runs.id
-WHERE runs.id IN";
-    let mut query = query_with_list::<KnownRun>(head, cells.len());
-    for cell in cells {
-        query = query.bind(cell.run_id.as_str());
-    }
-    let rows = query.fetch_all(&mut tx.conn).await.map_err(from_driver)?;
-    rows.into_iter().map(|row| Ok((parse_id(&row.id)?, row))).collect()
-}
-
-/// Runs that were cancelled, and their evaluations, are wanted again when another study has them, or
-/// the same one again.
-async fn ask_again(
-    tx: &mut Tx,
-    known: &BTreeMap<RunId, KnownRun>,
-    changed: &mut Changed,
-) -> Result<(), StoreError> {
-    let runs: Vec<RunId> = known.keys().cloned().collect();
-    let works = runs.iter().cloned().map(WorkId::Run);
-    let evaluations = evaluations_of(tx, &runs).await?;
-    let all: Vec<WorkId> = works.chain(evaluations).collect();
-    let cancelled = in_state(tx, &all, "cancelled").await?;
-    many::ask(tx, &cancelled, Asked::Retry, changed).await
-}
-
-async fn in_state(tx: &mut Tx, works: &[WorkId], state: &str) -> Result<Vec<WorkId>, StoreError> {
-    let mut found = Vec::new();
-    for works in works.chunks(many::AT_ONCE) {
-        let rows = WorkRow::load_many(tx, &works.iter().collect::<Vec<_>>()).await?;
-        let is_in = |work: &&WorkId| rows.get(work.as_str()).is_some_and(|row| row.state == state);
-        found.extend(works.iter().filter(is_in).cloned());
-    }
-    Ok(found)
-}
-
-async fn is_succeeded(tx: &mut Tx, work: &WorkId) -> Result<bool, StoreError> {
-    Ok(WorkRow::load(tx, work).await?.is_some_and(|row| row.state == "succeeded"))
-}
-
 /// What new runs of a study have in common.
 struct Common<'a> {
     id: &'a StudyId,
     study: &'a StudyToApply,
-    preparation: &'a WorkId,
-    is_prepared: bool,
+    preparation: &'a Prepared,
+    /// By a pause of the study.
+    is_held: bool,
 }
 
 async fn insert_runs(
@@ -342,7 +331,7 @@ async fn insert_runs(
     let goes_on =
         |cell: &&PlannedCell| cell.trunk.as_ref().is_some_and(|trunk| trunk.from.is_some());
     let (waiting, ready): (Vec<&PlannedCell>, Vec<&PlannedCell>) =
-        cells.iter().copied().partition(|cell| !common.is_prepared || goes_on(cell));
+        cells.iter().copied().partition(|cell| !common.preparation.is_succeeded || goes_on(cell));
     for (cells, state, kind) in
         [(ready, "queued", "run_queued"), (waiting, "waiting", "run_planned")]
     {
@@ -354,7 +343,7 @@ async fn insert_runs(
             for cell in cells {
                 tx.record(cell.run_id.as_str(), kind, &json!({ "name": cell.name }));
             }
-            tx.write_events().await?;
+            tx.spill_events().await?;
         }
     }
     Ok(())
@@ -367,17 +356,17 @@ fn insert_work(
     cells: &[&PlannedCell],
 ) -> Result<Query, StoreError> {
     let runtime = &common.study.spec.runtime;
-    // `wanted` settles for whom a run is granted; for nearly all it is this study.
-    let head = "INSERT INTO work (id, cost_flops, kind, state, depends_on, priority, max_failures,
-    retries_json, study_id, created_at_ms, updated_at_ms)
-SELECT given.column1, given.column2, 'run', ?, ?, ?, ?, ?, ?, ?, ?
+    let head = "INSERT INTO work (id, cost_flops, kind, state, depends_on, priority, is_held,
+    max_failures, retries_json, study_id, created_at_ms, updated_at_ms)
+SELECT given.column1, given.column2, 'run', ?, ?, ?, ?, ?, ?, ?, ?, ?
 FROM (VALUES";
     let mut insert = query_with_rows(head, (cells.len(), 2), ") AS given")
         .bind(state)
-        .bind(common.preparation.as_str())
+        .bind(common.preparation.work.as_str())
         .bind(runtime.priority)
+        .bind(common.is_held)
         .bind(runtime.max_failures)
-        .bind(to_json(&runtime.retry_rules(), "retries_json")?)
+        .bind(retries_of(common.study)?)
         .bind(common.id.as_str())
         .bind(now_ms)
         .bind(now_ms);
@@ -399,7 +388,7 @@ FROM (VALUES";
     let recipe = cells.first().map_or("", |cell| cell.seedless.config.recipe());
     let mut insert = query_with_rows(head, (cells.len(), 11), ") AS given")
         .bind(recipe)
-        .bind(common.preparation.as_str())
+        .bind(common.preparation.work.as_str())
         .bind(runtime.micro_batch_sequences.unwrap_or(0))
         .bind(runtime.rolling_checkpoint_seconds);
     for cell in cells {
@@ -419,64 +408,6 @@ FROM (VALUES";
             .bind(signed(seedless.memory_bytes));
     }
     Ok(insert)
-}
-
-/// A run that another study has too leaves the data points of both, and of each class the larger
-/// number of attempts counts, with the pauses of the study at hand. Its micro-batch stays: the first
-/// attempt may have fixed it. Answers the first data point of all.
-async fn merge_runtime(
-    tx: &mut Tx,
-    study: &StudyToApply,
-    cell: &PlannedCell,
-    row: &KnownRun,
-) -> Result<Option<u64>, StoreError> {
-    let runtime = &study.spec.runtime;
-    let what = "data_point_steps_json";
-    let mut steps: BTreeSet<u64> = from_json(&row.data_point_steps_json, what)?;
-    steps.extend(&cell.seedless.data_point_steps);
-    let first = steps.first().copied();
-    let steps = to_json(&steps, what)?;
-    let rolling = i64::from(runtime.rolling_checkpoint_seconds);
-    if steps != row.data_point_steps_json || rolling != row.rolling_checkpoint_seconds {
-        query(
-            "UPDATE runs
-SET data_point_steps_json = ?, rolling_checkpoint_seconds = ?
-WHERE id = ?",
-        )
-        .bind(steps)
-        .bind(rolling)
-        .bind(cell.run_id.as_str())
-        .execute(&mut tx.conn)
-        .await
-        .map_err(from_driver)?;
-    }
-    merge_retries(tx, study, row).await?;
-    Ok(first)
-}
-
-async fn merge_retries(
-    tx: &mut Tx,
-    study: &StudyToApply,
-    row: &KnownRun,
-) -> Result<(), StoreError> {
-    let what = "retries_json";
-    let mut rules = study.spec.runtime.retry_rules();
-    if let Some(text) = &row.retries_json {
-        rules = rules.or_more_attempts(from_json(text, what)?);
-    }
-    let rules = to_json(&rules, what)?;
-    let max_failures = row.max_failures.max(i64::from(study.spec.runtime.max_failures));
-    if Some(&rules) == row.retries_json.as_ref() && max_failures == row.max_failures {
-        return Ok(());
-    }
-    query("UPDATE work SET max_failures = ?, retries_json = ? WHERE id = ?")
-        .bind(max_failures)
-        .bind(rules)
-        .bind(&row.id)
-        .execute(&mut tx.conn)
-        .await
-        .map_err(from_driver)?;
-    Ok(())
 }
 
 async fn insert_cells(

@@ -133,8 +133,9 @@ WHERE runs.id = ? AND preparations.manifest_key IS NOT NULL",
     })))
 }
 
-/// The run's own checkpoints, and those of the run that it goes on from up to where it does, if the
-/// two round alike.
+/// The run's own checkpoints, and those of the run that it goes on from up to where it does and below
+/// every data point, if they were made with the run's numerics; or with any, if the run is marked
+/// that its numerics have changed.
 async fn checkpoints(
     pool: &Pool,
     work: &WorkId,
@@ -152,28 +153,30 @@ WHERE run_id IN (?1, (SELECT from_run_id FROM trunks WHERE trunks.run_id = ?1))
             SELECT 1
             FROM trunks
             JOIN runs ON runs.id = trunks.run_id
-            JOIN runs AS source ON source.id = trunks.from_run_id
+            JOIN attempts ON attempts.work_id = checkpoints.run_id
+                AND attempts.attempt = checkpoints.attempt
             WHERE trunks.run_id = ?1 AND checkpoints.step <= trunks.from_step
-                AND COALESCE(runs.numerics_json, source.numerics_json) = source.numerics_json
+                -- A study may have wanted a data point since.
+                AND checkpoints.step < ?2
+                AND (
+                    runs.has_changed_numerics = 1
+                    OR COALESCE(runs.numerics_json, attempts.numerics_json)
+                        = attempts.numerics_json
+                )
         )
     )
     AND refused_reason IS NULL
 ORDER BY step DESC, attempt DESC
-LIMIT ?2",
+LIMIT ?3",
     )
     .bind(work.as_str())
+    .bind(data_point_steps.first().map_or(i64::MAX, |first| signed(*first)))
     .bind(MAX_CHECKPOINTS)
     .fetch_all(pool)
     .await
     .map_err(from_driver)?;
-    // Another run's may lie beyond a data point that a study has wanted since.
-    let is_usable = |row: &CheckpointRow| {
-        row.run_id == work.as_str()
-            || data_point_steps.first().is_none_or(|first| unsigned(row.step) < *first)
-    };
-    let usable = rows.into_iter().filter(is_usable);
     let mut checkpoints: Vec<OfferedCheckpoint> =
-        usable.map(|row| row.into_offered(work, attempt)).collect::<Result<_, _>>()?;
+        rows.into_iter().map(|row| row.into_offered(work, attempt)).collect::<Result<_, _>>()?;
     if is_planted(Mistake::OldestCheckpointFirst) {
         checkpoints.reverse();
     }

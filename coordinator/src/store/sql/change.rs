@@ -29,6 +29,8 @@ pub(super) struct CancelStudy {
 impl Command for CancelStudy {
     type Answer = Changed;
 
+    const WRITES_MANY: bool = true;
+
     async fn run(self, tx: &mut Tx) -> Result<Changed, StoreError> {
         let mut changed = Changed::default();
         let event = StudyEvent::CancelRequested;
@@ -73,6 +75,8 @@ pub(super) struct RetryStudy {
 
 impl Command for RetryStudy {
     type Answer = Changed;
+
+    const WRITES_MANY: bool = true;
 
     async fn run(self, tx: &mut Tx) -> Result<Changed, StoreError> {
         let mut changed = Changed::default();

@@ -99,6 +99,13 @@ WHERE cells.run_id = ? AND studies.is_cancelled = 0",
     .fetch_all(&mut tx.conn)
     .await
     .map_err(from_driver)?;
+    let mut specs: Vec<EvaluateSpec> = Vec::new();
+    for text in asked {
+        specs.extend(from_json::<Vec<EvaluateSpec>>(&text, "evaluate_json")?);
+    }
+    if specs.is_empty() {
+        return Ok(0);
+    }
     let row: RunRow = query_as(
         "SELECT runs.config_json, preparations.hash AS preparation_hash, work.priority,
     work.max_failures, work.retries_json, work.is_held, work.study_id
@@ -115,28 +122,21 @@ WHERE runs.id = ?",
         Identity::parse(&row.config_json).map_err(StoreError::Configuration)?;
     let cost_flops = cell.flops_per_token(FlopKind::Exact) * FORWARD_SHARE;
     let mut n_new = 0;
-    for text in asked {
-        let specs: Vec<EvaluateSpec> = from_json(&text, "evaluate_json")?;
-        for spec in specs {
-            for checkpoint in checkpoints {
-                let config = EvaluationConfig {
-                    task: spec.task.label().to_owned(),
-                    task_version: version_of(spec.task),
-                    weights_hash: checkpoint.weights_hash.clone(),
-                    preparation_hash: row.preparation_hash.clone(),
-                    sequence_length: cell.training.sequence_length,
-                    sequences: spec.sequences,
-                };
-                let identity = config.identity().map_err(StoreError::Configuration)?;
-                let id = evaluation_id(&identity, run, checkpoint.step);
-                let to_insert = ToInsert {
-                    id,
-                    config_json: identity.canonical_json,
-                    task: spec.task,
-                    cost_flops,
-                };
-                n_new += u64::from(insert(tx, run, &row, checkpoint, &to_insert).await?);
-            }
+    for spec in specs {
+        for checkpoint in checkpoints {
+            let config = EvaluationConfig {
+                task: spec.task.label().to_owned(),
+                task_version: version_of(spec.task),
+                weights_hash: checkpoint.weights_hash.clone(),
+                preparation_hash: row.preparation_hash.clone(),
+                sequence_length: cell.training.sequence_length,
+                sequences: spec.sequences,
+            };
+            let identity = config.identity().map_err(StoreError::Configuration)?;
+            let id = evaluation_id(&identity, run, checkpoint.step);
+            let to_insert =
+                ToInsert { id, config_json: identity.canonical_json, task: spec.task, cost_flops };
+            n_new += u64::from(insert(tx, run, &row, checkpoint, &to_insert).await?);
         }
     }
     Ok(n_new)

@@ -166,11 +166,12 @@ async fn end_row(
         row.work.give_up()?;
     }
     let was_open = close_attempt(tx, token, end, message, changed).await?;
-    let event = RunEvent::AttemptEnded { token, end };
-    let has_moved = advance_row(tx, &work, &row.work, event, changed).await?;
+    // Before it moves on: those that go on from it take its numerics over.
     if let (AttemptEnd::OutOfMemory, WorkId::Run(run)) = (end, &work) {
         micro_batch::halve(tx, run).await?;
     }
+    let event = RunEvent::AttemptEnded { token, end };
+    let has_moved = advance_row(tx, &work, &row.work, event, changed).await?;
     if was_open && has_moved {
         Ok(())
     } else {

@@ -4,17 +4,18 @@
 
 use std::collections::BTreeSet;
 
-use domain::ids::{AttemptNumber, LeaseToken, WorkId, WorkerId};
+use domain::ids::{AttemptNumber, LeaseToken, RunId, WorkId, WorkerId};
 use domain::planted::{Mistake, is_planted};
 
 use super::convert::{parse_id, signed, unsigned};
 use super::database::{Pool, query_as, query_scalar, query_with_list, query_with_rows};
 use super::error::from_driver;
 use super::members;
+use super::trunks;
 use super::work::{WorkRow, record_grant};
 use super::writer::{Command, Tx};
 use crate::scheduler::policy::Placement;
-use crate::store::{Granted, LiveLease, StoreError};
+use crate::store::{Changed, Granted, LiveLease, StoreError};
 
 /// Rows in one statement.
 const ROWS_PER_STATEMENT: usize = 128;
@@ -82,6 +83,13 @@ async fn grant_some(tx: &mut Tx, placements: &[Placement]) -> Result<Vec<Granted
     for lease in &granted {
         record_grant(tx, lease);
     }
+    // Whoever goes on from a run that is carried out now waits for it, whatever its study.
+    let runs = granted.iter().filter_map(|lease| match &lease.work {
+        WorkId::Run(run) => Some(run),
+        WorkId::Evaluation(_) | WorkId::Preparation(_) => None,
+    });
+    let carried_out: Vec<&RunId> = runs.collect();
+    trunks::settle_branches(tx, &carried_out, &mut Changed::default()).await?;
     Ok(granted)
 }
 
@@ -164,12 +172,19 @@ FROM (
     let tail = "
     GROUP BY study_id
 ) AS begun
-WHERE studies.id = begun.study_id";
+WHERE studies.id = begun.study_id
+RETURNING studies.id, studies.budget_flops";
     let mut charge = query_with_rows(head, (1, begun.len()), tail);
     for work in begun {
         charge = charge.bind(work.as_str());
     }
-    charge.execute(&mut tx.conn).await.map_err(from_driver)?;
+    let charged: Vec<(String, Option<f64>)> =
+        charge.with_rows().fetch_all(&mut tx.conn).await.map_err(from_driver)?;
+    for (study, budget_flops) in charged {
+        if budget_flops.is_some() {
+            trunks::settle_afforded(tx, &study).await?;
+        }
+    }
     Ok(())
 }
 

@@ -82,6 +82,7 @@ pub(super) async fn ask(
                 });
             }
         }
+        tx.spill_events().await?;
     }
     // When all have moved: most of those that share a trunk are asked the same.
     match asked {

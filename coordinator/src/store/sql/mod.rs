@@ -29,6 +29,8 @@ mod postgres;
 mod queue;
 pub(crate) mod read;
 mod report;
+mod retries;
+mod reuse;
 mod sqlite;
 mod trunks;
 mod wanted;

@@ -244,11 +244,13 @@ SET latest_step = ?,
             FROM trunks
             JOIN runs AS source ON source.id = trunks.from_run_id
             WHERE trunks.run_id = runs.id AND trunks.from_step >= ?
-                AND (source.numerics_json <> ? OR source.has_changed_numerics = 1)
                 AND EXISTS (
                     SELECT 1
                     FROM checkpoints AS kept
+                    JOIN attempts ON attempts.work_id = kept.run_id
+                        AND attempts.attempt = kept.attempt
                     WHERE kept.run_id = source.id AND kept.step = ?
+                        AND (attempts.numerics_json <> ? OR source.has_changed_numerics = 1)
                 )
         ) THEN 1
         ELSE has_changed_numerics
@@ -259,8 +261,8 @@ WHERE id = ?",
         .bind(step)
         .bind(&numerics)
         .bind(step)
-        .bind(&numerics)
         .bind(step)
+        .bind(&numerics)
         .bind(&numerics)
         .bind(run.as_str())
         .execute(&mut tx.conn)

@@ -28,7 +28,7 @@ const STATEMENTS_KEPT: usize = 400;
 
 /// Kibibytes of pages that the writer keeps; a transaction that changes more writes pages again and
 /// again. Negative, as SQLite tells kibibytes from pages.
-const WRITER_CACHE: &str = "-16384";
+const WRITER_CACHE: &str = "-98304";
 
 /// SQLite's result code for a file that is something else.
 const SQLITE_NOTADB: i64 = 26;

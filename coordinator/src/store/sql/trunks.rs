@@ -10,7 +10,7 @@ use planner::PlannedCell;
 use serde_json::json;
 
 use super::convert::{parse_id, signed, unsigned};
-use super::database::{query_scalar, query_with_list, query_with_rows};
+use super::database::{query, query_scalar, query_with_list, query_with_rows};
 use super::error::from_driver;
 use super::many::AT_ONCE;
 use super::work::kind_of;
@@ -21,8 +21,9 @@ use crate::store::{Changed, StoreError};
 /// run that is not over, while it has none of its own. After that it begins with what there is.
 ///
 /// Checkpoints come in their order, so after a later one it will not come. A run that is held keeps
-/// nobody waiting but those that are held too; and one that is granted for another study, by whose
-/// terms it may never be, nobody until it is.
+/// nobody waiting but those that are held too; and one that may never be granted nobody until it is:
+/// by the terms of another study, or because its own study cannot afford it, or because a log rule
+/// keeps it from a machine that may be the only one.
 ///
 /// As text, so that it stands in statements of one piece.
 macro_rules! waits_for_trunk {
@@ -35,6 +36,20 @@ macro_rules! waits_for_trunk {
         AND source.state IN ('waiting', 'queued', 'leased', 'backoff')
         AND (source.is_held = 0 OR work.is_held = 1)
         AND (source.state = 'leased' OR source.study_id = work.study_id)
+        AND NOT (
+            source.state = 'queued' AND source.n_attempts = 0
+            AND EXISTS (
+                SELECT 1
+                FROM studies
+                WHERE studies.id = source.study_id
+                    AND studies.budget_flops - studies.spent_flops < source.cost_flops
+            )
+        )
+        -- Without what only says where an attempt failed, a pattern is left beside each worker.
+        AND NOT (
+            source.state IN ('queued', 'backoff')
+            AND REPLACE(source.excluded_json, '\":{\"failed\":\"', '') LIKE '%\":\"%'
+        )
         AND NOT EXISTS (
             SELECT 1
             FROM checkpoints AS kept
@@ -72,55 +87,126 @@ pub(super) async fn note(
     tx: &mut Tx,
     cells: &[&PlannedCell],
     reused: &BTreeMap<RunId, Reused>,
+    micro_batch_sequences: u32,
 ) -> Result<(), StoreError> {
-    let (own, none): (Vec<&PlannedCell>, Vec<&PlannedCell>) =
-        cells.iter().partition(|cell| cell.trunk.is_some());
-    let cleared: Vec<&PlannedCell> =
-        none.into_iter().filter(|cell| reused.contains_key(&cell.run_id)).collect();
-    for cells in cleared.chunks(AT_ONCE) {
-        let head = "UPDATE trunks
-SET from_run_id = NULL, from_step = NULL
-WHERE from_run_id IS NOT NULL
-    AND (SELECT n_attempts FROM work WHERE work.id = trunks.run_id) = 0 AND run_id IN";
-        let clear = query_with_rows(head, (1, cells.len()), "");
-        let clear = cells.iter().fold(clear, |clear, cell| clear.bind(cell.run_id.as_str()));
-        clear.execute(&mut tx.conn).await.map_err(from_driver)?;
-        // What was taken over from the run that it no longer goes on from.
-        let head = "UPDATE runs
-SET numerics_json = NULL, has_changed_numerics = 0
-WHERE numerics_json IS NOT NULL
-    AND (SELECT n_attempts FROM work WHERE work.id = runs.id) = 0 AND id IN";
-        let reset = query_with_rows(head, (1, cells.len()), "");
-        let reset = cells.iter().fold(reset, |reset, cell| reset.bind(cell.run_id.as_str()));
-        reset.execute(&mut tx.conn).await.map_err(from_driver)?;
-    }
-    for cells in own.chunks(AT_ONCE) {
-        let head = "INSERT INTO trunks (run_id, steps, from_run_id, from_step)
-VALUES";
-        let tail = "ON CONFLICT (run_id) DO UPDATE
-SET from_run_id = excluded.from_run_id, from_step = excluded.from_step
-WHERE (SELECT n_attempts FROM work WHERE work.id = trunks.run_id) = 0";
-        let mut insert = query_with_rows(head, (cells.len(), 4), tail);
-        for cell in cells {
-            let Some(trunk) = &cell.trunk else { continue };
+    let stands = |cell: &&PlannedCell| cell.trunk.is_some() || reused.contains_key(&cell.run_id);
+    let cells: Vec<&PlannedCell> = cells.iter().copied().filter(stands).collect();
+    for cells in cells.chunks(AT_ONCE) {
+        let known: Vec<&PlannedCell> =
+            cells.iter().copied().filter(|cell| reused.contains_key(&cell.run_id)).collect();
+        let before = sources_of(tx, &known).await?;
+        let mut own = Vec::with_capacity(cells.len());
+        for cell in cells.iter().copied() {
             let known = reused.get(&cell.run_id);
             let may_begin = |step: u64| known.is_none_or(|known| known.may_begin_at(step));
-            let from = trunk.from.as_ref().filter(|(_, step)| may_begin(*step));
-            let (run, step) = from.map(|(run, step)| (run.as_str(), *step)).unzip();
-            insert = insert
-                .bind(cell.run_id.as_str())
-                .bind(signed(trunk.steps))
-                .bind(run)
-                .bind(step.map(signed));
+            let trunk = cell.trunk.as_ref();
+            let from = trunk.and_then(|trunk| trunk.from.as_ref());
+            let from = from.filter(|(_, step)| may_begin(*step));
+            let is_before = before.get(cell.run_id.as_str());
+            if is_before.is_some_and(|run| from.is_none_or(|(from, _)| from.as_str() != run)) {
+                give_back(tx, cell, micro_batch_sequences).await?;
+            }
+            own.extend(trunk.map(|trunk| (cell, trunk.steps, from)));
         }
-        insert.execute(&mut tx.conn).await.map_err(from_driver)?;
+        write(tx, &own).await?;
     }
     Ok(())
+}
+
+/// Which run each of these was to go on from, where it has not begun.
+async fn sources_of(
+    tx: &mut Tx,
+    cells: &[&PlannedCell],
+) -> Result<BTreeMap<String, String>, StoreError> {
+    if cells.is_empty() || !tx.has_trunks {
+        return Ok(BTreeMap::new());
+    }
+    let head = "SELECT trunks.run_id, trunks.from_run_id
+FROM trunks
+JOIN work ON work.id = trunks.run_id AND work.n_attempts = 0
+WHERE trunks.from_run_id IS NOT NULL AND trunks.run_id IN";
+    let query = query_with_list::<(String, String)>(head, cells.len());
+    let query = cells.iter().fold(query, |query, cell| query.bind(cell.run_id.as_str()));
+    Ok(query.fetch_all(&mut tx.conn).await.map_err(from_driver)?.into_iter().collect())
+}
+
+/// A run that has not begun no longer goes on from the run that it was to: what it took over from
+/// there is its plan's again.
+async fn give_back(
+    tx: &mut Tx,
+    cell: &PlannedCell,
+    micro_batch_sequences: u32,
+) -> Result<(), StoreError> {
+    let run = cell.run_id.as_str();
+    query("UPDATE trunks SET from_run_id = NULL, from_step = NULL WHERE run_id = ?")
+        .bind(run)
+        .execute(&mut tx.conn)
+        .await
+        .map_err(from_driver)?;
+    query(
+        "UPDATE runs
+SET numerics_json = NULL, has_changed_numerics = 0, micro_batch_sequences = ?, memory_bytes = ?
+WHERE id = ? AND numerics_json IS NOT NULL",
+    )
+    .bind(micro_batch_sequences)
+    .bind(signed(cell.seedless.memory_bytes))
+    .bind(run)
+    .execute(&mut tx.conn)
+    .await
+    .map_err(from_driver)?;
+    Ok(())
+}
+
+type Branch<'a> = (&'a PlannedCell, u64, Option<&'a (RunId, u64)>);
+
+/// Writes how long each stands in its trunk, and what it goes on from.
+async fn write(tx: &mut Tx, branches: &[Branch<'_>]) -> Result<(), StoreError> {
+    if branches.is_empty() {
+        return Ok(());
+    }
+    tx.has_trunks = true;
+    let head = "INSERT INTO trunks (run_id, steps, from_run_id, from_step)
+VALUES";
+    let tail = "ON CONFLICT (run_id) DO UPDATE
+SET from_run_id = excluded.from_run_id, from_step = excluded.from_step
+WHERE (SELECT n_attempts FROM work WHERE work.id = trunks.run_id) = 0";
+    let mut insert = query_with_rows(head, (branches.len(), 4), tail);
+    for (cell, steps, from) in branches {
+        let (run, step) = from.map(|(run, step)| (run.as_str(), signed(*step))).unzip();
+        insert = insert.bind(cell.run_id.as_str()).bind(signed(*steps)).bind(run).bind(step);
+    }
+    insert.execute(&mut tx.conn).await.map_err(from_driver)?;
+    Ok(())
+}
+
+/// Settles the runs that go on from one of a study's that nobody has begun: what the study can still
+/// afford has changed.
+pub(super) async fn settle_afforded(tx: &mut Tx, study: &str) -> Result<(), StoreError> {
+    if !tx.has_trunks {
+        return Ok(());
+    }
+    let branches: Vec<String> = query_scalar(
+        "SELECT trunks.run_id
+FROM trunks
+JOIN work AS source ON source.id = trunks.from_run_id
+JOIN work ON work.id = trunks.run_id AND work.state = 'waiting'
+WHERE source.study_id = ? AND source.state = 'queued' AND source.n_attempts = 0
+ORDER BY 1",
+    )
+    .bind(study)
+    .fetch_all(&mut tx.conn)
+    .await
+    .map_err(from_driver)?;
+    let branches: Vec<RunId> = branches.iter().map(|id| parse_id(id)).collect::<Result<_, _>>()?;
+    settle(tx, &branches, &mut Changed::default()).await
 }
 
 /// Whether a run waits for a checkpoint of another.
 pub(super) async fn waits(tx: &mut Tx, work: &WorkId) -> Result<bool, StoreError> {
     let WorkId::Run(run) = work else { return Ok(false) };
+    if !tx.has_trunks {
+        return Ok(false);
+    }
     let found: Option<String> =
         query_scalar(concat!("SELECT id FROM work WHERE id = ? AND ", waits_for_trunk!()))
             .bind(run.as_str())
@@ -136,6 +222,9 @@ pub(super) async fn settle_branches(
     sources: &[&RunId],
     changed: &mut Changed,
 ) -> Result<(), StoreError> {
+    if !tx.has_trunks {
+        return Ok(());
+    }
     let mut branches: Vec<RunId> = Vec::new();
     for sources in sources.chunks(AT_ONCE) {
         let head = "SELECT run_id FROM trunks WHERE from_run_id IN";
@@ -157,6 +246,9 @@ pub(super) async fn settle(
     runs: &[RunId],
     changed: &mut Changed,
 ) -> Result<(), StoreError> {
+    if !tx.has_trunks {
+        return Ok(());
+    }
     for runs in runs.chunks(AT_ONCE) {
         let runs = in_trunks(tx, runs).await?;
         if runs.is_empty() {

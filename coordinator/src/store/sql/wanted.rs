@@ -149,6 +149,11 @@ pub(super) async fn settle_runs(
     Ok(())
 }
 
+/// Settles the data that a run needs, by all that wait for it.
+pub(super) async fn settle_preparation_of(tx: &mut Tx, run_id: &RunId) -> Result<(), StoreError> {
+    run(tx, &PREPARATIONS, OF_LIST, &[run_id.as_str()]).await
+}
+
 /// Runs and their evaluations; the runs that changed. Whether one is held decides too who waits for
 /// it: what `moved` by that is added.
 async fn settle(

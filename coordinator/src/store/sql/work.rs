@@ -8,7 +8,7 @@ use domain::attempt::{AttemptEnd, Charge};
 use domain::ids::{AttemptNumber, ContentHash, LeaseToken, WorkId, WorkerId};
 use domain::planted::{Mistake, is_planted};
 use domain::run::{Effect, RunEvent, RunState, Transition, Tries};
-use domain::spec::{RetriesSpec, RetryRules};
+use domain::spec::RetryRules;
 use serde_json::{Value, json};
 
 use super::closing::close_attempt;
@@ -17,6 +17,7 @@ use super::database::{query, query_as, query_scalar, query_with_list};
 use super::error::from_driver;
 use super::log_rules;
 use super::members;
+use super::retries;
 use super::trunks::{self, waits_for_trunk};
 use super::writer::Tx;
 use crate::store::{Changed, Granted, Retry, StoreError};
@@ -132,11 +133,7 @@ WHERE id IN";
     }
 
     fn rules(&self) -> Result<RetryRules, StoreError> {
-        match &self.retries_json {
-            Some(text) => from_json(text, "retries_json"),
-            // It was stored by a build that knew one number.
-            None => Ok(RetryRules::of(small(self.max_failures), RetriesSpec::default())),
-        }
+        retries::of_row(self.max_failures, self.retries_json.as_deref())
     }
 
     /// The state that the columns spell.

@@ -17,7 +17,7 @@ use super::error::from_driver;
 use super::events::Events;
 use crate::actor::{self, Actor};
 use crate::clock::Clock;
-use crate::store::StoreError;
+use crate::store::{StoreError, trial};
 
 /// Commands in one transaction at most: bounds how long the first of them waits for the last.
 const MAX_BATCH: usize = 256;
@@ -42,6 +42,11 @@ pub(super) struct Tx {
     /// Who asked for the command at hand.
     pub(super) actor: Actor,
     events: Events,
+    /// Whether any run may stand in a trunk. Nobody but this writer enters one, so that without one
+    /// nothing needs to be asked of them.
+    pub(super) has_trunks: bool,
+    /// Whether the command at hand said that it writes many.
+    writes_many: bool,
     /// So many batches more are run with every command kept apart.
     n_careful: u32,
 }
@@ -59,9 +64,13 @@ impl Tx {
         self.events.note(view, detail.to_string());
     }
 
-    /// Writes the events so far, so that they need no memory. Only a command that says that it
-    /// writes many may ask for it.
-    pub(super) async fn write_events(&mut self) -> Result<(), StoreError> {
+    /// Writes the events so far, so that they need no memory, if the command at hand said that it
+    /// writes many; those of another one wait for the end of the batch.
+    pub(super) async fn spill_events(&mut self) -> Result<(), StoreError> {
+        if self.writes_many { self.write_events().await } else { Ok(()) }
+    }
+
+    async fn write_events(&mut self) -> Result<(), StoreError> {
         self.events.write(&mut self.conn).await
     }
 
@@ -122,19 +131,22 @@ trait Job: Send {
     fn run(self: Box<Self>, tx: &mut Tx) -> BoxFuture<'_, (Went, Settle)>;
     fn refuse(self: Box<Self>, reason: String);
     fn is_kept_apart(&self) -> bool;
+    fn is_trial(&self) -> bool;
     fn writes_many(&self) -> bool;
 }
 
 struct Pending<C: Command> {
     command: C,
     actor: Actor,
+    /// Whether its writes are undone when it has gone well too.
+    is_trial: bool,
     reply: oneshot::Sender<Result<C::Answer, StoreError>>,
 }
 
 impl<C: Command> Job for Pending<C> {
     fn run(self: Box<Self>, tx: &mut Tx) -> BoxFuture<'_, (Went, Settle)> {
         Box::pin(async move {
-            let Self { command, actor, reply } = *self;
+            let Self { command, actor, reply, is_trial: _ } = *self;
             tx.actor = actor;
             let result = command.run(tx).await;
             let went = match &result {
@@ -159,6 +171,10 @@ impl<C: Command> Job for Pending<C> {
 
     fn is_kept_apart(&self) -> bool {
         C::IS_KEPT_APART
+    }
+
+    fn is_trial(&self) -> bool {
+        self.is_trial
     }
 
     fn writes_many(&self) -> bool {
@@ -191,6 +207,10 @@ impl Writer {
             .fetch_one(&mut conn)
             .await
             .map_err(from_driver)?;
+        let a_trunk: Option<String> = query_scalar("SELECT run_id FROM trunks LIMIT 1")
+            .fetch_optional(&mut conn)
+            .await
+            .map_err(from_driver)?;
         if is_planted(Mistake::EventNumberSkipped) && last_event_id > 0 {
             last_event_id += 1;
         }
@@ -200,6 +220,8 @@ impl Writer {
             now_ms: clock.wall_ms(),
             actor: Actor::Coordinator,
             events: Events::after(last_event_id),
+            has_trunks: a_trunk.is_some(),
+            writes_many: false,
             n_careful: 0,
         };
         let task = tokio::spawn(async move {
@@ -212,8 +234,8 @@ impl Writer {
     /// Carries out a command, durably, or says why not.
     pub(super) async fn run<C: Command>(&self, command: C) -> Result<C::Answer, StoreError> {
         let (reply, answer) = oneshot::channel();
-        let actor = actor::current();
-        let job: Box<dyn Job> = Box::new(Pending { command, actor, reply });
+        let (actor, is_trial) = (actor::current(), trial::is_trial());
+        let job: Box<dyn Job> = Box::new(Pending { command, actor, is_trial, reply });
         self.jobs.send(job).await.map_err(|_| StoreError::Closed)?;
         answer.await.map_err(|_| StoreError::Closed)?
     }
@@ -301,14 +323,16 @@ async fn commit(tx: &mut Tx, batch: &mut Vec<Box<dyn Job>>) -> Result<(), StoreE
     outcome
 }
 
-/// Runs one command, between savepoints if its failure is to undo its own writes alone. The error
-/// means that the transaction cannot be trusted.
+/// Runs one command, between savepoints if its failure is to undo its own writes alone, or if it is
+/// only tried out. The error means that the transaction cannot be trusted.
 async fn run_one(
     tx: &mut Tx,
     job: Box<dyn Job>,
     is_alone: bool,
 ) -> (Settle, Result<(), StoreError>) {
-    if is_alone || !(job.is_kept_apart() || tx.n_careful > 0) {
+    tx.writes_many = job.writes_many();
+    let is_trial = job.is_trial();
+    if !is_trial && (is_alone || !(job.is_kept_apart() || tx.n_careful > 0)) {
         let (went, settle) = job.run(tx).await;
         if went == Went::Wrong && !is_alone {
             tx.n_careful = CAREFUL_BATCHES;
@@ -321,12 +345,12 @@ async fn run_one(
         };
         return (settle, outcome);
     }
-    let written = if job.writes_many() { tx.write_events().await } else { Ok(()) };
+    let written = tx.spill_events().await;
     let mark = tx.events.mark();
     let begun = written.and(tx.execute("SAVEPOINT command").await);
     let (went, settle) = job.run(tx).await;
     let mut ended = if went == Went::Nowhere { Err(lost()) } else { begun };
-    if went != Went::Well {
+    if went != Went::Well || is_trial {
         tx.events.undo_to(mark);
         if ended.is_ok() {
             ended = tx.execute("ROLLBACK TO command").await;

@@ -35,6 +35,19 @@ pub(super) async fn view(pool: &Pool, run: &RunId) -> Result<Option<RunView>, Re
             JOIN checkpoints AS kept ON kept.run_id = trunks.from_run_id
                 AND kept.step = attempts.resumed_from_step
             WHERE attempts.work_id = runs.id AND kept.step <= trunks.from_step
+                -- What a later attempt has trained from the first step on owes it nothing.
+                AND NOT EXISTS (
+                    SELECT 1
+                    FROM attempts AS fresh
+                    WHERE fresh.work_id = runs.id AND fresh.attempt > attempts.attempt
+                        AND fresh.resumed_from_step = 0
+                )
+                AND NOT EXISTS (
+                    SELECT 1
+                    FROM checkpoints AS own
+                    WHERE own.run_id = runs.id AND own.step = kept.step
+                        AND own.attempt < attempts.attempt
+                )
         )
     END AS from_step
 FROM runs
