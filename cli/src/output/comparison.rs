@@ -38,7 +38,8 @@ pub struct BudgetView {
     pub loss_ratio: EstimateView,
     /// FLOPs that the second needs for the loss that the first has here, over C: above one the first saves compute.
     pub flops_ratio: EstimateView,
-    /// Share of the draws in which the first has less loss; `null` without a bootstrap.
+    /// Share of the draws in which the first has less loss; `null` without a bootstrap, or where the difference is not
+    /// identified.
     pub first_is_better: Option<f64>,
     /// Whether C lies among the fitted ones of both.
     pub is_inside_both: bool,
@@ -71,9 +72,14 @@ pub(super) fn shown(view: &ComparisonView) -> String {
         push(format!("loss of `{first}` - `{second}`, nats"), &one.loss_difference_nats, signed);
         push("ratio of the losses".to_owned(), &one.loss_ratio, fine);
         push(format!("compute of `{second}` for equal loss"), &one.flops_ratio, number);
-        let share =
-            one.first_is_better.map_or_else(|| "–".to_owned(), |share| format!("{share:.3}"));
-        rows.push(vec![format!("probability that `{first}` is better"), share, String::new()]);
+        let [share, why] = match (one.first_is_better, &one.loss_difference_nats) {
+            (Some(share), _) => [format!("{share:.3}"), String::new()],
+            (None, EstimateView::NotIdentified { reason }) => {
+                ["not identified".to_owned(), notes.mark(reason)]
+            }
+            (None, EstimateView::Identified { .. }) => ["–".to_owned(), String::new()],
+        };
+        rows.push(vec![format!("probability that `{first}` is better"), share, why]);
         let heading = format!("AT C = {}", number(one.flops));
         parts.push(table(&[heading.as_str(), ">VALUE", "INTERVAL"], rows));
     }

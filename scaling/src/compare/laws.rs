@@ -23,7 +23,8 @@ pub struct LawComparison {
     /// FLOPs that the second needs for the loss which the first reaches at `flops`, over `flops`:
     /// above one, the first saves compute.
     pub flops_ratio: Estimate,
-    /// Share of the draws in which the first has less loss; `None` without a bootstrap of both.
+    /// Share of the draws in which the first has less loss; `None` without a bootstrap of both, or
+    /// where the difference of the losses is not identified.
     pub first_is_better: Option<f64>,
     /// Whether the budget lies among the fitted ones of both; elsewhere all of this is
     /// extrapolation.
@@ -78,25 +79,38 @@ pub fn compare_laws(
     budgets: &[f64],
 ) -> Vec<LawComparison> {
     let pair = (&first.inference.resampled, &second.inference.resampled);
-    let whole = first.inference.whole.as_ref().or(second.inference.whole.as_ref());
-    let of = |quantity: Quantity, function: &dyn Fn(&[f64], &[f64]) -> f64| match whole {
+    let blocked = why_not_comparable(first, second);
+    let of = |quantity: Quantity, function: &dyn Fn(&[f64], &[f64]) -> f64| match &blocked {
         Some(reason) => Estimate::not_identified(reason.clone()),
         None => estimate_pair(pair, is_paired, quantity, function),
     };
-    let at = |flops: &f64| LawComparison {
-        flops: *flops,
-        loss_difference_nats: of(Quantity::Difference, &|a, b| {
-            first.loss(a, *flops) - second.loss(b, *flops)
-        }),
-        loss_ratio: of(Quantity::Scale, &|a, b| first.loss(a, *flops) / second.loss(b, *flops)),
-        flops_ratio: of(Quantity::Scale, &|a, b| {
-            let loss = first.loss(a, *flops);
-            flops_for(|flops| second.loss(b, flops), loss, *flops) / flops
-        }),
-        first_is_better: share_better(first, second, is_paired, *flops),
-        is_inside_both: first.holds(*flops) && second.holds(*flops),
+    let at = |flops: &f64| {
+        let loss_difference_nats =
+            of(Quantity::Difference, &|a, b| first.loss(a, *flops) - second.loss(b, *flops));
+        // A probability beside a difference that is not identified would be believed.
+        let is_known = loss_difference_nats.value().is_some();
+        let share = || share_better(first, second, is_paired, *flops);
+        LawComparison {
+            flops: *flops,
+            loss_difference_nats,
+            loss_ratio: of(Quantity::Scale, &|a, b| first.loss(a, *flops) / second.loss(b, *flops)),
+            flops_ratio: of(Quantity::Scale, &|a, b| {
+                let loss = first.loss(a, *flops);
+                flops_for(|flops| second.loss(b, flops), loss, *flops) / flops
+            }),
+            first_is_better: is_known.then(share).flatten(),
+            is_inside_both: first.holds(*flops) && second.holds(*flops),
+        }
     };
     budgets.iter().map(at).collect()
+}
+
+/// Why two laws say nothing about each other, each at its own best N and D, if so.
+fn why_not_comparable(first: Side<'_>, second: Side<'_>) -> Option<String> {
+    let of = |side: Side<'_>, which: &str| {
+        side.inference.why_no_optimum().map(|reason| format!("of the {which}: {reason}"))
+    };
+    of(first, "first").or_else(|| of(second, "second"))
 }
 
 /// The budget at which both have the same loss, where there is one within a thousand times the
@@ -110,10 +124,8 @@ pub fn crossover(first: Side<'_>, second: Side<'_>, is_paired: bool) -> Estimate
     let cross = |a: &[f64], b: &[f64]| {
         root(|flops| first.loss(a, flops) - second.loss(b, flops), (low, high))
     };
-    for one in [first, second] {
-        if let Some(reason) = &one.inference.whole {
-            return Estimate::not_identified(reason.clone());
-        }
+    if let Some(reason) = why_not_comparable(first, second) {
+        return Estimate::not_identified(reason);
     }
     let pair = (&first.inference.resampled, &second.inference.resampled);
     let n = pair.0.replicates.len().min(pair.1.replicates.len());
@@ -129,13 +141,14 @@ pub fn crossover(first: Side<'_>, second: Side<'_>, is_paired: bool) -> Estimate
 }
 
 fn share_better(first: Side<'_>, second: Side<'_>, is_paired: bool, flops: f64) -> Option<f64> {
-    let (a, b) = (&first.inference.resampled.replicates, &second.inference.resampled.replicates);
+    let (one, other) = (&first.inference.resampled, &second.inference.resampled);
+    let (a, b) = (&one.replicates, &other.replicates);
     let n = a.len().min(b.len());
     if n < crate::interval::MIN_DRAWS {
         return None;
     }
-    // Draws of one seed choose the same places; where these do not correspond, a draw is put beside
-    // another one.
+    // Draws of one seed choose the same places; where these do not correspond, or draws that failed
+    // have moved the others up, a draw is put beside another one.
     let shift = if is_paired { 0 } else { n / 2 };
     let losses = (0..n)
         .map(|index| (first.loss(&a[index], flops), second.loss(&b[(index + shift) % n], flops)));
@@ -211,6 +224,49 @@ mod tests {
         assert!(low < 0.0 && 0.0 < high, "{low} {high}");
         let share = found.first_is_better.unwrap();
         assert!((0.02..0.98).contains(&share), "{share}");
+    }
+
+    /// Sizes that are all trained to the same D/N: alpha and beta cannot be told apart.
+    fn fixed_ratio(scale: f64, seed: u64) -> Inference {
+        let mut points = Vec::new();
+        let mut stream = crate::random::Stream::new(seed, 0);
+        for run in 0..24_u32 {
+            let parameters = 4e4 * 1.5_f64.powf(f64::from(run));
+            let tokens = 20.0 * parameters;
+            let loss = Study::ladder(1).loss(parameters, tokens);
+            points.push(crate::observation::Observation {
+                run: crate::observation::RunKey(run),
+                parameters,
+                tokens,
+                flops: 6.0 * parameters * tokens,
+                loss_nats: scale * loss * (0.001 * stream.normal()).exp(),
+                seed: 0,
+            });
+        }
+        let data = crate::observation::Dataset::new(&points).unwrap();
+        let options = FitOptions::default();
+        let fitted = fit(LawName::Chinchilla.law(), &data, &options).unwrap();
+        let interval = IntervalOptions { draws: 200, ..IntervalOptions::default() };
+        infer(&fitted, &data, &options, &interval).unwrap()
+    }
+
+    // Where one side does not know how N and D share a budget, it has no loss at its best N and D,
+    // and nothing may be said of it beside another.
+    #[test]
+    fn a_side_whose_exponents_are_not_identified_leaves_nothing_to_compare() {
+        let (blocked, good) = (fixed_ratio(1.05, 1), inference(1.0, 2));
+        assert!(blocked.whole.is_none() && blocked.optimum(1e14, 6.0).is_some());
+        for (one, other, which) in [(&blocked, &good, "first"), (&good, &blocked, "second")] {
+            let found = &compare_laws(side(one), side(other), false, &[1e14])[0];
+            let crossing = crossover(side(one), side(other), false);
+            let all =
+                [&found.loss_difference_nats, &found.loss_ratio, &found.flops_ratio, &crossing];
+            for estimate in all {
+                let Estimate::NotIdentified { reason } = estimate else { panic!("{estimate:?}") };
+                assert!(reason.starts_with(&format!("of the {which}: alpha: ")), "{reason}");
+            }
+            assert_eq!(found.first_is_better, None);
+        }
     }
 
     #[test]

@@ -8,8 +8,11 @@ use super::order::ranks;
 use super::refit::Refitter;
 use super::{Estimate, IntervalOptions, Plan, Resampled, Scheme, resample_by};
 use crate::fit::{Fit, FitError, FitOptions, Problem, Ranges};
-use crate::law::{Chinchilla, Coupled, Law, LawForm, LawName, LogPoint, Quantity};
+use crate::law::{Chinchilla, Coupled, Law, LawForm, LawName, LogPoint, Quantity, Variable};
 use crate::observation::Dataset;
+
+/// The exponents by whose ratio N and D share a budget, in the laws that look at both.
+const SHARING: [&str; 4] = ["alpha", "beta", "alpha_N", "alpha_D"];
 
 /// How the work of resampling is done; no number depends on the threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -259,12 +262,29 @@ impl Inference {
                 );
             }
         };
-        match &self.whole {
-            Some(reason) => Estimate::not_identified(reason.clone()),
+        match self.why_no_optimum() {
+            Some(reason) => Estimate::not_identified(reason),
             None => self.resampled.estimate_measured(|theta| {
                 optimum(theta, flops, flops_per_parameter_token).loss_nats
             }),
         }
+    }
+
+    /// Why what follows from the best N and D of a budget, such as the loss there, is not
+    /// identified, if so: the law is not as a whole, or an exponent by which N and D share the
+    /// budget is not.
+    ///
+    /// A law that does not look at both N and D has nothing to share, and only the first reason.
+    pub fn why_no_optimum(&self) -> Option<String> {
+        let variables = self.form.law().variables();
+        let is_joint =
+            [Variable::Parameters, Variable::Tokens].iter().all(|one| variables.contains(one));
+        let of_exponent = |name: &&str| match self.coefficient(name) {
+            Some(Estimate::NotIdentified { reason }) => Some(format!("{name}: {reason}")),
+            _ => None,
+        };
+        let exponents = || SHARING.iter().filter(|_| is_joint).find_map(of_exponent);
+        self.whole.clone().or_else(exponents)
     }
 
     /// The compute-optimal point at `flops` = κ N D with κ = `flops_per_parameter_token`; `None`
@@ -276,10 +296,7 @@ impl Inference {
             (LawName::Coupled, LawForm::Free(_)) => Coupled::optimum,
             _ => return None,
         };
-        let blocked = ["alpha", "beta"].into_iter().find_map(|name| match self.coefficient(name) {
-            Some(Estimate::NotIdentified { reason }) => Some(format!("{name}: {reason}")),
-            _ => None,
-        });
+        let blocked = self.why_no_optimum();
         let of = |quantity: Quantity, function: &dyn Fn(&[f64]) -> f64| match &blocked {
             Some(reason) => Estimate::not_identified(reason.clone()),
             None => self.derive(quantity, function),
