@@ -277,8 +277,16 @@ pub fn estimate_pair(
     function: impl Fn(&[f64], &[f64]) -> f64,
 ) -> Estimate {
     for one in [a, b] {
-        if let Scheme::Unavailable { reason, .. } = &one.scheme {
-            return Estimate::not_identified(reason.clone());
+        match &one.scheme {
+            Scheme::Unavailable { reason, .. } => return Estimate::not_identified(reason.clone()),
+            Scheme::Bootstrap { draws, failed, .. }
+                if *failed as f64 > MAX_FAILED_SHARE * *draws as f64 =>
+            {
+                return Estimate::not_identified(format!(
+                    "{failed} of {draws} resamples give no number"
+                ));
+            }
+            _ => {}
         }
     }
     let forward = |value: f64| if is_log(quantity) { value.ln() } else { value };
@@ -286,14 +294,11 @@ pub fn estimate_pair(
     let value = |x: &[f64], y: &[f64]| forward(function(x, y));
     let centre = value(&a.theta, &b.theta);
     let pairs = || a.replicates.iter().zip(&b.replicates).map(|(x, y)| value(x, y)).collect();
-    let (low, high) = match (&a.scheme, &b.scheme) {
-        // Failed draws would shift the pairs against each other.
-        (Scheme::Bootstrap { n_clusters, failed: 0, .. }, scheme)
-            if is_paired && a.scheme == *scheme =>
-        {
+    let (low, high) = match &a.scheme {
+        Scheme::Bootstrap { n_clusters, .. } if is_paired && are_drawn_together(a, b) => {
             percentile_ends(pairs(), a.level, *n_clusters)
         }
-        (Scheme::Jackknife { .. }, scheme) if is_paired && a.scheme == *scheme => {
+        Scheme::Jackknife { .. } if is_paired && are_drawn_together(a, b) => {
             let (variance, freedom) = jackknife_variance(centre, &pairs());
             let half = student(a.level, freedom) * variance.sqrt();
             (centre - half, centre + half)
@@ -307,6 +312,17 @@ pub fn estimate_pair(
         }
     };
     judged(quantity, back(centre), back(low), back(high))
+}
+
+/// Whether the n-th replicate of one was made from the same places as the n-th of the other, where
+/// both have the same places: failed draws would shift the pairs against each other.
+pub(crate) fn are_drawn_together(a: &Resampled, b: &Resampled) -> bool {
+    let is_whole = match a.scheme {
+        Scheme::Bootstrap { failed, .. } => failed == 0,
+        Scheme::Jackknife { .. } => true,
+        Scheme::StatedNoise { .. } | Scheme::Unavailable { .. } => false,
+    };
+    is_whole && a.scheme == b.scheme
 }
 
 /// Half width from two variances with their degrees of freedom (Welch and Satterthwaite).

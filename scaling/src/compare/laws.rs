@@ -1,7 +1,7 @@
 //! Owns the comparison of two fitted laws where a budget is spent best: loss, compute for equal
 //! loss, and the budget at which they cross. Does not compare envelopes; `compare` does.
 
-use crate::interval::{Estimate, Inference, estimate_pair};
+use crate::interval::{Estimate, Inference, MIN_DRAWS, are_drawn_together, estimate_pair};
 use crate::law::{Axis, Chinchilla, Coupled, LawForm, LawName, LogPoint, Quantity};
 
 /// How far beyond a budget the compute for equal loss is looked for, as a factor of it.
@@ -129,8 +129,7 @@ pub fn crossover(first: Side<'_>, second: Side<'_>, is_paired: bool) -> Estimate
     }
     let pair = (&first.inference.resampled, &second.inference.resampled);
     let n = pair.0.replicates.len().min(pair.1.replicates.len());
-    let missing = pair.0.replicates.iter().zip(&pair.1.replicates);
-    let missing = missing.filter(|(a, b)| !cross(a, b).is_finite()).count();
+    let missing = draws(first, second, is_paired).filter(|(a, b)| !cross(a, b).is_finite()).count();
     if !cross(&pair.0.theta, &pair.1.theta).is_finite() || 10 * missing > n {
         return Estimate::not_identified(format!(
             "the two do not cross between {low:.1e} and {high:.1e} FLOPs, or not in {missing} of \
@@ -141,20 +140,30 @@ pub fn crossover(first: Side<'_>, second: Side<'_>, is_paired: bool) -> Estimate
 }
 
 fn share_better(first: Side<'_>, second: Side<'_>, is_paired: bool, flops: f64) -> Option<f64> {
-    let (one, other) = (&first.inference.resampled, &second.inference.resampled);
-    let (a, b) = (&one.replicates, &other.replicates);
-    let n = a.len().min(b.len());
-    if n < crate::interval::MIN_DRAWS {
+    let pairs = draws(first, second, is_paired);
+    if pairs.len() < MIN_DRAWS {
         return None;
     }
-    // Draws of one seed choose the same places; where these do not correspond, or draws that failed
-    // have moved the others up, a draw is put beside another one.
-    let shift = if is_paired { 0 } else { n / 2 };
-    let losses = (0..n)
-        .map(|index| (first.loss(&a[index], flops), second.loss(&b[(index + shift) % n], flops)));
+    let losses = pairs.map(|(a, b)| (first.loss(a, flops), second.loss(b, flops)));
     let known: Vec<(f64, f64)> = losses.filter(|(x, y)| x.is_finite() && y.is_finite()).collect();
     let better = known.iter().filter(|(x, y)| x < y).count();
     (!known.is_empty()).then(|| better as f64 / known.len() as f64)
+}
+
+/// A draw of the first beside one of the second.
+///
+/// Draws of one seed choose the same places; where these do not correspond, or where draws that
+/// failed have moved the others up, a draw is put beside one from elsewhere.
+fn draws<'a>(
+    first: Side<'a>,
+    second: Side<'a>,
+    is_paired: bool,
+) -> impl ExactSizeIterator<Item = (&'a Vec<f64>, &'a Vec<f64>)> {
+    let (one, other) = (&first.inference.resampled, &second.inference.resampled);
+    let (a, b) = (&one.replicates, &other.replicates);
+    let n = a.len().min(b.len());
+    let shift = if is_paired && are_drawn_together(one, other) { 0 } else { n / 2 };
+    (0..n).map(move |index| (&a[index], &b[(index + shift) % n]))
 }
 
 /// The FLOPs at which a falling `loss` reaches `target`; not a number where it does not near
@@ -186,7 +195,7 @@ fn root(function: impl Fn(f64) -> f64, (low, high): (f64, f64)) -> f64 {
 mod tests {
     use super::*;
     use crate::fit::{FitOptions, fit};
-    use crate::interval::{IntervalOptions, infer};
+    use crate::interval::{IntervalOptions, Scheme, infer};
     use crate::planted::Study;
 
     fn inference(scale: f64, seed: u64) -> Inference {
@@ -267,6 +276,36 @@ mod tests {
             }
             assert_eq!(found.first_is_better, None);
         }
+    }
+
+    // The luck of the places cancels in pairs of one draw and not in pairs of two, so that draws
+    // which failed on one side must not be counted as pairs by their index.
+    #[test]
+    fn draws_that_failed_on_one_side_unpair_the_others() {
+        let one = inference(1.0, 3);
+        let mut other = one.clone();
+        // Less by so little that only pairs of one draw show it.
+        for theta in &mut other.resampled.replicates {
+            theta.iter_mut().take(3).for_each(|ln| *ln -= 1e-6);
+        }
+        let share = |other: &Inference| {
+            compare_laws(side(&one), side(other), true, &[1e15])[0].first_is_better.unwrap()
+        };
+        assert_eq!(share(&other), 0.0);
+        let with_failed = |n: usize| {
+            let mut other = other.clone();
+            other.resampled.replicates.drain(160..160 + n);
+            if let Scheme::Bootstrap { failed, .. } = &mut other.resampled.scheme {
+                *failed = n;
+            }
+            other
+        };
+        let found = share(&with_failed(1));
+        assert!((0.3..0.7).contains(&found), "{found}");
+        let too_many = &compare_laws(side(&one), side(&with_failed(30)), true, &[1e15])[0];
+        let text = format!("{:?}", too_many.loss_difference_nats);
+        assert!(text.contains("30 of 200 resamples give no number"), "{text}");
+        assert_eq!(too_many.first_is_better, None);
     }
 
     #[test]
