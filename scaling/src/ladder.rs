@@ -108,8 +108,8 @@ pub struct LadderEstimate {
     pub tokens: Estimate,
     /// L there, nats per token.
     pub loss_nats: Estimate,
-    /// N of the best rung.
-    pub rung_parameters: f64,
+    /// N of the best rung; `None` where the law does not say how N and D share a budget.
+    pub rung_parameters: Option<f64>,
     /// Share of the draws whose best place is an end of the ladder: above half of what the interval
     /// leaves out at a side, an end of the interval is one of the ladder.
     pub share_at_end: f64,
@@ -208,22 +208,26 @@ impl Ladder {
         let replicates = &inference.resampled.replicates;
         let ends = replicates.iter().filter(|theta| at(theta).is_some_and(|one| one.is_end));
         let share_at_end = ends.count() as f64 / replicates.len().max(1) as f64;
+        let blocked = inference.why_no_optimum();
+        let derive = |quantity: Quantity, of: fn(LadderOptimum) -> f64| match &blocked {
+            Some(reason) => Estimate::not_identified(reason.clone()),
+            None => inference.derive(quantity, |theta| at(theta).map_or(f64::NAN, of)),
+        };
         let place = |of: fn(LadderOptimum) -> f64| {
-            if found.is_end {
+            if found.is_end && blocked.is_none() {
                 let (low, high) = self.range();
                 return Estimate::not_identified(format!(
                     "the best size is an end of the ladder, which goes from {low:.3e} to {high:.3e}"
                 ));
             }
-            inference.derive(Quantity::Scale, |theta| at(theta).map_or(f64::NAN, of))
+            derive(Quantity::Scale, of)
         };
         Some(LadderEstimate {
             flops,
             parameters: place(|one| one.parameters),
             tokens: place(|one| one.tokens),
-            loss_nats: inference
-                .derive(Quantity::Loss, |theta| at(theta).map_or(f64::NAN, |one| one.loss_nats)),
-            rung_parameters: found.rung_parameters,
+            loss_nats: derive(Quantity::Loss, |one| one.loss_nats),
+            rung_parameters: blocked.is_none().then_some(found.rung_parameters),
             share_at_end,
         })
     }

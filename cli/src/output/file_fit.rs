@@ -113,8 +113,8 @@ pub struct LadderView {
     pub tokens: EstimateView,
     /// L there.
     pub loss_nats: EstimateView,
-    /// N of the file's size with the least loss at this budget.
-    pub rung_parameters: f64,
+    /// N of the file's size with the least loss at this budget; `null` where the law does not say.
+    pub rung_parameters: Option<f64>,
     /// Share of the draws whose best size is the smallest or the largest of the file.
     pub share_at_end: f64,
 }
@@ -418,7 +418,7 @@ impl FileFit {
                 // Eight columns leave no room for words.
                 row.extend([if is_known { value } else { "–".to_owned() }, interval]);
             }
-            row.push(number(one.rung_parameters));
+            row.push(one.rung_parameters.map_or_else(|| "–".to_owned(), number));
             row
         });
         let rows = rows.collect();
