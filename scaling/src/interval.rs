@@ -381,10 +381,15 @@ pub(crate) fn student(level: f64, freedom: f64) -> f64 {
 /// (Hesterberg 2015, section 4.5).
 fn percentile_ends(mut values: Vec<f64>, level: f64, n_units: usize) -> (f64, f64) {
     values.sort_unstable_by(f64::total_cmp);
+    let tail = widened_tail(level, n_units);
+    (percentile(&values, tail), percentile(&values, 1.0 - tail))
+}
+
+/// The share of the draws beyond each end of such an interval.
+fn widened_tail(level: f64, n_units: usize) -> f64 {
     let n = n_units as f64;
     let widened = (n / (n - 1.0)).sqrt() * student(level, n - 1.0);
-    let tail = Normal::standard().cdf(-widened);
-    (percentile(&values, tail), percentile(&values, 1.0 - tail))
+    Normal::standard().cdf(-widened)
 }
 
 /// Linear interpolation between order statistics of sorted `values`.

@@ -3,7 +3,7 @@
 
 use statrs::distribution::{ContinuousCDF, Normal};
 
-use super::{Estimate, Resampled, Scheme, is_log, judged, percentile};
+use super::{Estimate, Resampled, Scheme, is_log, judged, percentile, widened_tail};
 use crate::law::Quantity;
 
 impl Resampled {
@@ -34,6 +34,8 @@ impl Resampled {
     /// Monte-Carlo standard errors of the two ends of the interval of [`Resampled::estimate`],
     /// relative to its width: how much another seed would move them. `None` without draws.
     ///
+    /// They are those of the ends as they are given, moved outward for few units, where draws are
+    /// rarer than at the nominal percentiles.
     /// From the order statistics one binomial standard deviation on either side (Serfling 1980,
     /// section 2.6).
     pub fn end_errors(
@@ -41,11 +43,12 @@ impl Resampled {
         quantity: Quantity,
         function: impl Fn(&[f64]) -> f64,
     ) -> Option<(f64, f64)> {
-        let (Scheme::Bootstrap { .. } | Scheme::StatedNoise { .. }) = self.scheme else {
-            return None;
+        let tail = match self.scheme {
+            Scheme::Bootstrap { n_clusters, .. } => widened_tail(self.level, n_clusters),
+            Scheme::StatedNoise { .. } => 0.5 - 0.5 * self.level,
+            Scheme::Jackknife { .. } | Scheme::Unavailable { .. } => return None,
         };
         let values = self.sorted(quantity, &function)?;
-        let tail = 0.5 - 0.5 * self.level;
         let width = percentile(&values, 1.0 - tail) - percentile(&values, tail);
         let spread = (tail * (1.0 - tail) / values.len() as f64).sqrt();
         let error = |share: f64| {
@@ -144,7 +147,43 @@ mod tests {
         };
         let (few, many) = (of(400), of(40_000));
         assert!((few.0 / many.0 - 10.0).abs() < 0.2, "{few:?} {many:?}");
-        // Uniform draws: sqrt(0.05 · 0.95 / 400) over a width of 0.9.
-        assert!((few.0 - 0.010_9 / 0.9).abs() < 2e-4, "{few:?}");
+        // Uniform draws: for 20 runs the tails are Φ(-√(20 / 19) t) with Student's t of 19, 1.729,
+        // not 0.05: sqrt(0.038 · 0.962 / 400) over a width of 0.924.
+        assert!((few.0 - 0.009_56 / 0.924).abs() < 2e-4, "{few:?}");
+    }
+
+    // Of 2,000 sets of normal draws the ends scatter as one set says they do.
+    #[test]
+    fn the_error_of_an_end_is_how_far_other_seeds_move_the_end_that_is_given() {
+        let of = |seed: u64| {
+            let mut stream = crate::random::Stream::new(seed, 0);
+            Resampled {
+                theta: vec![0.0],
+                replicates: (0..1000).map(|_| vec![stream.normal()]).collect(),
+                scheme: Scheme::Bootstrap {
+                    n_runs: 12,
+                    n_clusters: 12,
+                    draws: 1000,
+                    n_strata: 1,
+                    failed: 0,
+                    seed,
+                },
+                level: 0.95,
+                residuals_log: Vec::new(),
+                influence: Vec::new(),
+            }
+        };
+        let ends = |one: &Resampled| {
+            one.estimate(Quantity::Difference, |theta| theta[0]).interval().unwrap()
+        };
+        let all: Vec<(f64, f64)> = (0..2000).map(|seed| ends(&of(seed))).collect();
+        let n = all.len() as f64;
+        let mean = all.iter().map(|one| one.0).sum::<f64>() / n;
+        let sd = (all.iter().map(|one| (one.0 - mean).powi(2)).sum::<f64>() / n).sqrt();
+        let width = all.iter().map(|one| one.1 - one.0).sum::<f64>() / n;
+        let errors =
+            (0..200).filter_map(|seed| of(seed).end_errors(Quantity::Difference, |theta| theta[0]));
+        let said = errors.map(|one| one.0).sum::<f64>() / 200.0;
+        assert!((said / (sd / width) - 1.0).abs() < 0.1, "{said} {}", sd / width);
     }
 }
