@@ -41,10 +41,16 @@ pub(crate) fn cell(estimate: Option<&EstimateView>, notes: &mut Footnotes) -> St
             format!("not\nidentified {}", notes.mark(reason))
         }
         Some(EstimateView::Identified { value, low, high }) => {
-            format!("{}\n[{}, {}]", number(*value), end(*low), end(*high))
+            if digits(*value, *low, *high) <= FEW_DIGITS {
+                return format!("{}\n[{}, {}]", number(*value), end(*low), end(*high));
+            }
+            with_interval(*value, *low, *high).join("\n")
         }
     }
 }
+
+/// Digits at which the ends of an interval may be shortened.
+const FEW_DIGITS: f64 = 2.0;
 
 /// The most digits of a number with an interval; `--json` has all.
 const MOST_DIGITS: f64 = 8.0;
@@ -57,9 +63,7 @@ pub(crate) fn number(value: f64) -> String {
 /// A value and its interval with as many digits as tell the ends apart, three at least: many rows
 /// know a number better than to three.
 pub(crate) fn with_interval(value: f64, low: f64, high: f64) -> [String; 2] {
-    let size = value.abs().max(low.abs()).max(high.abs());
-    let ratio = (size / (high - low)).log10().ceil();
-    let n_digits = if ratio.is_finite() { (ratio + 1.0).clamp(3.0, MOST_DIGITS) } else { 3.0 };
+    let n_digits = digits(value, low, high).clamp(3.0, MOST_DIGITS);
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -70,8 +74,16 @@ pub(crate) fn with_interval(value: f64, low: f64, high: f64) -> [String; 2] {
     [value, format!("[{low}, {high}]")]
 }
 
-/// An interval's end: far from 1 with one digit less, for an end is never so sure, and four groups
-/// must fit side by side.
+/// How many digits tell the ends of an interval apart; few for one without any width, which has no
+/// better ones.
+fn digits(value: f64, low: f64, high: f64) -> f64 {
+    let size = value.abs().max(low.abs()).max(high.abs());
+    let ratio = (size / (high - low)).log10().ceil();
+    if ratio.is_finite() { ratio + 1.0 } else { FEW_DIGITS }
+}
+
+/// The end of an interval that two digits tell from the other: far from 1 with no more, so that four
+/// groups fit side by side.
 fn end(value: f64) -> String {
     let n_digits = if (0.1..1e4).contains(&value.abs()) { 3 } else { 2 };
     significant(value, n_digits)
@@ -152,6 +164,17 @@ mod tests {
         ] {
             assert_eq!(number(value), shown);
         }
+    }
+
+    #[test]
+    fn a_cell_has_the_digits_that_tell_its_ends_apart() {
+        let shown = |value, low, high| {
+            cell(Some(&EstimateView::Identified { value, low, high }), &mut Footnotes::default())
+        };
+        assert_eq!(shown(0.0953, 0.0951, 0.0954), "0.09530\n[0.09510, 0.09540]");
+        assert_eq!(shown(1.699_719, 1.699_099, 1.700_456), "1.6997\n[1.6991, 1.7005]");
+        assert_eq!(shown(54_321.0, 54_210.0, 54_432.0), "5.432e4\n[5.421e4, 5.443e4]");
+        assert_eq!(shown(0.0512, 0.0462, 0.0598), "0.0512\n[0.046, 0.060]");
     }
 
     #[test]
