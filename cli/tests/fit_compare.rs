@@ -46,3 +46,47 @@ fn groups_of_one_ratio_of_tokens_to_parameters_are_not_compared() {
     let line = text.lines().find(|line| line.starts_with("probability that")).unwrap();
     assert!(line.contains("not identified  (1)"), "{line}");
 }
+
+/// Two groups of 5 × 6 with whatever else their rows say.
+fn two(header: &str, others: [&str; 2]) -> String {
+    let mut text = format!("arch,n,d,loss,{header}\n");
+    for (index, (arch, other)) in ["plain", "mixer"].into_iter().zip(others).enumerate() {
+        for size in 0..5_i32 {
+            for count in 0..6_i32 {
+                let (n, d) = (1e6 * 5_f64.powi(size), 3e7 * 5_f64.powi(count));
+                let luck = luck(size * 6 + count + 31 * i32::try_from(index).unwrap());
+                let loss = loss(1.0, n, d) * (1.0 + 0.002 * luck);
+                writeln!(text, "{arch},{n},{d},{loss},{other}").unwrap();
+            }
+        }
+    }
+    text
+}
+
+fn warnings(text: &str, arguments: &str) -> Vec<String> {
+    let fits = json(&file(text), &format!("{arguments} --json"));
+    let all = fits["comparisons"][0]["warnings"].as_array().unwrap();
+    all.iter().map(|one| one.as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn groups_that_differ_in_more_than_their_name_are_compared_with_a_warning() {
+    let columns = "tokenizer,schedule,eval_set";
+    let found = warnings(&two(columns, ["byte,cosine,web", "gpt2,cosine,web"]), FIT);
+    // Groups stand in the order of their names.
+    let expected = "unlike: column `tokenizer` is `gpt2` in `mixer` and `byte` in `plain`; losses per \
+                    token cannot be compared";
+    assert_eq!(found, [expected]);
+    assert!(warnings(&two(columns, ["byte,cosine,web"; 2]), FIT).is_empty());
+    let found = warnings(&two(columns, ["byte,cosine,web", "byte,wsd,books"]), FIT);
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[0].contains("the difference may be that of this column"), "{found:?}");
+    assert!(found[1].contains("losses on different texts cannot be compared"), "{found:?}");
+    // A tokenizer that the groups are made by is still two tokenizers; a schedule is the question.
+    let by = |column: &str| FIT.replace("--group-by arch", &format!("--group-by {column}"));
+    let found = warnings(&two(columns, ["byte,cosine,web", "gpt2,cosine,web"]), &by("tokenizer"));
+    assert!(found[0].contains("is `byte` in `byte` and `gpt2` in `gpt2`"), "{found:?}");
+    assert!(
+        warnings(&two(columns, ["byte,cosine,web", "byte,wsd,web"]), &by("schedule")).is_empty()
+    );
+}

@@ -149,6 +149,8 @@ struct Fitted {
     dataset: Dataset,
     fit: Fit,
     inference: Inference,
+    /// Per column in which rows should be alike, the values of the fitted rows.
+    alike: Vec<BTreeSet<u32>>,
     /// The rows that were held out.
     held_out: Vec<(Observation, Covariates)>,
     report: FileFit,
@@ -188,7 +190,9 @@ impl Job<'_> {
             warnings.extend(hold_out::shared_trunks(rows, &reasons));
         }
         let kept = rows.iter().zip(&reasons).filter(|(_, reason)| reason.is_none());
-        warnings.extend(alike::warnings(self.table, kept.map(|(row, _)| *row)));
+        let kept: Vec<&Row> = kept.map(|(row, _)| *row).collect();
+        warnings.extend(alike::warnings(self.table, kept.iter().copied()));
+        let alike = alike::values(self.table, kept.iter().copied());
         let interval = self.interval(dataset.points().len(), &mut warnings);
         let resampling = Resampling {
             n_threads: self.threads(),
@@ -234,7 +238,7 @@ impl Job<'_> {
             ladder: along,
             ..report
         };
-        Ok(Fitted { dataset, fit: fitted, inference, held_out, report })
+        Ok(Fitted { dataset, fit: fitted, inference, alike, held_out, report })
     }
 
     /// The data set with the weights that were asked for, and the noise between its seeds where there are some.

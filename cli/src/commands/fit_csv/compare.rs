@@ -6,7 +6,7 @@ use scaling::compare::{LawComparison, Side, compare_laws, crossover};
 use scaling::interval::have_same_places;
 use scaling::law::LawName;
 
-use super::{Fitted, Job, keep};
+use super::{Fitted, Job, alike, keep};
 use crate::failure::Failure;
 use crate::fit_document::estimate_view;
 use crate::output::comparison::{BudgetView, ComparisonView};
@@ -75,7 +75,9 @@ fn pair(job: &Job<'_>, first: &Fitted, second: &Fitted) -> Option<ComparisonView
     };
     let names = [first.report.group.clone()?, second.report.group.clone()?];
     let found = compare_laws(sides[0], sides[1], is_paired, &budgets);
-    let warnings = warnings(&names, ranges, &found);
+    let group_by = job.args.columns.group_by.as_deref();
+    let mut warnings = alike::unlike(job.table, group_by, &names, [&first.alike, &second.alike]);
+    warnings.extend(outside(&names, ranges, &found));
     Some(ComparisonView {
         crossover_flops: estimate_view(&crossover(sides[0], sides[1], is_paired)),
         budgets: found.iter().map(budget).collect(),
@@ -98,7 +100,7 @@ fn budget(one: &LawComparison) -> BudgetView {
     }
 }
 
-fn warnings(names: &[String; 2], ranges: [(f64, f64); 2], found: &[LawComparison]) -> Vec<String> {
+fn outside(names: &[String; 2], ranges: [(f64, f64); 2], found: &[LawComparison]) -> Vec<String> {
     let mut warnings = Vec::new();
     for one in found.iter().filter(|one| !one.is_inside_both) {
         for (name, (low, high)) in names.iter().zip(ranges) {
