@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use api::EstimateView;
 use scaling::interval::Inference;
+use scaling::ladder::MAX_KAPPA_SPREAD;
 use serde::{Deserialize, Serialize};
 
 use crate::args::ColumnArgs;
@@ -21,6 +22,8 @@ pub(crate) use save::{check_replaceable, replace};
 const FORMAT: &str = "gradus-fit";
 /// The version that this program writes and reads.
 const VERSION: u32 = 1;
+/// The name of the warning that one κ stands for several.
+const ONE_KAPPA: &str = "flops-per-parameter";
 
 /// A saved fit of one file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -151,6 +154,31 @@ pub struct Conventions {
     pub flops_per_parameter_token: Option<f64>,
     /// Smallest and largest κ among the fitted rows.
     pub flops_per_parameter_token_range: Option<[f64; 2]>,
+}
+
+impl SavedFit {
+    /// What to know of the fit before using it elsewhere, where its warnings would be taken for those of that place.
+    pub(crate) fn own_warnings(&self) -> Vec<String> {
+        let others = self.warnings.iter().filter(|text| !text.starts_with(ONE_KAPPA));
+        let others = others.map(|text| format!("of the fit: {text}"));
+        self.conventions.one_kappa(None).into_iter().chain(others).collect()
+    }
+}
+
+impl Conventions {
+    /// That one κ stands for C / (N D) where it is not the same for all rows, so that the best N and D of a budget are
+    /// not quite theirs.
+    pub(crate) fn one_kappa(&self, group: Option<&str>) -> Option<String> {
+        let (median, [low, high]) =
+            self.flops_per_parameter_token.zip(self.flops_per_parameter_token_range)?;
+        let of = group.map_or_else(String::new, |name| format!(" of `{name}`"));
+        (high / low > MAX_KAPPA_SPREAD).then(|| {
+            format!(
+                "{ONE_KAPPA}: C / (N D) of the fitted rows{of} lies between {low:.3} and {high:.3}; its \
+                 median {median:.3} stands for all"
+            )
+        })
+    }
 }
 
 /// A coefficient's name with its estimate.

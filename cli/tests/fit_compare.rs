@@ -90,3 +90,39 @@ fn groups_that_differ_in_more_than_their_name_are_compared_with_a_warning() {
         warnings(&two(columns, ["byte,cosine,web", "byte,wsd,web"]), &by("schedule")).is_empty()
     );
 }
+
+// FLOPs of a token with attention over a long text, which weighs less the larger a model is.
+#[test]
+fn one_kappa_for_several_is_warned_of_in_the_fit_and_for_each_side() {
+    let mut text = String::from("arch,n,d,f,loss\n");
+    for (index, (arch, attention)) in [("long", 3e5), ("short", 0.0)].into_iter().enumerate() {
+        for size in 0..5_i32 {
+            for count in 0..6_i32 {
+                let (n, d) = (1e6 * 5_f64.powi(size), 3e7 * 5_f64.powi(count));
+                let luck = luck(size * 6 + count + 31 * i32::try_from(index).unwrap());
+                let loss = loss(1.0, n, d) * (1.0 + 0.002 * luck);
+                writeln!(text, "{arch},{n},{d},{},{loss}", 6.0 * n + attention * n.cbrt() / 100.0)
+                    .unwrap();
+            }
+        }
+    }
+    let fit = format!("{FIT} --flops-per-token f");
+    let folder = file(&text);
+    let fits = json(&folder, &format!("{fit} --json"));
+    let named = |warnings: &serde_json::Value| -> Vec<String> {
+        let all = warnings.as_array().unwrap().iter().map(|one| one.as_str().unwrap().to_owned());
+        all.filter(|text| text.starts_with("flops-per-parameter: ")).collect()
+    };
+    let expected = "flops-per-parameter: C / (N D) of the fitted rows lies between 6.004 and 6.300; its \
+                    median 6.035 stands for all; best N and D along the sizes of the file are exact in \
+                    this";
+    assert_eq!(named(&fits["groups"][0]["warnings"]), [expected]);
+    assert!(named(&fits["groups"][1]["warnings"]).is_empty());
+    let of_side = expected.replace("rows lies", "rows of `long` lies");
+    assert_eq!(named(&fits["comparisons"][0]["warnings"]), [of_side]);
+    // A law of C alone asks for no split of a budget.
+    let power = fit.replace("chinchilla", "power_floor");
+    assert!(
+        named(&json(&folder, &format!("{power} --json"))["comparisons"][0]["warnings"]).is_empty()
+    );
+}

@@ -9,6 +9,11 @@
 use crate::interval::{Estimate, Inference};
 use crate::law::{Law, LogPoint, Quantity, Variable};
 
+/// Spread of C / (N D) over the fitted sizes, largest over smallest, from which one κ for all is no
+/// longer a rounding: N_opt goes with κ^-a, so at this spread it is off by about a per cent, and
+/// more with every size beyond the fitted ones.
+pub const MAX_KAPPA_SPREAD: f64 = 1.02;
+
 /// Places between two rungs at which the loss is looked at before the best one is closed in on.
 const PLACES: usize = 12;
 /// Steps of the golden section; 60 leave a part in 10^12 of a place.

@@ -208,6 +208,7 @@ impl Job<'_> {
         let name_of_run = |run| self.table.name_of_run(run);
         let findings = diagnose(&fitted, &inference, &dataset, profile.as_ref(), &name_of_run);
         warnings.extend(findings.iter().map(ToString::to_string));
+        warnings.extend(keep::one_kappa(self, &dataset, None));
         let (approaches, found) = approaches::of(&dataset, &inference, &interval);
         warnings.extend(found);
         let selection = choose::choose(self.table, &dataset, &options)?;

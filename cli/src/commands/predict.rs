@@ -15,8 +15,6 @@ use crate::output::predict::{
 
 /// Beyond this factor of the largest fitted value a law has been wrong before (`docs/guides/read-a-fit.md`).
 const FAR: f64 = 10.0;
-/// Spread of C / (N D) from which one κ for all is no longer a rounding.
-const KAPPA_SPREAD: f64 = 1.02;
 
 pub(super) fn run(global: &Global, args: &PredictArgs) -> Result<(), Failure> {
     check(args).map_err(Failure::Wrong)?;
@@ -237,7 +235,7 @@ impl Asked<'_> {
             .collect()
     }
 
-    /// The warnings about this place, then those of the fit itself.
+    /// The warnings about this place, then those of the fit itself, which say where one κ stands for several.
     fn warnings(&self, extrapolation: &[ExtrapolationView]) -> Vec<String> {
         let mut warnings = Vec::new();
         for one in extrapolation.iter().filter(|one| !one.is_inside) {
@@ -252,16 +250,7 @@ impl Asked<'_> {
                 one.variable, one.value
             ));
         }
-        if let Some([low, high]) = self.fit.saved.conventions.flops_per_parameter_token_range
-            && high / low > KAPPA_SPREAD
-        {
-            warnings.push(format!(
-                "flops-per-parameter: C / (N D) of the fitted rows lies between {low:.3} and {high:.3}; \
-                 its median {:.3} stands for all",
-                self.kappa().unwrap_or(f64::NAN)
-            ));
-        }
-        warnings.extend(self.fit.saved.warnings.iter().map(|text| format!("of the fit: {text}")));
+        warnings.extend(self.fit.saved.own_warnings());
         warnings
     }
 }

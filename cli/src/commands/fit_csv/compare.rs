@@ -77,6 +77,9 @@ fn pair(job: &Job<'_>, first: &Fitted, second: &Fitted) -> Option<ComparisonView
     let found = compare_laws(sides[0], sides[1], is_paired, &budgets);
     let group_by = job.args.columns.group_by.as_deref();
     let mut warnings = alike::unlike(job.table, group_by, &names, [&first.alike, &second.alike]);
+    for (name, side) in names.iter().zip([first, second]) {
+        warnings.extend(keep::one_kappa(job, &side.dataset, Some(name)));
+    }
     warnings.extend(outside(&names, ranges, &found));
     Some(ComparisonView {
         crossover_flops: estimate_view(&crossover(sides[0], sides[1], is_paired)),

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use scaling::law::Variable;
+use scaling::law::{LawName, Variable};
 use scaling::observation::Dataset;
 
 use super::{Fitted, Job};
@@ -163,6 +163,17 @@ pub(super) fn conventions(job: &Job<'_>, dataset: &Dataset) -> Conventions {
         flops_per_parameter_token: kappa.map(|(median, _)| median),
         flops_per_parameter_token_range: kappa.map(|(_, range)| range),
     }
+}
+
+/// A warning where the law spends budgets by one κ and the rows have several.
+pub(super) fn one_kappa(job: &Job<'_>, dataset: &Dataset, group: Option<&str>) -> Option<String> {
+    if !matches!(job.table.choice.name, LawName::Chinchilla | LawName::Coupled) {
+        return None;
+    }
+    let warning = conventions(job, dataset).one_kappa(group)?;
+    let is_exact = job.args.columns.flops_per_token.is_some();
+    let ladder = "; best N and D along the sizes of the file are exact in this";
+    Some(warning + if is_exact { ladder } else { "" })
 }
 
 /// Median, smallest and largest C / (N D); exactly 6 where C was made so.

@@ -9,6 +9,7 @@ use scaling::approach::Approach;
 use scaling::diagnose::diagnose;
 use scaling::fit::{self, Fit, FitOptions, weighted_by_noise};
 use scaling::interval::{Estimate, Inference, Resampling, infer_with};
+use scaling::ladder::MAX_KAPPA_SPREAD;
 use scaling::law::{LawName, Variable};
 use scaling::noise::SeedNoise;
 use scaling::objective::Objective;
@@ -21,9 +22,6 @@ use super::{Fitted, Predictor, Settings, curve_range, unfitted};
 
 /// What follows from a law with a compute-optimal point, beside its own coefficients.
 const DERIVED: [&str; 2] = ["parameters_exponent", "tokens_exponent"];
-
-/// C/(N·D) that varies more than this makes one compute-optimal line for all sizes doubtful.
-const MAX_KAPPA_RATIO: f64 = 1.2;
 
 const NO_OPTIMUM: &str =
     "the law has no compute-optimal point in closed form: ask for a model, by N and D";
@@ -267,10 +265,10 @@ impl Kappa {
     }
 
     fn warning(&self) -> Option<String> {
-        (self.high > MAX_KAPPA_RATIO * self.low).then(|| {
+        (self.high > MAX_KAPPA_SPREAD * self.low).then(|| {
             format!(
-                "kappa-varies: C/(N·D) runs from {:.1} to {:.1} over the sizes; the \
-                 compute-optimal line takes {:.1}",
+                "kappa-varies: C/(N·D) runs from {:.3} to {:.3} over the sizes; the \
+                 compute-optimal line takes {:.3}",
                 self.low, self.high, self.mean
             )
         })
