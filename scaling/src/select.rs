@@ -2,9 +2,11 @@
 //! extrapolation. Does not know which error matters to the reader; it shows all of them beside the
 //! choice.
 
+use std::collections::BTreeSet;
+
 use crate::fit::{FitError, FitOptions, fit};
 use crate::law::{LawChoice, LogPoint};
-use crate::observation::{Covariates, Dataset, Observation};
+use crate::observation::{Covariates, Dataset, Observation, RunKey};
 
 /// Factors of C between the largest fitted and the largest predicted point.
 const FACTORS: [f64; 4] = [2.0, 4.0, 10.0, 30.0];
@@ -14,7 +16,7 @@ pub const SEED_NOISE: f64 = 1e-3;
 /// Points beyond its parameters that a law must be fitted to.
 const SPARE_POINTS: usize = 2;
 
-/// What is held out.
+/// What is held out: these points are predicted, and no point of their runs is fitted.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Split {
     /// Rolling origin: points above the largest C divided by this factor.
@@ -161,8 +163,10 @@ fn held_out(
     let rows: Vec<(Observation, Covariates)> =
         dataset.points().iter().copied().zip(dataset.covariates().iter().copied()).collect();
     let out: Vec<&(Observation, Covariates)> = rows.iter().filter(|row| is_out(&row.0)).collect();
+    // Earlier points of a run that is predicted have its luck.
+    let runs: BTreeSet<RunKey> = out.iter().map(|row| row.0.run).collect();
     let kept: Vec<(Observation, Covariates)> =
-        rows.iter().filter(|row| !is_out(&row.0)).copied().collect();
+        rows.iter().filter(|row| !runs.contains(&row.0.run)).copied().collect();
     let needed = law.parameter_names().len() + SPARE_POINTS;
     if out.is_empty() || kept.len() < needed {
         return Ok(Err(format!("{} points are left, {needed} are needed", kept.len())));
@@ -194,31 +198,4 @@ fn held_out(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::law::LawName;
-    use crate::planted::Study;
-
-    #[test]
-    fn the_planted_law_is_preferred_and_a_tie_goes_to_fewer_parameters() {
-        let study = Study { point_sd: 0.002, seed: 8, ..Study::ladder(7) };
-        let laws = [LawName::Coupled, LawName::Power, LawName::Chinchilla].map(LawChoice::of);
-        let selection = select(&laws, &study.dataset(), &FitOptions::default()).unwrap();
-        assert_eq!(selection.preferred, Some(2), "{selection:?}");
-        let errors: Vec<f64> = selection.candidates.iter().map(|one| one.error.unwrap()).collect();
-        assert!(errors[1] > 10.0 * errors[2], "{errors:?}");
-        let splits = &selection.candidates[0].held_out;
-        assert_eq!(splits.len(), 4 + 1 + 7);
-    }
-
-    #[test]
-    fn splits_that_leave_too_little_say_so_and_are_not_counted() {
-        let study = Study { point_sd: 0.002, seed: 8, ..Study::ladder(2) };
-        let tokens = study.tokens[..4].to_vec();
-        let data = Study { tokens, ..study }.dataset();
-        let laws = [LawName::Chinchilla].map(LawChoice::of);
-        let selection = select(&laws, &data, &FitOptions::default()).unwrap();
-        let text = format!("{:?}", selection.candidates[0].held_out);
-        assert!(text.contains("points are left, 7 are needed"), "{text}");
-    }
-}
+mod tests;

@@ -13,7 +13,7 @@ use scaling::noise::SeedNoise;
 use scaling::objective::Objective;
 use scaling::observation::{Covariates, Dataset, Observation};
 
-use self::hold_out::Rule;
+use self::hold_out::{Out, Rule};
 use self::picture::Picture;
 use self::read::{Row, Table};
 use crate::args::FitArgs;
@@ -176,7 +176,7 @@ impl Job<'_> {
     }
 
     fn fit(&self, rows: &[&Row]) -> Result<Fitted, Failure> {
-        let reasons = self.reasons(rows);
+        let reasons = hold_out::apply(self.rules, rows);
         let dataset = self
             .dataset(rows, &reasons)
             .with_context(|| format!("`{}` cannot be fitted", self.file.display()))
@@ -186,6 +186,7 @@ impl Job<'_> {
         let (dataset, noise) = self.weighted(dataset, law, &options)?;
         let mut warnings = self.table.warnings.clone();
         warnings.extend(warn_of_constant_loss(&dataset));
+        warnings.extend(hold_out::same_run(rows, &reasons));
         if self.args.columns.trunk.is_some() {
             warnings.extend(hold_out::shared_trunks(rows, &reasons));
         }
@@ -214,12 +215,12 @@ impl Job<'_> {
         let selection = choose::choose(self.table, &dataset, &options)?;
         let along = ladder::along(rows, &inference).map_err(Failure::Wrong)?;
         let predicted = report::held_out(rows, &reasons, &inference);
-        let held_out = rows.iter().zip(&reasons).filter(|(_, reason)| reason.is_some());
+        let is_predicted = |out: &Option<Out>| out.as_ref().is_some_and(|one| one.is_predicted);
+        let held_out = rows.iter().zip(&reasons).filter(|(_, out)| is_predicted(out));
         let held_out = held_out.map(|(row, _)| (row.observation, row.covariates)).collect();
-        let excluded = rows
-            .iter()
-            .zip(reasons)
-            .filter_map(|(row, reason)| Some(ExcludedRow { line: row.line, reason: reason? }));
+        let excluded = rows.iter().zip(reasons).filter_map(|(row, reason)| {
+            Some(ExcludedRow { line: row.line, reason: reason?.reason })
+        });
         let excluded = excluded.collect();
         let shown = (excluded, predicted, warnings);
         let report = report::report(self, (&fitted, &inference), &interval, shown);
@@ -304,11 +305,11 @@ impl Job<'_> {
     }
 
     /// The rows that no rule holds out.
-    fn dataset(&self, rows: &[&Row], reasons: &[Option<String>]) -> anyhow::Result<Dataset> {
+    fn dataset(&self, rows: &[&Row], reasons: &[Option<Out>]) -> anyhow::Result<Dataset> {
         let points: Vec<(Observation, Covariates)> =
             rows.iter().map(|row| (row.observation, row.covariates)).collect();
-        let mut reasons = reasons.iter();
-        let dataset = Dataset::select_rows(&points, |_, _| reasons.next().cloned().flatten());
+        let mut reasons = reasons.iter().map(|out| out.as_ref().map(|one| one.reason.clone()));
+        let dataset = Dataset::select_rows(&points, |_, _| reasons.next().flatten());
         let dataset = dataset.map_err(|error| {
             let line = rows[error.index()].line;
             anyhow::Error::new(error).context(format!("{}:{line}", self.file.display()))
@@ -340,19 +341,6 @@ impl Job<'_> {
             let line = kept.map(|(_, row)| row.line).nth(error.index()).unwrap_or_default();
             anyhow::Error::new(error).context(format!("{}:{line}", self.file.display()))
         })
-    }
-
-    /// Per row, the rule that holds it out.
-    fn reasons(&self, rows: &[&Row]) -> Vec<Option<String>> {
-        let mut reasons = vec![None; rows.len()];
-        for (text, rule) in self.rules {
-            for (reason, is_held_out) in reasons.iter_mut().zip(rule.held_out(rows)) {
-                if is_held_out && reason.is_none() {
-                    *reason = Some(format!("held out by `{text}`"));
-                }
-            }
-        }
-        reasons
     }
 
     fn interval(&self, n_points: usize, warnings: &mut Vec<String>) -> IntervalOptions {

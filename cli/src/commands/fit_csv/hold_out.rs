@@ -6,6 +6,8 @@ use std::collections::BTreeSet;
 
 use anyhow::Context;
 
+use scaling::observation::RunKey;
+
 use super::read::{Row, Table};
 
 /// Which rows are predicted and not fitted.
@@ -19,6 +21,15 @@ pub(super) enum Rule {
     Compare { variable: char, comparison: Comparison, value: f64 },
     /// Rows with this text in a column: of the file while it is parsed, of the kept ones in use.
     Equals { column: usize, text: String },
+}
+
+/// Why a row is not fitted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Out {
+    /// In words, as the report has it.
+    pub(super) reason: String,
+    /// Whether a rule names the row itself, which is then predicted; otherwise only others of its run are named.
+    pub(super) is_predicted: bool,
 }
 
 /// An order relation.
@@ -36,8 +47,60 @@ const SAME_COMPUTE: f64 = 0.97;
 /// N that is counted with rounding is one size.
 const SAME_SIZE: f64 = 0.999;
 
+/// Per row, why it is not fitted.
+///
+/// Earlier rows of a run that is held out for its last ones have the luck of these, so that a law fitted to them knows
+/// it: where a rule asks for what is larger, the whole run is held out, as long as another one is left.
+pub(super) fn apply(rules: &[(String, Rule)], rows: &[&Row]) -> Vec<Option<Out>> {
+    let mut all: Vec<Option<Out>> = vec![None; rows.len()];
+    for (text, rule) in rules {
+        let named = rule.held_out(rows);
+        for (out, _) in all.iter_mut().zip(&named).filter(|(_, is_named)| **is_named) {
+            if !out.as_ref().is_some_and(|one| one.is_predicted) {
+                let reason = format!("held out by `{text}`");
+                *out = Some(Out { reason, is_predicted: true });
+            }
+        }
+        if !rule.asks_for_larger() {
+            continue;
+        }
+        let of_named = rows.iter().zip(&named).filter(|(_, is_named)| **is_named);
+        let runs: BTreeSet<RunKey> = of_named.map(|(row, _)| row.observation.run).collect();
+        let is_out = |(row, out): (&&Row, &Option<Out>)| {
+            out.is_some() || runs.contains(&row.observation.run)
+        };
+        if rows.iter().zip(&all).all(is_out) {
+            continue;
+        }
+        for (row, out) in rows.iter().zip(&mut all) {
+            if out.is_none() && runs.contains(&row.observation.run) {
+                let reason = format!("of a run that is held out by `{text}`");
+                *out = Some(Out { reason, is_predicted: false });
+            }
+        }
+    }
+    all
+}
+
+/// A held-out row of a run that is also fitted has its luck in the law.
+pub(super) fn same_run(rows: &[&Row], outs: &[Option<Out>]) -> Option<String> {
+    let of = |is_out: bool| {
+        let chosen = rows.iter().zip(outs).filter(move |(_, out)| out.is_some() == is_out);
+        chosen.map(|(row, _)| row.observation.run)
+    };
+    let fitted: BTreeSet<RunKey> = of(false).collect();
+    let n_same = of(true).filter(|run| fitted.contains(run)).count();
+    (n_same > 0).then(|| {
+        format!(
+            "same-run: {n_same} of {} held-out rows are of runs that are fitted too, whose luck is in \
+             the law: their errors are smaller than those of other runs would be",
+            of(true).count()
+        )
+    })
+}
+
 /// A held-out row that goes on from where fitted ones branched off has their luck.
-pub(super) fn shared_trunks(rows: &[&Row], reasons: &[Option<String>]) -> Option<String> {
+pub(super) fn shared_trunks(rows: &[&Row], reasons: &[Option<Out>]) -> Option<String> {
     let of = |is_held_out: bool| {
         let chosen = rows.iter().zip(reasons).filter(move |(_, why)| why.is_some() == is_held_out);
         chosen.map(|(row, _)| row.trunk)
@@ -93,8 +156,20 @@ impl Rule {
         Ok(Self::Equals { column: index, text: value.trim().to_owned() })
     }
 
-    /// Whether each row is held out, where all are of one group.
-    pub(super) fn held_out(&self, rows: &[&Row]) -> Vec<bool> {
+    /// Whether what is named is larger than what is not, so that earlier rows of its runs lie among the fitted ones.
+    fn asks_for_larger(&self) -> bool {
+        match self {
+            Self::Largest | Self::LargestSize => true,
+            Self::Compare { variable, comparison, .. } => {
+                let is_above = matches!(comparison, Comparison::Above | Comparison::AtLeast);
+                is_above && ['n', 'd', 'c'].contains(variable)
+            }
+            Self::Equals { .. } => false,
+        }
+    }
+
+    /// Whether it names each row, where all are of one group.
+    fn held_out(&self, rows: &[&Row]) -> Vec<bool> {
         let largest = |of: fn(&Row) -> f64, same: f64| {
             let most = rows.iter().map(|row| of(row)).fold(f64::NEG_INFINITY, f64::max);
             rows.iter().map(|row| of(row) >= most * same).collect()

@@ -12,6 +12,7 @@ use scaling::noise::{LEAST_SD_LOG, SeedNoise};
 use scaling::observation::{Dataset, Weighting};
 use scaling::profile::FloorProfile;
 
+use super::hold_out::Out;
 use super::read::Row;
 use super::{Job, approaches};
 use crate::fit_document::estimate_view;
@@ -142,10 +143,11 @@ pub(super) fn floor_view(profile: &FloorProfile) -> FloorProfileView {
 /// Predicted against measured, for the rows that a rule held out.
 pub(super) fn held_out(
     rows: &[&Row],
-    reasons: &[Option<String>],
+    reasons: &[Option<Out>],
     inference: &Inference,
 ) -> Vec<HeldOutRow> {
-    let pairs = rows.iter().zip(reasons).filter(|(_, reason)| reason.is_some());
+    let is_predicted = |out: &Option<Out>| out.as_ref().is_some_and(|one| one.is_predicted);
+    let pairs = rows.iter().zip(reasons).filter(|(_, out)| is_predicted(out));
     pairs
         .map(|(row, _)| {
             let point = LogPoint::from(&row.observation).with(&row.covariates);
