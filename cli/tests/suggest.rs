@@ -168,6 +168,52 @@ fn no_proposed_cell_lies_farther_out_than_the_stated_limits() {
     assert!(text.contains("at-limit") && text.contains("C at most"), "{text}");
 }
 
+// Sizes at one ratio of D to N: alpha and a of N_opt are what would be refined, and have no value yet.
+#[test]
+fn a_quantity_that_is_not_identified_has_no_value_and_the_fit_is_quoted_with_its_warnings() {
+    let mut text = String::from("n,d,c,loss\n");
+    for size in 0..24_i32 {
+        let n = 1e6 * 1.5_f64.powi(size);
+        let luck = (f64::from(size) * 0.618_033_988_749).fract() - 0.5;
+        let d = 20.0 * n;
+        let loss = (1.7 + 400.0 / n.powf(0.34) + 900.0 / d.powf(0.31)) * (1.0 + 0.002 * luck);
+        writeln!(text, "{n},{d},{},{loss}", (6.0 + 3e5 / n) * n * d).unwrap();
+    }
+    let folder = file(&text);
+    let fit = "fit --csv points.csv --law chinchilla --n n --d d --c c --loss loss --draws 200 \
+               --out fit.json";
+    assert!(gradus(&folder, fit).status.success());
+    for quantity in ["alpha", "n_exponent"] {
+        let command = format!("suggest fit.json --budget 1e20 --refine --quantity {quantity}");
+        let view = json(&folder, &format!("{command} --json"));
+        assert_eq!(view["value"], serde_json::Value::Null, "{view}");
+        assert_eq!(view["estimate"]["status"], "not_identified", "{view}");
+        assert!(!view["cells"].as_array().unwrap().is_empty());
+        let warnings = view["warnings"].to_string();
+        assert!(warnings.contains("of the fit: fixed-ratio: "), "{warnings}");
+        assert_eq!(warnings.matches("flops-per-parameter: C / (N D)").count(), 1, "{warnings}");
+        let text = shown(&gradus(&folder, &command));
+        assert!(text.contains(&format!("`{quantity}` is not identified: ")), "{text}");
+        assert!(!text.contains(&format!("`{quantity}` = ")), "{text}");
+    }
+}
+
+// A warning of the saved fit is one of what rests on it, whether the study is printed or written.
+#[test]
+fn a_suggested_study_repeats_the_warnings_of_its_fit() {
+    let folder = saved();
+    let path = folder.path().join("fit.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let mut fit: serde_json::Value = serde_json::from_str(&text).unwrap();
+    fit["fits"][0]["warnings"] = serde_json::json!(["floor: it may be lower"]);
+    std::fs::write(&path, fit.to_string()).unwrap();
+    let warnings = &json(&folder, "suggest fit.json --budget 1e19 --json")["warnings"];
+    assert!(warnings.to_string().contains("of the fit: floor: it may be lower"), "{warnings}");
+    let output = gradus(&folder, "suggest fit.json --budget 1e19");
+    let all = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(all.contains("warning: of the fit: floor: it may be lower"), "{all}");
+}
+
 #[test]
 fn losses_without_noise_have_nothing_to_be_averaged_out() {
     let folder = file(&planted());

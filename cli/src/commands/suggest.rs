@@ -44,7 +44,12 @@ pub(super) async fn run(global: &Global, args: &SuggestArgs) -> Result<(), Failu
             form.print(&suggestion.view)?;
             form.hint(&format!("look at `data`, then `gradus plan {}`", path.display()));
         }
-        None if form == Form::Table => data(suggestion.text.trim_end()),
+        None if form == Form::Table => {
+            for text in &suggestion.view.warnings {
+                note(&format!("warning: {text}"));
+            }
+            data(suggestion.text.trim_end());
+        }
         None => form.print(&suggestion.view)?,
     }
     Ok(())

@@ -2,9 +2,10 @@
 //!
 //! It suggests nothing.
 
+use api::EstimateView;
 use serde::Serialize;
 
-use super::fit_parts::number;
+use super::fit_parts::{number, with_interval};
 use super::{View, sections, table};
 
 /// Cells that lower the variance of a quantity. `gradus suggest --refine --json` prints this.
@@ -17,8 +18,10 @@ pub struct RefinementView {
     pub quantity: String,
     /// Whether standard deviations are those of its logarithm, which are relative ones.
     pub is_logarithm: bool,
-    /// Its value now.
-    pub value: f64,
+    /// Its value now; `null` where it is not identified.
+    pub value: Option<f64>,
+    /// Its value and interval now, or why there is none.
+    pub estimate: EstimateView,
     /// `flop` or `run`.
     pub per: String,
     /// What all cells may cost.
@@ -75,18 +78,31 @@ impl View for RefinementView {
         let of =
             if self.is_logarithm { "relative standard deviation" } else { "standard deviation" };
         let group = self.group.as_ref().map(|name| format!("group `{name}`: "));
+        let known = match &self.estimate {
+            EstimateView::Identified { value, low, high } => {
+                let [value, interval] = with_interval(*value, *low, *high);
+                format!(" = {value} {interval}")
+            }
+            EstimateView::NotIdentified { .. } => String::new(),
+        };
         let title = format!(
-            "{}cells that lower the variance of `{}` = {} most for each {}\n\
+            "{}cells that lower the variance of `{}`{} most for each {}\n\
              {of} as predicted from the joint draws; budget {} FLOPs\n\
              {} candidates: {}",
             group.unwrap_or_default(),
             self.quantity,
-            number(self.value),
+            known,
             if self.per == "run" { "run" } else { "FLOP" },
             number(self.budget_flops),
             self.n_candidates,
             self.limits.text()
         );
+        let reason = match &self.estimate {
+            EstimateView::NotIdentified { reason } => {
+                format!("`{}` is not identified: {reason}", self.quantity)
+            }
+            EstimateView::Identified { .. } => String::new(),
+        };
         let rows = self.cells.iter().map(|one| {
             let numbers = [one.n, one.d, one.d / one.n, one.flops, one.sd_before, one.sd_after];
             numbers.map(number).into()
@@ -94,6 +110,7 @@ impl View for RefinementView {
         let columns = [">N", ">D", ">D / N", ">FLOPS", ">SD BEFORE", ">SD AFTER"];
         sections(&[
             title,
+            reason,
             table(&columns, rows.collect()),
             self.warnings
                 .iter()

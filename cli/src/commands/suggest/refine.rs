@@ -3,12 +3,12 @@
 //! The method is `scaling::refine`; here are the quantities and the candidates.
 
 use anyhow::Context;
-use scaling::interval::Inference;
+use scaling::interval::{Estimate, Inference};
 use scaling::law::{Chinchilla, Coupled, LawName, LogPoint, Quantity, Variable};
 use scaling::refine::{Candidate, Criterion, RefineOptions};
 
 use crate::args::SuggestArgs;
-use crate::fit_document::Restored;
+use crate::fit_document::{Restored, estimate_view};
 use crate::output::suggest::{LimitsView, ProposalView, RefinementView};
 
 /// Candidates in each direction.
@@ -53,13 +53,15 @@ pub(super) fn refine(args: &SuggestArgs, fit: &Restored) -> anyhow::Result<Refin
             }
         })
         .collect();
+    let estimate = goal.estimate(inference);
     let mut warnings = warnings(fit, asked, &goal);
     warnings.extend(at_limit(&cells, &limits.view));
     Ok(RefinementView {
         group: fit.saved.group.clone(),
         quantity: asked.to_owned(),
         is_logarithm: goal.is_log,
-        value: goal.shown(value(&inference.resampled.theta)),
+        value: estimate.value(),
+        estimate: estimate_view(&estimate),
         per: args.per.clone(),
         budget_flops: args.budget,
         cells,
@@ -132,6 +134,26 @@ impl Goal {
         Ok(Self { kind: GoalKind::At { what, flops, kappa }, is_log: true })
     }
 
+    /// Value and interval, or why there is none.
+    fn estimate(&self, inference: &Inference) -> Estimate {
+        let none = || Estimate::not_identified("the law has no best N and D in closed form");
+        match self.kind {
+            GoalKind::Coefficient(index) => inference.coefficients[index].estimate.clone(),
+            // The exponents need no C and no κ.
+            GoalKind::Exponent => inference
+                .optimum(inference.ranges.flops.1, 6.0)
+                .map_or_else(none, |optimum| optimum.parameters_exponent),
+            GoalKind::At { what, flops, kappa } => {
+                inference.optimum(flops, kappa).map_or_else(none, |optimum| match what {
+                    'n' => optimum.parameters,
+                    'd' => optimum.tokens,
+                    _ => optimum.loss_nats,
+                })
+            }
+        }
+    }
+
+    /// As a draw has it, whether or not the data identify it.
     fn value(&self, inference: &Inference, theta: &[f64]) -> f64 {
         let value = match self.kind {
             GoalKind::Coefficient(index) => inference.form.law().coefficients(theta)[index].value,
@@ -150,10 +172,6 @@ impl Goal {
             }
         };
         if self.is_log { value.ln() } else { value }
-    }
-
-    fn shown(&self, value: f64) -> f64 {
-        if self.is_log { value.exp() } else { value }
     }
 }
 
@@ -228,5 +246,6 @@ fn warnings(fit: &Restored, asked: &str, goal: &Goal) -> Vec<String> {
             flops / high
         ));
     }
+    warnings.extend(fit.saved.own_warnings());
     warnings
 }

@@ -202,6 +202,7 @@ impl Draft<'_> {
              the losses cannot be compared",
             self.args.data
         ));
+        warnings.extend(self.fit.saved.own_warnings());
         warnings
     }
 
