@@ -127,7 +127,19 @@ fn laws_are_compared_by_their_error_on_rows_they_have_not_seen() {
         .collect();
     assert_eq!(preferred, ["chinchilla"]);
     let text = shown(&gradus(&folder, arguments));
-    assert!(text.contains("ERROR ON UNSEEN ROWS"), "{text}");
+    assert!(text.contains("ERROR AT LARGER C  AT OTHER SIZES"), "{text}");
+    assert_eq!(fit["selected_by"], "compute");
+    // Each counts once: the largest C is also what lies beyond half of it.
+    let splits = laws[1]["splits"].as_array().unwrap();
+    let mean = |is_size: bool| {
+        let own =
+            splits.iter().filter(|one| one["split"].as_str().unwrap().starts_with('N') == is_size);
+        let errors: Vec<f64> =
+            own.map(|one| one["mean_absolute_error"].as_f64().unwrap()).collect();
+        errors.iter().sum::<f64>() / errors.len() as f64
+    };
+    assert!((laws[1]["mean_absolute_error"].as_f64().unwrap() - mean(false)).abs() < 1e-12);
+    assert!((laws[1]["mean_absolute_size_error"].as_f64().unwrap() - mean(true)).abs() < 1e-12);
     refused(&planted(), "--law power --c c --loss floor --against sigmoid", &["--accuracy"]);
 }
 

@@ -1,6 +1,6 @@
 //! Owns the choice of a law by its error on runs it has not seen, along the direction of
-//! extrapolation. Does not know which error matters to the reader; it shows all of them beside the
-//! choice.
+//! extrapolation. Does not know which error matters to the reader; it shows those of other sizes
+//! beside it, which say how well a law interpolates.
 
 use std::collections::BTreeSet;
 
@@ -61,9 +61,21 @@ pub struct Candidate {
     pub n_parameters: usize,
     /// Per split, its errors, or why it could not be fitted.
     pub held_out: Vec<Result<HeldOut, String>>,
-    /// Mean of the mean absolute errors over the splits that every law could be fitted to; `None`
-    /// without any.
+    /// Mean of the mean absolute errors at larger C than fitted, over the splits that every law could
+    /// be fitted to; `None` without any.
     pub error: Option<f64>,
+    /// The same over the splits by size.
+    pub size_error: Option<f64>,
+}
+
+/// Which errors a choice rests on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Basis {
+    /// Those at larger C than fitted.
+    Compute,
+    /// Those at sizes that were left out, since no split by compute could be fitted by all laws. All
+    /// but two of the sizes lie between others, so these are mostly errors of interpolation.
+    Sizes,
 }
 
 /// Laws side by side.
@@ -73,13 +85,17 @@ pub struct Selection {
     pub candidates: Vec<Candidate>,
     /// Position of the preferred law; `None` where no split could be fitted by all.
     pub preferred: Option<usize>,
+    /// By which errors it is preferred; `None` where none is.
+    pub basis: Option<Basis>,
 }
 
 /// Fits every law to the part of the data that each split leaves, and predicts the rest.
 ///
-/// Preferred is the law of the lowest error; laws within [`SEED_NOISE`] of it are as good, and of
-/// those the one with the fewest parameters is taken. Splits: rolling origin at extrapolations by
-/// 2, 4, 10 and 30, the largest C, and each size.
+/// Preferred is the law of the lowest error at larger C than fitted; laws within [`SEED_NOISE`] of it
+/// are as good, and of those the one with the fewest parameters is taken. Splits: the largest C,
+/// rolling origin at extrapolations by 2, 4, 10 and 30, and each size; of splits by compute that hold
+/// out the same points one is taken. Sizes decide only where no split by compute can be fitted by all
+/// laws.
 ///
 /// ```
 /// # use scaling::{fit::FitOptions, law::{LawChoice, LawName}, select::select};
@@ -108,35 +124,72 @@ pub fn select(
         let held_out: Vec<Result<HeldOut, String>> =
             splits.iter().map(of).collect::<Result<_, FitError>>()?;
         let n_parameters = choice.law().parameter_names().len();
-        candidates.push(Candidate { choice: *choice, n_parameters, held_out, error: None });
+        let (error, size_error) = (None, None);
+        candidates.push(Candidate { choice: *choice, n_parameters, held_out, error, size_error });
     }
-    let shared: Vec<usize> = (0..splits.len())
-        .filter(|index| candidates.iter().all(|one| one.held_out[*index].is_ok()))
-        .collect();
+    let is_shared = |at: &usize| candidates.iter().all(|one| one.held_out[*at].is_ok());
+    let shared = (0..splits.len()).filter(is_shared);
+    let (sizes, compute): (Vec<usize>, Vec<usize>) =
+        shared.partition(|at| matches!(splits[*at], Split::Size { .. }));
     for candidate in &mut candidates {
-        let errors = shared.iter().filter_map(|index| candidate.held_out[*index].as_ref().ok());
-        let sum: f64 = errors.map(|one| one.mean_absolute_error).sum();
-        candidate.error = (!shared.is_empty()).then(|| sum / shared.len() as f64);
+        candidate.error = mean_error(candidate, &compute);
+        candidate.size_error = mean_error(candidate, &sizes);
     }
-    let preferred = preferred(&candidates);
-    Ok(Selection { candidates, preferred })
+    let (preferred, basis) = choice(&candidates);
+    Ok(Selection { candidates, preferred, basis })
 }
 
-fn preferred(candidates: &[Candidate]) -> Option<usize> {
-    let best = candidates.iter().filter_map(|one| one.error).fold(f64::INFINITY, f64::min);
+/// By the errors at larger C, and by those at other sizes where there are none.
+fn choice(candidates: &[Candidate]) -> (Option<usize>, Option<Basis>) {
+    let by_compute = preferred(candidates, |one| one.error);
+    let basis = if by_compute.is_some() { Basis::Compute } else { Basis::Sizes };
+    let preferred = by_compute.or_else(|| preferred(candidates, |one| one.size_error));
+    (preferred, preferred.map(|_| basis))
+}
+
+/// Over these splits; `None` without any.
+fn mean_error(candidate: &Candidate, splits: &[usize]) -> Option<f64> {
+    let errors = splits.iter().filter_map(|at| candidate.held_out[*at].as_ref().ok());
+    let sum: f64 = errors.map(|one| one.mean_absolute_error).sum();
+    (!splits.is_empty()).then(|| sum / splits.len() as f64)
+}
+
+fn preferred(candidates: &[Candidate], error: impl Fn(&Candidate) -> Option<f64>) -> Option<usize> {
+    let best = candidates.iter().filter_map(&error).fold(f64::INFINITY, f64::min);
     let good = (0..candidates.len())
-        .filter(|index| candidates[*index].error.is_some_and(|error| error <= best + SEED_NOISE));
-    let key = |index: &usize| {
-        let one = &candidates[*index];
-        (one.n_parameters, one.error.map(f64::to_bits))
+        .filter(|at| error(&candidates[*at]).is_some_and(|error| error <= best + SEED_NOISE));
+    let key = |at: &usize| {
+        let one = &candidates[*at];
+        (one.n_parameters, error(one).map(f64::to_bits))
     };
     good.min_by_key(key)
 }
 
+/// Whether a point is held out, where `most` is the largest C.
+fn is_out(split: Split, most: f64, point: &Observation) -> bool {
+    match split {
+        Split::Beyond { factor } => point.flops > most / factor * (1.0 + 1e-3),
+        Split::LargestCompute => point.flops >= most * (1.0 - 1e-3),
+        Split::Size { parameters } => (point.parameters / parameters - 1.0).abs() < 1e-6,
+    }
+}
+
+fn largest(dataset: &Dataset) -> f64 {
+    dataset.range(|point| point.flops).map_or(f64::NAN, |range| range.1)
+}
+
 fn splits(dataset: &Dataset) -> Vec<Split> {
-    let mut splits: Vec<Split> =
-        FACTORS.iter().map(|factor| Split::Beyond { factor: *factor }).collect();
-    splits.push(Split::LargestCompute);
+    let beyond = FACTORS.iter().map(|factor| Split::Beyond { factor: *factor });
+    let most = largest(dataset);
+    let mut splits = Vec::new();
+    // What holds out the same points is one split: counted twice it would weigh twice.
+    let mut known: BTreeSet<Vec<bool>> = BTreeSet::new();
+    for split in std::iter::once(Split::LargestCompute).chain(beyond) {
+        let out = dataset.points().iter().map(|point| is_out(split, most, point)).collect();
+        if known.insert(out) {
+            splits.push(split);
+        }
+    }
     let mut sizes: Vec<f64> = dataset.points().iter().map(|point| point.parameters).collect();
     sizes.sort_unstable_by(f64::total_cmp);
     sizes.dedup_by(|later, earlier| *later / *earlier - 1.0 < 1e-6);
@@ -154,12 +207,8 @@ fn held_out(
     split: Split,
 ) -> Result<Result<HeldOut, String>, FitError> {
     let law = choice.law();
-    let (_, most) = dataset.range(|point| point.flops).unwrap_or((f64::NAN, f64::NAN));
-    let is_out = |point: &Observation| match split {
-        Split::Beyond { factor } => point.flops > most / factor * (1.0 + 1e-3),
-        Split::LargestCompute => point.flops >= most * (1.0 - 1e-3),
-        Split::Size { parameters } => (point.parameters / parameters - 1.0).abs() < 1e-6,
-    };
+    let most = largest(dataset);
+    let is_out = |point: &Observation| is_out(split, most, point);
     let rows: Vec<(Observation, Covariates)> =
         dataset.points().iter().copied().zip(dataset.covariates().iter().copied()).collect();
     let out: Vec<&(Observation, Covariates)> = rows.iter().filter(|row| is_out(&row.0)).collect();

@@ -212,7 +212,7 @@ impl Job<'_> {
         warnings.extend(keep::one_kappa(self, &dataset, None));
         let (approaches, found) = approaches::of(&dataset, &inference, &interval);
         warnings.extend(found);
-        let selection = choose::choose(self.table, &dataset, &options)?;
+        let (selection, selected_by) = choose::choose(self.table, &dataset, &options)?;
         let along = ladder::along(rows, &inference).map_err(Failure::Wrong)?;
         let predicted = report::held_out(rows, &reasons, &inference);
         let is_predicted = |out: &Option<Out>| out.as_ref().is_some_and(|one| one.is_predicted);
@@ -235,6 +235,7 @@ impl Job<'_> {
             seed_noise,
             approaches,
             selection,
+            selected_by,
             audit,
             n_trunks: dataset.n_clusters().map(|n| n as u64),
             ladder: along,

@@ -45,6 +45,9 @@ pub struct FileFit {
     pub seed_noise: Option<SeedNoiseView>,
     /// The law and those it is compared with, by their errors on unseen rows; empty without others.
     pub selection: Vec<CandidateView>,
+    /// By which errors one of these laws is preferred; not there where none is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub selected_by: Option<SelectedBy>,
     /// What the classic grid of starting points found; not there unless it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audit: Option<AuditView>,
@@ -178,12 +181,24 @@ pub struct CandidateView {
     pub law: String,
     /// Its free parameters.
     pub n_parameters: u64,
-    /// Mean over the splits that every law could be fitted to; `null` without any.
+    /// Mean over the splits at larger C than fitted that every law could be fitted to; `null` without any.
     pub mean_absolute_error: Option<f64>,
+    /// The same over the splits that leave a size out; `null` without any.
+    pub mean_absolute_size_error: Option<f64>,
     /// Whether it is the one to prefer.
     pub is_preferred: bool,
     /// The splits that it could be fitted to.
     pub splits: Vec<SplitView>,
+}
+
+/// Errors that a choice of a law rests on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SelectedBy {
+    /// Those at larger C than fitted.
+    Compute,
+    /// Those at sizes that were left out, for want of the others.
+    Sizes,
 }
 
 /// A law's errors where one part of the rows was left out.
@@ -461,12 +476,21 @@ impl FileFit {
         }
         let rows = self.selection.iter().map(|one| {
             let percent = |value: f64| format!("{:.3} %", 100.0 * value);
-            let error = one.mean_absolute_error.map_or_else(|| "–".to_owned(), percent);
+            let [beyond, sizes] = [one.mean_absolute_error, one.mean_absolute_size_error]
+                .map(|error| error.map_or_else(|| "–".to_owned(), percent));
             let mark = if one.is_preferred { "preferred" } else { "" };
-            vec![one.law.clone(), one.n_parameters.to_string(), error, mark.to_owned()]
+            vec![one.law.clone(), one.n_parameters.to_string(), beyond, sizes, mark.to_owned()]
         });
-        let columns = ["LAW", ">PARAMETERS", ">ERROR ON UNSEEN ROWS", ""];
-        table(&columns, rows.collect())
+        let columns = ["LAW", ">PARAMETERS", ">ERROR AT LARGER C", ">AT OTHER SIZES", ""];
+        let table = table(&columns, rows.collect());
+        let why = match self.selected_by {
+            Some(SelectedBy::Compute) => "",
+            Some(SelectedBy::Sizes) => {
+                "\npreferred by the errors at other sizes: no split by C leaves enough to fit"
+            }
+            None => "\nnone is preferred: no split leaves enough to fit for all of them",
+        };
+        format!("{table}{why}")
     }
 
     fn predicted(&self) -> String {

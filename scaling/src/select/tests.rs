@@ -13,7 +13,7 @@ fn the_planted_law_is_preferred_and_a_tie_goes_to_fewer_parameters() {
     let errors: Vec<f64> = selection.candidates.iter().map(|one| one.error.unwrap()).collect();
     assert!(errors[1] > 10.0 * errors[2], "{errors:?}");
     let splits = &selection.candidates[0].held_out;
-    assert_eq!(splits.len(), 4 + 1 + 7);
+    assert_eq!(splits.len(), 5 + 7);
 }
 
 #[test]
@@ -59,4 +59,61 @@ fn no_point_of_a_predicted_run_is_fitted() {
     // The end of the largest run alone is predicted; seven runs of two points are left.
     let largest = found.iter().find(|one| one.split == Split::LargestCompute).unwrap();
     assert_eq!((largest.n_fitted, largest.n_predicted), (14, 1));
+}
+
+#[test]
+fn splits_that_hold_out_the_same_count_once_and_sizes_stand_beside_them() {
+    let laws = [LawName::Power, LawName::PowerFloor].map(LawChoice::of);
+    let selection = select(&laws, &curves(8), &FitOptions::default()).unwrap();
+    let one = &selection.candidates[0];
+    let (sizes, compute): (Vec<HeldOut>, Vec<HeldOut>) = one
+        .held_out
+        .iter()
+        .filter_map(|one| one.clone().ok())
+        .partition(|one| matches!(one.split, Split::Size { .. }));
+    // Beyond 1/2 there is the end of the largest run alone, which is the largest C.
+    let beyond = |factor| Split::Beyond { factor };
+    let splits: Vec<Split> = compute.iter().map(|one| one.split).collect();
+    assert_eq!(splits, [Split::LargestCompute, beyond(4.0), beyond(10.0), beyond(30.0)]);
+    let mean = |all: &[HeldOut]| {
+        all.iter().map(|one| one.mean_absolute_error).sum::<f64>() / all.len() as f64
+    };
+    assert!((one.error.unwrap() / mean(&compute) - 1.0).abs() < 1e-12, "{one:?}");
+    assert!((one.size_error.unwrap() / mean(&sizes) - 1.0).abs() < 1e-12, "{one:?}");
+    assert_eq!(selection.basis, Some(Basis::Compute));
+}
+
+#[test]
+fn errors_at_larger_compute_decide_and_a_tie_goes_to_fewer_parameters() {
+    let candidate = |name, n_parameters, error, size_error| Candidate {
+        choice: LawChoice::of(name),
+        n_parameters,
+        held_out: Vec::new(),
+        error: Some(error),
+        size_error: Some(size_error),
+    };
+    let all = [
+        candidate(LawName::Power, 2, 0.03, 0.001),
+        candidate(LawName::Coupled, 6, 0.0100, 0.02),
+        candidate(LawName::Chinchilla, 5, 0.0105, 0.03),
+    ];
+    assert_eq!(choice(&all), (Some(2), Some(Basis::Compute)));
+}
+
+// All runs end at one C, so that without the runs of what is predicted nothing is left to fit.
+#[test]
+fn where_no_split_by_compute_is_left_sizes_decide_and_it_is_said() {
+    let study = Study::ladder(7);
+    let mut points = study.observations();
+    for point in &mut points {
+        let factor = study.sizes[0] / point.parameters;
+        point.tokens *= factor;
+        point.flops *= factor;
+        point.loss_nats = study.loss(point.parameters, point.tokens);
+    }
+    let data = Dataset::new(&points).unwrap();
+    let laws = [LawName::Power, LawName::Chinchilla].map(LawChoice::of);
+    let selection = select(&laws, &data, &FitOptions::default()).unwrap();
+    assert_eq!((selection.preferred, selection.basis), (Some(1), Some(Basis::Sizes)));
+    assert!(selection.candidates.iter().all(|one| one.error.is_none()), "{selection:?}");
 }

@@ -4,24 +4,30 @@
 
 use scaling::fit::FitOptions;
 use scaling::observation::Dataset;
-use scaling::select::{Candidate, Split, select};
+use scaling::select::{Basis, Candidate, Split, select};
 
 use super::read::Table;
-use crate::output::file_fit::{CandidateView, SplitView};
+use crate::output::file_fit::{CandidateView, SelectedBy, SplitView};
 
-/// One view a law, the fitted one first; empty where there is nothing to compare with.
+/// One view a law, the fitted one first, and by what one of them is preferred; empty where there is nothing to compare
+/// with.
 pub(super) fn choose(
     table: &Table,
     dataset: &Dataset,
     options: &FitOptions,
-) -> anyhow::Result<Vec<CandidateView>> {
+) -> anyhow::Result<(Vec<CandidateView>, Option<SelectedBy>)> {
     if table.against.is_empty() {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), None));
     }
     let laws: Vec<_> = std::iter::once(table.choice).chain(table.against.iter().copied()).collect();
     let selection = select(&laws, dataset, options)?;
     let views = selection.candidates.iter().enumerate();
-    Ok(views.map(|(index, one)| view(one, selection.preferred == Some(index))).collect())
+    let views = views.map(|(index, one)| view(one, selection.preferred == Some(index))).collect();
+    let by = selection.basis.map(|basis| match basis {
+        Basis::Compute => SelectedBy::Compute,
+        Basis::Sizes => SelectedBy::Sizes,
+    });
+    Ok((views, by))
 }
 
 fn view(candidate: &Candidate, is_preferred: bool) -> CandidateView {
@@ -45,6 +51,7 @@ fn view(candidate: &Candidate, is_preferred: bool) -> CandidateView {
         law: candidate.choice.name.to_string(),
         n_parameters: candidate.n_parameters as u64,
         mean_absolute_error: candidate.error,
+        mean_absolute_size_error: candidate.size_error,
         is_preferred,
         splits: splits.collect(),
     }

@@ -55,6 +55,7 @@ pub(super) fn report(
         floor_profile: None,
         seed_noise: None,
         selection: Vec::new(),
+        selected_by: None,
         audit: None,
         ladder: Vec::new(),
         bca: bca(fitted, inference),
