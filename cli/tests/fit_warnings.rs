@@ -121,3 +121,34 @@ fn counts_of_flops_that_are_no_multiple_of_n_d_show_in_the_sum_of_exponents() {
     let found = warnings(&fit, "exponent-sum");
     assert!(found[0].contains("by `isoflop`, and 1 for C proportional to N D"), "{fit}");
 }
+
+// A surface whose sides differ much, sampled off its best sizes: what the parabolas miss is said by
+// the law, and the numbers of the parabolas stay their own.
+#[test]
+fn the_bias_of_parabolas_is_told_by_the_law_of_the_same_rows() {
+    let (alpha, beta) = (0.465, 0.155);
+    let g = (alpha * 406.4 / (beta * 410.7_f64)).powf(1.0 / (alpha + beta));
+    let best = |c: f64| g * (c / 6.0).powf(beta / (alpha + beta));
+    let mut text = String::from("n,d,c,loss\n");
+    for budget in 0..6_i32 {
+        let c = 1e18 * 4_f64.powi(budget);
+        for size in -4..=4_i32 {
+            let n = 1.5 * best(c) * 2.0_f64.powf(f64::from(size) / 2.0);
+            let luck =
+                1.0 + 2e-4 * ((f64::from(budget * 9 + size) * 0.618_033_988_749).fract() - 0.5);
+            let d = c / (6.0 * n);
+            let loss = (1.7 + 406.4 / n.powf(alpha) + 410.7 / d.powf(beta)) * luck;
+            writeln!(text, "{n},{d},{c},{loss}").unwrap();
+        }
+    }
+    let fit = json(&file(&text), &format!("{FIT} --json"));
+    let found = warnings(&fit, "parabola-bias");
+    assert_eq!(found.len(), 1, "{fit}");
+    // The best N at the largest budget, to the digits that the losses know.
+    let said: Vec<f64> = found[0].split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    let truth = best(1e18 * 4_f64.powi(5));
+    assert!(said.iter().any(|n| (n / truth - 1.0).abs() < 0.02), "{truth:e} {found:?}");
+    // A surface with hardly any bias says nothing.
+    let fit = json(&file(&profiles(additive)), &format!("{FIT} --json"));
+    assert!(warnings(&fit, "parabola-bias").is_empty(), "{fit}");
+}

@@ -9,9 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use self::profile::profile;
 use crate::algebra::{Line, line};
+use crate::diagnose::Finding;
 use crate::envelope::{DroppedBudget, PowerLine};
 use crate::interval::{Estimate, judged, student};
-use crate::law::{Chinchilla, Law, LogPoint, Quantity};
+use crate::ladder::{Ladder, Rung};
+use crate::law::{Law, LogPoint, Quantity};
 use crate::observation::{Dataset, Excluded, Observation, RunKey};
 
 /// With three sizes a parabola goes through every point, and its minimum has no error to be judged
@@ -28,6 +30,9 @@ pub const BUDGET_TOLERANCE: f64 = 0.1;
 pub const WINDOW: f64 = 4.0;
 /// Sizes that a window keeps at least, the nearest ones: with fewer the parabola is noise.
 pub const MIN_SIZES_IN_WINDOW: usize = 5;
+
+/// From this share of N on the bias of parabolas is told.
+pub const MIN_BIAS: f64 = 0.01;
 
 /// How to fit isoFLOP profiles.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -63,6 +68,8 @@ pub struct ProfileMinimum {
     pub n_points: usize,
     /// Of these, within the window around the minimum: what the parabola was fitted to.
     pub n_in_window: usize,
+    /// N of the smallest and of the largest of them.
+    pub window: (f64, f64),
     /// What another way to find the minimum says; `None` with too few sizes for it.
     pub check: Option<AkimaCheck>,
 }
@@ -148,55 +155,102 @@ pub fn fit(dataset: &Dataset, budgets: &[f64], options: &IsoflopOptions) -> Isof
     }
 }
 
-/// As [`fit`], less the error that a parabola makes on a surface of `chinchilla` with the
-/// parameters `theta`.
+/// As [`fit`], less the error that a parabola makes on a surface: a law of N and D with its
+/// parameters.
 ///
 /// A parabola through a profile whose sides differ has its vertex off the minimum, also without any
 /// noise: by a few per cent in D_opt at sizes up to eight times from it. The shift depends on
-/// alpha, beta and the sampled sizes alone; it is measured on exact losses at the same points and
-/// taken off each minimum (Open Athena 2026, on approach 2 of Hoffmann et al. 2022). Losses at the
-/// minima stay as measured.
+/// alpha, beta and the sampled sizes alone; it is measured on exact losses at the same points, in
+/// the window of the measured parabola, against the best size at the points' own FLOPs for a token,
+/// and taken off each minimum (Open Athena 2026, on approach 2 of Hoffmann et al. 2022). Losses at
+/// the minima stay as measured.
+///
+/// # Errors
+/// The budget whose shift the surface does not say, for instance since its own best size is not
+/// among the sampled ones: minima that are corrected in part would bend the lines through them.
 pub fn fit_corrected(
     dataset: &Dataset,
     budgets: &[f64],
     options: &IsoflopOptions,
-    theta: &[f64],
-) -> IsoflopFit {
+    surface: (&dyn Law, &[f64]),
+) -> Result<IsoflopFit, String> {
     let mut fitted = fit(dataset, budgets, options);
     let (groups, _) = group(dataset, budgets);
     for minimum in &mut fitted.minima {
-        let found = groups.iter().find(|(flops, _)| *flops == minimum.flops);
-        if let Some(shift) = found.and_then(|(_, points)| vertex_shift(points, options, theta)) {
-            minimum.parameters *= (-shift).exp();
-            // On one budget N D is constant as far as the FLOP convention goes.
-            minimum.tokens *= shift.exp();
-        }
+        let points = groups.iter().find(|(flops, _)| *flops == minimum.flops);
+        let shift = points.and_then(|(_, points)| vertex_shift(minimum, points, surface));
+        let shift = shift.ok_or_else(|| {
+            format!("the surface has no parabola with a best size at {:.3e} FLOPs", minimum.flops)
+        })?;
+        minimum.parameters *= (-shift).exp();
+        // On one budget N D is constant as far as the FLOP convention goes.
+        minimum.tokens *= shift.exp();
     }
     fitted.parameters = power_line(&fitted.minima, options, |minimum| minimum.parameters);
     fitted.tokens = power_line(&fitted.minima, options, |minimum| minimum.tokens);
     fitted.exponent_sum = exponent_sum(&fitted.minima, options);
-    fitted
+    Ok(fitted)
+}
+
+/// The warning `parabola-bias`: how far the minima of `plain` lie from those of `corrected`, which
+/// [`fit_corrected`] made of the same runs, and what they are without it; `None` below
+/// [`MIN_BIAS`].
+pub fn bias(plain: &IsoflopFit, corrected: &IsoflopFit) -> Option<Finding> {
+    let pairs = plain.minima.iter().zip(&corrected.minima);
+    let shifts = pairs.map(|(one, other)| one.parameters / other.parameters);
+    let (low, high) = shifts
+        .fold((f64::INFINITY, 0.0_f64), |(low, high), shift| (low.min(shift), high.max(shift)));
+    if high.ln().max(-low.ln()) < MIN_BIAS {
+        return None;
+    }
+    let (was, is) = (plain.minima.last()?, corrected.minima.last()?);
+    let exponent = match &corrected.parameters.exponent {
+        Estimate::Identified { value, low, high } => {
+            format!("N_opt goes with C^{value:.3} ({low:.3} to {high:.3}) and ")
+        }
+        Estimate::NotIdentified { .. } => "N_opt ".to_owned(),
+    };
+    let text = format!(
+        "on the law's own surface parabolas through these sizes have their minimum at {low:.3} to \
+         {high:.3} times the best N; less that, {exponent}is {:.3e} at {:.3e} FLOPs, with D = \
+         {:.3e}, where the parabola has {:.3e} and {:.3e}",
+        is.parameters, is.flops, is.tokens, was.parameters, was.tokens
+    );
+    Some(Finding { name: "parabola-bias", text })
 }
 
 /// ln of the parabola's N over the surface's own best N, on exact losses of the surface at the
 /// points.
-fn vertex_shift(points: &[&Observation], options: &IsoflopOptions, theta: &[f64]) -> Option<f64> {
-    let exact: Vec<Observation> = points
+fn vertex_shift(
+    minimum: &ProfileMinimum,
+    points: &[&Observation],
+    (law, theta): (&dyn Law, &[f64]),
+) -> Option<f64> {
+    let exact = points.iter().map(|point| {
+        let loss_nats = law.predict(theta, &LogPoint::from(*point));
+        Observation { loss_nats, ..**point }
+    });
+    let vertex = profile::vertex_within(&exact.collect::<Vec<_>>(), minimum.window)?;
+    Some(vertex - best_size(points, (law, theta))?.ln())
+}
+
+/// N of the least loss of the surface between the points, a size at its own FLOPs for a token:
+/// where these do not go with N, the minimum of a profile is not that of the closed form.
+fn best_size(points: &[&Observation], (law, theta): (&dyn Law, &[f64])) -> Option<f64> {
+    let mut places: Vec<(f64, f64)> = points
         .iter()
-        .map(|point| {
-            let loss_nats = Chinchilla.predict(theta, &LogPoint::from(*point));
-            Observation { loss_nats, ..**point }
-        })
+        .map(|point| (point.parameters.ln(), (point.flops / point.tokens).ln()))
         .collect();
-    let references: Vec<&Observation> = exact.iter().collect();
-    let n = points.len() as f64;
-    let mean =
-        |of: fn(&Observation) -> f64| points.iter().map(|point| of(point).ln()).sum::<f64>() / n;
-    let ln_flops = mean(|point| point.flops);
-    let ln_kappa = ln_flops - mean(|point| point.parameters) - mean(|point| point.tokens);
-    let vertex = profile(ln_flops.exp(), &references, options).ok()?.parameters;
-    let best = Chinchilla::optimum(theta, ln_flops.exp(), ln_kappa.exp()).parameters;
-    Some((vertex / best).ln())
+    places.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
+    // Runs of one size cost the same but for the rounding of their steps.
+    let rung = |own: &[(f64, f64)]| Rung {
+        parameters: own[0].0.exp(),
+        flops_per_token: (own.iter().map(|one| one.1).sum::<f64>() / own.len() as f64).exp(),
+    };
+    let rungs: Vec<Rung> = places.chunk_by(|a, b| b.0 - a.0 < 1e-6).map(rung).collect();
+    let ln_flops = points.iter().map(|point| point.flops.ln()).sum::<f64>() / points.len() as f64;
+    let found = Ladder::new(&rungs).ok()?.optimum(law, theta, ln_flops.exp())?;
+    (!found.is_end).then_some(found.parameters)
 }
 
 fn akima_warning(minimum: &ProfileMinimum) -> Option<String> {

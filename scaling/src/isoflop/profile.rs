@@ -54,8 +54,25 @@ pub(super) fn profile(
         curvature: found.curvature,
         n_points: points.len(),
         n_in_window: kept.len(),
+        window: (kept[0].0.exp(), kept[kept.len() - 1].0.exp()),
         check: check(&kept, &found, options.level),
     })
+}
+
+/// ln N at the vertex of the parabola through the points whose N lies in a window.
+pub(super) fn vertex_within(points: &[Observation], (low, high): (f64, f64)) -> Option<f64> {
+    let is_inside = |point: &&Observation| {
+        let size = point.parameters.ln();
+        low.ln() - SAME_SIZE <= size && size <= high.ln() + SAME_SIZE
+    };
+    let inside = points.iter().filter(is_inside);
+    let mut logs: Vec<Logs> = inside
+        .map(|point| (point.parameters.ln(), point.loss_nats.ln(), point.tokens.ln()))
+        .collect();
+    logs.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
+    (sizes(&logs).len() >= MIN_SIZES_PER_BUDGET)
+        .then(|| vertex(&logs).ok().map(|found| found.ln_parameters))
+        .flatten()
 }
 
 /// The points within the window around their own vertex, and that vertex; the last window that had

@@ -1,4 +1,5 @@
 use super::*;
+use crate::law::Chinchilla;
 use crate::observation::RunKey;
 use crate::planted::Study;
 use crate::random::Stream;
@@ -111,13 +112,14 @@ fn tokens_error(
     let data = Dataset::new(&points).unwrap();
     let options = IsoflopOptions { unit_flops: 1e24, window, ..IsoflopOptions::default() };
     let fitted = if is_corrected {
-        fit_corrected(&data, &budgets, &options, &theta)
+        fit_corrected(&data, &budgets, &options, (&Chinchilla, &theta)).unwrap()
     } else {
         fit(&data, &budgets, &options)
     };
     let exponent = fitted.tokens.exponent.value().unwrap();
     // The shift is the same at every budget for L; for ln L it moves a little with the loss.
-    let allowed = if is_corrected { 1e-9 } else { 1e-3 };
+    // The surface's best size is found by halving, where the loss is flat to rounding.
+    let allowed = if is_corrected { 1e-7 } else { 1e-3 };
     assert!((exponent - alpha / (alpha + beta)).abs() < allowed, "{exponent}");
     let truth = Chinchilla::optimum(&theta, 1e24, 6.0).tokens;
     100.0 * (fitted.tokens.prefactor.value().unwrap() / truth - 1.0)
@@ -140,7 +142,7 @@ fn the_bias_of_parabolas_is_the_published_one_and_is_taken_off_by_the_surface() 
             "{alpha} {beta} x{factor}: {plain:.3} % for {published} %, corrected {corrected:.1e} %"
         );
         assert!((plain - published).abs() < allowed, "{plain} for {published}");
-        assert!(corrected.abs() < 1e-6, "{corrected}");
+        assert!(corrected.abs() < 1e-4, "{corrected}");
     }
 }
 
@@ -258,4 +260,75 @@ fn minima_of_one_trunk_are_named_as_such() {
         "{:?}",
         one.warnings
     );
+}
+
+/// Five budgets of nine sizes up to four times from 1.5 times the best, on a planted surface whose
+/// models cost so many FLOPs for a token.
+fn skewed(theta: &[f64], price: impl Fn(f64) -> f64) -> (Dataset, Vec<f64>) {
+    let budgets: Vec<f64> = (0..5).map(|i| 1e17 * 10_f64.powi(i)).collect();
+    let mut points = Vec::new();
+    for flops in &budgets {
+        let best = Chinchilla::optimum(theta, *flops, 6.0).parameters;
+        for step in -4..=4_i32 {
+            let parameters = 1.5 * best * 2_f64.powf(f64::from(step) / 2.0);
+            let tokens = flops / price(parameters);
+            let loss_nats = Chinchilla.predict(theta, &LogPoint::new(parameters, tokens, *flops));
+            let run = crate::observation::RunKey(u32::try_from(points.len()).unwrap());
+            points.push(Observation { run, parameters, tokens, flops: *flops, loss_nats, seed: 0 });
+        }
+    }
+    (Dataset::new(&points).unwrap(), budgets)
+}
+
+const STEEP: [f64; 5] = [6.007, 6.018, 0.525, 0.465, 0.155];
+
+// Attention moves the minimum of a profile itself. A correction by the closed form, with one price
+// for all sizes, would take that off, too.
+#[test]
+fn the_correction_leaves_the_minimum_where_sizes_have_prices_of_their_own() {
+    let price = |parameters: f64| 6.0 * parameters * (1.0 + 3e3 / parameters.sqrt());
+    let (data, budgets) = skewed(&STEEP, price);
+    let options = IsoflopOptions::default();
+    let corrected = fit_corrected(&data, &budgets, &options, (&Chinchilla, &STEEP)).unwrap();
+    assert_eq!(corrected.minima.len(), budgets.len());
+    let least = |flops: f64| {
+        let loss = |parameters: f64| {
+            let tokens = flops / price(parameters);
+            Chinchilla.predict(&STEEP, &LogPoint::new(parameters, tokens, flops))
+        };
+        let best = Chinchilla::optimum(&STEEP, flops, 6.0).parameters;
+        let sizes = (0..40_000).map(|i| best * 6_f64.powf(f64::from(i) / 20_000.0 - 1.0));
+        sizes.min_by(|a, b| loss(*a).total_cmp(&loss(*b))).unwrap()
+    };
+    for one in &corrected.minima {
+        let truth = least(one.flops);
+        assert!((one.parameters / truth - 1.0).abs() < 2e-3, "{one:?} {truth:e}");
+    }
+}
+
+#[test]
+fn the_bias_is_told_with_both_minima_and_not_where_there_is_none() {
+    let (data, budgets) = skewed(&STEEP, |parameters| 6.0 * parameters);
+    let options = IsoflopOptions::default();
+    let plain = fit(&data, &budgets, &options);
+    let corrected = fit_corrected(&data, &budgets, &options, (&Chinchilla, &STEEP)).unwrap();
+    let found = bias(&plain, &corrected).unwrap();
+    assert_eq!(found.name, "parabola-bias");
+    let (was, is) = (plain.minima[4].parameters, corrected.minima[4].parameters);
+    for value in [was, is] {
+        assert!(found.text.contains(&format!("{value:.3e}")), "{found}");
+    }
+    assert!((is / Chinchilla::optimum(&STEEP, 1e21, 6.0).parameters - 1.0).abs() < 1e-5, "{found}");
+    assert!((was / is - 1.0).abs() > MIN_BIAS, "{found}");
+    assert_eq!(bias(&plain, &plain), None);
+}
+
+#[test]
+fn a_surface_whose_best_size_was_not_sampled_corrects_nothing() {
+    let (data, budgets) = skewed(&STEEP, |parameters| 6.0 * parameters);
+    // A ten thousandth of B: the best sizes are far larger.
+    let other = [STEEP[0], STEEP[1] - 9.2, STEEP[2], STEEP[3], STEEP[4]];
+    let options = IsoflopOptions::default();
+    let error = fit_corrected(&data, &budgets, &options, (&Chinchilla, &other)).unwrap_err();
+    assert!(error.contains("at 1.000e17 FLOPs"), "{error}");
 }

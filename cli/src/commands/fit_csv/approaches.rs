@@ -36,7 +36,7 @@ pub(super) fn of(
     let mut all = Vec::new();
     let mut warnings = Vec::new();
     all.extend(of_envelope(dataset, interval));
-    if let Some((profiles, found)) = of_profiles(dataset, interval) {
+    if let Some((profiles, found)) = of_profiles(dataset, inference, interval) {
         all.push(profiles);
         warnings.extend(found);
     }
@@ -109,7 +109,11 @@ fn of_envelope(dataset: &Dataset, interval: &IntervalOptions) -> Option<Made> {
 }
 
 /// Approach 2, where the ends of runs lie on budgets; also what it warns of.
-fn of_profiles(dataset: &Dataset, interval: &IntervalOptions) -> Option<(Made, Vec<String>)> {
+fn of_profiles(
+    dataset: &Dataset,
+    inference: &Inference,
+    interval: &IntervalOptions,
+) -> Option<(Made, Vec<String>)> {
     let mut ends: BTreeMap<RunKey, Observation> = BTreeMap::new();
     for point in dataset.points() {
         let end = ends.entry(point.run).or_insert(*point);
@@ -130,6 +134,14 @@ fn of_profiles(dataset: &Dataset, interval: &IntervalOptions) -> Option<(Made, V
     if fitted.minima.is_empty() {
         return None;
     }
+    let mut warnings = fitted.warnings.clone();
+    // Where the law does not know alpha and beta, it does not know how parabolas miss either.
+    if inference.why_no_optimum().is_none() {
+        let surface = (inference.form.law(), inference.resampled.theta.as_slice());
+        let corrected = isoflop::fit_corrected(&dataset, &budgets, &options, surface).ok();
+        let found = corrected.and_then(|corrected| isoflop::bias(&fitted, &corrected));
+        warnings.extend(found.map(|one| one.to_string()));
+    }
     let approach = Approach {
         name: "isoflop".to_owned(),
         parameters_exponent: fitted.parameters.exponent,
@@ -137,5 +149,5 @@ fn of_profiles(dataset: &Dataset, interval: &IntervalOptions) -> Option<(Made, V
         exponent_sum: Some(fitted.exponent_sum),
     };
     let n_budgets = Some(fitted.minima.len() as u64);
-    Some(((approach, n_budgets, fitted.dropped), fitted.warnings))
+    Some(((approach, n_budgets, fitted.dropped), warnings))
 }

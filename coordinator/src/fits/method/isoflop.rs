@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 use api::{DroppedPoint, EstimateView, FitPoint, MethodFit};
 use domain::spec::FitMethod;
 use scaling::approach::Approach;
+use scaling::fit::{self, FitOptions};
 use scaling::isoflop::{self, IsoflopFit, IsoflopOptions};
+use scaling::law::LawName;
+use scaling::observation::Dataset;
 
 use super::super::observe::{Group, Run};
 use super::super::view;
@@ -52,6 +55,7 @@ fn try_fit(group: &Group, settings: &Settings) -> Result<Fitted, String> {
         ..IsoflopOptions::default()
     };
     let fit = isoflop::fit(&dataset, &budgets, &options);
+    let bias = bias(group, &fit, (&dataset, &budgets, &options));
     let n_used = fit.minima.iter().map(|minimum| minimum.n_points as u64).sum();
     let has_line = fit.minima.len() >= isoflop::MIN_BUDGETS;
     let view = MethodFit {
@@ -75,7 +79,7 @@ fn try_fit(group: &Group, settings: &Settings) -> Result<Fitted, String> {
         curve: Vec::new(),
         points: points(&fit),
         dropped: dropped(group, &fit, &open),
-        warnings: fit.warnings.clone(),
+        warnings: fit.warnings.iter().cloned().chain(bias).collect(),
     };
     let interval_note = has_line.then(|| {
         "isoflop: budgets share no run, so its intervals are Student's t of the line over budgets; \
@@ -90,6 +94,27 @@ fn try_fit(group: &Group, settings: &Settings) -> Result<Fitted, String> {
     };
     let predictor = Predictor::Nothing(NO_LOSS.to_owned());
     Ok(Fitted { view, predictor, is_drawn: false, interval_note, approach: Some(approach) })
+}
+
+/// How far the parabolas miss, by the law that fits the same runs; `None` where it misses by
+/// little, or where the law does not know alpha and beta and so cannot say.
+fn bias(
+    group: &Group,
+    fit: &IsoflopFit,
+    (dataset, budgets, options): (&Dataset, &[f64], &IsoflopOptions),
+) -> Option<String> {
+    let law = LawName::Chinchilla.law();
+    let surface = fit::fit(law, &group.dataset().ok()?, &FitOptions::default()).ok()?;
+    let known = &surface.identifiability;
+    let mut exponents = surface.coefficients.iter().zip(&known.coefficients);
+    let is_unknown =
+        exponents.any(|(one, reason)| ["alpha", "beta"].contains(&one.name) && reason.is_some());
+    if known.whole.is_some() || is_unknown {
+        return None;
+    }
+    let corrected =
+        isoflop::fit_corrected(dataset, budgets, options, (law, &surface.theta)).ok()?;
+    isoflop::bias(fit, &corrected).map(|found| found.to_string())
 }
 
 /// The budgets that fitted runs of the group belong to, the smallest first.
