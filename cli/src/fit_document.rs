@@ -157,7 +157,8 @@ pub struct Conventions {
 }
 
 impl SavedFit {
-    /// What to know of the fit before using it elsewhere, where its warnings would be taken for those of that place.
+    /// What to know of the fit before using it elsewhere, where its warnings would be taken for
+    /// those of that place.
     pub(crate) fn own_warnings(&self) -> Vec<String> {
         let others = self.warnings.iter().filter(|text| !text.starts_with(ONE_KAPPA));
         let others = others.map(|text| format!("of the fit: {text}"));
@@ -166,16 +167,16 @@ impl SavedFit {
 }
 
 impl Conventions {
-    /// That one κ stands for C / (N D) where it is not the same for all rows, so that the best N and D of a budget are
-    /// not quite theirs.
+    /// That one κ stands for C / (N D) where it is not the same for all rows, so that the best N
+    /// and D of a budget are not quite theirs.
     pub(crate) fn one_kappa(&self, group: Option<&str>) -> Option<String> {
         let (median, [low, high]) =
             self.flops_per_parameter_token.zip(self.flops_per_parameter_token_range)?;
         let of = group.map_or_else(String::new, |name| format!(" of `{name}`"));
         (high / low > MAX_KAPPA_SPREAD).then(|| {
             format!(
-                "{ONE_KAPPA}: C / (N D) of the fitted rows{of} lies between {low:.3} and {high:.3}; its \
-                 median {median:.3} stands for all"
+                "{ONE_KAPPA}: C / (N D) of the fitted rows{of} lies between {low:.3} and \
+                 {high:.3}; its median {median:.3} stands for all"
             )
         })
     }

@@ -74,8 +74,8 @@ fn groups_that_differ_in_more_than_their_name_are_compared_with_a_warning() {
     let columns = "tokenizer,schedule,eval_set";
     let found = warnings(&two(columns, ["byte,cosine,web", "gpt2,cosine,web"]), FIT);
     // Groups stand in the order of their names.
-    let expected = "unlike: column `tokenizer` is `gpt2` in `mixer` and `byte` in `plain`; losses per \
-                    token cannot be compared";
+    let expected = "unlike: column `tokenizer` is `gpt2` in `mixer` and `byte` in `plain`; losses \
+                    per token cannot be compared";
     assert_eq!(found, [expected]);
     assert!(warnings(&two(columns, ["byte,cosine,web"; 2]), FIT).is_empty());
     let found = warnings(&two(columns, ["byte,cosine,web", "byte,wsd,books"]), FIT);
@@ -113,9 +113,9 @@ fn one_kappa_for_several_is_warned_of_in_the_fit_and_for_each_side() {
         let all = warnings.as_array().unwrap().iter().map(|one| one.as_str().unwrap().to_owned());
         all.filter(|text| text.starts_with("flops-per-parameter: ")).collect()
     };
-    let expected = "flops-per-parameter: C / (N D) of the fitted rows lies between 6.004 and 6.300; its \
-                    median 6.035 stands for all; best N and D along the sizes of the file are exact in \
-                    this";
+    let expected = "flops-per-parameter: C / (N D) of the fitted rows lies between 6.004 and \
+                    6.300; its median 6.035 stands for all; best N and D along the sizes of the \
+                    file are exact in this";
     assert_eq!(named(&fits["groups"][0]["warnings"]), [expected]);
     assert!(named(&fits["groups"][1]["warnings"]).is_empty());
     let of_side = expected.replace("rows lies", "rows of `long` lies");

@@ -8,7 +8,8 @@ use std::fmt::Write as _;
 
 use support::{file, json};
 
-/// Six runs of five checkpoints, each run longer than the next smaller one, or all as long as the first.
+/// Six runs of five checkpoints, each run longer than the next smaller one, or all as long as the
+/// first.
 fn curves(is_alike: bool) -> String {
     let mut text = String::from("run,n,d,loss\n");
     for run in 0..6_i32 {
@@ -26,8 +27,8 @@ fn curves(is_alike: bool) -> String {
 const CURVES: &str =
     "fit --csv points.csv --law chinchilla --n n --d d --loss loss --run run --draws 100";
 
-// Aim: a run that is predicted at its end is not fitted at its start. Method: curves whose ends cost
-// more and more; then curves that all end at one D, where nothing would be left.
+// Aim: a run that is predicted at its end is not fitted at its start. Method: curves whose ends
+// cost more and more; then curves that all end at one D, where nothing would be left.
 #[test]
 fn a_run_is_held_out_whole_or_its_luck_in_the_law_is_said() {
     let folder = file(&curves(false));

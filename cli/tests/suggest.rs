@@ -168,7 +168,8 @@ fn no_proposed_cell_lies_farther_out_than_the_stated_limits() {
     assert!(text.contains("at-limit") && text.contains("C at most"), "{text}");
 }
 
-// Sizes at one ratio of D to N: alpha and a of N_opt are what would be refined, and have no value yet.
+// Sizes at one ratio of D to N: alpha and a of N_opt are what would be refined, and have no value
+// yet.
 #[test]
 fn a_quantity_that_is_not_identified_has_no_value_and_the_fit_is_quoted_with_its_warnings() {
     let mut text = String::from("n,d,c,loss\n");

@@ -61,8 +61,8 @@ pub struct Candidate {
     pub n_parameters: usize,
     /// Per split, its errors, or why it could not be fitted.
     pub held_out: Vec<Result<HeldOut, String>>,
-    /// Mean of the mean absolute errors at larger C than fitted, over the splits that every law could
-    /// be fitted to; `None` without any.
+    /// Mean of the mean absolute errors at larger C than fitted, over the splits that every law
+    /// could be fitted to; `None` without any.
     pub error: Option<f64>,
     /// The same over the splits by size.
     pub size_error: Option<f64>,
@@ -73,8 +73,8 @@ pub struct Candidate {
 pub enum Basis {
     /// Those at larger C than fitted.
     Compute,
-    /// Those at sizes that were left out, since no split by compute could be fitted by all laws. All
-    /// but two of the sizes lie between others, so these are mostly errors of interpolation.
+    /// Those at sizes that were left out, since no split by compute could be fitted by all laws.
+    /// All but two of the sizes lie between others, so these are mostly errors of interpolation.
     Sizes,
 }
 
@@ -91,11 +91,11 @@ pub struct Selection {
 
 /// Fits every law to the part of the data that each split leaves, and predicts the rest.
 ///
-/// Preferred is the law of the lowest error at larger C than fitted; laws within [`SEED_NOISE`] of it
-/// are as good, and of those the one with the fewest parameters is taken. Splits: the largest C,
-/// rolling origin at extrapolations by 2, 4, 10 and 30, and each size; of splits by compute that hold
-/// out the same points one is taken. Sizes decide only where no split by compute can be fitted by all
-/// laws.
+/// Preferred is the law of the lowest error at larger C than fitted; laws within [`SEED_NOISE`] of
+/// it are as good, and of those the one with the fewest parameters is taken. Splits: the largest C,
+/// rolling origin at extrapolations by 2, 4, 10 and 30, and each size; of splits by compute that
+/// hold out the same points one is taken. Sizes decide only where no split by compute can be fitted
+/// by all laws.
 ///
 /// ```
 /// # use scaling::{fit::FitOptions, law::{LawChoice, LawName}, select::select};

@@ -41,8 +41,8 @@ pub struct FitArgs {
     #[arg(long)]
     pub seed_noise: bool,
     /// What to predict and not to fit: `largest`, `largest-size`; of a file also `c>1e21` (n, d,
-    /// loss; `>=`, `<`, `<=`) or `COLUMN=VALUE`, of a study also `none`. With `--run` no row of a run
-    /// is fitted whose largest rows are held out
+    /// loss; `>=`, `<`, `<=`) or `COLUMN=VALUE`, of a study also `none`. With `--run` no row of a
+    /// run is fitted whose largest rows are held out
     #[arg(long, value_name = "RULE")]
     pub hold_out: Vec<String>,
     /// Another law to compare with by its error on rows it has not seen; again for more

@@ -235,7 +235,8 @@ impl Asked<'_> {
             .collect()
     }
 
-    /// The warnings about this place, then those of the fit itself, which say where one κ stands for several.
+    /// The warnings about this place, then those of the fit itself, which say where one κ stands
+    /// for several.
     fn warnings(&self, extrapolation: &[ExtrapolationView]) -> Vec<String> {
         let mut warnings = Vec::new();
         for one in extrapolation.iter().filter(|one| !one.is_inside) {

@@ -38,8 +38,8 @@ pub struct BudgetView {
     pub loss_ratio: EstimateView,
     /// FLOPs that the second needs for the loss that the first has here, over C: above one the first saves compute.
     pub flops_ratio: EstimateView,
-    /// Share of the draws in which the first has less loss; `null` without a bootstrap, or where the difference is not
-    /// identified.
+    /// Share of the draws in which the first has less loss; `null` without a bootstrap, or where
+    /// the difference is not identified.
     pub first_is_better: Option<f64>,
     /// Whether C lies among the fitted ones of both.
     pub is_inside_both: bool,

@@ -181,7 +181,8 @@ pub struct CandidateView {
     pub law: String,
     /// Its free parameters.
     pub n_parameters: u64,
-    /// Mean over the splits at larger C than fitted that every law could be fitted to; `null` without any.
+    /// Mean over the splits at larger C than fitted that every law could be fitted to; `null`
+    /// without any.
     pub mean_absolute_error: Option<f64>,
     /// The same over the splits that leave a size out; `null` without any.
     pub mean_absolute_size_error: Option<f64>,

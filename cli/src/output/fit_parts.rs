@@ -82,8 +82,8 @@ fn digits(value: f64, low: f64, high: f64) -> f64 {
     if ratio.is_finite() { ratio + 1.0 } else { FEW_DIGITS }
 }
 
-/// The end of an interval that two digits tell from the other: far from 1 with no more, so that four
-/// groups fit side by side.
+/// The end of an interval that two digits tell from the other: far from 1 with no more, so that
+/// four groups fit side by side.
 fn end(value: f64) -> String {
     let n_digits = if (0.1..1e4).contains(&value.abs()) { 3 } else { 2 };
     significant(value, n_digits)

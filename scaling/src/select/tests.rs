@@ -27,8 +27,8 @@ fn splits_that_leave_too_little_say_so_and_are_not_counted() {
     assert!(text.contains("points are left, 7 are needed"), "{text}");
 }
 
-/// Runs of a law of C, each 5 times the last, with an earlier point at half of its C that has luck of
-/// its own.
+/// Runs of a law of C, each 5 times the last, with an earlier point at half of its C that has luck
+/// of its own.
 fn curves(n: u32) -> Dataset {
     let mut points = Vec::new();
     for run in 0..n {

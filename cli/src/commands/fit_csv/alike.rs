@@ -1,5 +1,5 @@
-//! Columns in which all rows of a fit, and of groups that are compared, should be alike: the schedule, the tokenizer,
-//! the data.
+//! Columns in which all rows of a fit, and of groups that are compared, should be alike: the
+//! schedule, the tokenizer, the data.
 //!
 //! The warning itself is `scaling::diagnose`'s.
 
@@ -43,8 +43,8 @@ fn consequence(column: &str) -> &'static str {
     }
 }
 
-/// Columns whose values make losses, or budgets, of two groups incomparable even where they are what the groups are
-/// made by.
+/// Columns whose values make losses, or budgets, of two groups incomparable even where they are
+/// what the groups are made by.
 const NEVER_COMPARED: [&str; 5] =
     ["tokenizer", "eval_set", "evaluation_set", "eval_dataset", "flop_convention"];
 
@@ -107,7 +107,8 @@ pub(super) fn unlike(
     let warning = |column: &str, [one, other]: [String; 2]| {
         let ([first, second], consequence) = (names, consequence(column));
         format!(
-            "unlike: column `{column}` is {one} in `{first}` and {other} in `{second}`; {consequence}"
+            "unlike: column `{column}` is {one} in `{first}` and {other} in `{second}`; \
+             {consequence}"
         )
     };
     let mut warnings = Vec::new();

@@ -9,8 +9,8 @@ use scaling::select::{Basis, Candidate, Split, select};
 use super::read::Table;
 use crate::output::file_fit::{CandidateView, SelectedBy, SplitView};
 
-/// One view a law, the fitted one first, and by what one of them is preferred; empty where there is nothing to compare
-/// with.
+/// One view a law, the fitted one first, and by what one of them is preferred; empty where there is
+/// nothing to compare with.
 pub(super) fn choose(
     table: &Table,
     dataset: &Dataset,

@@ -28,7 +28,8 @@ pub(super) enum Rule {
 pub(super) struct Out {
     /// In words, as the report has it.
     pub(super) reason: String,
-    /// Whether a rule names the row itself, which is then predicted; otherwise only others of its run are named.
+    /// Whether a rule names the row itself, which is then predicted; otherwise only others of its
+    /// run are named.
     pub(super) is_predicted: bool,
 }
 
@@ -49,8 +50,9 @@ const SAME_SIZE: f64 = 0.999;
 
 /// Per row, why it is not fitted.
 ///
-/// Earlier rows of a run that is held out for its last ones have the luck of these, so that a law fitted to them knows
-/// it: where a rule asks for what is larger, the whole run is held out, as long as another one is left.
+/// Earlier rows of a run that is held out for its last ones have the luck of these, so that a law
+/// fitted to them knows it: where a rule asks for what is larger, the whole run is held out, as
+/// long as another one is left.
 pub(super) fn apply(rules: &[(String, Rule)], rows: &[&Row]) -> Vec<Option<Out>> {
     let mut all: Vec<Option<Out>> = vec![None; rows.len()];
     for (text, rule) in rules {
@@ -92,8 +94,8 @@ pub(super) fn same_run(rows: &[&Row], outs: &[Option<Out>]) -> Option<String> {
     let n_same = of(true).filter(|run| fitted.contains(run)).count();
     (n_same > 0).then(|| {
         format!(
-            "same-run: {n_same} of {} held-out rows are of runs that are fitted too, whose luck is in \
-             the law: their errors are smaller than those of other runs would be",
+            "same-run: {n_same} of {} held-out rows are of runs that are fitted too, whose luck is \
+             in the law: their errors are smaller than those of other runs would be",
             of(true).count()
         )
     })
@@ -156,7 +158,8 @@ impl Rule {
         Ok(Self::Equals { column: index, text: value.trim().to_owned() })
     }
 
-    /// Whether what is named is larger than what is not, so that earlier rows of its runs lie among the fitted ones.
+    /// Whether what is named is larger than what is not, so that earlier rows of its runs lie among
+    /// the fitted ones.
     fn asks_for_larger(&self) -> bool {
         match self {
             Self::Largest | Self::LargestSize => true,
