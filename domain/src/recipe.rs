@@ -12,7 +12,7 @@ use crate::spec::{
 };
 
 /// Grows whenever the trainer's arithmetic changes, so that old results are never taken for new.
-pub const NUMERICS_VERSION: u32 = 4;
+pub const NUMERICS_VERSION: u32 = 5;
 
 /// Grows whenever the same sources would become other tokens.
 pub const PREPARATION_VERSION: u32 = 1;
@@ -175,6 +175,15 @@ impl PretrainCell {
     }
 }
 
+/// How many steps of `steps` a schedule decays over after its plateau; none where it has no plateau.
+/// The first of n still has the full rate, the last one 1/n of it.
+pub fn n_decay_steps(schedule: &ScheduleSpec, steps: u64) -> Option<u64> {
+    match schedule {
+        ScheduleSpec::Wsd { decay_share, .. } => Some(whole_decay_steps(*decay_share, steps)),
+        ScheduleSpec::Constant { .. } | ScheduleSpec::Cosine { .. } => None,
+    }
+}
+
 /// [`decay_steps`] as a count.
 #[expect(
     clippy::cast_possible_truncation,
@@ -192,12 +201,19 @@ fn decay_steps(decay_share: f64, steps: u64) -> f64 {
     (decay_share * steps as f64 - ROUNDING).ceil().max(1.0)
 }
 
-/// Why the warm-up and the decay of a schedule do not both fit into `steps`; `None` when they do.
+/// Why a schedule's warm-up and decay do not fit into `steps`; `None` when they do.
 ///
-/// Overlapping, the rate would jump where the warm-up ends and never reach its peak.
-pub fn schedule_overlap(schedule: &ScheduleSpec, steps: u64) -> Option<String> {
+/// Overlapping, the rate would jump where the warm-up ends and never reach its peak. The first step of
+/// a decay still has the full rate, so that one of a single step would be none.
+pub fn schedule_misfit(schedule: &ScheduleSpec, steps: u64) -> Option<String> {
     let ScheduleSpec::Wsd { warmup_steps, decay_share, .. } = schedule else { return None };
     let decay_steps = decay_steps(*decay_share, steps);
+    if decay_steps < 2.0 {
+        return Some(format!(
+            "the decay of the last {decay_steps} of {steps} steps would not lower the rate; it needs \
+             2 steps at least"
+        ));
+    }
     (*warmup_steps as f64 + decay_steps > steps as f64).then(|| {
         format!(
             "the warm-up of {warmup_steps} steps and the decay of the last {decay_steps} steps \
@@ -405,10 +421,10 @@ mod tests {
     #[test]
     fn a_warm_up_and_a_decay_that_share_a_step_overlap() {
         let overlap =
-            |warmup_steps| schedule_overlap(&wsd(warmup_steps, 0.195, DecayShape::Linear), 100);
+            |warmup_steps| schedule_misfit(&wsd(warmup_steps, 0.195, DecayShape::Linear), 100);
         assert_eq!(overlap(80), None);
         let problem = overlap(81).unwrap();
         assert!(problem.contains("81 steps") && problem.contains("last 20 steps"), "{problem}");
-        assert_eq!(schedule_overlap(&ScheduleSpec::Constant { warmup_steps: 99 }, 100), None);
+        assert_eq!(schedule_misfit(&ScheduleSpec::Constant { warmup_steps: 99 }, 100), None);
     }
 }

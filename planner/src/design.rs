@@ -2,7 +2,7 @@
 //!
 //! The budgets' FLOPs are `flops_exact`, forward and backward, head included.
 
-use domain::recipe::{PretrainCell, schedule_overlap};
+use domain::recipe::{PretrainCell, schedule_misfit};
 use domain::spec::{CheckpointSpec, DesignSpec, FlopKind, ParameterKind};
 use scaling::design::log_spaced_steps;
 
@@ -77,7 +77,7 @@ fn steps_of_budget(
         warmup if warmup >= steps => {
             Err(format!("its {steps} steps end before the warm-up of {warmup} steps does"))
         }
-        _ => match schedule_overlap(&cell.training.schedule, steps) {
+        _ => match schedule_misfit(&cell.training.schedule, steps) {
             Some(problem) => Err(problem),
             None => Ok(steps),
         },

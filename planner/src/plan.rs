@@ -7,7 +7,7 @@ use domain::cell::{Identity, IdentityError};
 use domain::ids::{ContentHash, PreparationId, RunId};
 use domain::recipe::{
     CellConfig, MAX_SOURCE_FILES, NUMERICS_VERSION, PREPARATION_VERSION, PreparationConfig,
-    PretrainCell, SourceConfig, schedule_overlap,
+    PretrainCell, SourceConfig, schedule_misfit,
 };
 use domain::spec::{DesignSpec, ParsedSpec, PretrainSpec, RecipeSpec, SpecError};
 use domain::suggest::nearest;
@@ -297,7 +297,7 @@ impl Planner<'_> {
     fn check_schedule(&self, cell: &PretrainCell, at: &Combination) -> Result<(), SpecError> {
         let warmup_steps = cell.training.schedule.warmup_steps();
         let problem = if warmup_steps < cell.steps {
-            schedule_overlap(&cell.training.schedule, cell.steps)
+            schedule_misfit(&cell.training.schedule, cell.steps)
         } else {
             Some(format!(
                 "the warm-up of {warmup_steps} steps is not shorter than the run of {} steps",

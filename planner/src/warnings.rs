@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use domain::recipe::CellConfig;
+use domain::recipe::{CellConfig, n_decay_steps};
 use domain::spec::{DesignSpec, FitMethod, PretrainSpec, StudySpec};
 
 use crate::{Plan, PlannedCell};
@@ -13,6 +13,7 @@ pub(crate) fn of(spec: &StudySpec, pretrain: &PretrainSpec, plan: &Plan) -> Vec<
     let mut warnings = Vec::new();
     warnings.extend(unlike_checkpoints(spec, &plan.cells));
     warnings.extend(points_in_warm_up(&plan.cells));
+    warnings.extend(short_decays(&plan.cells));
     if spec.fit.methods.contains(&FitMethod::Isoflop)
         && !matches!(pretrain.design, DesignSpec::Isoflop { .. })
     {
@@ -137,6 +138,28 @@ fn points_in_warm_up(cells: &[PlannedCell]) -> Option<String> {
             cell.seedless.data_point_steps[0]
         )
     })
+}
+
+/// With fewer steps the rate ends far above zero, and other cells end nearer to it.
+const FEW_DECAY_STEPS: u64 = 10;
+
+/// Runs that end at another part of the peak have another loss for that reason alone.
+fn short_decays(cells: &[PlannedCell]) -> Option<String> {
+    let n_steps = |planned: &PlannedCell| {
+        let CellConfig::Pretrain(cell) = &planned.seedless.config;
+        n_decay_steps(&cell.training.schedule, cell.steps)
+    };
+    let is_short = |cell: &&PlannedCell| n_steps(cell).is_some_and(|n| n < FEW_DECAY_STEPS);
+    let n = cells.iter().filter(is_short).count();
+    let shortest = cells.iter().filter(is_short).min_by_key(|cell| n_steps(cell))?;
+    let n_least = n_steps(shortest)?;
+    Some(format!(
+        "{n} of {} cells decay over fewer than {FEW_DECAY_STEPS} steps (`{}` over {n_least}) and end at \
+         1/{n_least} of the peak learning rate instead of near zero: they are not comparable with \
+         longer ones; set a larger `decay_share` or more tokens",
+        cells.len(),
+        shortest.name,
+    ))
 }
 
 fn shared_runs(cells: &[PlannedCell]) -> Vec<String> {

@@ -59,19 +59,49 @@ std::vector<at::Tensor> gradients(const Handle *parameters, size_t n) {
   return found;
 }
 
+// Sums in half precision would lose the small tensors.
+at::ScalarType wide(const at::Tensor &tensor) {
+  return tensor.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+}
+
+// The norm of a tensor on a CPU, in f64. There libtorch sums a whole tensor in one f32, which loses the
+// small squares of a large one: 0.1 % of the norm at 25 million numbers, 2 % at 134 million. Rows are
+// short enough to be exact to rounding.
+at::Tensor norm_by_rows(const at::Tensor &tensor) {
+  constexpr int64_t ROW = 256;
+  constexpr int64_t SHORT = 1024;
+  const auto norm = [kind = wide(tensor)](const at::Tensor &part, at::OptionalIntArrayRef over) {
+    return at::linalg_vector_norm(part, 2, over, /*keepdim=*/false, kind);
+  };
+  if (tensor.numel() <= SHORT) {
+    return norm(tensor, std::nullopt).to(at::kDouble);
+  }
+  const at::Tensor flat = tensor.flatten();
+  const int64_t n_rows = flat.numel() / ROW;
+  const int64_t whole = n_rows * ROW;
+  std::vector<at::Tensor> norms = {norm(flat.narrow(0, 0, whole).view({n_rows, ROW}), at::IntArrayRef{1})};
+  if (whole < flat.numel()) {
+    norms.push_back(norm(flat.narrow(0, whole, flat.numel() - whole), std::nullopt).reshape({1}));
+  }
+  return at::linalg_vector_norm(at::cat(norms), 2, std::nullopt, /*keepdim=*/false, at::kDouble);
+}
+
 // A tensor without dimensions on the gradients' device, which has not been waited for.
 at::Tensor total_norm(const std::vector<at::Tensor> &gradients) {
   std::vector<at::Tensor> norms;
   norms.reserve(gradients.size());
+  const at::ScalarType kind = wide(gradients[0]);
   for (const at::Tensor &gradient : gradients) {
     TORCH_CHECK(gradient.device() == gradients[0].device(), "gradients are on several devices");
   }
-  for (const at::Tensor &norm : at::_foreach_norm(gradients, 2, std::nullopt)) {
-    // Sums in half precision would lose the small tensors.
-    norms.push_back(norm.scalar_type() == at::kDouble ? norm : norm.to(at::kFloat));
+  if (gradients[0].is_cpu()) {
+    for (const at::Tensor &gradient : gradients) {
+      norms.push_back(norm_by_rows(gradient));
+    }
+    return at::linalg_vector_norm(at::stack(norms)).to(kind);
   }
-  for (at::Tensor &norm : norms) {
-    norm = norm.to(norms[0].scalar_type());
+  for (const at::Tensor &norm : at::_foreach_norm(gradients, 2, std::nullopt)) {
+    norms.push_back(norm.to(kind));
   }
   return at::linalg_vector_norm(at::stack(norms));
 }

@@ -65,6 +65,21 @@ fn a_norm_that_is_not_finite_is_returned_and_scales_nothing() {
     assert_eq!(values(&a.grad()), [3.0, 0.0]);
 }
 
+/// Aim: the norm of a tensor of any size is right to rounding. Method: against squares that are
+/// summed in f64, for large numbers first and many small ones behind them.
+#[test]
+fn small_numbers_of_a_large_gradient_count() {
+    set_intra_op_threads(1).unwrap();
+    let values = Tensor::full([20_000_007], 1e-3, (Kind::Float, Device::Cpu));
+    drop(values.narrow(0, 0, 1000).fill_(1.0));
+    let parameter = Tensor::zeros_like(&values).set_requires_grad(true);
+    parameter.sum(Kind::Float).backward();
+    parameter.grad().copy_(&values);
+    let exact = values.to_kind(Kind::Double).square().sum(Kind::Double).sqrt().double_value(&[]);
+    let found = norm(&[&parameter]);
+    assert!((found / exact - 1.0).abs() < 1e-6, "{found} is not {exact}");
+}
+
 #[test]
 fn half_precision_gradients_are_summed_in_f32() {
     // The root of 300 is 17.32; bf16 knows 17.25 and 17.375 there.

@@ -16,7 +16,7 @@ use crate::pipe;
 
 /// How many points wait at most before they are written.
 const MAX_WAITING_POINTS: usize = 32;
-/// How long a point waits at most for the next one; half of what the agent then waits for more.
+/// How long after the last writing points wait for more; half of what the agent then waits for more.
 const MAX_WAIT: Duration = Duration::from_millis(crate::attempt::FLUSH_MS / 2);
 
 /// Where a recipe reports to.
@@ -40,13 +40,14 @@ pub struct PipeReport<W> {
     pipe: W,
     buffer: Vec<u8>,
     n_points: usize,
-    since: Monotonic,
+    /// When something was written last.
+    written: Option<Monotonic>,
 }
 
 impl<W: Write> PipeReport<W> {
     /// Writes to this end.
     pub fn new(pipe: W) -> Self {
-        Self { pipe, buffer: Vec::new(), n_points: 0, since: Monotonic::start() }
+        Self { pipe, buffer: Vec::new(), n_points: 0, written: None }
     }
 
     /// Says that the child is ready.
@@ -71,11 +72,10 @@ impl<W: Write> PipeReport<W> {
         let is_point = matches!(kind, Kind::Point(_));
         self.add(from_trainer::Kind::Event(proto::to_wire::event(kind)));
         if is_point {
-            if self.n_points == 0 {
-                self.since = Monotonic::start();
-            }
             self.n_points += 1;
-            if self.n_points < MAX_WAITING_POINTS && self.since.instant(0).elapsed() < MAX_WAIT {
+            // A slow step's point waits for no other: the next one may be minutes away.
+            let is_recent = |written: &Monotonic| written.instant(0).elapsed() < MAX_WAIT;
+            if self.n_points < MAX_WAITING_POINTS && self.written.as_ref().is_some_and(is_recent) {
                 return Ok(());
             }
         }
@@ -87,6 +87,7 @@ impl<W: Write> PipeReport<W> {
         self.pipe.flush()?;
         self.buffer.clear();
         self.n_points = 0;
+        self.written = Some(Monotonic::start());
         Ok(())
     }
 }
@@ -130,22 +131,29 @@ mod tests {
         let mut bytes = Vec::new();
         let mut report = PipeReport::new(&mut bytes);
         report.event(point(1));
+        assert_eq!(report.n_points, 0, "nothing was written for long");
         report.event(point(2));
-        assert_eq!(report.n_points, 2);
-        report.log("info", "text".into());
+        assert_eq!(report.n_points, 1);
+        // As after a step that took longer.
+        report.written = None;
         report.event(point(3));
+        assert_eq!(report.n_points, 0);
+        report.event(point(4));
+        report.log("info", "text".into());
+        report.event(point(5));
         report.finished(1, AttemptEnd::Succeeded, "").unwrap();
-        assert_eq!(written(&bytes), "pplpf");
+        assert_eq!(written(&bytes), "pppplpf");
     }
 
     #[test]
     fn no_more_points_wait_than_allowed() {
         let mut bytes = Vec::new();
         let mut report = PipeReport::new(&mut bytes);
-        for step in 0..MAX_WAITING_POINTS as u64 {
+        report.event(point(0));
+        for step in 1..=MAX_WAITING_POINTS as u64 {
             report.event(point(step));
         }
         assert_eq!(report.n_points, 0);
-        assert_eq!(written(&bytes).len(), MAX_WAITING_POINTS);
+        assert_eq!(written(&bytes).len(), MAX_WAITING_POINTS + 1);
     }
 }

@@ -3,7 +3,7 @@
 use domain::attempt::AttemptEnd;
 use domain::ids::{LeaseToken, RunId, WorkId, WorkerId};
 
-use super::fixture::{Fixture, checkpoint, is_ended, placement, study};
+use super::fixture::{Fixture, checkpoint, is_ended, placement, preparation_result, study};
 use super::trunks::{SHARED, begin, details, is_marked, numerics, offered, runs, shared, work};
 use crate::store::read::ReadStore;
 use crate::store::{LogLevel, Numerics, ReportEvent, Retry, Store};
@@ -73,7 +73,7 @@ pub(in crate::store) async fn a_source_that_needs_less_memory_keeps_its_branches
     let found = details(f, third).await;
     assert_eq!((offered(&found), found.numerics), (vec![branch], Some(numerics())));
     go_on(f, third, (branch, 4)).await;
-    assert!(is_marked(f, &short).await);
+    assert!(is_marked(f, &short).await && !is_marked(f, &middle).await);
     // The other has not begun when the run that it goes on from needs less.
     f.report(third, checkpoint(later, false)).await;
     run_out_of_memory(f, third, &middle).await;
@@ -122,6 +122,26 @@ pub(in crate::store) async fn a_source_that_cannot_be_afforded_keeps_nobody_wait
     f.apply(&changes.into_iter().chain([more]).collect::<Vec<_>>()).await;
     f.check().await;
     assert_eq!(f.queued_ids().await, [work(&dear.run_id)]);
+}
+
+/// Aim: along a trunk each run is settled after the one that it goes on from. Method: the first is
+/// beyond the budget before its data is there.
+pub(in crate::store) async fn data_that_comes_late_passes_over_what_cannot_be_afforded(
+    f: &Fixture<impl Store + ReadStore>,
+) {
+    let little = ("share_trunks: true}", "share_trunks: true, budget_flops: 1e10}");
+    f.apply(&shared().into_iter().chain([little]).collect::<Vec<_>>()).await;
+    let worker = f.worker().await;
+    let granted = f.grant_first(&worker).await;
+    f.report(granted.token, preparation_result()).await;
+    assert!(is_ended(&f.finish(granted.token, AttemptEnd::Succeeded).await));
+    f.check().await;
+    assert_eq!(f.queued_ids().await, [], "no run fits into the budget");
+    let more = [little, ("budget_flops: 1e10", "budget_flops: 1e12")];
+    f.apply(&shared().into_iter().chain(more).collect::<Vec<_>>()).await;
+    f.check().await;
+    let [(short, ..), ..] = runs();
+    assert_eq!(f.queued_ids().await, [work(&short)]);
 }
 
 pub(in crate::store) async fn a_source_that_a_rule_keeps_away_keeps_nobody_waiting(

@@ -126,6 +126,7 @@ macro_rules! conformance {
                 a_branch_that_needs_less_memory_keeps_its_trunk,
                 a_source_that_needs_less_memory_keeps_its_branches,
                 a_source_that_cannot_be_afforded_keeps_nobody_waiting,
+                data_that_comes_late_passes_over_what_cannot_be_afforded,
                 a_source_that_a_rule_keeps_away_keeps_nobody_waiting,
                 a_branch_waits_for_a_source_of_another_study_that_is_carried_out,
                 what_was_taken_over_is_given_back_with_the_source,

@@ -236,33 +236,42 @@ WHERE lease_token = ?",
     if let WorkId::Run(run) = &holder.work {
         query(
             "UPDATE runs
-SET latest_step = ?,
+SET latest_step = ?1,
     has_changed_numerics = CASE
-        WHEN numerics_json <> ? THEN 1
+        WHEN numerics_json <> ?2 THEN 1
         WHEN EXISTS (
             SELECT 1
             FROM trunks
-            JOIN runs AS source ON source.id = trunks.from_run_id
-            WHERE trunks.run_id = runs.id AND trunks.from_step >= ?
-                AND EXISTS (
+            JOIN checkpoints AS kept ON kept.run_id = trunks.from_run_id AND kept.step = ?1
+            WHERE trunks.run_id = runs.id AND trunks.from_step >= ?1
+        ) AND NOT EXISTS (
+            -- It goes on from one of its own.
+            SELECT 1
+            FROM checkpoints AS own
+            WHERE own.run_id = runs.id AND own.step = ?1
+        ) AND NOT EXISTS (
+            -- It goes on from one that was made with these numerics alone.
+            SELECT 1
+            FROM trunks
+            JOIN checkpoints AS kept ON kept.run_id = trunks.from_run_id AND kept.step = ?1
+            JOIN attempts ON attempts.work_id = kept.run_id AND attempts.attempt = kept.attempt
+            JOIN runs AS source ON source.id = kept.run_id
+            LEFT JOIN trunks AS its ON its.run_id = source.id
+            WHERE trunks.run_id = runs.id AND attempts.numerics_json = ?2
+                AND (source.has_changed_numerics = 0 OR its.from_run_id IS NULL)
+                AND NOT EXISTS (
                     SELECT 1
-                    FROM checkpoints AS kept
-                    JOIN attempts ON attempts.work_id = kept.run_id
-                        AND attempts.attempt = kept.attempt
-                    WHERE kept.run_id = source.id AND kept.step = ?
-                        AND (attempts.numerics_json <> ? OR source.has_changed_numerics = 1)
+                    FROM attempts AS earlier
+                    WHERE earlier.work_id = kept.run_id AND earlier.attempt < kept.attempt
+                        AND earlier.numerics_json <> attempts.numerics_json
                 )
         ) THEN 1
         ELSE has_changed_numerics
     END,
-    numerics_json = COALESCE(numerics_json, ?)
-WHERE id = ?",
+    numerics_json = COALESCE(numerics_json, ?2)
+WHERE id = ?3",
         )
         .bind(step)
-        .bind(&numerics)
-        .bind(step)
-        .bind(step)
-        .bind(&numerics)
         .bind(&numerics)
         .bind(run.as_str())
         .execute(&mut tx.conn)

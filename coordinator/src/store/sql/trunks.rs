@@ -2,7 +2,7 @@
 //!
 //! Which run goes on from which is the planner's; whether a checkpoint may be used is the trainer's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use domain::ids::{RunId, WorkId};
 use domain::run::{RunEvent, RunState, Transition, Tries};
@@ -42,7 +42,9 @@ macro_rules! waits_for_trunk {
                 SELECT 1
                 FROM studies
                 WHERE studies.id = source.study_id
-                    AND studies.budget_flops - studies.spent_flops < source.cost_flops
+                    -- As `StudyTerms` has it: sums round.
+                    AND (studies.budget_flops - studies.spent_flops) * 1.000000001
+                        < source.cost_flops
             )
         )
         -- Without what only says where an attempt failed, a pattern is left beside each worker.
@@ -225,6 +227,12 @@ pub(super) async fn settle_branches(
     if !tx.has_trunks {
         return Ok(());
     }
+    let branches = branches_of(tx, sources).await?;
+    settle(tx, &branches, changed).await
+}
+
+/// The runs that go on from one of these.
+async fn branches_of(tx: &mut Tx, sources: &[&RunId]) -> Result<Vec<RunId>, StoreError> {
     let mut branches: Vec<RunId> = Vec::new();
     for sources in sources.chunks(AT_ONCE) {
         let head = "SELECT run_id FROM trunks WHERE from_run_id IN";
@@ -236,11 +244,15 @@ pub(super) async fn settle_branches(
         }
     }
     branches.sort();
-    settle(tx, &branches, changed).await
+    Ok(branches)
 }
 
 /// Holds back those of these runs that are queued and wait for a trunk, and queues those that no
 /// longer do. Runs that stand in no trunk cost one look.
+///
+/// Whether a run keeps others waiting depends on whether it is queued itself, and on its cost: those
+/// that go on from one that has changed are settled after it, and so on along the trunk, which has
+/// an end.
 pub(super) async fn settle(
     tx: &mut Tx,
     runs: &[RunId],
@@ -249,41 +261,58 @@ pub(super) async fn settle(
     if !tx.has_trunks {
         return Ok(());
     }
-    for runs in runs.chunks(AT_ONCE) {
-        let runs = in_trunks(tx, runs).await?;
-        if runs.is_empty() {
-            continue;
+    let mut next = runs.to_vec();
+    while !next.is_empty() {
+        let mut others: BTreeSet<RunId> = BTreeSet::new();
+        for runs in next.chunks(AT_ONCE) {
+            others.extend(settle_some(tx, runs, changed).await?);
         }
-        let runs = runs.as_slice();
-        let head = "UPDATE work
-SET state = 'waiting', updated_at_ms = ?
-WHERE id IN";
-        let tail = concat!("AND state = 'queued' AND ", waits_for_trunk!(), " RETURNING id");
-        for run in moved(tx, runs, head, tail).await? {
-            note_change(tx, run, RunState::Waiting, changed);
-        }
-        let head = "UPDATE work
-SET state = 'queued', updated_at_ms = ?
-WHERE id IN";
-        let tail = concat!(
-            "AND state = 'waiting'
-    AND (SELECT data.state FROM work AS data WHERE data.id = work.depends_on) = 'succeeded'
-    AND NOT ",
-            waits_for_trunk!(),
-            " RETURNING id"
-        );
-        let released = moved(tx, runs, head, tail).await?;
-        adopt(tx, runs).await?;
-        let event = RunEvent::DependencySucceeded;
-        let transition = RunState::Waiting.on(event, Tries::none(unsigned(tx.now_ms)));
-        let Ok(Transition::To { state, .. }) = transition else {
-            return Err(StoreError::Bug("a run that waits cannot be queued".to_owned()));
-        };
-        for run in released {
-            note_change(tx, run, state.clone(), changed);
-        }
+        next = branches_of(tx, &others.iter().collect::<Vec<_>>()).await?;
     }
     Ok(())
+}
+
+/// The runs that have another state or another cost since.
+async fn settle_some(
+    tx: &mut Tx,
+    runs: &[RunId],
+    changed: &mut Changed,
+) -> Result<Vec<RunId>, StoreError> {
+    let runs = in_trunks(tx, runs).await?;
+    if runs.is_empty() {
+        return Ok(runs);
+    }
+    let runs = runs.as_slice();
+    let head = "UPDATE work
+SET state = 'waiting', updated_at_ms = ?
+WHERE id IN";
+    let tail = concat!("AND state = 'queued' AND ", waits_for_trunk!(), " RETURNING id");
+    let held_back = moved(tx, runs, head, tail).await?;
+    let head = "UPDATE work
+SET state = 'queued', updated_at_ms = ?
+WHERE id IN";
+    let tail = concat!(
+        "AND state = 'waiting'
+    AND (SELECT data.state FROM work AS data WHERE data.id = work.depends_on) = 'succeeded'
+    AND NOT ",
+        waits_for_trunk!(),
+        " RETURNING id"
+    );
+    let released = moved(tx, runs, head, tail).await?;
+    let mut others = adopt(tx, runs).await?;
+    others.extend(held_back.iter().chain(&released).cloned());
+    for run in held_back {
+        note_change(tx, run, RunState::Waiting, changed);
+    }
+    let event = RunEvent::DependencySucceeded;
+    let transition = RunState::Waiting.on(event, Tries::none(unsigned(tx.now_ms)));
+    let Ok(Transition::To { state, .. }) = transition else {
+        return Err(StoreError::Bug("a run that waits cannot be queued".to_owned()));
+    };
+    for run in released {
+        note_change(tx, run, state.clone(), changed);
+    }
+    Ok(others)
 }
 
 async fn in_trunks(tx: &mut Tx, runs: &[RunId]) -> Result<Vec<RunId>, StoreError> {
@@ -317,8 +346,9 @@ fn note_change(tx: &mut Tx, run: RunId, state: RunState, changed: &mut Changed) 
 
 /// What goes on from another run's checkpoint rounds as that run does, or the two would not be one
 /// up to there; and costs what is left. This is settled for those of the runs that are queued, and
-/// again until they begin; one that has begun keeps what it has.
-async fn adopt(tx: &mut Tx, runs: &[RunId]) -> Result<(), StoreError> {
+/// again until they begin; one that has begun keeps what it has. Answers those that cost something
+/// else since.
+async fn adopt(tx: &mut Tx, runs: &[RunId]) -> Result<Vec<RunId>, StoreError> {
     let head = "UPDATE runs
 SET numerics_json = source.numerics_json,
     micro_batch_sequences = source.micro_batch_sequences, memory_bytes = source.memory_bytes,
@@ -342,18 +372,23 @@ WHERE trunks.run_id = runs.id AND source.numerics_json IS NOT NULL
     let update = runs.iter().fold(update, |update, run| update.bind(run.as_str()));
     update.execute(&mut tx.conn).await.map_err(from_driver)?;
     let head = "UPDATE work
-SET cost_flops = (
-    SELECT runs.flops_exact * (runs.steps - COALESCE(MAX(kept.step), 0)) / runs.steps
+SET cost_flops = left_over.flops
+FROM (
+    SELECT runs.id,
+        runs.flops_exact * (runs.steps - COALESCE(MAX(kept.step), 0)) / runs.steps AS flops
     FROM runs
     LEFT JOIN trunks ON trunks.run_id = runs.id
     LEFT JOIN checkpoints AS kept ON kept.run_id = trunks.from_run_id
         AND kept.step <= trunks.from_step AND kept.refused_reason IS NULL
-    WHERE runs.id = work.id
+    WHERE runs.id IN";
+    let tail = "
     GROUP BY runs.id
-)
-WHERE n_attempts = 0 AND state = 'queued' AND id IN";
-    let update = query_with_rows(head, (1, runs.len()), "");
+) AS left_over
+WHERE work.id = left_over.id AND work.n_attempts = 0 AND work.state = 'queued'
+    AND work.cost_flops <> left_over.flops
+RETURNING work.id";
+    let update = query_with_rows(head, (1, runs.len()), tail).with_rows::<(String,)>();
     let update = runs.iter().fold(update, |update, run| update.bind(run.as_str()));
-    update.execute(&mut tx.conn).await.map_err(from_driver)?;
-    Ok(())
+    let rows = update.fetch_all(&mut tx.conn).await.map_err(from_driver)?;
+    rows.into_iter().map(|(id,)| parse_id(&id)).collect()
 }

@@ -441,7 +441,9 @@ RETURNING id"
         changed.work.push((dependent, state.clone()));
     }
     // Those whose trunk ended before the data was there begin without it.
-    trunks::settle(tx, &runs, changed).await
+    trunks::settle(tx, &runs, changed).await?;
+    // A run that is queued now keeps others waiting on other terms than while it waited itself.
+    trunks::settle_branches(tx, &runs.iter().collect::<Vec<_>>(), changed).await
 }
 
 /// Ends a live attempt and moves its work on.

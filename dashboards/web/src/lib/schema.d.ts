@@ -2306,7 +2306,10 @@ export interface operations {
     };
     cancel: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Answer what would change, exactly, and change nothing; by default false. */
+                dry_run?: boolean;
+            };
             header?: never;
             path: {
                 /** @description Its identifier, or a cell's name that only it has */
@@ -2326,6 +2329,14 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["ChangeView"];
+                };
+            };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
             404: {
@@ -2478,7 +2489,10 @@ export interface operations {
     };
     retry: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Answer what would change, exactly, and change nothing; by default false. */
+                dry_run?: boolean;
+            };
             header?: never;
             path: {
                 /** @description Its identifier, or a cell's name that only it has */
@@ -2498,6 +2512,14 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["ChangeView"];
+                };
+            };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
             404: {
@@ -2690,7 +2712,10 @@ export interface operations {
     };
     cancel: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Answer what would change, exactly, and change nothing; by default false. */
+                dry_run?: boolean;
+            };
             header?: never;
             path: {
                 /** @description Its name or identifier */
@@ -2710,6 +2735,14 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["ChangeView"];
+                };
+            };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
             404: {
@@ -2892,7 +2925,10 @@ export interface operations {
     };
     pause: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Answer what would change, exactly, and change nothing; by default false. */
+                dry_run?: boolean;
+            };
             header?: never;
             path: {
                 /** @description Its name or identifier */
@@ -2914,6 +2950,14 @@ export interface operations {
                     "application/json": components["schemas"]["ChangeView"];
                 };
             };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -2926,7 +2970,10 @@ export interface operations {
     };
     priority: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Answer what would change, exactly, and change nothing; by default false. */
+                dry_run?: boolean;
+            };
             header?: never;
             path: {
                 /** @description Its name or identifier */
@@ -2948,6 +2995,14 @@ export interface operations {
                     "application/json": components["schemas"]["ChangeView"];
                 };
             };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -2960,7 +3015,10 @@ export interface operations {
     };
     resume: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Answer what would change, exactly, and change nothing; by default false. */
+                dry_run?: boolean;
+            };
             header?: never;
             path: {
                 /** @description Its name or identifier */
@@ -2982,6 +3040,14 @@ export interface operations {
                     "application/json": components["schemas"]["ChangeView"];
                 };
             };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -2994,7 +3060,10 @@ export interface operations {
     };
     retry: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Answer what would change, exactly, and change nothing; by default false. */
+                dry_run?: boolean;
+            };
             header?: never;
             path: {
                 /** @description Its name or identifier */
@@ -3014,6 +3083,14 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["ChangeView"];
+                };
+            };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
             404: {

@@ -41,6 +41,11 @@ pub(super) async fn view(pool: &Pool, run: &RunId) -> Result<Option<RunView>, Re
                     FROM attempts AS fresh
                     WHERE fresh.work_id = runs.id AND fresh.attempt > attempts.attempt
                         AND fresh.resumed_from_step = 0
+                        AND (fresh.attempt = work.n_attempts OR EXISTS (
+                            SELECT 1
+                            FROM checkpoints AS left_over
+                            WHERE left_over.run_id = runs.id AND left_over.attempt = fresh.attempt
+                        ))
                 )
                 AND NOT EXISTS (
                     SELECT 1
