@@ -150,6 +150,8 @@ pub struct CheckpointView {
 pub struct EvaluationView {
     /// Its identifier.
     pub id: String,
+    /// The attempt that left the checkpoint.
+    pub attempt: u32,
     /// The checkpoint's step.
     pub step: u64,
     /// Training tokens at that step.
@@ -164,6 +166,8 @@ pub struct EvaluationView {
     pub value: Option<f64>,
     /// Its standard error.
     pub standard_error: Option<f64>,
+    /// Tokens that it was measured on, where it says so.
+    pub n_tokens: Option<u64>,
 }
 
 /// Curves of one series, one for each run. `GET /studies/{study}/curves` and `GET

@@ -2,7 +2,7 @@
 //!
 //! It uploads nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -71,7 +71,12 @@ fn find_sources(
             found.extend(matches);
         }
         let mut files = Vec::new();
+        let mut known = BTreeSet::new();
         for (name, path) in found {
+            // Under another spelling it would be trained on twice.
+            if !known.insert(path.canonicalize().unwrap_or_else(|_| path.clone())) {
+                continue;
+            }
             let (hash, n_bytes) = hash_file(&path)?;
             paths.insert(hash.clone(), path);
             files.push(SourceFile { name, hash, n_bytes });
@@ -94,7 +99,7 @@ fn matching(folder: &Path, pattern: &str) -> BTreeMap<String, PathBuf> {
     if !file_pattern.contains('*') {
         let path = folder.join(pattern);
         let is_file = path.is_file();
-        return is_file.then(|| (pattern.to_owned(), path)).into_iter().collect();
+        return is_file.then(|| (plain(pattern), path)).into_iter().collect();
     }
     let searched = folder.join(directory);
     let searched = if searched.as_os_str().is_empty() { PathBuf::from(".") } else { searched };
@@ -104,8 +109,15 @@ fn matching(folder: &Path, pattern: &str) -> BTreeMap<String, PathBuf> {
         .filter(|entry| entry.path().is_file())
         .filter_map(|entry| entry.file_name().into_string().ok().map(|name| (name, entry.path())))
         .filter(|(name, _)| is_match(file_pattern.as_bytes(), name.as_bytes()))
-        .map(|(name, path)| (format!("{directory}{name}"), path))
+        .map(|(name, path)| (plain(&format!("{directory}{name}")), path))
         .collect()
+}
+
+/// A name without the parts that lead nowhere.
+fn plain(name: &str) -> String {
+    let leads_on = |(at, part): &(usize, &str)| *part != "." && (*at == 0 || !part.is_empty());
+    let parts = name.split('/').enumerate().filter(leads_on).map(|(_, part)| part);
+    parts.collect::<Vec<_>>().join("/")
 }
 
 /// Whether a name matches a pattern in which `*` stands for anything.
@@ -153,5 +165,33 @@ mod tests {
         let found = matching(folder.path(), "texts/*.txt");
         assert_eq!(found.keys().collect::<Vec<_>>(), ["texts/a.txt", "texts/b.txt"]);
         assert!(matching(folder.path(), "texts/d.txt").is_empty());
+    }
+
+    #[test]
+    fn a_file_is_taken_once_however_it_is_spelled() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("texts")).unwrap();
+        for name in ["b.txt", "a.txt"] {
+            std::fs::write(folder.path().join("texts").join(name), name).unwrap();
+        }
+        let study = "version: 1
+name: tiny
+data:
+  corpora:
+    - {name: plays, files: ['texts/*.txt', './texts/a.txt', 'texts/../texts//b.txt']}
+stages:
+  - name: pretrain
+    recipe:
+      pretrain:
+        model: {preset: llama_study, d_model: 32, n_layers: 2, n_heads: 2, ffn_hidden: 96}
+        training: {sequence_length: 128, batch_sequences: 8}
+        design: {fixed_tokens: {tokens: 1e5}}
+";
+        let parsed = domain::spec::parse(study, "tiny.yaml").unwrap();
+        let mut paths = BTreeMap::new();
+        let found = find_sources(&parsed, folder.path(), &mut paths).unwrap();
+        let names: Vec<&str> = found[0].files.iter().map(|file| file.name.as_str()).collect();
+        assert_eq!(names, ["texts/../texts/b.txt", "texts/a.txt"]);
+        assert_eq!(paths.len(), 2);
     }
 }

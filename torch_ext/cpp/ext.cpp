@@ -79,7 +79,8 @@ at::Tensor norm_by_rows(const at::Tensor &tensor) {
   const at::Tensor flat = tensor.flatten();
   const int64_t n_rows = flat.numel() / ROW;
   const int64_t whole = n_rows * ROW;
-  std::vector<at::Tensor> norms = {norm(flat.narrow(0, 0, whole).view({n_rows, ROW}), at::IntArrayRef{1})};
+  const at::Tensor rows = flat.narrow(0, 0, whole).view({n_rows, ROW});
+  std::vector<at::Tensor> norms = {norm(rows, at::IntArrayRef{1})};
   if (whole < flat.numel()) {
     norms.push_back(norm(flat.narrow(0, whole, flat.numel() - whole), std::nullopt).reshape({1}));
   }

@@ -2,7 +2,7 @@
 //! and everything that was left out, with its reason.
 //! It fits nothing. Equal values here give equal reports, so this is what `inputs_hash` is of.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::{DroppedPoint, ExcludedRun, MissingRun};
 use domain::attempt::AttemptEnd;
@@ -17,7 +17,7 @@ use crate::store::read::{FitEvaluation, FitInputs, FitRun, FitUnmeasured};
 
 /// Grows whenever the same observations would give another report, so that stored ones are made
 /// anew.
-pub(super) const REPORT_VERSION: u32 = 9;
+pub(super) const REPORT_VERSION: u32 = 10;
 
 /// The name of the only group when there is no `group_by`.
 const UNGROUPED: &str = "all";
@@ -125,18 +125,26 @@ impl Observed {
             loss: format!("{}_nats", LOSS.label()),
             groups: Vec::new(),
             excluded: Vec::new(),
-            n_runs: inputs.runs.len(),
-            missing: inputs.runs.iter().filter(|run| !is_over(run)).map(missing_run).collect(),
+            n_runs: inputs.runs.iter().map(|run| &run.run_id).collect::<BTreeSet<_>>().len(),
+            missing: Vec::new(),
             has_open_evaluations: inputs.n_open_evaluations > 0,
             spec,
         };
+        let mut open = BTreeSet::new();
+        let is_first = |run: &&FitRun| !is_over(run) && open.insert(&run.run_id);
+        observed.missing = inputs.runs.iter().filter(is_first).map(missing_run).collect();
         observed.hold_out(&inputs.runs);
         let mut by_run: BTreeMap<&RunId, Vec<&FitEvaluation>> = BTreeMap::new();
         for one in inputs.evaluations.iter().filter(|one| one.task == LOSS.label()) {
             by_run.entry(&one.run_id).or_default().push(one);
         }
         let trunks = shared_trunks(&inputs.runs);
+        // A run that several cells have is fitted once in each group of theirs.
+        let mut placed = BTreeSet::new();
         for (key, run) in (0..).zip(&inputs.runs) {
+            if !placed.insert((&run.run_id, observed.group_name(run))) {
+                continue;
+            }
             let trunk = run.trunk.as_ref().and_then(|hash| trunks.get(hash)).copied();
             let evaluations = by_run.get(&run.run_id).map_or(&[][..], Vec::as_slice);
             let missing = missing(run, evaluations, &inputs.unmeasured);
@@ -412,11 +420,13 @@ impl Run {
 
 /// Of each trunk that several runs have, the key of the first of them.
 fn shared_trunks(runs: &[FitRun]) -> BTreeMap<&ContentHash, u32> {
-    let mut first: BTreeMap<&ContentHash, (u32, u32)> = BTreeMap::new();
-    for (key, trunk) in (0..).zip(runs).filter_map(|(key, run)| Some((key, run.trunk.as_ref()?))) {
-        first.entry(trunk).or_insert((key, 0)).1 += 1;
+    let mut first: BTreeMap<&ContentHash, (u32, BTreeSet<&RunId>)> = BTreeMap::new();
+    for (key, run) in (0..).zip(runs) {
+        if let Some(trunk) = &run.trunk {
+            first.entry(trunk).or_insert((key, BTreeSet::new())).1.insert(&run.run_id);
+        }
     }
-    let shared = first.into_iter().filter(|(_, (_, n_runs))| *n_runs > 1);
+    let shared = first.into_iter().filter(|(_, (_, runs))| runs.len() > 1);
     shared.map(|(trunk, (key, _))| (trunk, key)).collect()
 }
 

@@ -195,7 +195,7 @@ pub struct FitInputs {
     pub study: String,
     /// Its `fit` section (`domain::spec::FitSpec`) as JSON.
     pub fit_spec_json: String,
-    /// Its runs in the order of the cells, each once.
+    /// The runs of its cells in their order; one that several cells have stands there for each.
     pub runs: Vec<FitRun>,
     /// The measured values, by run in the same order and then by step; one for each task and step.
     pub evaluations: Vec<FitEvaluation>,

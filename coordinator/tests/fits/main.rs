@@ -9,6 +9,7 @@ use domain::attempt::AttemptEnd;
 use domain::ids::RunId;
 use serde_json::json;
 
+mod groups;
 mod resampling;
 mod schedules;
 

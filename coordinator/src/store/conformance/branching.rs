@@ -3,7 +3,9 @@
 use domain::attempt::AttemptEnd;
 use domain::ids::{LeaseToken, RunId, WorkId, WorkerId};
 
-use super::fixture::{Fixture, checkpoint, is_ended, placement, preparation_result, study};
+use super::fixture::{
+    Fixture, checkpoint, is_ended, placement, preparation_result, study, study_named,
+};
 use super::trunks::{SHARED, begin, details, is_marked, numerics, offered, runs, shared, work};
 use crate::store::read::ReadStore;
 use crate::store::{LogLevel, Numerics, ReportEvent, Retry, Store};
@@ -54,6 +56,31 @@ pub(in crate::store) async fn a_branch_that_needs_less_memory_keeps_its_trunk(
     let fourth = grant(f, &middle, &worker).await;
     go_on(f, fourth, (0, 2)).await;
     assert_eq!(continues(f, &middle).await, None);
+}
+
+/// Aim: what begins below the checkpoint that it was to go on from costs more, and its study knows.
+pub(in crate::store) async fn a_branch_that_begins_anew_is_charged_whole(
+    f: &Fixture<impl Store + ReadStore>,
+) {
+    let worker = f.prepared_with(&shared()).await;
+    let [(short, branch, _), (middle, ..), _] = runs();
+    let cells = study(&shared()).plan.cells.clone();
+    let [all, whole] = [0, 1].map(|cell: usize| cells[cell].seedless.flops_exact);
+    let first = begin(f, &short, &worker).await;
+    f.report(first, checkpoint(branch, false)).await;
+    let second = grant(f, &middle, &worker).await;
+    let terms = async || f.store.run_status(&middle).await.unwrap().unwrap();
+    let planned = terms().await.cost_flops;
+    assert!(planned < 0.9 * whole, "{planned} of {whole}");
+    go_on(f, second, (branch, 4)).await;
+    assert_eq!(terms().await.cost_flops, planned);
+    go_on(f, second, (0, 4)).await;
+    let found = terms().await.cost_flops;
+    assert!((found / whole - 1.0).abs() < 1e-9, "{found} of {whole}");
+    // Once is enough, however often it is said.
+    go_on(f, second, (0, 4)).await;
+    let progress = f.store.study_view(&study_named("tiny")).await.unwrap().unwrap();
+    assert!(progress.summary.flops_total >= all + whole, "{:?}", progress.summary);
 }
 
 pub(in crate::store) async fn a_source_that_needs_less_memory_keeps_its_branches(

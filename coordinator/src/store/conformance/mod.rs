@@ -124,6 +124,7 @@ macro_rules! conformance {
             }
             branching {
                 a_branch_that_needs_less_memory_keeps_its_trunk,
+                a_branch_that_begins_anew_is_charged_whole,
                 a_source_that_needs_less_memory_keeps_its_branches,
                 a_source_that_cannot_be_afforded_keeps_nobody_waiting,
                 data_that_comes_late_passes_over_what_cannot_be_afforded,

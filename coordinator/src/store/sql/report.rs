@@ -277,6 +277,7 @@ WHERE id = ?3",
         .execute(&mut tx.conn)
         .await
         .map_err(from_driver)?;
+        trunks::charge_rest(tx, run, step).await?;
     }
     let kind = format!("{}_started", holder.work.kind());
     tx.record(holder.work.as_str(), &kind, &json!({ "resumed_from_step": step }));

@@ -10,7 +10,7 @@ use planner::PlannedCell;
 use serde_json::json;
 
 use super::convert::{parse_id, signed, unsigned};
-use super::database::{query, query_scalar, query_with_list, query_with_rows};
+use super::database::{query, query_as, query_scalar, query_with_list, query_with_rows};
 use super::error::from_driver;
 use super::many::AT_ONCE;
 use super::work::kind_of;
@@ -201,6 +201,51 @@ ORDER BY 1",
     .map_err(from_driver)?;
     let branches: Vec<RunId> = branches.iter().map(|id| parse_id(id)).collect::<Result<_, _>>()?;
     settle(tx, &branches, &mut Changed::default()).await
+}
+
+/// A run that has begun below where it was to go on costs more than was thought, and its study is
+/// charged with the rest. One with checkpoints of its own has begun before.
+pub(super) async fn charge_rest(
+    tx: &mut Tx,
+    run: &RunId,
+    from_step: i64,
+) -> Result<(), StoreError> {
+    if !tx.has_trunks {
+        return Ok(());
+    }
+    let found: Option<(String, f64, f64)> = query_as(
+        "SELECT work.study_id, work.cost_flops,
+    runs.flops_exact * (runs.steps - ?1) / runs.steps AS flops
+FROM work
+JOIN runs ON runs.id = work.id
+JOIN trunks ON trunks.run_id = runs.id AND trunks.from_run_id IS NOT NULL
+WHERE work.id = ?2 AND NOT EXISTS (
+    SELECT 1
+    FROM checkpoints AS own
+    WHERE own.run_id = runs.id
+)",
+    )
+    .bind(from_step)
+    .bind(run.as_str())
+    .fetch_optional(&mut tx.conn)
+    .await
+    .map_err(from_driver)?;
+    // Beyond what sums round.
+    let is_more = |(_, before, flops): &(String, f64, f64)| *flops > before * (1.0 + 1e-9);
+    let Some((study, before, flops)) = found.filter(is_more) else { return Ok(()) };
+    query("UPDATE work SET cost_flops = ? WHERE id = ?")
+        .bind(flops)
+        .bind(run.as_str())
+        .execute(&mut tx.conn)
+        .await
+        .map_err(from_driver)?;
+    query("UPDATE studies SET spent_flops = spent_flops + ? WHERE id = ?")
+        .bind(flops - before)
+        .bind(&study)
+        .execute(&mut tx.conn)
+        .await
+        .map_err(from_driver)?;
+    settle_afforded(tx, &study).await
 }
 
 /// Whether a run waits for a checkpoint of another.

@@ -53,6 +53,7 @@ pub(super) async fn curves(pool: &Pool, query: &CurveQuery) -> Result<CurveList,
         .await
         .map_err(failed("the runs of curves"))?;
     let restarts = restarts::newest(&mut reading, restarts, id, &query.series).await?;
+    // By run: several cells may have one.
     let mut kept = HashMap::new();
     points::each_run(&mut reading, series, id, &query.series, |run_id, points| {
         let mut truth = Truth::new(restarts.get(&run_id).copied(), query.max_points);
@@ -64,7 +65,7 @@ pub(super) async fn curves(pool: &Pool, query: &CurveQuery) -> Result<CurveList,
     .await?;
     let curves = heads
         .into_iter()
-        .filter_map(|head| kept.remove(&head.run_id).map(|points| head.into_curve(points)))
+        .filter_map(|head| kept.get(&head.run_id).cloned().map(|points| head.into_curve(points)))
         .collect::<Result<_, _>>()?;
     Ok(CurveList { series: query.series.clone(), curves })
 }

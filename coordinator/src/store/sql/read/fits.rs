@@ -85,8 +85,7 @@ async fn runs(reading: &mut Reading, study: &StudyId) -> Result<Vec<FitRun>, Rea
         .fetch_all(reading)
         .await
         .map_err(failed("the runs of a fit"))?;
-    let mut seen = std::collections::HashSet::new();
-    rows.into_iter().filter(|row| seen.insert(row.run_id.clone())).map(RunRow::into_run).collect()
+    rows.into_iter().map(RunRow::into_run).collect()
 }
 
 /// What the evaluations of a study came to.
@@ -113,8 +112,11 @@ ORDER BY e.run_id, e.step, e.task, e.attempt, e.id",
     .fetch_all(reading)
     .await
     .map_err(failed("the evaluations of a fit"))?;
-    let positions: BTreeMap<&RunId, usize> =
-        runs.iter().enumerate().map(|(position, run)| (&run.run_id, position)).collect();
+    // Several cells may have one run.
+    let mut positions: BTreeMap<&RunId, usize> = BTreeMap::new();
+    for (position, run) in runs.iter().enumerate() {
+        positions.entry(&run.run_id).or_insert(position);
+    }
     // Where a restart measured a step again, the highest attempt comes last and stays.
     let mut values = BTreeMap::new();
     let mut unmeasured = BTreeMap::new();

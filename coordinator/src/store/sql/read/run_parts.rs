@@ -216,18 +216,20 @@ struct EvaluationRow {
     state: String,
     value: Option<f64>,
     standard_error: Option<f64>,
+    attempt: i64,
+    n_tokens: Option<i64>,
 }
 
 async fn evaluations(pool: &Pool, id: &str) -> Result<Vec<EvaluationView>, ReadError> {
     let rows: Vec<EvaluationRow> = query_as(
         "SELECT e.id, e.step, e.step * r.batch_tokens AS tokens,
     r.flops_exact * e.step / GREATEST(r.steps, 1) AS flops_exact,
-    e.task, w.state, e.value, e.standard_error
+    e.task, w.state, e.value, e.standard_error, e.attempt, e.n_tokens
 FROM evaluations e
 JOIN runs r ON r.id = e.run_id
 JOIN work w ON w.id = e.id
 WHERE e.run_id = ?1
-ORDER BY e.step, e.task, e.attempt",
+ORDER BY e.step, e.task, e.attempt, COALESCE(e.n_tokens, 0) DESC, e.id",
     )
     .bind(id)
     .fetch_all(pool)
@@ -235,6 +237,7 @@ ORDER BY e.step, e.task, e.attempt",
     .map_err(failed("a run's evaluations"))?;
     let into_view = |row: EvaluationRow| EvaluationView {
         id: row.id,
+        attempt: small_count(row.attempt),
         step: count(row.step),
         tokens: count(row.tokens),
         flops_exact: row.flops_exact,
@@ -242,6 +245,7 @@ ORDER BY e.step, e.task, e.attempt",
         state: row.state,
         value: row.value,
         standard_error: row.standard_error,
+        n_tokens: row.n_tokens.map(count),
     };
     Ok(rows.into_iter().map(into_view).collect())
 }
