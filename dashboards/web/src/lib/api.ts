@@ -31,6 +31,9 @@ type ErrorBody = Schemas['ErrorBody'];
 const BASE = '/api/v1';
 const UNAUTHORIZED = 401;
 
+/** Log lines asked for at a time: the most that the API gives. */
+export const LOG_PAGE = 10_000;
+
 /** The coordinator asks for its token, and this browser has not shown it. */
 export class TokenNeeded extends Error {}
 
@@ -74,6 +77,7 @@ export const api = {
   run: (run: string) => get<RunView>(`/runs/${name(run)}`),
   runCurves: (run: string, series: string) =>
     get<CurveList>(`/runs/${name(run)}/curves?series=${name(series)}&max_points=1500`),
-  logs: (run: string) => get<LogList>(`/runs/${name(run)}/logs?limit=500`),
+  /** A page of log lines with numbers above `after`, the oldest first. */
+  logs: (run: string, after: number) => get<LogList>(`/runs/${name(run)}/logs?after=${after}&limit=${LOG_PAGE}`),
   workers: () => get<WorkerList>('/workers'),
 };

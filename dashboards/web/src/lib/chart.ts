@@ -2,13 +2,15 @@
 
 import type uPlot from 'uplot';
 import type { ChartData, XAxis } from './curves';
-import { loss, metric } from './format';
+import { metric, reading, significant } from './format';
 
 export interface ChartInput {
   width: number;
   data: ChartData;
   colors: Map<string, string>;
   axis: XAxis;
+  /** The name of the series, which says how its values are written. */
+  series: string;
   yLabel: string;
   isLogX: boolean;
   isLogY: boolean;
@@ -32,7 +34,7 @@ function withRank(color: string, rank: number, ranks: number): string {
 }
 
 /** `10^k` labels only: uPlot offers every tenth of a decade on a logarithmic axis. */
-function decadesOnly(splits: number[]): (number | null)[] {
+export function decadesOnly(splits: number[]): (number | null)[] {
   const few = splits.filter((value) => value > 0).length < 8;
   return splits.map((value) => {
     const digit = value / 10 ** Math.floor(Math.log10(value));
@@ -69,7 +71,7 @@ export function chartOptions(input: ChartInput): uPlot.Options {
         label: input.yLabel,
         size: 58,
         filter: filter(input.isLogY),
-        values: values((value) => String(Number(value.toPrecision(4)))),
+        values: values(significant),
       },
     ] as uPlot.Axis[],
     series: [
@@ -95,7 +97,7 @@ function focusHook(input: ChartInput): (plot: uPlot) => void {
     const nearest = nearestPoint(input.data.ys[focused - 1] ?? [], at);
     if (nearest === null) return input.onFocus(null);
     const x = input.data.x[nearest.index] ?? 0;
-    input.onFocus(`${input.data.series[focused - 1]?.label}: ${loss(nearest.value)} at ${metric(x)}`);
+    input.onFocus(`${input.data.series[focused - 1]?.label}: ${reading(input.series, nearest.value)} at ${metric(x)}`);
   };
 }
 

@@ -1,5 +1,8 @@
 // Numbers for people. Pure.
 
+/** The metric suffixes end here: beyond, numbers are written as powers of ten. */
+const BEYOND_SUFFIXES = 1e21;
+
 const SUFFIXES: [number, string][] = [
   [1e18, 'E'],
   [1e15, 'P'],
@@ -9,15 +12,37 @@ const SUFFIXES: [number, string][] = [
   [1e3, 'k'],
 ];
 
-/** `12_345_678` as `12.3M`: three digits and a metric suffix. */
+/** `12_345_678` as `12.3M`: three digits and a metric suffix; from 1e21 on as `5.76e23`. */
 export function metric(value: number | null | undefined): string {
   if (value === null || value === undefined || !Number.isFinite(value)) return '–';
   const size = Math.abs(value);
+  if (size >= BEYOND_SUFFIXES * 0.9995) return power(value, 2);
   for (const [scale, suffix] of SUFFIXES) {
     // 999,950 would round to 1000k: it belongs to the next suffix.
     if (size >= scale * 0.9995) return (value / scale).toPrecision(3) + suffix;
   }
   return Number.isInteger(value) ? String(value) : value.toPrecision(3);
+}
+
+/** A power of ten as the command line writes it, without a plus sign: `5.76e23`. */
+function power(value: number, digits: number): string {
+  return value.toExponential(digits).replace('e+', 'e');
+}
+
+/** Four significant digits without trailing zeros, with a metric suffix: `52.43M`, `0.5`, `3e-5`. */
+export function significant(value: number): string {
+  const rounded = Number(value.toPrecision(4));
+  const size = Math.abs(rounded);
+  const [scale, suffix] = SUFFIXES.find(([least]) => size >= least) ?? [1, ''];
+  if (size >= BEYOND_SUFFIXES || (size !== 0 && size < 1e-3)) {
+    return power(rounded, 3).replace(/\.?0+e/, 'e');
+  }
+  return String(Number((rounded / scale).toPrecision(4))) + suffix;
+}
+
+/** A value of a series as its name asks: losses with their decimals, the rest as `significant`. */
+export function reading(series: string, value: number): string {
+  return series.endsWith('_nats') ? loss(value) : significant(value);
 }
 
 /** A loss in nats with four decimals. */
@@ -32,9 +57,23 @@ export function short(value: number): string {
   return value.toPrecision(3);
 }
 
-/** A share as a percentage. */
+/** The decimals of a share in per cent: small ones have one, of either sign. */
+function decimals(share: number): number {
+  return share !== 0 && Math.abs(share) < 0.1 ? 1 : 0;
+}
+
+/** A share as a percentage, rounded. */
 export function percent(share: number): string {
-  return `${(share * 100).toFixed(share > 0 && share < 0.1 ? 1 : 0)} %`;
+  return `${(share * 100).toFixed(decimals(share))} %`;
+}
+
+/** How much is done, as a percentage that is `100 %` only when all of it is. */
+export function progress(share: number): string {
+  if (share >= 1) return '100 %';
+  const scale = 10 ** decimals(share);
+  // 0.29 · 100 is a little below 29: what is only rounding must not take one off.
+  const floored = Math.floor(share * 100 * scale + 1e-9) / scale;
+  return `${Math.min(99, floored).toFixed(decimals(share))} %`;
 }
 
 /** Seconds as `3 min 20 s`: the two largest units. */

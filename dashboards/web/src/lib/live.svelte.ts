@@ -2,37 +2,48 @@
 // once in a while.
 
 import { TokenNeeded, type EventView } from './api';
+import { follow } from './reconnect';
 
 type Listener = (event: EventView | null) => void;
 
 const listeners = new Set<Listener>();
-let source: EventSource | null = null;
+let isFollowing = false;
 
 /** Whether the event stream is open, and whether the coordinator asks for its token. */
 export const stream = $state({ isOpen: false, needsToken: false });
 
+function tell(event: EventView | null): void {
+  for (const listener of listeners) listener(event);
+}
+
 function open(): void {
-  source = new EventSource('/api/v1/events');
-  source.onopen = () => {
-    stream.isOpen = true;
-    // Whatever happened while it was closed: everybody reads again.
-    for (const listener of listeners) listener(null);
-  };
-  source.onerror = () => {
-    stream.isOpen = false;
-  };
-  source.onmessage = (message: MessageEvent<string>) => {
-    const event = JSON.parse(message.data) as EventView;
-    for (const listener of listeners) listener(event);
-  };
-  source.addEventListener('resync', () => {
-    for (const listener of listeners) listener(null);
+  isFollowing = true;
+  follow('/api/v1/events', {
+    opened: () => {
+      stream.isOpen = true;
+      // Whatever happened while it was closed: everybody reads again.
+      tell(null);
+    },
+    failed: (isClosed) => {
+      stream.isOpen = false;
+      // An event source does not say why it was refused; who reads learns it, a 401 above all.
+      if (isClosed) tell(null);
+    },
+    message: (data) => tell(JSON.parse(data) as EventView),
+    resync: () => tell(null),
+    // Signing in loads the page anew.
+    isWanted: () => !stream.needsToken,
   });
 }
 
 export interface Live<T> {
   readonly value: T | null;
   readonly error: string | null;
+}
+
+/** Why what is shown is not what is there now: the first error among those that have a value. */
+export function staleness(...all: Live<unknown>[]): string | null {
+  return all.find(({ value, error }) => value !== null && error !== null)?.error ?? null;
 }
 
 /**
@@ -85,7 +96,7 @@ export function live<T>(
 
     refresh(read());
     listeners.add(onEvent);
-    if (!source) open();
+    if (!isFollowing) open();
     return () => {
       isOver = true;
       clearTimeout(timer);
