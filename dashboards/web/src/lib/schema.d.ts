@@ -966,12 +966,22 @@ export interface components {
         /** @description One evaluation. */
         EvaluationView: {
             /**
+             * Format: int32
+             * @description The attempt whose checkpoint it is.
+             */
+            attempt: number;
+            /**
              * Format: double
              * @description Training FLOPs at that step, by the tensor shapes.
              */
             flops_exact: number;
             /** @description Its identifier. */
             id: string;
+            /**
+             * Format: int64
+             * @description How many tokens were measured.
+             */
+            n_tokens?: number | null;
             /**
              * Format: double
              * @description Its standard error.
