@@ -131,8 +131,9 @@ impl Observed {
             spec,
         };
         let mut open = BTreeSet::new();
-        let is_first = |run: &&FitRun| !is_over(run) && open.insert(&run.run_id);
-        observed.missing = inputs.runs.iter().filter(is_first).map(missing_run).collect();
+        let still_open = inputs.runs.iter().filter(|run| !is_over(run));
+        let each_once = still_open.filter(|run| open.insert(run.run_id.clone()));
+        observed.missing = each_once.map(missing_run).collect();
         observed.hold_out(&inputs.runs);
         let mut by_run: BTreeMap<&RunId, Vec<&FitEvaluation>> = BTreeMap::new();
         for one in inputs.evaluations.iter().filter(|one| one.task == LOSS.label()) {
