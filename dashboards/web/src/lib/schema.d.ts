@@ -967,7 +967,7 @@ export interface components {
         EvaluationView: {
             /**
              * Format: int32
-             * @description The attempt whose checkpoint it is.
+             * @description The attempt that left the checkpoint.
              */
             attempt: number;
             /**
@@ -979,7 +979,7 @@ export interface components {
             id: string;
             /**
              * Format: int64
-             * @description How many tokens were measured.
+             * @description Tokens that it was measured on, where it says so.
              */
             n_tokens?: number | null;
             /**
