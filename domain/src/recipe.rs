@@ -176,7 +176,7 @@ impl PretrainCell {
 }
 
 /// How many steps of `steps` a schedule decays over after its plateau; none where it has no plateau.
-/// The first of n still has the full rate, the last one 1/n of it.
+/// The first of n still has the full rate, the last one 1/n of it where the rate falls linearly.
 pub fn n_decay_steps(schedule: &ScheduleSpec, steps: u64) -> Option<u64> {
     match schedule {
         ScheduleSpec::Wsd { decay_share, .. } => Some(whole_decay_steps(*decay_share, steps)),

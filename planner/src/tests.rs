@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use domain::ids::ContentHash;
+use domain::recipe::CellConfig;
 use domain::spec::parse;
 use insta::assert_snapshot;
 
@@ -287,6 +288,30 @@ fn a_decaying_schedule_under_a_parametric_law_alone_is_warned_of() {
     assert!(only[0].starts_with("`fit.methods` has `chinchilla`, but"), "{only:?}");
     let isoflop = warnings("fit: {methods: [isoflop], ");
     assert!(isoflop.iter().all(|text| !text.contains("decays")), "{isoflop:?}");
+}
+
+#[test]
+fn a_short_decay_says_where_it_ends_and_one_of_a_single_step_is_refused() {
+    let steps = try_plan(&[])
+        .unwrap()
+        .cells
+        .iter()
+        .map(|cell| {
+            let CellConfig::Pretrain(config) = cell.config();
+            config.steps
+        })
+        .min()
+        .unwrap();
+    let decay_over = |n: u64| {
+        let share = (n as f64 - 0.5) / steps as f64;
+        let wsd = format!("{{wsd: {{warmup_steps: 10, decay_share: {share}}}}}");
+        try_plan(&[("{constant: {warmup_steps: 10}}", wsd.as_str())])
+    };
+    let warnings = decay_over(4).unwrap().warnings;
+    let said = warnings.iter().find(|text| text.contains("decay over fewer")).unwrap();
+    assert!(said.contains("over 4, and ends at 0.25 of the peak"), "{said}");
+    let refused = decay_over(1).map(|_| ()).unwrap_err().to_string();
+    assert!(refused.contains("would not lower the rate"), "{refused}");
 }
 
 /// An axis of learning rates, and the size's own taken out.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use domain::recipe::{CellConfig, n_decay_steps};
+use domain::recipe::{CellConfig, n_decay_steps, schedule_share};
 use domain::spec::{DesignSpec, FitMethod, PretrainSpec, StudySpec};
 
 use crate::{Plan, PlannedCell};
@@ -153,10 +153,12 @@ fn short_decays(cells: &[PlannedCell]) -> Option<String> {
     let n = cells.iter().filter(is_short).count();
     let shortest = cells.iter().filter(is_short).min_by_key(|cell| n_steps(cell))?;
     let n_least = n_steps(shortest)?;
+    let CellConfig::Pretrain(cell) = &shortest.seedless.config;
+    let share = schedule_share(&cell.training.schedule, cell.steps.saturating_sub(1), cell.steps);
     Some(format!(
-        "{n} of {} cells decay over fewer than {FEW_DECAY_STEPS} steps (`{}` over {n_least}) and end at \
-         1/{n_least} of the peak learning rate instead of near zero: they are not comparable with \
-         longer ones; set a larger `decay_share` or more tokens",
+        "{n} of {} cells decay over fewer than {FEW_DECAY_STEPS} steps (`{}` over {n_least}, and ends at \
+         {share:.2} of the peak learning rate): they are not comparable with longer ones, which end \
+         nearer to zero; set a larger `decay_share` or more tokens",
         cells.len(),
         shortest.name,
     ))
