@@ -167,6 +167,8 @@ async fn lead_on(app: &Arc<App>) {
     parts.spawn(dispatch(app.clone(), term.clone()));
     parts.spawn(reconcile::reconcile(app.clone(), term.clone()));
     let is_broken = tokio::select! {
+        // The parts end with a shutdown: no part is broken that was told to end.
+        biased;
         () = app.shutdown.cancelled() => false,
         () = app.store.lead_is_over() => {
             tracing::warn!("this coordinator leads no longer");

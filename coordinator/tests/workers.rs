@@ -336,6 +336,26 @@ async fn open_polls_end_with_the_coordinator() {
 }
 
 #[tokio::test]
+async fn a_poll_is_told_nothing_of_a_lead_that_ends_with_the_coordinator() {
+    // What a poll hears first is left to chance: often enough that the wrong order is met.
+    for _ in 0..8 {
+        let cluster = cluster(LONG_TERM_MS).await;
+        let mut client = cluster.client().await;
+        let worker = cluster.join(&mut client).await;
+        let open = poll(&worker, 1);
+        let open = tokio::spawn(async move { client.next(open).await });
+        while cluster.running.app.leader.seats().free.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        cluster.running.app.shutdown.cancel();
+        cluster.running.app.leader.step_down();
+        let answer = open.await.unwrap().unwrap().into_inner();
+        assert!(answer.assignments.is_empty());
+        cluster.running.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn a_token_is_asked_for_when_there_is_one() {
     let directory = tempfile::tempdir().unwrap();
     let mut config = Config::for_directory(directory.path());

@@ -95,12 +95,16 @@ pub(super) async fn wait(
 ) -> Result<v1::NextResponse, ApiError> {
     let deadline = Instant::now() + max_wait.min(LONGEST_WAIT);
     loop {
+        // Before the look: a coordinator that stops has given its lead back, and wakes its polls.
+        if open.app.shutdown.is_cancelled() {
+            return Ok(empty());
+        }
         if let Some(answer) = open.look_inside().await? {
             return Ok(answer);
         }
         tokio::select! {
             () = open.woken() => {}
-            () = open.app.shutdown.cancelled() => return Ok(empty()),
+            () = open.app.shutdown.cancelled() => {}
             // An assignment whose answer was lost falls due again without anyone knocking.
             () = tokio::time::sleep_until(deadline.min(Instant::now() + REDELIVERY_CHECK)) => {
                 if Instant::now() >= deadline {
