@@ -129,6 +129,11 @@ impl Attempt {
         }
     }
 
+    /// Whether its trainer is to work: it was neither stopped nor preempted, nor is it over.
+    pub fn is_running(&self) -> bool {
+        matches!(self.state, State::Running)
+    }
+
     /// Whether the trainer's messages are wanted now. When not, they wait in the pipe, and the
     /// trainer waits for the pipe.
     pub fn wants_messages(&self) -> bool {

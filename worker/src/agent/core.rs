@@ -199,6 +199,15 @@ impl Core {
             Input::TrainerSaid { slot, event } => {
                 self.tell_attempt(slot, |_| attempt::Input::Event(event), now_ms, effects);
             }
+            // What it did is not the slot's attempt: neither its end nor the rest may be taken for that.
+            Input::TrainerFinished { slot, end } if self.slots[slot].is_of_another(&end) => {
+                tracing::error!(
+                    slot,
+                    lease.token = end.lease_token,
+                    "a trainer ended another attempt"
+                );
+                effects.push(Effect::KillTrainer { slot });
+            }
             Input::TrainerFinished { slot, end } => {
                 self.tell_attempt(slot, |_| attempt::Input::Finished(end), now_ms, effects);
             }

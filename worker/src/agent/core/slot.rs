@@ -107,8 +107,11 @@ impl Slot {
         self.tell_assignment(slot, effects);
     }
 
+    /// Gives the assignment to the trainer, if none had it. An attempt that ends already, without any, is not
+    /// begun: its trainer would carry it out beside the slot's next.
     fn tell_assignment(&mut self, slot: usize, effects: &mut Vec<Effect>) {
-        if let Some(held) = self.held.as_mut().filter(|held| !held.is_told) {
+        let is_wanted = |held: &&mut Held| !held.is_told && held.attempt.is_running();
+        if let Some(held) = self.held.as_mut().filter(is_wanted) {
             held.is_told = true;
             let kind = to_trainer::Kind::Assignment(held.assignment.clone());
             effects.push(Effect::Tell { slot, kind });
@@ -127,18 +130,28 @@ impl Slot {
         self.restart_pause = (self.restart_pause * 2).min(LONGEST_RESTART_PAUSE);
     }
 
-    /// The trainer is no more; whether the attempt at hand was its. An attempt that it never saw is
-    /// given to the next.
+    /// The trainer is no more; whether that ends the attempt at hand. One that it never saw is given to
+    /// the next trainer, unless it is to end: nobody is left who could end it.
     pub(super) fn trainer_gone(&mut self, last_token: Option<u64>, now_ms: u64) -> bool {
         self.trainer = TrainerState::Absent { start_at_ms: now_ms };
         match &mut self.held {
-            Some(held) if last_token == Some(held.assignment.lease_token) => true,
+            Some(held)
+                if last_token == Some(held.assignment.lease_token)
+                    || (held.is_told && !held.attempt.is_running()) =>
+            {
+                true
+            }
             Some(held) => {
                 held.is_told = false;
                 false
             }
             None => false,
         }
+    }
+
+    /// Whether a trainer speaks of another attempt than the one at hand.
+    pub(super) fn is_of_another(&self, said: &v1::FinishRequest) -> bool {
+        self.held.as_ref().is_some_and(|held| held.assignment.lease_token != said.lease_token)
     }
 
     /// When a trainer is to be started. One that had an attempt is replaced when that is over, so

@@ -20,6 +20,7 @@ struct Agent {
     open: Vec<(CallId, Request)>,
     told: Vec<(usize, to_trainer::Kind)>,
     n_started: usize,
+    n_killed: usize,
     exit: Option<Result<(), AgentError>>,
 }
 
@@ -27,7 +28,7 @@ impl Agent {
     fn new() -> Self {
         let core = Core::new(SETTINGS, 0);
         let (open, told) = (Vec::new(), Vec::new());
-        let mut agent = Self { core, now_ms: 0, open, told, n_started: 0, exit: None };
+        let mut agent = Self { core, now_ms: 0, open, told, n_started: 0, n_killed: 0, exit: None };
         agent.feed(Input::Tick);
         agent
     }
@@ -48,7 +49,7 @@ impl Agent {
                 Effect::GiveUp { call } => self.open.retain(|(open, _)| *open != call),
                 Effect::Tell { slot, kind } => self.told.push((slot, kind)),
                 Effect::StartTrainer { .. } => self.n_started += 1,
-                Effect::KillTrainer { .. } => {}
+                Effect::KillTrainer { .. } => self.n_killed += 1,
                 Effect::Exit(outcome) => self.exit = Some(outcome),
             }
         }
@@ -357,6 +358,49 @@ fn an_attempt_whose_trainer_does_not_start_goes_back() {
     assert_eq!(agent.n_started, 3, "after a pause");
     agent.at(1_000);
     assert_eq!(agent.n_started, 4);
+}
+
+#[test]
+fn an_attempt_that_goes_back_is_not_begun_by_the_next_trainer() {
+    let mut agent = Agent::serving();
+    agent.assign(&[7]);
+    let died = || "died".to_owned();
+    let (end, message) = (AttemptEnd::Bug, died());
+    agent.feed(Input::TrainerGone { slot: 0, last_token: None, end, message });
+    agent.feed(Input::TrainerFailed { slot: 0, message: "no memory".to_owned() });
+    agent.at(1_000);
+    let n_told = agent.told.len();
+    agent.feed(Input::TrainerReady { slot: 0 });
+    assert_eq!(agent.told.len(), n_told, "its end is on the way");
+    agent.answer("finish", Ok(Answer::Finished));
+    agent.assign(&[8]);
+    let Some((0, to_trainer::Kind::Assignment(told))) = agent.told.last() else {
+        panic!("{:?}", agent.told)
+    };
+    assert_eq!((told.lease_token, agent.told.len()), (8, n_told + 1));
+}
+
+#[test]
+fn an_attempt_that_is_to_end_ends_with_the_trainer_that_never_saw_it() {
+    let mut agent = Agent::serving();
+    agent.assign(&[7]);
+    let preempt = v1::PreemptAttempt { lease_token: 7, deadline_ms: 60_000 };
+    agent.direct(directive::Kind::Preempt(preempt));
+    let n_started = agent.n_started;
+    let (end, message) = (AttemptEnd::Bug, "died".to_owned());
+    agent.feed(Input::TrainerGone { slot: 0, last_token: None, end, message });
+    let Some(Request::Finish(finish)) = agent.asked("finish") else { panic!("{:?}", agent.open) };
+    assert_eq!((finish.lease_token, finish.end.as_str()), (7, "preempted"));
+    assert_eq!(agent.n_started, n_started, "not before the slot is in order");
+}
+
+#[test]
+fn a_trainer_that_ends_another_attempt_is_killed_and_ends_nothing() {
+    let mut agent = Agent::serving();
+    agent.assign(&[7]);
+    agent.finish(0, 6);
+    assert!(agent.asked("finish").is_none(), "{:?}", agent.open);
+    assert_eq!((agent.n_killed, agent.core.tokens()), (1, vec![7]));
 }
 
 #[test]
