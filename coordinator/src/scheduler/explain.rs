@@ -83,11 +83,13 @@ pub fn why_not_placed(case: Case<'_>, seats: &[Seat]) -> Vec<Reason> {
     let mut reasons: Vec<Reason> = over_budget(work, terms).into_iter().collect();
     let able = fit(Match::Machine);
     let alike = fit(Match::Numerics);
+    let n_slots = n_slots(work, terms).max(1);
     let fit = match &work.needs.numerics {
         Some(numerics)
             if !alike.is_empty()
                 && alike.len() < able.len()
-                && most_alike(alike.iter().copied(), n_asking) >= n_slots(work, terms).max(1) =>
+                // A single one is waited for also while its trainer does not start.
+                && (n_slots == 1 || most_alike(alike.iter().copied(), n_asking) >= n_slots) =>
         {
             reasons.push(Reason::new(
                 "numerics",
@@ -176,6 +178,16 @@ fn no_slot(case: Case<'_>, fit: &[&Seat]) -> Option<Reason> {
     let n_free = most_alike(free, |seat| seat.n_free_slots);
     let n_all = most_alike(fit.iter().copied(), n_asking);
     let n_wanted = n_slots(work, terms);
+    if n_all == 0 && n_wanted <= 1 {
+        let names: Vec<String> = fit.iter().map(|seat| format!("`{}`", seat.worker)).collect();
+        let message = format!(
+            "no trainer starts on the workers that can carry it out ({}): their slots do not ask for \
+             work",
+            names.join(", ")
+        );
+        let remedy = "look at their logs; start such a worker elsewhere, or stop these";
+        return Some(Reason::new("no_trainer", message, remedy));
+    }
     if n_all < n_wanted {
         let message = format!(
             "it takes {n_wanted} slots at a time, and the workers that can carry it out and round \

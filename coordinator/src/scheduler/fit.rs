@@ -19,8 +19,8 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Memory of one slot in bytes: slots share a CPU's memory, while each has a CUDA device of its
-    /// own, or all of one. None where it is not known.
+    /// Memory of one slot in bytes: slots share a CPU's memory, while a worker with CUDA says itself
+    /// what each has of a device. None where it is not known.
     pub fn slot_memory_bytes(&self) -> Option<u64> {
         let n_sharing =
             if self.capabilities.device_kind == "cpu" { self.n_slots.max(1) } else { 1 };

@@ -193,7 +193,8 @@ impl<'a> Seats<'a> {
         all.into_iter().find(is_enough).unwrap_or(least)
     }
 
-    /// How many machines suit; for a gang, how many slots of theirs.
+    /// How many machines suit; for a gang, how many slots there are of those that round alike, where
+    /// they have the most.
     fn n_suiting(
         &self,
         wanted: Wanted,
@@ -207,10 +208,14 @@ impl<'a> Seats<'a> {
             .filter(|(worker, machine)| wanted.suits(worker, machine, &work.needs, placement))
             // One whose trainers do not start is none to wait for.
             .filter(|(worker, machine)| !wanted.is_elsewhere || self.n_asking(worker, machine) > 0);
-        match n_slots {
-            1 => u32::try_from(suiting.count()).unwrap_or(u32::MAX),
-            _ => suiting.map(|(worker, machine)| self.n_asking(worker, machine)).sum(),
+        if n_slots == 1 {
+            return u32::try_from(suiting.count()).unwrap_or(u32::MAX);
         }
+        let mut of_class: BTreeMap<Class<'_>, u32> = BTreeMap::new();
+        for (worker, machine) in suiting {
+            *of_class.entry(class(machine)).or_default() += self.n_asking(worker, machine);
+        }
+        of_class.into_values().max().unwrap_or(0)
     }
 
     /// How many slots a worker may give, now or later.

@@ -90,6 +90,15 @@ fn every_reason_of_queued_work_is_named() {
     check(&work(), &usual, 0, &free, &["about_to_run"]);
 }
 
+/// The policy waits for a machine that rounds alike also while its trainers do not start.
+#[test]
+fn a_run_that_waits_for_trainers_that_do_not_start_is_told_so() {
+    let silent = Seat { n_silent_slots: 2, ..of_threads(4, 0) };
+    let other = Seat { worker: "w_b".parse().unwrap(), ..of_threads(1, 2) };
+    let usual = StudyTerms::default();
+    check(&bound(4), &usual, 0, &[silent, other], &["numerics", "no_trainer"]);
+}
+
 fn in_gangs(slots: u32) -> StudyTerms {
     let placement = PlacementSpec { slots: Some(slots), ..PlacementSpec::default() };
     StudyTerms { placement, ..StudyTerms::default() }

@@ -34,6 +34,19 @@ fn machines_that_do_not_round_alike_make_no_gang() {
     assert_eq!(decision, Decision::default(), "no class has three slots: nothing is kept for it");
 }
 
+/// Slots elsewhere are enough only where they are enough of one kind.
+#[test]
+fn a_gang_goes_back_to_where_it_failed_when_nowhere_else_has_it_whole() {
+    let mut failed = gang(1.0);
+    let why = Exclusion::Failed { failed: "bug".to_owned() };
+    failed.needs.excluded = BTreeMap::from([("w_a".to_owned(), why)]);
+    let machines = || vec![seat("w_a", 2, 1), seat("w_b", 2, 1), seat("w_c", 2, 4)];
+    check(&with_gangs(vec![failed.clone()], machines(), 4), &[("r_gang", "w_a w_a w_b w_b")]);
+    let mut more = machines();
+    more.push(seat("w_d", 2, 1));
+    check(&with_gangs(vec![failed], more, 4), &[("r_gang", "w_b w_b w_d w_d")]);
+}
+
 #[test]
 fn what_is_free_is_kept_for_the_gang_that_waits_first() {
     let short = of_study("r_1", "s_a", 5.0);
