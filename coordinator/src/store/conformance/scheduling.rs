@@ -270,6 +270,12 @@ pub(in crate::store) async fn a_log_rule_stops_retries(f: &Fixture<impl Store + 
         .map(|event| event.kind)
         .collect();
     assert!(kinds.contains(&"log_rule_matched".to_owned()), "{kinds:?}");
+    // Also where nobody is left to say how it ended: what it does may take its machine down.
+    f.store.retry_run(&run_of(&first.work), Retry::All).await.unwrap();
+    let third = f.store.grant(&[placement(&first.work, &worker)]).await.unwrap().remove(0);
+    f.report(third.token, log("an assertion of ours")).await;
+    f.store.close_lost_workers(std::slice::from_ref(&worker)).await.unwrap();
+    assert_eq!(state(&first.work).await.state, "failed");
 }
 
 /// Aim: every event says who it comes from.

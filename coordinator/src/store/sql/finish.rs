@@ -8,8 +8,8 @@ use domain::planted::{Mistake, is_planted};
 use domain::run::RunEvent;
 
 use super::closing::close_attempt;
-use super::convert::{parse_id, signed};
-use super::database::{Pool, query_as};
+use super::convert::{parse_id, signed, unsigned};
+use super::database::{Pool, query_as, query_scalar};
 use super::error::from_driver;
 use super::log_rules;
 use super::members::{self, Member};
@@ -179,6 +179,52 @@ async fn end_row(
             "the lease {token} of `{work}` is not that of an open attempt"
         )))
     }
+}
+
+/// Every token that a worker holds, ended in one way.
+pub(super) async fn end_attempts_of(
+    tx: &mut Tx,
+    worker: &WorkerId,
+    end: AttemptEnd,
+    message: &str,
+    changed: &mut Changed,
+) -> Result<(), StoreError> {
+    let held: Vec<i64> = query_scalar(
+        "SELECT lease_token
+FROM work
+WHERE state = 'leased' AND lease_worker_id = ?
+ORDER BY lease_token",
+    )
+    .bind(worker.as_str())
+    .fetch_all(&mut tx.conn)
+    .await
+    .map_err(from_driver)?;
+    for token in held {
+        let token = LeaseToken(unsigned(token));
+        end_held(tx, token, (end, message), worker, changed).await?;
+        changed.revoked.push((token, worker.clone()));
+    }
+    // A gang is as good as the worst of its members.
+    for (token, lead) in members::attempts_with(tx, worker).await? {
+        let message = format!("of a member on `{worker}`: {message}");
+        end_held(tx, token, (end, &message), worker, changed).await?;
+        changed.revoked.push((token, lead));
+    }
+    Ok(())
+}
+
+/// Ends a live attempt that its worker says nothing of, and moves its work on.
+async fn end_held(
+    tx: &mut Tx,
+    token: LeaseToken,
+    ended: (AttemptEnd, &str),
+    at_fault: &WorkerId,
+    changed: &mut Changed,
+) -> Result<(), StoreError> {
+    let row = attempt_of(tx, token).await?.filter(|row| row.ended_as.is_none());
+    let row = row
+        .ok_or_else(|| StoreError::Bug(format!("the lease {token} is that of no open attempt")))?;
+    end_row(tx, token, row, ended, at_fault, changed).await
 }
 
 pub(super) struct ExpireLeases(pub(super) Vec<LeaseToken>);

@@ -130,13 +130,13 @@ pub(super) async fn leave(tx: &mut Tx, token: LeaseToken) -> Result<(), StoreErr
     Ok(())
 }
 
-/// The open attempts in which a worker is a member, by their own tokens.
+/// The open attempts in which a worker is a member, by their own tokens, with who holds each.
 pub(super) async fn attempts_with(
     tx: &mut Tx,
     worker: &WorkerId,
-) -> Result<Vec<(LeaseToken, WorkId, WorkerId)>, StoreError> {
-    let rows: Vec<(i64, String, String)> = query_as(
-        "SELECT DISTINCT a.lease_token, a.work_id, a.worker_id
+) -> Result<Vec<(LeaseToken, WorkerId)>, StoreError> {
+    let rows: Vec<(i64, String)> = query_as(
+        "SELECT DISTINCT a.lease_token, a.worker_id
 FROM members m
 JOIN attempts a ON a.lease_token = m.attempt_token
 WHERE m.worker_id = ? AND m.is_held = 1 AND a.state IN ('granted', 'running')
@@ -146,11 +146,8 @@ ORDER BY a.lease_token",
     .fetch_all(&mut tx.conn)
     .await
     .map_err(from_driver)?;
-    rows.into_iter()
-        .map(|(token, work, lead)| {
-            Ok((LeaseToken(unsigned(token)), parse_id(&work)?, parse_id(&lead)?))
-        })
-        .collect()
+    let of = |(token, lead): (i64, String)| Ok((LeaseToken(unsigned(token)), parse_id(&lead)?));
+    rows.into_iter().map(of).collect()
 }
 
 /// The rights of members that hold their slots.

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use domain::attempt::{AttemptEnd, Charge};
-use domain::ids::{AttemptNumber, ContentHash, LeaseToken, WorkId, WorkerId};
+use domain::ids::{AttemptNumber, ContentHash, LeaseToken, WorkId};
 use domain::planted::{Mistake, is_planted};
 use domain::run::{Effect, RunEvent, RunState, Transition, Tries};
 use domain::spec::RetryRules;
@@ -16,7 +16,6 @@ use super::convert::{from_json, parse_id, signed, small, to_json, unsigned};
 use super::database::{query, query_as, query_scalar, query_with_list};
 use super::error::from_driver;
 use super::log_rules;
-use super::members;
 use super::retries;
 use super::trunks::{self, waits_for_trunk};
 use super::writer::Tx;
@@ -444,58 +443,6 @@ RETURNING id"
     trunks::settle(tx, &runs, changed).await?;
     // A run that is queued now keeps others waiting on other terms than while it waited itself.
     trunks::settle_branches(tx, &runs.iter().collect::<Vec<_>>(), changed).await
-}
-
-/// Ends a live attempt and moves its work on.
-pub(super) async fn end_attempt(
-    tx: &mut Tx,
-    token: LeaseToken,
-    work: &WorkId,
-    end: AttemptEnd,
-    message: &str,
-    changed: &mut Changed,
-) -> Result<(), StoreError> {
-    let was_open = close_attempt(tx, token, end, message, changed).await?;
-    let has_moved = advance(tx, work, RunEvent::AttemptEnded { token, end }, changed).await?;
-    if was_open && has_moved {
-        Ok(())
-    } else {
-        Err(StoreError::Bug(format!(
-            "the lease {token} of `{work}` is not that of an open attempt"
-        )))
-    }
-}
-
-/// Every token that a worker holds, ended in one way.
-pub(super) async fn end_attempts_of(
-    tx: &mut Tx,
-    worker: &WorkerId,
-    end: AttemptEnd,
-    message: &str,
-    changed: &mut Changed,
-) -> Result<(), StoreError> {
-    let held: Vec<(i64, String)> = query_as(
-        "SELECT lease_token, id
-FROM work
-WHERE state = 'leased' AND lease_worker_id = ?
-ORDER BY lease_token",
-    )
-    .bind(worker.as_str())
-    .fetch_all(&mut tx.conn)
-    .await
-    .map_err(from_driver)?;
-    for (token, work) in held {
-        let token = LeaseToken(unsigned(token));
-        end_attempt(tx, token, &parse_id(&work)?, end, message, changed).await?;
-        changed.revoked.push((token, worker.clone()));
-    }
-    // A gang is as good as the worst of its members.
-    for (token, work, lead) in members::attempts_with(tx, worker).await? {
-        let message = format!("of a member on `{worker}`: {message}");
-        end_attempt(tx, token, &work, end, &message, changed).await?;
-        changed.revoked.push((token, lead));
-    }
-    Ok(())
 }
 
 /// Notes a grant.
