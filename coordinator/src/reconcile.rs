@@ -4,10 +4,11 @@
 //! harmless.
 
 use std::collections::BTreeSet;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::ids::LeaseToken;
+use domain::ids::{LeaseToken, WorkId, WorkerId};
 use domain::planted::{Mistake, is_planted};
 use domain::worker::WorkerState;
 use tokio_util::sync::CancellationToken;
@@ -66,21 +67,28 @@ fn note(outcome: &mut Result<(), StoreError>, part: Result<(), StoreError>) {
     }
 }
 
-async fn end_expired(app: &App) -> Result<(), StoreError> {
-    let expired = app.leader.expired();
-    if expired.is_empty() {
+/// What a part of a round does to all that it found, or to one of them.
+type Part<T> = for<'a> fn(&'a App, &'a [T]) -> Doing<'a>;
+type Doing<'a> = Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send + 'a>>;
+
+/// All together; where that fails one by one, for one that cannot be done must not keep the others.
+async fn each<T>(app: &App, all: &[T], part: Part<T>) -> Result<(), StoreError> {
+    if all.is_empty() {
         return Ok(());
     }
-    let Err(error) = expire(app, &expired).await else { return Ok(()) };
-    if expired.len() == 1 {
+    let Err(error) = part(app, all).await else { return Ok(()) };
+    if all.len() == 1 {
         return Err(error);
     }
-    // One that cannot be ended must not keep the others.
     let mut outcome = Ok(());
-    for token in expired {
-        note(&mut outcome, expire(app, &[token]).await);
+    for one in all {
+        note(&mut outcome, part(app, std::slice::from_ref(one)).await);
     }
     outcome
+}
+
+async fn end_expired(app: &App) -> Result<(), StoreError> {
+    each(app, &app.leader.expired(), |app, expired| Box::pin(expire(app, expired))).await
 }
 
 async fn expire(app: &App, expired: &[LeaseToken]) -> Result<(), StoreError> {
@@ -96,13 +104,13 @@ async fn expire(app: &App, expired: &[LeaseToken]) -> Result<(), StoreError> {
 }
 
 async fn close_lost(app: &App) -> Result<(), StoreError> {
-    let lost = app.leader.lost_workers();
-    if lost.is_empty() {
-        return Ok(());
-    }
-    let changed = app.store.close_lost_workers(&lost).await?;
+    each(app, &app.leader.lost_workers(), |app, lost| Box::pin(close(app, lost))).await
+}
+
+async fn close(app: &App, lost: &[WorkerId]) -> Result<(), StoreError> {
+    let changed = app.store.close_lost_workers(lost).await?;
     app.leader.revoke(&changed.revoked);
-    for worker in &lost {
+    for worker in lost {
         tracing::warn!(worker.id = %worker, "a worker was not heard of and is lost");
         app.leader.leave(worker);
     }
@@ -112,10 +120,12 @@ async fn close_lost(app: &App) -> Result<(), StoreError> {
 
 async fn requeue_due(app: &App) -> Result<(), StoreError> {
     let due = app.leader.due_backoffs(app.store.backoffs(MAX_BACKOFFS).await?);
-    if !due.is_empty() {
-        app.store.requeue(&due).await?;
-        app.nudge.notify_one();
-    }
+    each(app, &due, |app, due| Box::pin(requeue(app, due))).await
+}
+
+async fn requeue(app: &App, due: &[WorkId]) -> Result<(), StoreError> {
+    app.store.requeue(due).await?;
+    app.nudge.notify_one();
     Ok(())
 }
 

@@ -158,6 +158,17 @@ pub async fn ensure_lead(app: &App) -> Result<bool, StoreError> {
     Ok(true)
 }
 
+/// Why a lead is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// The coordinator stops.
+    Shutdown,
+    /// The store is another coordinator's, or nobody's.
+    Deposed,
+    /// A part of the leader ended by itself.
+    Broken,
+}
+
 /// Leads for as long as it may. A part that breaks takes the others down with it: a leader without a
 /// dispatcher, or one that ends no lease, would go on as if nothing was. Then the lead begins anew,
 /// from what the store has.
@@ -166,36 +177,46 @@ async fn lead_on(app: &Arc<App>) {
     let mut parts = JoinSet::new();
     parts.spawn(dispatch(app.clone(), term.clone()));
     parts.spawn(reconcile::reconcile(app.clone(), term.clone()));
-    let is_broken = tokio::select! {
+    let ending = tokio::select! {
         // The parts end with a shutdown: no part is broken that was told to end.
         biased;
-        () = app.shutdown.cancelled() => false,
+        () = app.shutdown.cancelled() => Ending::Shutdown,
         () = app.store.lead_is_over() => {
             tracing::warn!("this coordinator leads no longer");
             if !app.store.may_lead_again() {
                 tracing::error!("the store's file can be written no longer; stopping");
                 app.shutdown.cancel();
             }
-            false
+            Ending::Deposed
         }
         () = app.store.right_is_lost() => {
             tracing::error!("the database no longer answers, or has given the lead away");
             app.store.give_up_lead();
-            false
+            Ending::Deposed
         }
         Some(ended) = parts.join_next() => {
             tracing::error!(?ended, "a part of the leader broke; it begins anew");
-            true
+            Ending::Broken
         }
     };
     term.cancel();
+    if ending != Ending::Shutdown {
+        // Workers are to go to the next leader at once.
+        app.leader.step_down();
+    }
+    if ending == Ending::Deposed {
+        // A part may wait for ever for a database that is no more, and nothing that it asks for can be
+        // written: whoever leads next goes by what the store has.
+        parts.abort_all();
+    }
     while let Some(ended) = parts.join_next().await {
-        if let Err(error) = ended {
+        if let Err(error) = ended
+            && !error.is_cancelled()
+        {
             tracing::error!(error = %error, "a part of the leader ended badly");
         }
     }
-    if is_broken {
-        app.leader.step_down();
+    if ending == Ending::Broken {
         tokio::time::sleep(TAKE_OVER_PAUSE).await;
     }
 }

@@ -126,15 +126,20 @@ async fn answer(app: &App, mail: Mail) -> Result<v1::NextResponse, ApiError> {
     let mut n_bytes = 0;
     answer.directives.extend(mail.directives.into_iter().map(encode::directive));
     for token in mail.tokens {
-        match app.store.assignment(token).await? {
-            Some(assignment) => {
+        match app.store.assignment(token).await {
+            // One that cannot be read keeps the others from nobody; its lease runs out.
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::error!(lease.token = token.0, error, "an assignment could not be read");
+            }
+            Ok(Some(assignment)) => {
                 let assignment = encode::assignment(assignment);
                 n_bytes += proto::n_bytes(&assignment);
                 if answer.assignments.is_empty() || n_bytes < MAX_ASSIGNMENT_BYTES {
                     answer.assignments.push(assignment);
                 }
             }
-            None => app.leader.ended(token),
+            Ok(None) => app.leader.ended(token),
         }
     }
     Ok(answer)

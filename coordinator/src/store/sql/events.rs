@@ -100,7 +100,7 @@ impl Events {
 }
 
 /// What listeners are told in place of many events.
-fn resync() -> EventView {
+pub(super) fn resync() -> EventView {
     EventView {
         id: 0,
         at_ms: 0,

@@ -75,6 +75,9 @@ const VIEW_CONNECTIONS: u32 = 4;
 /// How many reads at a time lead: the scheduler's, the reconciler's and some assignments.
 const CONTROL_CONNECTIONS: u32 = 4;
 
+/// So long readers are waited for when the store closes: one may wait for a database that is no more.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
+
 /// A store in one database.
 pub struct SqlStore {
     location: Location,
@@ -239,6 +242,10 @@ impl SqlStore {
         if let Ok(mut lead) = self.lead.lock() {
             *lead = Some(Lead { writer, task, is_over, right });
         }
+        // Who listened while another led has heard nothing of what that one did.
+        if self.changes.send(events::resync()).is_err() {
+            tracing::debug!("nobody listens");
+        }
         Ok(())
     }
 
@@ -252,8 +259,11 @@ impl SqlStore {
     pub async fn close(&self) {
         let lead = self.lead.lock().ok().and_then(|mut lead| lead.take());
         // The writer is the last to close, so that SQLite folds its log into the file.
-        self.readers.close().await;
-        self.control.close().await;
+        for pool in [&self.readers, &self.control] {
+            if tokio::time::timeout(CLOSE_DEADLINE, pool.close()).await.is_err() {
+                tracing::warn!("a view or a database that does not answer is not waited for");
+            }
+        }
         let Some(Lead { writer, task, right, .. }) = lead else { return };
         drop(writer);
         if let Err(error) = task.await {
