@@ -2,6 +2,7 @@
 //! It fits nothing.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use api::FitSummary;
 use domain::attempt::AttemptEnd;
@@ -46,6 +47,7 @@ struct EvaluationRow {
     run_id: String,
     step: i64,
     task: String,
+    attempt: i64,
     config_json: String,
     value: Option<f64>,
     state: String,
@@ -102,7 +104,7 @@ async fn evaluations(
     runs: &[FitRun],
 ) -> Result<Measured, ReadError> {
     let rows: Vec<EvaluationRow> = query_as(
-        "SELECT e.run_id, e.step, e.task, e.config_json, e.value, w.state
+        "SELECT e.run_id, e.step, e.task, e.attempt, e.config_json, e.value, w.state
 FROM evaluations e
 JOIN work w ON w.id = e.id
 WHERE e.run_id IN (SELECT run_id FROM cells WHERE study_id = ?1)
@@ -117,9 +119,7 @@ ORDER BY e.run_id, e.step, e.task, e.attempt, e.id",
     for (position, run) in runs.iter().enumerate() {
         positions.entry(&run.run_id).or_insert(position);
     }
-    // Where a restart measured a step again, the highest attempt comes last and stays.
-    let mut values = BTreeMap::new();
-    let mut unmeasured = BTreeMap::new();
+    let mut found: BTreeMap<(usize, u64, String), Found> = BTreeMap::new();
     let mut n_open = 0;
     for row in rows {
         let config: EvaluationConfig =
@@ -130,21 +130,45 @@ ORDER BY e.run_id, e.step, e.task, e.attempt, e.id",
         if !is_asked(&config, asked) || !runs[position].data_point_steps.contains(&step) {
             continue;
         }
-        let (task, state) = (row.task, row.state);
-        let place = (position, step, task.clone());
-        if let Some(value) = row.value {
-            values.insert(place, FitEvaluation { run_id, step, task, value });
-        } else {
-            n_open += u64::from(!TERMINAL.contains(&state.as_str()));
-            unmeasured.insert(place, FitUnmeasured { run_id, step, task, state });
+        n_open += u64::from(row.value.is_none() && !TERMINAL.contains(&row.state.as_str()));
+        let (attempt, version) = (row.attempt, config.task_version);
+        let new = Found { attempt, version, run_id, value: row.value, state: row.state };
+        match found.entry((position, step, row.task)) {
+            Entry::Occupied(mut known) if new.goes_before(known.get()) => {
+                known.insert(new);
+            }
+            Entry::Occupied(_) => {}
+            Entry::Vacant(place) => {
+                place.insert(new);
+            }
         }
     }
-    unmeasured.retain(|place, _| !values.contains_key(place));
-    Ok(Measured {
-        values: values.into_values().collect(),
-        unmeasured: unmeasured.into_values().collect(),
-        n_open,
-    })
+    let (mut values, mut unmeasured) = (Vec::new(), Vec::new());
+    for ((_, step, task), Found { run_id, value, state, .. }) in found {
+        match value {
+            Some(value) => values.push(FitEvaluation { run_id, step, task, value }),
+            None => unmeasured.push(FitUnmeasured { run_id, step, task, state }),
+        }
+    }
+    Ok(Measured { values, unmeasured, n_open })
+}
+
+/// What an evaluation at some place came to.
+struct Found {
+    attempt: i64,
+    version: u32,
+    run_id: RunId,
+    value: Option<f64>,
+    state: String,
+}
+
+impl Found {
+    /// Where a restart measured a step again, its weights are the run's, measured or not. Of one
+    /// attempt the newest way to measure counts that has a value.
+    fn goes_before(&self, known: &Self) -> bool {
+        let rank = |one: &Self| (one.attempt, one.value.is_some(), one.version);
+        rank(self) > rank(known)
+    }
 }
 
 /// A run may be in two studies that measure it differently; each fits its own measurements.
