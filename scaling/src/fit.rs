@@ -60,8 +60,9 @@ pub struct Convergence {
     /// Length of the gradient at the best minimum, of the objective divided by δ² and the number of
     /// points.
     pub gradient_norm: f64,
-    /// Largest relative difference of any coefficient among starts that reached the best objective.
-    pub spread_at_best: f64,
+    /// Largest relative difference of each coefficient, in the law's order, among starts that reached
+    /// the best objective.
+    pub spreads_at_best: Vec<f64>,
     /// Other minima within [`RIVAL_OBJECTIVE`] of the best: objective and coefficients.
     pub rivals: Vec<Rival>,
 }
@@ -325,7 +326,11 @@ fn report(
     let within = |share: f64| best.value * (1.0 + share) + 1e-12;
     let at_best: Vec<&Minimum> =
         converged.iter().filter(|one| one.value <= within(EQUAL_OBJECTIVE)).collect();
-    let spread = at_best.iter().map(|one| distance(law, &best.theta, &one.theta));
+    let mut spreads = vec![0.0; law.coefficients(&best.theta).len()];
+    for one in &at_best {
+        let differences = differences(law, &best.theta, &one.theta);
+        spreads.iter_mut().zip(differences).for_each(|(most, one)| *most = one.max(*most));
+    }
     let mut rivals: Vec<Rival> = Vec::new();
     for one in &converged[at_best.len()..] {
         let is_new = rivals.iter().all(|rival| distance(law, &rival.theta, &one.theta) > 1e-2);
@@ -341,7 +346,7 @@ fn report(
         n_converged: converged.len(),
         n_at_best: at_best.len(),
         gradient_norm: best.gradient_norm,
-        spread_at_best: spread.fold(0.0, f64::max),
+        spreads_at_best: spreads,
         rivals,
     }
 }
@@ -365,12 +370,16 @@ pub fn weighted_by_noise(
     Ok(dataset.weighted_by(noise, &residuals))
 }
 
-/// Largest relative difference of a coefficient between two parameter vectors.
-fn distance(law: &dyn Law, a: &[f64], b: &[f64]) -> f64 {
+/// Relative difference of each coefficient between two parameter vectors.
+fn differences(law: &dyn Law, a: &[f64], b: &[f64]) -> Vec<f64> {
     let pairs = law.coefficients(a).into_iter().zip(law.coefficients(b));
-    pairs
-        .map(|(x, y)| (x.value - y.value).abs() / x.value.abs().max(y.value.abs()).max(1e-12))
-        .fold(0.0, f64::max)
+    let relative = |x: f64, y: f64| (x - y).abs() / x.abs().max(y.abs()).max(1e-12);
+    pairs.map(|(x, y)| relative(x.value, y.value)).collect()
+}
+
+/// The largest of them.
+fn distance(law: &dyn Law, a: &[f64], b: &[f64]) -> f64 {
+    differences(law, a, b).into_iter().fold(0.0, f64::max)
 }
 
 #[cfg(test)]

@@ -94,10 +94,10 @@ pub(crate) fn judge(
             reasons[i].get_or_insert_with(|| text.clone());
         }
     }
-    let shared = shared_reason(law, dataset, convergence);
-    for reason in &mut reasons {
+    let shared = exchangeable(law, dataset);
+    for (reason, spread) in reasons.iter_mut().zip(&convergence.spreads_at_best) {
         if reason.is_none() {
-            reason.clone_from(&shared);
+            *reason = shared.clone().or_else(|| disagreement(*spread));
         }
     }
     let whole = too_few_values(law, dataset).or_else(|| law.missing(&problem.points));
@@ -134,10 +134,14 @@ pub(crate) fn refuse_bounds(
 /// Distinct values of each variable against what the law needs.
 fn too_few_values(law: &dyn Law, dataset: &Dataset) -> Option<String> {
     let needs = law.needs();
+    // A law of C alone sees one budget as one value, however many runs spend it.
+    let is_of_compute = law.variables() == [Variable::Flops];
+    let n_budgets =
+        if is_of_compute { dataset.n_budgets() } else { dataset.n_distinct(|point| point.flops) };
     let counts = [
         ("sizes N", dataset.n_distinct(|point| point.parameters), needs.n_sizes),
         ("token counts D", dataset.n_distinct(|point| point.tokens), needs.n_token_counts),
-        ("compute values C", dataset.n_distinct(|point| point.flops), needs.n_budgets),
+        ("compute values C", n_budgets, needs.n_budgets),
     ];
     let (what, found, needed) = counts.into_iter().find(|(_, found, needed)| found < needed)?;
     let name = law.name();
@@ -154,18 +158,21 @@ fn is_of_size_and_data(law: &dyn Law) -> bool {
     of(Variable::Parameters) && of(Variable::Tokens) && law.needs().n_sizes > 1
 }
 
-fn shared_reason(law: &dyn Law, dataset: &Dataset, convergence: &Convergence) -> Option<String> {
+fn exchangeable(law: &dyn Law, dataset: &Dataset) -> Option<String> {
     let correlation = correlation(dataset);
-    if is_of_size_and_data(law) && correlation.abs() > MAX_CORRELATION {
-        return Some(format!(
+    (is_of_size_and_data(law) && correlation.abs() > MAX_CORRELATION).then(|| {
+        format!(
             "ln N and ln D move together (correlation {correlation:.4}), so their terms are \
              exchangeable"
-        ));
-    }
-    (convergence.spread_at_best > MAX_SPREAD).then(|| {
-        let percent = 100.0 * convergence.spread_at_best;
-        format!("starts that fit equally well disagree by {percent:.1} %")
+        )
     })
+}
+
+/// A coefficient on which starts disagree. Another one on which they agree is none the worse: where
+/// no floor is wanted, each start ends at another one, and all at the same exponents.
+fn disagreement(spread: f64) -> Option<String> {
+    (spread > MAX_SPREAD)
+        .then(|| format!("starts that fit equally well disagree by {:.1} %", 100.0 * spread))
 }
 
 /// Parameters without effect, or part of a direction without effect.
@@ -173,8 +180,9 @@ fn blind_parameters(problem: &Problem<'_>, theta: &[f64], law: &dyn Law) -> Vec<
     let n = theta.len();
     let names = law.parameter_names();
     let gram = problem.gram(theta, |_| 1.0);
-    let count = problem.points.len() as f64;
-    let effects: Vec<f64> = (0..n).map(|j| (gram[j * n + j] / count).sqrt()).collect();
+    // Whatever weights sum to, an effect is one on ln L.
+    let total = problem.total_weight();
+    let effects: Vec<f64> = (0..n).map(|j| (gram[j * n + j] / total).sqrt()).collect();
     let mut found = Vec::new();
     for (j, effect) in effects.iter().enumerate() {
         // Written so that an effect that is not a number counts as none.
@@ -183,20 +191,23 @@ fn blind_parameters(problem: &Problem<'_>, theta: &[f64], law: &dyn Law) -> Vec<
             found.push((j, format!("the losses hardly depend on `{}` at the optimum", names[j])));
         }
     }
-    if !found.is_empty() {
+    // Among those that are seen, what can be traded for what.
+    let seen: Vec<usize> = (0..n).filter(|j| found.iter().all(|(blind, _)| blind != j)).collect();
+    let pairs = seen.iter().flat_map(|i| seen.iter().map(move |j| (*i, *j)));
+    let scaled: Vec<f64> =
+        pairs.map(|(i, j)| gram[i * n + j] / total / (effects[i] * effects[j])).collect();
+    if seen.is_empty() {
         return found;
     }
-    let scaled: Vec<f64> =
-        (0..n * n).map(|at| gram[at] / count / (effects[at / n] * effects[at % n])).collect();
-    let (values, vectors) = symmetric_eigen(&scaled, n);
+    let (values, vectors) = symmetric_eigen(&scaled, seen.len());
     let largest = values.iter().copied().fold(0.0, f64::max);
-    for (value, vector) in values.iter().zip(vectors.chunks_exact(n)) {
+    for (value, vector) in values.iter().zip(vectors.chunks_exact(seen.len())) {
         if *value > SINGULAR * largest {
             continue;
         }
-        let involved = (0..n).filter(|j| vector[*j].abs() > SINGULAR_SHARE);
-        found.extend(involved.map(|j| {
-            (j, format!("`{}` can be traded for others: the Hessian is singular", names[j]))
+        let involved = seen.iter().zip(vector).filter(|(_, share)| share.abs() > SINGULAR_SHARE);
+        found.extend(involved.map(|(j, _)| {
+            (*j, format!("`{}` can be traded for others: the Hessian is singular", names[*j]))
         }));
     }
     found

@@ -293,25 +293,52 @@ pub fn estimate_pair(
     let back = |value: f64| if is_log(quantity) { value.exp() } else { value };
     let value = |x: &[f64], y: &[f64]| forward(function(x, y));
     let centre = value(&a.theta, &b.theta);
+    if !centre.is_finite() {
+        return Estimate::not_identified("the estimate itself is not finite");
+    }
     let pairs = || a.replicates.iter().zip(&b.replicates).map(|(x, y)| value(x, y)).collect();
-    let (low, high) = match &a.scheme {
+    let half = |variance: f64, freedom: f64| student(a.level, freedom) * variance.sqrt();
+    let around = |half: f64| (centre - half, centre + half);
+    let ends = match &a.scheme {
         Scheme::Bootstrap { n_clusters, .. } if is_paired && are_drawn_together(a, b) => {
-            percentile_ends(pairs(), a.level, *n_clusters)
+            finite(a, pairs()).map(|values| percentile_ends(values, a.level, *n_clusters))
         }
-        Scheme::Jackknife { .. } if is_paired && are_drawn_together(a, b) => {
-            let (variance, freedom) = jackknife_variance(centre, &pairs());
-            let half = student(a.level, freedom) * variance.sqrt();
-            (centre - half, centre + half)
-        }
+        Scheme::Jackknife { .. } if is_paired && are_drawn_together(a, b) => finite(a, pairs())
+            .map(|values| {
+                let (variance, freedom) = jackknife_variance(centre, &values);
+                around(half(variance, freedom))
+            }),
         _ => {
             let of_a = a.replicates.iter().map(|one| value(one, &b.theta)).collect();
             let of_b = b.replicates.iter().map(|one| value(&a.theta, one)).collect();
-            let half =
-                independent_half([spread(a, centre, of_a), spread(b, centre, of_b)], a.level);
-            (centre - half, centre + half)
+            finite(a, of_a).and_then(|of_a| {
+                let parts = [spread(a, centre, of_a), spread(b, centre, finite(b, of_b)?)];
+                Ok(around(independent_half(parts, a.level)))
+            })
         }
     };
-    judged(quantity, back(centre), back(low), back(high))
+    match ends {
+        Ok((low, high)) => judged(quantity, back(centre), back(low), back(high)),
+        Err(reason) => Estimate::not_identified(reason),
+    }
+}
+
+/// The values that are numbers; why nothing can be said where too many are none, or one of a
+/// jackknife.
+fn finite(one: &Resampled, mut values: Vec<f64>) -> Result<Vec<f64>, String> {
+    let n_all = values.len();
+    values.retain(|value| value.is_finite());
+    let n_bad = n_all - values.len();
+    match &one.scheme {
+        Scheme::Jackknife { n_runs, n_clusters } if n_bad > 0 => {
+            let counted = words::counted(*n_clusters, *n_runs);
+            Err(format!("without one of the {counted} it is not finite"))
+        }
+        _ if n_bad as f64 > MAX_FAILED_SHARE * n_all as f64 => {
+            Err(format!("{n_bad} of {n_all} resamples give no number"))
+        }
+        _ => Ok(values),
+    }
 }
 
 /// Whether the n-th replicate of one was made from the same places as the n-th of the other, where

@@ -42,6 +42,8 @@ pub mod diagnose;
 
 pub mod refine;
 
+pub mod outside;
+
 mod algebra;
 mod minimize;
 mod random;

@@ -9,6 +9,10 @@ use crate::noise::SeedNoise;
 
 mod unit;
 
+/// Budgets are spent in whole steps: C above this share of another is of its budget, for plans let it
+/// differ by 2.5 %.
+pub const SAME_COMPUTE: f64 = 0.97;
+
 /// Which run a point belongs to: the unit that is resampled, because points of one run share its
 /// luck; but for runs that share a trunk ([`Dataset::clustered`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -305,13 +309,20 @@ impl Dataset {
 
     /// Number of distinct values of `field`, where values within one part in a million count as
     /// one.
-    ///
-    /// FLOPs of equal budgets differ in the last digits because D is a whole number of steps.
     pub fn n_distinct(&self, field: impl Fn(&Observation) -> f64) -> usize {
-        const SAME: f64 = 1e-6;
+        self.n_apart(field, 1e-6)
+    }
+
+    /// Number of distinct C, where those of one budget count as one ([`SAME_COMPUTE`]).
+    pub fn n_budgets(&self) -> usize {
+        self.n_apart(|point| point.flops, -SAME_COMPUTE.ln())
+    }
+
+    /// Number of values that are so far apart, in logs.
+    fn n_apart(&self, field: impl Fn(&Observation) -> f64, apart: f64) -> usize {
         let mut logs: Vec<f64> = self.points.iter().map(|point| field(point).ln()).collect();
         logs.sort_unstable_by(f64::total_cmp);
-        logs.dedup_by(|later, earlier| *later - *earlier < SAME);
+        logs.dedup_by(|later, earlier| *later - *earlier < apart);
         logs.len()
     }
 

@@ -2,9 +2,8 @@
 //! data do not refuse. Does not replace the bootstrap; it shows whether a floor has a lower or an
 //! upper end at all.
 
-use statrs::distribution::{ChiSquared, ContinuousCDF};
-
 use crate::fit::{Fit, FitError, FitOptions, Problem};
+use crate::interval::student;
 use crate::law::{LawChoice, LawForm, Pinned};
 use crate::objective::Objective;
 use crate::observation::Dataset;
@@ -47,10 +46,11 @@ pub struct FloorProfile {
 
 /// Profiles the floor of `fit`, for laws that have one; `None` for others and for pinned laws.
 ///
-/// For squares the fall is that of Gauss, n ln(S / S0) with S the objective. A Huber loss or an
-/// absolute value is the likelihood of no noise that residuals have, so that its fall is scaled by
-/// what the residuals are. n is the number of **runs**, or of trunks where runs share one, since
-/// points of a run share its luck.
+/// For squares the fall is (n − p) (S / S0 − 1) with S the objective and p its parameters: the square
+/// of Student's t with n − p degrees of freedom, of which the ends are those quantiles. A Huber loss
+/// or an absolute value is the likelihood of no noise that residuals have, so that its fall is scaled
+/// by what the residuals are. n is the number of **runs**, or of trunks where runs share one, since
+/// points of a run share its luck; there is no profile where they are no more than the parameters.
 ///
 /// # Errors
 /// As `fit::fit` for the same inputs.
@@ -66,15 +66,19 @@ pub fn floor(
     let smallest = dataset.range(|point| point.loss_nats).map_or(f64::NAN, |range| range.0);
     let optimum = fit.theta[index].exp();
     let n_units = dataset.n_clusters().unwrap_or(fit.n_runs) as f64;
+    let freedom = n_units - fit.theta.len() as f64;
+    if freedom < 1.0 || fit.identifiability.whole.is_some() {
+        return Ok(None);
+    }
     let robust = Robust::of(fit, dataset, n_units);
     let fall = |objective: f64| {
         let fall = match &robust {
             Some(robust) => robust.scale * (objective - fit.objective),
-            None => n_units * (objective / fit.objective.max(1e-300)).ln(),
+            None => freedom * (objective / fit.objective.max(1e-300) - 1.0),
         };
         fall.max(0.0)
     };
-    let limit = ChiSquared::new(1.0).map_or(f64::INFINITY, |law| law.inverse_cdf(level));
+    let limit = student(level, freedom).powi(2);
     let free = Problem::new(choice.law(), dataset, options.objective)?;
     let walk = Walk { free: &free, choice, name: names[index], fall: &fall };
     let mut points = vec![(optimum, 0.0)];
@@ -259,8 +263,8 @@ mod tests {
         assert!(low < 1.5 && 1.5 < high && high - low < 0.2, "{low} {high}");
         assert!(profile.points.windows(2).all(|pair| pair[0].0 < pair[1].0));
         // Few tokens on small models: all losses are far above the floor.
-        let tokens = study.tokens[..3].to_vec();
-        let blind = Study { sizes: study.sizes[..5].to_vec(), tokens, run_sd: 0.02, ..study };
+        let tokens = study.tokens[..4].to_vec();
+        let blind = Study { sizes: study.sizes[..8].to_vec(), tokens, run_sd: 0.02, ..study };
         let data = blind.dataset();
         let fitted = fit(LawName::Chinchilla.law(), &data, &options).unwrap();
         let profile = floor(&fitted, &data, &options, 0.95).unwrap().unwrap();
@@ -291,12 +295,14 @@ mod tests {
                 let choice = LawChoice::of(LawName::Chinchilla);
                 let held = Pinned::new(choice, &[("ln_e", end.ln())]).unwrap();
                 let refitted = fit(&held, &data, &options).unwrap();
+                let freedom = points.len() as f64 - 5.0;
                 let fall = match Robust::of(&fitted, &data, fitted.n_runs as f64) {
                     Some(robust) => robust.scale * (refitted.objective - fitted.objective),
-                    None => points.len() as f64 * (refitted.objective / fitted.objective).ln(),
+                    None => freedom * (refitted.objective / fitted.objective - 1.0),
                 };
-                // 3.84 is the 95 % quantile of χ² with one degree of freedom.
-                assert!((fall / 3.841_459 - 1.0).abs() < 0.03, "{objective}: {end} falls {fall}");
+                // The 95 % quantile of Student's t.
+                let limit = student(0.95, freedom).powi(2);
+                assert!((fall / limit - 1.0).abs() < 0.03, "{objective}: {end} falls {fall}");
             }
             let width = profile.high.unwrap() - profile.low.unwrap();
             assert!(profile.flat_nats < 0.6 * width, "{profile:?}");
@@ -332,6 +338,29 @@ mod tests {
             assert!(low < value && value < high, "{low} {value} {high}");
             assert!(profile.flat_nats > 0.0 && profile.flat_nats < high - low, "{profile:?}");
         }
+    }
+
+    /// Aim: the same with few runs, where the likelihood of so many parameters is far narrower than its
+    /// limit for many (82 % of 8 runs). Method: planted studies of 8 runs and three parameters; none
+    /// where the parameters pass through all of them.
+    #[test]
+    fn few_runs_hold_the_floor_as_often_as_they_say() {
+        const STUDIES: u64 = 300;
+        let options = FitOptions { objective: Objective::LogSquares, ..FitOptions::default() };
+        let of = |study: u64, n: u32| {
+            let noise = |run| 1e-3 * Stream::new(9000 + study, u64::from(run)).normal();
+            let data = Dataset::new(&along_compute(n, noise)).unwrap();
+            let fitted = fit(LawName::PowerFloor.law(), &data, &options).unwrap();
+            floor(&fitted, &data, &options, 0.95).unwrap()
+        };
+        let holds = |study: &u64| {
+            let profile = of(*study, 8).unwrap();
+            profile.low.is_none_or(|low| low < 1.8) && profile.high.is_none_or(|high| 1.8 < high)
+        };
+        let share = (0..STUDIES).filter(holds).count() as f64 / STUDIES as f64;
+        // Three standard errors of 95 % of 300 are 3.8 %.
+        assert!((0.91..=0.99).contains(&share), "{share}");
+        assert_eq!(of(0, 3), None);
     }
 
     /// Aim: an interval of 95 % holds the floor about so often, wherever the threshold lies among

@@ -6,17 +6,20 @@ use std::collections::BTreeSet;
 
 use crate::fit::{FitError, FitOptions, fit};
 use crate::law::{LawChoice, LogPoint};
-use crate::observation::{Covariates, Dataset, Observation, RunKey};
+use crate::observation::{Covariates, Dataset, Observation, SAME_COMPUTE};
 
 /// Factors of C between the largest fitted and the largest predicted point.
 const FACTORS: [f64; 4] = [2.0, 4.0, 10.0, 30.0];
 /// Held-out errors that differ by less are equal: the noise between seeds in ln L (`research` puts
 /// it at 0.001).
 pub const SEED_NOISE: f64 = 1e-3;
+/// Sizes that are held out, each by itself.
+const MOST_SIZES: usize = 24;
 /// Points beyond its parameters that a law must be fitted to.
 const SPARE_POINTS: usize = 2;
 
-/// What is held out: these points are predicted, and no point of their runs is fitted.
+/// What is held out: these points are predicted, and no point of their runs is fitted, nor of runs
+/// that share their trunks.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Split {
     /// Rolling origin: points above the largest C divided by this factor.
@@ -24,7 +27,7 @@ pub enum Split {
         /// The factor.
         factor: f64,
     },
-    /// The points of the largest C.
+    /// The points of the largest C, and of C within 3 % of it.
     LargestCompute,
     /// All points of one size.
     Size {
@@ -168,8 +171,8 @@ fn preferred(candidates: &[Candidate], error: impl Fn(&Candidate) -> Option<f64>
 /// Whether a point is held out, where `most` is the largest C.
 fn is_out(split: Split, most: f64, point: &Observation) -> bool {
     match split {
-        Split::Beyond { factor } => point.flops > most / factor * (1.0 + 1e-3),
-        Split::LargestCompute => point.flops >= most * (1.0 - 1e-3),
+        Split::Beyond { factor } => point.flops > most / factor / SAME_COMPUTE,
+        Split::LargestCompute => point.flops >= most * SAME_COMPUTE,
         Split::Size { parameters } => (point.parameters / parameters - 1.0).abs() < 1e-6,
     }
 }
@@ -194,7 +197,10 @@ fn splits(dataset: &Dataset) -> Vec<Split> {
     sizes.sort_unstable_by(f64::total_cmp);
     sizes.dedup_by(|later, earlier| *later / *earlier - 1.0 < 1e-6);
     if sizes.len() > 1 {
-        splits.extend(sizes.into_iter().map(|parameters| Split::Size { parameters }));
+        // Each is a fit from all starts: of many, those that lie evenly among them.
+        let n = sizes.len().min(MOST_SIZES);
+        let chosen = (0..n).map(|i| sizes[i * sizes.len() / n]);
+        splits.extend(chosen.map(|parameters| Split::Size { parameters }));
     }
     splits
 }
@@ -212,10 +218,12 @@ fn held_out(
     let rows: Vec<(Observation, Covariates)> =
         dataset.points().iter().copied().zip(dataset.covariates().iter().copied()).collect();
     let out: Vec<&(Observation, Covariates)> = rows.iter().filter(|row| is_out(&row.0)).collect();
-    // Earlier points of a run that is predicted have its luck.
-    let runs: BTreeSet<RunKey> = out.iter().map(|row| row.0.run).collect();
-    let kept: Vec<(Observation, Covariates)> =
-        rows.iter().filter(|row| !runs.contains(&row.0.run)).copied().collect();
+    // Earlier points of a run that is predicted have its luck, and so have runs of its trunk.
+    let (units, _) = dataset.unit_of_points();
+    let named = rows.iter().zip(&units).filter(|(row, _)| is_out(&row.0));
+    let named: BTreeSet<usize> = named.map(|(_, unit)| *unit).collect();
+    let kept = rows.iter().zip(&units).filter(|(_, unit)| !named.contains(unit));
+    let kept: Vec<(Observation, Covariates)> = kept.map(|(row, _)| *row).collect();
     let needed = law.parameter_names().len() + SPARE_POINTS;
     if out.is_empty() || kept.len() < needed {
         return Ok(Err(format!("{} points are left, {needed} are needed", kept.len())));
@@ -228,6 +236,10 @@ fn held_out(
         Err(error @ FitError::NotConverged { .. }) => return Ok(Err(error.to_string())),
         Err(error) => return Err(error),
     };
+    // What the starts chose among equals says nothing about the law.
+    if let Some(reason) = &fitted.identifiability.whole {
+        return Ok(Err(reason.clone()));
+    }
     let error = |row: &(Observation, Covariates)| {
         let at = LogPoint::from(&row.0).with(&row.1);
         fitted.predict_at(&at) / row.0.loss_nats - 1.0

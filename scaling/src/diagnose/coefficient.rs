@@ -4,7 +4,7 @@
 use super::correlation;
 use crate::fit::Fit;
 use crate::interval::Inference;
-use crate::law::{Coefficient, DataConstrained, LogPoint, Quantity};
+use crate::law::{Coefficient, DataConstrained, LawForm, LogPoint, Quantity};
 use crate::observation::Dataset;
 use crate::profile::FloorProfile;
 
@@ -121,7 +121,11 @@ pub(super) fn tied_floor(fit: &Fit, inference: &Inference) -> Option<String> {
 /// Repetitions R_D and excess parameters R_N of the points, under the fitted coefficients.
 fn reuse(fit: &Fit, dataset: &Dataset) -> [(&'static str, &'static str, Vec<f64>); 2] {
     let points = dataset.log_points();
-    let excess = |point| DataConstrained::excess_parameters(&fit.theta, point);
+    let theta = match &fit.form {
+        LawForm::Free(_) => fit.theta.clone(),
+        LawForm::Pinned(pinned) => pinned.full(&fit.theta),
+    };
+    let excess = |point| DataConstrained::excess_parameters(&theta, point);
     [
         ("R_D", "repeat their data", points.iter().map(LogPoint::repetitions).collect()),
         ("R_N", "exceed the size for their unique tokens", points.iter().map(excess).collect()),

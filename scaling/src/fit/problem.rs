@@ -270,6 +270,11 @@ impl<'a> Problem<'a> {
         (row, self.log_losses[index] - predicted)
     }
 
+    /// The sum of the points' weights.
+    pub(crate) fn total_weight(&self) -> f64 {
+        self.total_weight
+    }
+
     /// Sum of w · factor(residual of ln L) · J Jᵀ, row-major, with J the derivatives of ln L.
     pub(crate) fn gram(&self, theta: &[f64], factor: impl Fn(f64) -> f64) -> Vec<f64> {
         let n = self.n_parameters();

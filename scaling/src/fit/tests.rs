@@ -1,7 +1,7 @@
 use super::*;
 use crate::interval::{Estimate, IntervalOptions, infer};
 use crate::law::LogPoint;
-use crate::observation::{Observation, RunKey};
+use crate::observation::{Covariates, Observation, RunKey};
 use crate::planted::Study;
 use crate::random::Stream;
 
@@ -82,6 +82,53 @@ fn a_floor_that_the_losses_do_not_show_is_not_identified() {
     assert!(matches!(floor, Estimate::NotIdentified { .. }), "{floor:?}");
     let curve = inference.predict(1e6, 1e9, 3e15).curve;
     assert!(curve.value().is_some(), "the curve is known though its floor is not: {curve:?}");
+}
+
+/// Each start ends at another floor that means nothing, and all at the same curve.
+#[test]
+fn what_stands_beside_an_invisible_floor_is_identified() {
+    let theta = [60_f64.ln(), 300_f64.ln(), 1e-9_f64.ln(), 0.35, 0.4];
+    let mut n_refused = 0;
+    for seed in 0..6 {
+        let options = FitOptions::default();
+        for sd in [0.002, 0.01] {
+            let data = planted_power(0.0, sd, 30, seed);
+            let fitted = fit(LawName::PowerFloor.law(), &data, &options).unwrap();
+            let known = |name: &str| {
+                let index = fitted.coefficients.iter().position(|one| one.name == name).unwrap();
+                fitted.identifiability.coefficients[index].clone()
+            };
+            // Luck may look like a floor, which is then no worse than the others.
+            assert_eq!(known("alpha"), None, "seed {seed}, {sd}: {fitted:?}");
+        }
+        let study = Study { theta, run_sd: 0.01, seed, ..Study::ladder(7) };
+        let fitted = fit(LawName::Chinchilla.law(), &study.dataset(), &options).unwrap();
+        let reasons = &fitted.identifiability.coefficients;
+        for (one, reason) in fitted.coefficients.iter().zip(reasons) {
+            assert!(reason.is_none() || one.name == "E", "seed {seed}: {} {reason:?}", one.name);
+            n_refused += usize::from(reason.is_some());
+        }
+    }
+    assert!(n_refused >= 3, "{n_refused}");
+}
+
+/// What weights sum to is the user's unit.
+#[test]
+fn the_scale_of_weights_identifies_no_more_and_no_less() {
+    let study = Study { point_sd: 0.002, seed: 3, ..Study::ladder(6) };
+    let reasons = |weight: f64| {
+        let rows: Vec<(Observation, Covariates)> = study
+            .observations()
+            .into_iter()
+            .map(|point| (point, Covariates { weight, ..Covariates::default() }))
+            .collect();
+        let data = Dataset::select_rows(&rows, |_, _| None).unwrap();
+        let fitted = fit(LawName::Chinchilla.law(), &data, &FitOptions::default()).unwrap();
+        fitted.identifiability
+    };
+    let equal = reasons(1.0);
+    assert!(equal.coefficients.iter().all(Option::is_none), "{equal:?}");
+    assert_eq!([reasons(1e-8), reasons(1e6)], [equal.clone(), equal]);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Owns the last step to least absolute deviations: their optimum is a vertex, where as many
 //! residuals vanish as there are parameters. Does not search; it is given a point close by.
 
-use super::Problem;
+use super::{Problem, by_values};
 
 /// Newton steps to the vertex; from the smoothed optimum two are enough.
 const STEPS: usize = 8;
@@ -14,7 +14,7 @@ pub(super) fn nearest(problem: &Problem<'_>, theta: &[f64]) -> Option<(Vec<f64>,
     let residuals = problem.residuals(theta);
     let mut order: Vec<usize> = (0..residuals.len()).collect();
     order.sort_by(|a, b| residuals[*a].abs().total_cmp(&residuals[*b].abs()));
-    order.dedup_by(|a, b| problem.points[*a] == problem.points[*b]);
+    order.dedup_by(|a, b| by_values(&problem.points[*a], &problem.points[*b]).is_eq());
     let mut active: Vec<usize> = order.iter().copied().take(n).collect();
     let start = problem.plain(theta);
     let mut best: Option<(Vec<f64>, f64)> = None;

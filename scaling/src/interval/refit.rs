@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::algebra::{cholesky, solve_upper};
 use crate::fit::{EQUAL_OBJECTIVE, Fit, Grid, Problem};
-use crate::law::Law;
+use crate::law::{Law, Variable};
 use crate::minimize::Minimum;
-use crate::observation::{Dataset, Observation};
+use crate::observation::{Dataset, Observation, SAME_COMPUTE};
 use crate::random::Stream;
 
 /// Perturbed starts of each refit, beside the optimum and its rivals.
@@ -17,6 +17,9 @@ const N_RIVALS: usize = 2;
 /// Size of the perturbation in first-order standard errors; these are two to four times too small
 /// themselves.
 const PERTURBATION: f64 = 3.0;
+
+/// Values above this share of another are equal to it.
+const SAME: f64 = 1.0 - 1e-6;
 
 /// Refits resampled runs from starts near the optimum.
 #[derive(Debug)]
@@ -45,18 +48,29 @@ impl<'a> Refitter<'a> {
         is_global: bool,
     ) -> Self {
         let needs = law.needs();
+        let same_flops = if law.variables() == [Variable::Flops] { SAME_COMPUTE } else { SAME };
         // One fewer than for an interval: a replicate need only be solvable.
         let classes = [
-            ("sizes", classes(dataset, |point| point.parameters), needs.n_sizes - 1),
-            ("token counts", classes(dataset, |point| point.tokens), needs.n_token_counts - 1),
-            ("compute values", classes(dataset, |point| point.flops), needs.n_budgets - 1),
+            ("sizes", classes(dataset, |point| point.parameters, SAME), needs.n_sizes - 1),
+            (
+                "token counts",
+                classes(dataset, |point| point.tokens, SAME),
+                needs.n_token_counts - 1,
+            ),
+            (
+                "compute values",
+                classes(dataset, |point| point.flops, same_flops),
+                needs.n_budgets - 1,
+            ),
         ];
         let rivals = fit.convergence.rivals.iter().take(N_RIVALS).map(|rival| rival.theta.clone());
         let starts = std::iter::once(fit.theta.clone()).chain(rivals).collect();
         let mut gram = problem.gram(&fit.theta, |_| 1.0);
         let n = fit.theta.len();
         (0..n).for_each(|i| gram[i * n + i] *= 1.0 + 1e-9);
-        let (lower, noise) = (cholesky(&gram, n), fit.residual_rms_log);
+        // The normal matrix has the weights as they are, whatever they sum to.
+        let mean_weight = problem.total_weight() / problem.points.len() as f64;
+        let (lower, noise) = (cholesky(&gram, n), fit.residual_rms_log * mean_weight.sqrt());
         let grid = if is_global { problem.grid() } else { None };
         Self {
             problem,
@@ -126,16 +140,20 @@ impl<'a> Refitter<'a> {
     }
 }
 
-/// Numbers the points so that equal values of `field` get equal numbers.
-fn classes(dataset: &Dataset, field: impl Fn(&Observation) -> f64) -> Vec<usize> {
+/// Numbers the points so that equal values of `field` get equal numbers: those above so large a share
+/// of the smallest of their class.
+fn classes(dataset: &Dataset, field: impl Fn(&Observation) -> f64, same: f64) -> Vec<usize> {
+    let apart = -same.ln();
     let mut order: Vec<(f64, usize)> =
         dataset.points().iter().map(|point| field(point).ln()).zip(0..).collect();
     order.sort_by(|a, b| a.0.total_cmp(&b.0));
     let mut classes = vec![0; order.len()];
-    let mut class = 0;
-    for i in 1..order.len() {
-        class += usize::from(order[i].0 - order[i - 1].0 >= 1e-6);
-        classes[order[i].1] = class;
+    let (mut class, mut first) = (0, order.first().map_or(0.0, |one| one.0));
+    for (value, point) in order {
+        if value - first >= apart {
+            (class, first) = (class + 1, value);
+        }
+        classes[point] = class;
     }
     classes
 }

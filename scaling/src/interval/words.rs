@@ -26,14 +26,18 @@ impl fmt::Display for Scheme {
     /// A few words; none where no interval can be made.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Bootstrap { n_runs, n_clusters, draws, seed, .. } => {
+            Self::Bootstrap { n_runs, n_clusters, draws, seed, failed, .. } => {
                 let strata = self.strata();
                 let unit = if n_clusters == n_runs {
                     "run".to_owned()
                 } else {
                     format!("trunk ({})", counted(*n_clusters, *n_runs))
                 };
-                write!(formatter, "bootstrap by {unit}{strata}, {draws} draws, seed {seed}")
+                write!(formatter, "bootstrap by {unit}{strata}, {draws} draws, seed {seed}")?;
+                match failed {
+                    0 => Ok(()),
+                    failed => write!(formatter, ", {failed} of them without a fit"),
+                }
             }
             Self::Jackknife { n_runs, n_clusters } => {
                 let freedom = n_clusters.saturating_sub(1);

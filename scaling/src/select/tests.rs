@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::law::LawName;
+use crate::observation::RunKey;
 use crate::planted::Study;
 
 #[test]
@@ -59,6 +60,61 @@ fn no_point_of_a_predicted_run_is_fitted() {
     // The end of the largest run alone is predicted; seven runs of two points are left.
     let largest = found.iter().find(|one| one.split == Split::LargestCompute).unwrap();
     assert_eq!((largest.n_fitted, largest.n_predicted), (14, 1));
+}
+
+/// Eight sizes at each of four budgets, spent in whole steps: within 1.5 % of the budget.
+fn budgets() -> Dataset {
+    let study = Study::ladder(8);
+    let mut points = Vec::new();
+    for (step, budget) in (0_u32..).zip([1e14, 3e14, 9e14, 2.7e15]) {
+        for (size, parameters) in (0_u32..).zip(&study.sizes) {
+            let flops = budget * (1.0 - 0.002 * f64::from((3 * size + step) % 8));
+            let tokens = flops / (6.0 * parameters);
+            points.push(Observation {
+                run: RunKey(8 * step + size),
+                parameters: *parameters,
+                tokens,
+                flops,
+                loss_nats: study.loss(*parameters, tokens),
+                seed: 0,
+            });
+        }
+    }
+    Dataset::new(&points).unwrap()
+}
+
+#[test]
+fn a_budget_is_held_out_whole() {
+    let laws = [LawName::Chinchilla].map(LawChoice::of);
+    let selection = select(&laws, &budgets(), &FitOptions::default()).unwrap();
+    let found: Vec<HeldOut> =
+        selection.candidates[0].held_out.iter().filter_map(|one| one.clone().ok()).collect();
+    let by_compute = found.iter().filter(|one| !matches!(one.split, Split::Size { .. }));
+    let counts: Vec<(usize, usize)> =
+        by_compute.map(|one| (one.n_fitted, one.n_predicted)).collect();
+    assert_eq!(counts, [(24, 8), (16, 16), (8, 24)], "{found:?}");
+}
+
+/// Where one budget is left a law of C fits with any exponent.
+#[test]
+fn what_starts_choose_among_equals_is_not_counted() {
+    let laws = [LawName::Power].map(LawChoice::of);
+    let selection = select(&laws, &budgets(), &FitOptions::default()).unwrap();
+    let text = format!("{:?}", selection.candidates[0].held_out);
+    assert!(text.contains("distinct compute values C"), "{text}");
+}
+
+#[test]
+fn runs_of_a_predicted_runs_trunk_are_not_fitted() {
+    let mut points = curves(8).points().to_vec();
+    for point in &mut points {
+        point.parameters = 1e6 * f64::from(point.run.0 / 2 + 1);
+    }
+    let clustered = Dataset::new(&points).unwrap().clustered(|point| point.run.0 / 2).unwrap();
+    let laws = [LawName::PowerFloor].map(LawChoice::of);
+    let selection = select(&laws, &clustered, &FitOptions::default()).unwrap();
+    let first = selection.candidates[0].held_out[0].clone().unwrap();
+    assert_eq!((first.split, first.n_fitted, first.n_predicted), (Split::LargestCompute, 12, 1));
 }
 
 #[test]
