@@ -130,7 +130,9 @@ impl Frame {
         }
         let share = (row as f64 + 0.5) / HEIGHT as f64;
         let value = (self.y.1 - share * (self.y.1 - self.y.0)).exp();
-        format!("{value:6.3}").chars().take(6).collect()
+        let is_plain = (5e-3..1e4).contains(&value.abs());
+        let text = if is_plain { format!("{value:.3}") } else { format!("{value:.1e}") };
+        format!("{:>6}", text.chars().take(6).collect::<String>().trim_end_matches('.'))
     }
 
     fn x_axis(&self) -> [String; 2] {

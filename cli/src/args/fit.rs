@@ -80,8 +80,9 @@ pub struct FitArgs {
     /// What the column of N counts, to be kept with the fit: `non_embedding` or `total`
     #[arg(long, value_name = "WHAT", requires = "n", value_parser = ["non_embedding", "total"])]
     pub n_counts: Option<String>,
-    /// What the column of C counts, to be kept with the fit: `exact`, `published` or `6ND`
-    #[arg(long, value_name = "WHAT", requires = "c", value_parser = ["exact", "published", "6ND"])]
+    /// What the column of C, or of FLOPs for a token, counts, to be kept with the fit: `exact`,
+    /// `published` or `6ND`
+    #[arg(long, value_name = "WHAT", requires = "compute", value_parser = ["exact", "published", "6ND"])]
     pub c_counts: Option<String>,
     /// Print JSON
     #[arg(long)]
@@ -114,11 +115,11 @@ pub struct ColumnArgs {
     #[arg(long, value_name = "COLUMN", requires = "csv")]
     pub d: Option<String>,
     /// Column with C
-    #[arg(long, value_name = "COLUMN", requires = "csv")]
+    #[arg(long, value_name = "COLUMN", requires = "csv", group = "compute")]
     pub c: Option<String>,
     /// Column with the FLOPs of training for one token; without `--c` C is that times D. The best N
     /// and D of a budget are then also looked for along the sizes of the file
-    #[arg(long, value_name = "COLUMN", requires = "csv", requires_all = ["n", "d"])]
+    #[arg(long, value_name = "COLUMN", requires = "csv", requires_all = ["n", "d"], group = "compute")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flops_per_token: Option<String>,
     /// Column with the loss in nats per token; for `sigmoid` with the task loss

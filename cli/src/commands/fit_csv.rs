@@ -186,6 +186,7 @@ impl Job<'_> {
         let (dataset, noise) = self.weighted(dataset, law, &options)?;
         let mut warnings = self.table.warnings.clone();
         warnings.extend(warn_of_constant_loss(&dataset));
+        warnings.extend(hold_out::idle(self.rules, rows));
         warnings.extend(hold_out::same_run(rows, &reasons));
         if self.args.columns.trunk.is_some() {
             warnings.extend(hold_out::shared_trunks(rows, &reasons));
@@ -214,7 +215,7 @@ impl Job<'_> {
         warnings.extend(found);
         let (selection, selected_by) = choose::choose(self.table, &dataset, &options)?;
         let along = ladder::along(rows, &inference).map_err(Failure::Wrong)?;
-        let predicted = report::held_out(rows, &reasons, &inference);
+        let predicted = report::held_out(rows, &reasons, &inference, self.table.has_flops());
         let is_predicted = |out: &Option<Out>| out.as_ref().is_some_and(|one| one.is_predicted);
         let held_out = rows.iter().zip(&reasons).filter(|(_, out)| is_predicted(out));
         let held_out = held_out.map(|(row, _)| (row.observation, row.covariates)).collect();

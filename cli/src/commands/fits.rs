@@ -7,13 +7,22 @@ use crate::failure::Failure;
 use crate::locate;
 use crate::output::Form;
 
+/// As many as the coordinator lists at once.
+const MOST_LISTED: usize = 1000;
+
 pub(super) async fn run(global: &Global, args: &StudyArgs) -> Result<(), Failure> {
-    let query: Vec<_> = args.study.iter().map(|study| ("study", study.clone())).collect();
+    let study = args.study.iter().map(|study| ("study", study.clone()));
+    let query: Vec<_> = study.chain([("limit", MOST_LISTED.to_string())]).collect();
     let list: FitList = locate::reading(global, async |client| {
         Ok::<_, Failure>(client.get_with(&["fits"], &query).await?)
     })
     .await?;
-    Ok(Form::of(args.json, global.quiet).print(&list)?)
+    let form = Form::of(args.json, global.quiet);
+    form.print(&list)?;
+    if list.fits.len() >= MOST_LISTED {
+        form.hint(&format!("these are the newest {MOST_LISTED}; name a study for its own"));
+    }
+    Ok(())
 }
 
 /// The identifier of a stored fit, where no file of this name is meant.

@@ -4,6 +4,7 @@ use api::EstimateView;
 use scaling::interval::{Estimate, Inference, OptimumEstimate};
 use scaling::law::{LogPoint, Variable};
 use scaling::observation::Covariates;
+use scaling::outside::Standing;
 
 use crate::args::{Global, PredictArgs};
 use crate::failure::Failure;
@@ -12,9 +13,6 @@ use crate::output::Form;
 use crate::output::predict::{
     ExtrapolationView, OptimumView, PlaceView, PredictionList, PredictionView,
 };
-
-/// Beyond this factor of the largest fitted value a law has been wrong before (`docs/guides/read-a-fit.md`).
-const FAR: f64 = 10.0;
 
 pub(super) fn run(global: &Global, args: &PredictArgs) -> Result<(), Failure> {
     check(args).map_err(Failure::Wrong)?;
@@ -77,7 +75,31 @@ impl Asked<'_> {
         self.fit.saved.conventions.flops_per_parameter_token
     }
 
+    /// Refuses a flag of a variable that the law does not look at, and that would change nothing.
+    fn check(&self) -> anyhow::Result<()> {
+        let args = self.args;
+        let [weights, activations, cache] = Variable::BITS;
+        let others = [
+            (Variable::UniqueTokens, args.unique, "--unique"),
+            (weights, args.bits, "--bits"),
+            (activations, args.bits_activations, "--bits-activations"),
+            (cache, args.bits_cache, "--bits-cache"),
+            (Variable::TaskLoss, args.loss, "--loss"),
+            (Variable::RateSum, args.rate_sum, "--rate-sum"),
+            (Variable::RateFall, args.rate_fall, "--rate-fall"),
+        ];
+        for (variable, value, flag) in others {
+            anyhow::ensure!(
+                value.is_none() || self.needs(variable),
+                "`{flag}` is the {variable}, which `{}` does not look at",
+                self.fit.saved.law
+            );
+        }
+        Ok(())
+    }
+
     fn predict(&self) -> anyhow::Result<PredictionView> {
+        self.check()?;
         let is_joint = self.needs(Variable::Parameters) && self.needs(Variable::Tokens);
         let is_budget = self.args.n.is_none() && self.args.d.is_none();
         match self.args.c {
@@ -223,12 +245,7 @@ impl Asked<'_> {
             .chain(of_others)
             .filter_map(|(variable, value, range)| {
                 let (value, [low, high]) = (value?, range?);
-                // A budget that was fitted, divided and multiplied again, is not outside.
-                let slack = 1e-9 * high.abs();
-                let end = if value > high + slack { high } else { low };
-                let is_inside = low - slack <= value && value <= high + slack;
-                let has_factor = low > 0.0 && value > 0.0;
-                let factor = has_factor.then(|| if is_inside { 1.0 } else { value / end });
+                let Standing { is_inside, factor, .. } = Standing::of(value, (low, high));
                 let variable = variable.to_owned();
                 Some(ExtrapolationView { variable, value, low, high, is_inside, factor })
             })
@@ -238,19 +255,10 @@ impl Asked<'_> {
     /// The warnings about this place, then those of the fit itself, which say where one κ stands
     /// for several.
     fn warnings(&self, extrapolation: &[ExtrapolationView]) -> Vec<String> {
-        let mut warnings = Vec::new();
-        for one in extrapolation.iter().filter(|one| !one.is_inside) {
-            let is_far = one.factor.is_some_and(|factor| factor > FAR);
-            let name = if is_far { "far-extrapolation" } else { "outside-data" };
-            let (end, word) =
-                if one.value > one.high { (one.high, "largest") } else { (one.low, "smallest") };
-            let factor =
-                one.factor.map_or_else(String::new, |factor| format!("{factor:.3} times "));
-            warnings.push(format!(
-                "{name}: {} = {:.3e} is {factor}the {word} fitted, {end:.3e}",
-                one.variable, one.value
-            ));
-        }
+        let about = |one: &ExtrapolationView| {
+            Standing::of(one.value, (one.low, one.high)).warning(&one.variable)
+        };
+        let mut warnings: Vec<String> = extrapolation.iter().filter_map(about).collect();
         warnings.extend(self.fit.saved.own_warnings());
         warnings
     }

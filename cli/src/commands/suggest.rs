@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::Context;
+use api::FitReport;
 
 use super::{fit, observations};
 use crate::args::{Global, SuggestArgs};
@@ -62,12 +63,31 @@ async fn of_study(global: &Global, args: &SuggestArgs) -> Result<Restored, Failu
         return Err(Failure::wrong(format!("there is no saved fit `{name}`")));
     }
     let report = locate::reading(global, async |client| fit::report(client, &name).await).await?;
-    if report.is_provisional {
-        let n = report.missing.len();
-        note(&format!("warning: `{name}` is not over: {n} of its runs are missing"));
-    }
     let folder = tempfile::tempdir().context("could not make a folder").map_err(Failure::Failed)?;
-    the_fit(args, &observations::save_fit(&report, folder.path())?)
+    let mut fit = the_fit(args, &observations::save_fit(&report, folder.path())?)?;
+    // What the rows of the file cannot say: how far the study is, and how its runs were trained.
+    let said = of_group(&report, fit.saved.group.as_deref());
+    fit.saved.warnings.splice(0..0, said);
+    Ok(fit)
+}
+
+/// The named warnings of a report that are about this group, or about the whole study.
+fn of_group(report: &FitReport, group: Option<&str>) -> Vec<String> {
+    let is_another = |name: &str| {
+        let mut others = report.groups.iter().filter(|one| group != Some(one.group.as_str()));
+        others.any(|one| one.group == name)
+    };
+    let is_name = |text: &str| text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
+    let own = report.notes.iter().filter_map(|note| {
+        let (first, rest) = note.split_once(": ")?;
+        match group {
+            Some(own) if own == first => Some(rest),
+            _ if is_another(first) => None,
+            _ => Some(note.as_str()),
+        }
+    });
+    let named = own.filter(|text| text.split_once(": ").is_some_and(|(name, _)| is_name(name)));
+    named.map(str::to_owned).collect()
 }
 
 /// The fit that is meant: the only one, or the one of `--group`.

@@ -109,8 +109,11 @@ fn significant(value: f64, n_digits: usize) -> String {
 
 /// What the numbers are of: without this line they mean nothing.
 pub(crate) fn conventions(report: &FitReport) -> String {
-    let provisional =
-        if report.is_provisional { " (provisional: runs are still missing)" } else { "" };
+    let provisional = match (report.is_provisional, report.missing.is_empty()) {
+        (false, _) => "",
+        (true, false) => " (provisional: runs are still missing)",
+        (true, true) => " (provisional: evaluations are still missing)",
+    };
     let parameters = match report.parameter_kind.as_str() {
         "total" => "all parameters",
         _ => "parameters without embeddings and head",

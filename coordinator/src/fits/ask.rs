@@ -5,13 +5,11 @@ use std::sync::{Mutex, PoisonError};
 
 use api::{EstimateView, FitCurve, FitLine, FitPrediction, FitPredictionList, FitReport};
 use scaling::interval::Estimate;
+use scaling::outside::Standing;
 
 use super::method::{LawModel, Predictor};
 use super::report::Made;
 use super::view;
-
-/// C beyond the fitted range by this factor is worth a warning.
-const FAR: f64 = 10.0;
 
 /// What a prediction is asked about.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -163,10 +161,7 @@ impl Model {
             let mut prediction = predictor.answer(question);
             group.clone_into(&mut prediction.group);
             prediction.method.clone_from(&fit.method);
-            let factor = prediction.extrapolation.filter(|factor| *factor > FAR);
-            prediction.warnings.extend(factor.map(|factor| {
-                format!("far-extrapolation: C is {factor:.3} times the largest fitted one")
-            }));
+            prediction.warnings.extend(predictor.outside(&prediction));
             let of_fit = fit.warnings.iter().chain(findings);
             prediction.warnings.extend(of_fit.map(|text| format!("of the fit: {text}")));
             prediction
@@ -191,6 +186,27 @@ impl Predictor {
             Self::Law(model) => model.loss_at(flops),
             Self::Nothing(reason) => Estimate::not_identified(reason.clone()),
         }
+    }
+
+    /// What a prediction names that lies outside the fitted: N, D and C, given or best.
+    fn outside(&self, prediction: &FitPrediction) -> Vec<String> {
+        let ranges = match self {
+            Self::Envelope(fit) => [None, None, Some(fit.flops_range)],
+            Self::Law(model) => {
+                let ranges = &model.inference.ranges;
+                [Some(ranges.parameters), Some(ranges.tokens), Some(ranges.flops)]
+            }
+            Self::Nothing(_) => [None; 3],
+        };
+        let value = |view: &EstimateView| match view {
+            EstimateView::Identified { value, .. } => Some(*value),
+            EstimateView::NotIdentified { .. } => None,
+        };
+        let values = [value(&prediction.parameters), value(&prediction.tokens), prediction.flops];
+        let places = ["N", "D", "C"].into_iter().zip(values).zip(ranges);
+        places
+            .filter_map(|((name, value), range)| Standing::of(value?, range?).warning(name))
+            .collect()
     }
 
     fn answer(&self, question: Question) -> FitPrediction {

@@ -9,7 +9,7 @@ use domain::attempt::AttemptEnd;
 use domain::ids::{ContentHash, RunId};
 use domain::run::TERMINAL;
 use domain::spec::{EvaluationTask, FitSpec, FlopKind, HoldOut, ParameterKind};
-use scaling::observation::{Dataset, Observation, ObservationError, RunKey};
+use scaling::observation::{Dataset, Observation, ObservationError, RunKey, SAME_COMPUTE};
 use serde::{Deserialize, Serialize};
 
 use super::alike;
@@ -17,7 +17,7 @@ use crate::store::read::{FitEvaluation, FitInputs, FitRun, FitUnmeasured};
 
 /// Grows whenever the same observations would give another report, so that stored ones are made
 /// anew.
-pub(super) const REPORT_VERSION: u32 = 10;
+pub(super) const REPORT_VERSION: u32 = 11;
 
 /// The name of the only group when there is no `group_by`.
 const UNGROUPED: &str = "all";
@@ -25,9 +25,6 @@ const UNGROUPED: &str = "all";
 /// The measurement that the laws are about.
 const LOSS: EvaluationTask = EvaluationTask::ValidationLoss;
 
-/// Budgets are spent in whole steps, and plans let C differ from a budget by 2.5 %: runs of C above
-/// this share of the largest are of one.
-const SAME_COMPUTE: f64 = 0.97;
 /// Planned budgets are numbers of the study file, equal but for the last digits.
 const SAME_BUDGET: f64 = 1.0 - 1e-6;
 

@@ -46,3 +46,27 @@ fn checkpoints_on_the_way_of_a_decay_are_warned_of_and_so_is_what_is_predicted_f
     let (notes, _) = said(true, CHECKPOINTS[2], &[FitMethod::Isoflop]);
     assert!(!has(&notes, "unlike-checkpoints") && !has(&notes, "in-warm-up"), "{notes:?}");
 }
+
+#[test]
+fn a_prediction_outside_the_fitted_sizes_and_tokens_says_so() {
+    let inputs = study(&["llama"], 6, &json!({ "methods": [FitMethod::Chinchilla], "draws": 100 }));
+    let model = fit_model(&inputs).expect("it is fitted");
+    let warned = |question| -> Vec<String> {
+        let asked = model.predict(&Which::default(), question);
+        asked.predictions.into_iter().flat_map(|one| one.warnings).collect()
+    };
+    let fitted = &model.report().groups[0].observations;
+    let inside = &fitted[fitted.len() / 2];
+    let (parameters, tokens) = (inside.parameters, inside.tokens);
+    let texts = warned(Question::Model { parameters, tokens });
+    assert!(!has(&texts, "outside-data") && !has(&texts, "far-extrapolation"), "{texts:?}");
+    // Of the same C, which alone would say nothing.
+    let far = Question::Model { parameters: 1e4 * parameters, tokens: 1e-4 * tokens };
+    let texts = warned(far);
+    assert!(has(&texts, "far-extrapolation: N = "), "{texts:?}");
+    assert!(has(&texts, "outside-data: D = "), "{texts:?}");
+    assert!(!texts.iter().any(|text| text.contains(": C = ")), "{texts:?}");
+    let small = model.measured_range().0 / 3.0;
+    let texts = warned(Question::Budget { flops: small });
+    assert!(has(&texts, "outside-data: C = "), "{texts:?}");
+}

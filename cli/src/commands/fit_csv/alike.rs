@@ -5,10 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::Context;
 use scaling::diagnose::mixed;
 
-use super::read::{Row, Table};
+use super::read::{Row, Table, position};
 use crate::args::ColumnArgs;
 
 /// Columns that are looked at without being asked for, in any case of letters.
@@ -52,11 +51,7 @@ const NEVER_COMPARED: [&str; 5] =
 pub(super) fn columns(headers: &[String], args: &ColumnArgs) -> anyhow::Result<Vec<usize>> {
     let mut found = Vec::new();
     for name in &args.same {
-        let index = headers.iter().position(|header| header == name).with_context(|| {
-            let names: Vec<String> = headers.iter().map(|one| format!("`{one}`")).collect();
-            format!("there is no column `{name}`; the columns are {}", names.join(", "))
-        })?;
-        found.push(index);
+        found.push(position(headers, name)?);
     }
     let ColumnArgs { n, d, c, loss, run, trunk, weight, group_by, .. } = args;
     let used = [n, d, c, loss, run, trunk, weight, group_by];

@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 
 use anyhow::Context;
 
-use scaling::observation::RunKey;
+use scaling::observation::{RunKey, SAME_COMPUTE};
 
-use super::read::{Row, Table};
+use super::read::{Row, Table, position};
 
 /// Which rows are predicted and not fitted.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,9 +42,6 @@ pub(super) enum Comparison {
     AtMost,
 }
 
-/// Budgets are spent in whole steps: C above this share of the largest is of one budget, for plans
-/// let it differ by 2.5 %.
-const SAME_COMPUTE: f64 = 0.97;
 /// N that is counted with rounding is one size.
 const SAME_SIZE: f64 = 0.999;
 
@@ -82,6 +79,12 @@ pub(super) fn apply(rules: &[(String, Rule)], rows: &[&Row]) -> Vec<Option<Out>>
         }
     }
     all
+}
+
+/// Rules that name no row of a group, whose fit is then not held against anything by them.
+pub(super) fn idle(rules: &[(String, Rule)], rows: &[&Row]) -> Vec<String> {
+    let idle = rules.iter().filter(|(_, rule)| !rule.held_out(rows).contains(&true));
+    idle.map(|(text, _)| format!("nothing-held-out: `{text}` names no row here")).collect()
 }
 
 /// A held-out row of a run that is also fitted has its luck in the law.
@@ -135,27 +138,49 @@ impl Rule {
             (">", Comparison::Above),
             ("<", Comparison::Below),
         ];
+        // A column's name and text may have a sign in them too.
         for (sign, comparison) in signs {
-            if let Some((name, number)) = text.split_once(sign) {
-                let variable = match name.trim() {
-                    "n" => 'n',
-                    "d" => 'd',
-                    "c" => 'c',
-                    "loss" => 'l',
-                    _ => anyhow::bail!(wrong()),
-                };
-                let value: f64 = number.trim().parse().with_context(wrong)?;
-                anyhow::ensure!(value.is_finite(), wrong());
-                return Ok(Self::Compare { variable, comparison, value });
-            }
+            let Some((name, number)) = text.split_once(sign) else { continue };
+            let variable = match name.trim() {
+                "n" => 'n',
+                "d" => 'd',
+                "c" => 'c',
+                "loss" => 'l',
+                _ => continue,
+            };
+            let value: f64 = number.trim().parse().with_context(wrong)?;
+            anyhow::ensure!(value.is_finite(), wrong());
+            return Ok(Self::Compare { variable, comparison, value });
         }
         let (column, value) = text.split_once('=').with_context(wrong)?;
-        let index =
-            headers.iter().position(|header| header == column.trim()).with_context(|| {
-                let names: Vec<String> = headers.iter().map(|one| format!("`{one}`")).collect();
-                format!("there is no column `{column}`; the columns are {}", names.join(", "))
-            })?;
-        Ok(Self::Equals { column: index, text: value.trim().to_owned() })
+        let column = position(headers, column.trim())?;
+        Ok(Self::Equals { column, text: value.trim().to_owned() })
+    }
+
+    /// Refuses a rule about what no column has: nothing, or everything, would be held out.
+    fn check(&self, text: &str, table: &Table) -> anyhow::Result<()> {
+        let [has_n, has_d, _] = table.has;
+        let needed = match self {
+            Self::Largest if table.has_flops() || has_n || has_d => None,
+            Self::Largest => Some(("the rows of the largest C", "--c COLUMN")),
+            Self::LargestSize if has_n => None,
+            Self::LargestSize => Some(("the rows of the largest N", "--n COLUMN")),
+            Self::Compare { variable, .. } => match variable {
+                'n' if !has_n => Some(("N", "--n COLUMN")),
+                'd' if !has_d => Some(("D", "--d COLUMN")),
+                'c' if !table.has_flops() => Some(("C", "--c COLUMN")),
+                _ => None,
+            },
+            Self::Equals { .. } => None,
+        };
+        match needed {
+            Some((what, flag)) => {
+                anyhow::bail!(
+                    "`--hold-out {text}` asks for {what}, which is not known: give `{flag}`"
+                )
+            }
+            None => Ok(()),
+        }
     }
 
     /// Whether what is named is larger than what is not, so that earlier rows of its runs lie among
@@ -187,7 +212,8 @@ impl Rule {
                         'n' => row.observation.parameters,
                         'd' => row.observation.tokens,
                         'c' => row.observation.flops,
-                        _ => row.observation.loss_nats,
+                        // Of `sigmoid` that is the task loss; what it predicts is an accuracy.
+                        _ => row.covariates.task_loss.unwrap_or(row.observation.loss_nats),
                     };
                     match comparison {
                         Comparison::Above => found > *value,
@@ -218,7 +244,11 @@ pub(super) fn columns(texts: &[String], headers: &[String]) -> Vec<usize> {
 }
 
 /// Parses all rules; each with its text, which is the reason of what it holds out.
+///
+/// A rule that names no row of the whole file is refused: what was fitted would be taken for out of
+/// sample.
 pub(super) fn rules(texts: &[String], table: &Table) -> anyhow::Result<Vec<(String, Rule)>> {
+    let all: Vec<&Row> = table.rows.iter().collect();
     let parse = |text: &String| {
         let rule = match Rule::parse(text, &table.headers)? {
             Rule::Equals { column, text } => {
@@ -228,6 +258,9 @@ pub(super) fn rules(texts: &[String], table: &Table) -> anyhow::Result<Vec<(Stri
             }
             rule => rule,
         };
+        rule.check(text, table)?;
+        let names_some = rule.held_out(&all).contains(&true);
+        anyhow::ensure!(names_some, "`--hold-out {text}` names no row");
         Ok((text.clone(), rule))
     };
     texts.iter().map(parse).collect()
@@ -248,6 +281,9 @@ mod tests {
             Rule::Compare { variable: 'n', comparison: at_least, value: 1e9 }
         );
         assert_eq!(rule("arch=tnl").unwrap(), Rule::Equals { column: 0, text: "tnl".to_owned() });
+        let texts = ["arch=<base>", "arch = a>=b"].map(|text| rule(text).unwrap());
+        let equals = |text: &str| Rule::Equals { column: 0, text: text.to_owned() };
+        assert_eq!(texts, [equals("<base>"), equals("a>=b")]);
         for wrong in ["big", "x>3", "c>large", "c>NaN"] {
             let message = rule(wrong).unwrap_err().to_string();
             assert!(message.contains("rules are `largest`"), "{message}");

@@ -64,8 +64,15 @@ pub(super) fn again(saved: &Path, args: &FitArgs, form: Form) -> Result<(), Fail
             saved.display()
         )));
     }
-    if form == Form::Table {
-        crate::output::data(&format!("`{}` was made again, bit for bit", saved.display()));
+    match form {
+        Form::Table => {
+            crate::output::data(&format!("`{}` was made again, bit for bit", saved.display()));
+        }
+        Form::Json => {
+            let answer = serde_json::json!({"fit": saved.display().to_string(), "is_same": true});
+            crate::output::data(&answer.to_string());
+        }
+        Form::Quiet => {}
     }
     Ok(())
 }
@@ -156,8 +163,8 @@ pub(super) fn conventions(job: &Job<'_>, dataset: &Dataset) -> Conventions {
         n_counts: stated(&job.args.n_counts),
         d_column: columns.d.clone(),
         c_source: table.flops.clone(),
-        c_counts: match columns.c {
-            None if table.has_sizes() => "6ND".to_owned(),
+        c_counts: match (&columns.c, &columns.flops_per_token) {
+            (None, None) if table.has_sizes() => "6ND".to_owned(),
             _ => stated(&job.args.c_counts),
         },
         flops_per_parameter_token: kappa.map(|(median, _)| median),

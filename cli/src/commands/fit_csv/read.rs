@@ -2,6 +2,7 @@
 //!
 //! It fits nothing.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::Context;
@@ -92,6 +93,32 @@ struct Hashed {
     hasher: blake3::Hasher,
     /// Whether the last byte was a carriage return, which was given as a line feed.
     ends_in_return: bool,
+    /// How many bytes were given.
+    n_given: u64,
+    /// Whether the last byte given was a line feed.
+    ends_in_feed: bool,
+    /// Places of line feeds that end an empty line, among the bytes given.
+    empty: BTreeSet<u64>,
+}
+
+impl Hashed {
+    fn new(file: std::fs::File) -> Self {
+        Self {
+            file,
+            hasher: blake3::Hasher::new(),
+            ends_in_return: false,
+            n_given: 0,
+            ends_in_feed: true,
+            empty: BTreeSet::new(),
+        }
+    }
+
+    /// How many empty lines follow a place: the reader skips them, and takes the first of them for the
+    /// line of the next row.
+    fn n_empty_from(&self, place: u64) -> u64 {
+        let next = self.empty.range(place..).zip(place..);
+        next.take_while(|(found, expected)| *found == expected).count() as u64
+    }
 }
 
 impl std::io::Read for Hashed {
@@ -106,6 +133,12 @@ impl std::io::Read for Hashed {
                 self.ends_in_return = byte == b'\r';
                 if !is_second {
                     buffer[kept] = if byte == b'\r' { b'\n' } else { byte };
+                    let is_feed = buffer[kept] == b'\n';
+                    if is_feed && self.ends_in_feed {
+                        self.empty.insert(self.n_given);
+                    }
+                    self.ends_in_feed = is_feed;
+                    self.n_given += 1;
                     kept += 1;
                 }
             }
@@ -135,19 +168,22 @@ struct Columns {
     group: Option<usize>,
 }
 
+/// Where the only column of this name stands.
+pub(super) fn position(headers: &[String], name: &str) -> anyhow::Result<usize> {
+    let mut found = (0..headers.len()).filter(|index| headers[*index] == name);
+    let index = found.next().with_context(|| {
+        let names: Vec<String> = headers.iter().map(|one| format!("`{one}`")).collect();
+        let is_one = headers.len() == 1 && headers[0].contains([';', '\t']);
+        let hint = if is_one { "; cells must be separated by commas" } else { "" };
+        format!("there is no column `{name}`; the columns are {}{hint}", names.join(", "))
+    })?;
+    anyhow::ensure!(found.next().is_none(), "there are two columns `{name}`");
+    Ok(index)
+}
+
 impl Columns {
     fn find(headers: &[String], args: &ColumnArgs) -> anyhow::Result<Self> {
-        let column = |name: &str| {
-            let mut found = (0..headers.len()).filter(|index| headers[*index] == name);
-            let index = found.next().with_context(|| {
-                let names: Vec<String> = headers.iter().map(|one| format!("`{one}`")).collect();
-                let is_one = headers.len() == 1 && headers[0].contains([';', '\t']);
-                let hint = if is_one { "; cells must be separated by commas" } else { "" };
-                format!("there is no column `{name}`; the columns are {}{hint}", names.join(", "))
-            })?;
-            anyhow::ensure!(found.next().is_none(), "there are two columns `{name}`");
-            Ok(index)
-        };
+        let column = |name: &str| position(headers, name);
         let optional = |name: &Option<String>| name.as_deref().map(column).transpose();
         Ok(Self {
             parameters: optional(&args.n)?,
@@ -213,8 +249,8 @@ impl Columns {
 pub(super) fn read(file: &Path, args: &FitArgs, law: LawName) -> anyhow::Result<Table> {
     let context = || format!("could not read `{}`", file.display());
     let opened = std::fs::File::open(file).with_context(context)?;
-    let hashed = Hashed { file: opened, hasher: blake3::Hasher::new(), ends_in_return: false };
-    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(hashed);
+    let mut reader =
+        csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(Hashed::new(opened));
     let headers = reader.headers().map_err(|error| placed(file, error))?;
     let headers: Vec<String> = headers.iter().map(str::to_owned).collect();
     anyhow::ensure!(
@@ -233,7 +269,9 @@ pub(super) fn read(file: &Path, args: &FitArgs, law: LawName) -> anyhow::Result<
     let mut numbers = Numbering::default();
     let mut record = csv::StringRecord::new();
     while reader.read_record(&mut record).map_err(|error| placed(file, error))? {
-        let line = record.position().map_or(rows.len() as u64 + 2, csv::Position::line);
+        let line = record.position().map_or(rows.len() as u64 + 2, |position| {
+            position.line() + reader.get_ref().n_empty_from(position.byte())
+        });
         let cells = Cells { file, line, headers: &headers, record: &record };
         let mut row = row(&cells, &columns, choice, &mut numbers)?;
         for (column, values) in watched.iter().zip(&mut values) {
@@ -258,7 +296,8 @@ pub(super) fn read(file: &Path, args: &FitArgs, law: LawName) -> anyhow::Result<
     }
     warnings.extend(warn_of_copies(&rows));
     let has = [columns.parameters, columns.tokens, columns.flops].map(|column| column.is_some());
-    warnings.extend(warn_of_units(&rows, has, choice.name));
+    let has_read_flops = columns.flops.is_some() || columns.flops_per_token.is_some();
+    warnings.extend(warn_of_units(&rows, [has[0], has[1], has_read_flops], choice.name));
     let runs = numbers.runs.names();
     let alike = watched.iter().zip(values);
     let alike = alike.map(|(column, values)| (headers[*column].clone(), values.names())).collect();

@@ -146,6 +146,7 @@ pub(super) fn held_out(
     rows: &[&Row],
     reasons: &[Option<Out>],
     inference: &Inference,
+    has_flops: bool,
 ) -> Vec<HeldOutRow> {
     let is_predicted = |out: &Option<Out>| out.as_ref().is_some_and(|one| one.is_predicted);
     let pairs = rows.iter().zip(reasons).filter(|(_, out)| is_predicted(out));
@@ -160,7 +161,9 @@ pub(super) fn held_out(
                 .measured
                 .interval()
                 .map(|(low, high)| low <= measured && measured <= high);
-            let extrapolation = Some(prediction.extrapolation).filter(|factor| factor.is_finite());
+            // What stands in the place of C where none is known is no compute.
+            let extrapolation =
+                Some(prediction.extrapolation).filter(|factor| has_flops && factor.is_finite());
             HeldOutRow {
                 line: row.line,
                 measured,

@@ -90,6 +90,61 @@ fn text(rows: &[Vec<String>], end: &str) -> String {
     })
 }
 
+/// What a fit of the good file says, or why there is none.
+fn said(arguments: &str) -> Result<Value, String> {
+    outcome(text(&rows(), "\n").as_bytes(), arguments)
+}
+
+#[test]
+fn a_rule_that_holds_nothing_out_is_refused_and_in_a_group_warned_of() {
+    let refused = |rule: &str, law: &str| said(&format!("{law} --hold-out {rule}")).unwrap_err();
+    for rule in ["arch=tln", "c>1e30", "c<1"] {
+        let message = refused(rule, POWER);
+        assert!(message.contains(&format!("`--hold-out {rule}` names no row")), "{message}");
+    }
+    // What no column has is no number.
+    for (rule, what) in
+        [("n>1e6", "N"), ("d>1", "D"), ("largest-size", "the rows of the largest N")]
+    {
+        let message = refused(rule, POWER);
+        let expected = format!("asks for {what}, which is not known: give `--");
+        assert!(message.contains(&expected), "{message}");
+    }
+    let message = refused("c>1e9", "--law power --n n --loss l");
+    assert!(message.contains("asks for C"), "{message}");
+    let fits = said(&format!("{POWER} --group-by arch --hold-out run=3")).unwrap();
+    let warned = |at: usize| fits[at]["warnings"].to_string().contains("nothing-held-out: `run=3`");
+    assert_eq!((warned(0), warned(1)), (true, false), "run 3 is of the second group");
+}
+
+#[test]
+fn an_accuracy_is_held_out_by_its_task_loss() {
+    let mut file = "task,acc\n".to_owned();
+    for step in 0..24 {
+        let loss = 1.0 + 0.1 * f64::from(step);
+        let accuracy = 0.25 + 0.7 / (1.0 + (4.0 * (loss - 2.0)).exp());
+        writeln!(file, "{loss},{accuracy}").unwrap();
+    }
+    let fit = |rule: &str| {
+        let law = "--law sigmoid --loss task --accuracy acc --hold-out";
+        outcome(file.as_bytes(), &format!("{law} {rule}"))
+    };
+    let held_out = fit("loss<1.35").unwrap()[0]["held_out"].clone();
+    assert_eq!(held_out.as_array().unwrap().len(), 4, "{held_out}");
+    assert!(held_out[0]["extrapolation"].is_null(), "there is no C: {held_out}");
+    assert!(fit("loss<0.7").unwrap_err().contains("names no row"));
+    assert!(fit("largest").unwrap_err().contains("asks for the rows of the largest C"));
+}
+
+#[test]
+fn a_row_behind_empty_lines_is_named_by_its_own() {
+    for end in ["\n", "\r\n"] {
+        let file = ["c,l", "1e10,3", "", "", "x,3", ""].join(end);
+        let message = outcome(file.as_bytes(), POWER).unwrap_err();
+        assert!(message.contains("points.csv:5: "), "{message}");
+    }
+}
+
 /// Cells of every kind, good ones and others.
 fn cell() -> impl Strategy<Value = String> {
     let odd = prop::sample::select(vec![

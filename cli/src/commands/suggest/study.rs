@@ -202,6 +202,14 @@ impl Draft<'_> {
              the losses cannot be compared",
             self.args.data
         ));
+        let group = self.fit.saved.group.as_deref();
+        if self.args.preset.is_none() && group != Some(self.preset.as_str()) {
+            warnings.push(format!(
+                "the models are of the preset `{}`, for the fit does not say which it was fitted to: \
+                 give `--preset` for others",
+                self.preset
+            ));
+        }
         warnings.extend(self.fit.saved.own_warnings());
         warnings
     }
