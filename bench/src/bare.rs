@@ -71,6 +71,8 @@ pub(crate) fn train(request: &Request) -> Result<Trained> {
     let mut child = Command::new(std::env::current_exe()?)
         .arg("loop")
         .env("OMP_NUM_THREADS", request.threads.to_string())
+        // Without it CUDA refuses products that are the same each time.
+        .env("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()

@@ -10,9 +10,9 @@ use crate::spec::Precision;
 /// Bytes of a weight, gradient, moment or activation, unless it is said otherwise.
 const BYTES: f64 = 4.0;
 
-/// Rows of logits that live at a time: a slice has at most this many, and a twentieth of the batch.
+/// Rows of logits that live at a time: a slice has at most this many, and one 28th of the batch.
 const LONGEST_SLICE: u64 = 1024;
-const SLICES: u64 = 20;
+const SLICES: u64 = 28;
 
 /// Bytes of one run at its peak, beside libtorch after loading.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -90,7 +90,7 @@ impl PretrainCell {
     /// | `average` | 4 · P if kept |
     /// | `checkpoint` | the weights without gradients, `optimizer` and `average` once more, and 4 · P |
     /// | `activations` | 4 · m · T · L · (a · d + b · g): a is `widths`, b `hidden_widths` of `live` |
-    /// | `loss` | 4 · 2V for each of min(mT / 20, 1024) rows, and 4 · V · d |
+    /// | `loss` | 4 · 2V for each of min(mT / 28, 1024) rows, and 4 · V · d |
     /// | `kernels` | 75 MiB, with bfloat16 products 100 MiB |
     pub fn memory(&self, micro_batch_sequences: u32) -> MemoryEstimate {
         let shape = &self.model.shape;

@@ -280,7 +280,7 @@ pub struct EvaluationConfig {
 }
 
 /// The version of [`crate::spec::EvaluationTask::ValidationLoss`].
-pub const VALIDATION_LOSS_VERSION: u32 = 2;
+pub const VALIDATION_LOSS_VERSION: u32 = 3;
 
 impl EvaluationConfig {
     /// The hash that is this evaluation's key, and the text that was hashed.

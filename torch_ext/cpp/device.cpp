@@ -14,6 +14,7 @@
 
 #include <ATen/Context.h>
 #include <ATen/Version.h>
+#include <ATen/core/CachingHostAllocator.h>
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/Device.h>
@@ -188,6 +189,14 @@ int gradus_device_memory(int index, int64_t *allocated_bytes, int64_t *allocated
     *allocated_peak_bytes = stats.allocated_bytes[ALL].peak;
     *reserved_bytes = stats.reserved_bytes[ALL].current;
     *reserved_peak_bytes = stats.reserved_bytes[ALL].peak;
+  });
+}
+
+// Gives back what the device's allocator and that of page-locked memory keep of freed tensors.
+int gradus_release_device_memory(char **error) {
+  return guarded(error, [&] {
+    allocator().emptyCache();
+    at::getHostAllocator(c10::kCUDA)->empty_cache();
   });
 }
 

@@ -41,6 +41,17 @@ pub fn device_memory(device: Device) -> Result<DeviceMemory, TorchError> {
     Ok(DeviceMemory { allocated_bytes, allocated_peak_bytes, reserved_bytes, reserved_peak_bytes })
 }
 
+/// Gives CUDA back what libtorch keeps of freed tensors, on its devices and page-locked for copies to
+/// them: others may need it.
+pub fn release_device_memory(device: Device) -> Result<(), TorchError> {
+    let operation = "release a device's memory";
+    cuda_index(operation, device)?;
+    call(operation, |error| {
+        // SAFETY: a valid pointer, used during the call only.
+        unsafe { ffi::gradus_release_device_memory(error) }
+    })
+}
+
 /// Lets the peaks of a CUDA device's memory begin at what is in use now.
 pub fn reset_peak_memory(device: Device) -> Result<(), TorchError> {
     let operation = "forget a device's peak";

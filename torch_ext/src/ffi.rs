@@ -134,6 +134,7 @@ unsafe extern "C" {
         reserved_peak_bytes: *mut i64,
         error: *mut *mut c_char,
     ) -> c_int;
+    pub(crate) fn gradus_release_device_memory(error: *mut *mut c_char) -> c_int;
     pub(crate) fn gradus_reset_peak_memory(index: c_int, error: *mut *mut c_char) -> c_int;
     pub(crate) fn gradus_synchronize(index: c_int, error: *mut *mut c_char) -> c_int;
     pub(crate) fn gradus_stream(index: c_int, id: *mut i64, error: *mut *mut c_char) -> c_int;

@@ -24,7 +24,8 @@ pub use autocast::Autocast;
 pub use autograd::{Backward, Forward, Gradients, custom_function, is_recording};
 pub use cuda::{CUDA_LIBRARY, Cuda, CudaDevice, CudaVersion, NoCuda, libtorch_folder, open_cuda};
 pub use device::{
-    DeviceMemory, device_memory, reset_peak_memory, synchronize, use_exact_cuda_products,
+    DeviceMemory, device_memory, release_device_memory, reset_peak_memory, synchronize,
+    use_exact_cuda_products,
 };
 pub use error::TorchError;
 pub use fused_adamw::{AdamWConfig, FusedAdamW, ParameterGroup};

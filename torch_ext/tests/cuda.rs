@@ -13,8 +13,8 @@ use std::sync::OnceLock;
 use tch::{Device, Kind, Tensor};
 use torch_ext::{
     CUDA_LIBRARY, Cuda, Event, Graph, HostCopies, NoCuda, Stream, TorchError, clip_gradient_norm,
-    device_memory, libtorch_folder, open_cuda, reset_peak_memory, set_intra_op_threads,
-    synchronize, use_exact_cuda_products,
+    device_memory, libtorch_folder, open_cuda, release_device_memory, reset_peak_memory,
+    set_intra_op_threads, synchronize, use_exact_cuda_products,
 };
 
 fn folder(name: &str) -> PathBuf {
@@ -75,6 +75,7 @@ fn what_only_a_device_has_is_refused_without_one() {
         let refusals = [
             device_memory(device).map(drop),
             reset_peak_memory(device),
+            release_device_memory(device),
             Stream::beside(device).map(drop),
             Stream::current(device).map(drop),
             Graph::record(device, || ()).map(drop),
@@ -136,6 +137,9 @@ fn a_device_keeps_count_of_its_memory() {
     assert!(after.allocated_bytes < with.allocated_bytes);
     assert!(after.allocated_peak_bytes >= with.allocated_bytes);
     assert!(after.reserved_bytes >= after.allocated_bytes);
+    release_device_memory(device).unwrap();
+    let released = device_memory(device).unwrap();
+    assert!(released.reserved_bytes < with.reserved_bytes, "{released:?}");
 }
 
 #[test]

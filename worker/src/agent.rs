@@ -146,6 +146,7 @@ fn trainer_command(config: &Config, artifact_store: Option<String>, slot: usize)
         device: config.device,
         libtorch: config.libtorch.clone(),
         slot,
+        n_slots: config.n_slots.get() as usize,
         is_oversubscribed: n_threads > crate::device::n_cores(),
     }
 }

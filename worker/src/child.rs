@@ -57,6 +57,8 @@ pub struct TrainerCommand {
     pub libtorch: Option<PathBuf>,
     /// Which slot it serves.
     pub slot: usize,
+    /// How many slots there are.
+    pub n_slots: usize,
     /// Whether the machine has fewer cores than all slots' threads together.
     pub is_oversubscribed: bool,
 }
@@ -203,6 +205,7 @@ impl TrainerCommand {
             .args(["--threads", &self.threads.to_string()])
             .args(["--device", self.device.label()])
             .args(["--slot", &self.slot.to_string()])
+            .args(["--slots", &self.n_slots.to_string()])
             .envs(self.environment())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

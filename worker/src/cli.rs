@@ -151,6 +151,9 @@ pub struct TrainerArgs {
     /// Which of the agent's slots this is; they take the CUDA devices in turn
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub slot: u32,
+    /// How many slots the agent has: those that share a CUDA device have a part of its memory each
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub slots: u32,
     /// For so long a file of the artifact store that cannot be reached is tried to be read
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 60_000)]
     pub read_patience_ms: u64,

@@ -39,14 +39,15 @@ pub enum DeviceError {
 }
 
 impl ComputeDevice {
-    /// The device of a slot: slots take the CUDA devices in turn. Where CUDA is not wanted its library
+    /// The device of a slot among so many: slots take the CUDA devices in turn, and those that share
+    /// one share its memory. Where CUDA is not wanted its library
     /// is not loaded; where any device will do, CUDA that is only half there is warned about.
     ///
     /// To be called before anything else of libtorch.
     pub fn choose(
         wanted: DeviceChoice,
         libtorch: Option<&Path>,
-        slot: u32,
+        (slot, n_slots): (u32, u32),
     ) -> Result<Self, DeviceError> {
         if wanted == DeviceChoice::Cpu {
             return Self::cpu();
@@ -55,7 +56,8 @@ impl ComputeDevice {
             Ok(cuda) => {
                 torch_ext::use_exact_cuda_products()?;
                 let index = slot as usize % cuda.devices.len();
-                Ok(Self::cuda(index, &cuda.devices[index]))
+                let n_sharing = (n_slots as usize).div_ceil(cuda.devices.len()).max(1);
+                Ok(Self::cuda(index, &cuda.devices[index], n_sharing))
             }
             Err(reason) if wanted == DeviceChoice::Cuda => Err(DeviceError::NoCuda { reason }),
             Err(reason) => {
@@ -80,13 +82,13 @@ impl ComputeDevice {
         })
     }
 
-    fn cuda(index: usize, found: &CudaDevice) -> Self {
+    fn cuda(index: usize, found: &CudaDevice, n_sharing: usize) -> Self {
         Self {
             device: Device::Cuda(index),
             name: found.name.clone(),
             // Devices of one compute capability differ in cores, and with them in how sums are split.
             capability: format!("{} {}", found.name, compute_capability(found)),
-            memory_bytes: found.memory_bytes,
+            memory_bytes: found.memory_bytes / n_sharing as u64,
         }
     }
 
@@ -118,7 +120,7 @@ mod tests {
     #[test]
     fn the_cpu_is_taken_unless_cuda_is_insisted_upon() {
         let folder = tempfile::tempdir().unwrap();
-        let choose = |wanted| ComputeDevice::choose(wanted, Some(folder.path()), 0);
+        let choose = |wanted| ComputeDevice::choose(wanted, Some(folder.path()), (0, 1));
         for wanted in [DeviceChoice::Auto, DeviceChoice::Cpu] {
             let chosen = choose(wanted).unwrap();
             assert_eq!((chosen.device, chosen.kind()), (Device::Cpu, "cpu"));
@@ -136,8 +138,9 @@ mod tests {
             memory_bytes: 1 << 36,
             capability: (9, 0),
         };
-        let chosen = ComputeDevice::cuda(1, &found);
+        let chosen = ComputeDevice::cuda(1, &found, 2);
         assert_eq!((chosen.device, chosen.kind()), (Device::Cuda(1), "cuda"));
         assert_eq!(chosen.capability, "NVIDIA H100 80GB HBM3 sm_90");
+        assert_eq!(chosen.memory_bytes, 1 << 35, "two slots share it");
     }
 }

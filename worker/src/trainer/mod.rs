@@ -17,6 +17,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 
 use domain::attempt::AttemptEnd;
 use proto::v1::{self, to_trainer};
+use tch::Device;
 use torch_ext::TorchError;
 
 use crate::artifacts::Artifacts;
@@ -64,7 +65,8 @@ pub fn main(args: TrainerArgs) -> ExitCode {
 
 fn serve(args: &TrainerArgs) -> Result<ExitCode, TrainerError> {
     signals::leave_to_agent().map_err(TrainerError::Signals)?;
-    let compute = ComputeDevice::choose(args.device, args.libtorch.as_deref(), args.slot)?;
+    let compute =
+        ComputeDevice::choose(args.device, args.libtorch.as_deref(), (args.slot, args.slots))?;
     let host = set_up(args.threads, compute)?;
     let mut report = PipeReport::new(std::io::stdout());
     if args.probe {
@@ -106,6 +108,9 @@ fn serve(args: &TrainerArgs) -> Result<ExitCode, TrainerError> {
         control.end();
         // The next assignment may be a while, and others need memory meanwhile.
         torch_ext::release_freed_memory();
+        if host.compute.device != Device::Cpu {
+            torch_ext::release_device_memory(host.compute.device)?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -127,7 +132,7 @@ pub fn carry_out(
     assignment: &v1::Assignment,
     report: &mut dyn Report,
 ) -> Result<Outcome, DeviceError> {
-    let compute = ComputeDevice::choose(DeviceChoice::Auto, None, 0)?;
+    let compute = ComputeDevice::choose(DeviceChoice::Auto, None, (0, 1))?;
     let host = set_up(threads, compute)?;
     let control = Control::default();
     let mut context = Context { artifacts, control: &control, report, host: &host, assignment };

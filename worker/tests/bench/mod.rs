@@ -80,6 +80,7 @@ impl Trainer {
             .arg("--scratch")
             .arg(directory.join("scratch"))
             .args(more)
+            .env("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -19,6 +19,7 @@ use domain::recipe::PretrainCell;
 use domain::stability::Verdict;
 use proto::from_wire::required;
 use proto::v1::{self, event::Kind};
+use tch::Device;
 
 use super::prepare::TRAINING_FILE;
 use super::{Context, Outcome, RecipeError, chain, peak};
@@ -53,6 +54,11 @@ fn run(
     first_step: u64,
 ) -> Result<Outcome, RecipeError> {
     let rate = peak::flops_per_second(plan.cell.training.precision, plan.device)?;
+    if plan.device != Device::Cpu {
+        // What was multiplied for that is no memory of the run.
+        torch_ext::release_device_memory(plan.device)?;
+        metrics::forget_peak_memory(plan.device)?;
+    }
     let artifacts = context.artifacts;
     std::thread::scope(|scope| {
         let run = Run {
