@@ -3,6 +3,7 @@
 //! It uploads nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -58,7 +59,7 @@ fn find_sources(
         // By name, each once: the order of a directory is not the same everywhere.
         let mut found: BTreeMap<String, PathBuf> = BTreeMap::new();
         for (position, pattern) in corpus.files.iter().enumerate() {
-            let matches = matching(folder, pattern);
+            let matches = matching(folder, pattern)?;
             if matches.is_empty() {
                 let path = format!("data.corpora[{index}].files[{position}]");
                 let problem = format!(
@@ -91,7 +92,7 @@ fn shown(folder: &Path) -> String {
 }
 
 /// The files that a pattern matches, by the name that the pattern would spell out.
-fn matching(folder: &Path, pattern: &str) -> BTreeMap<String, PathBuf> {
+fn matching(folder: &Path, pattern: &str) -> anyhow::Result<BTreeMap<String, PathBuf>> {
     let (directory, file_pattern) = match pattern.rfind('/') {
         Some(slash) => pattern.split_at(slash + 1),
         None => ("", pattern),
@@ -99,18 +100,48 @@ fn matching(folder: &Path, pattern: &str) -> BTreeMap<String, PathBuf> {
     if !file_pattern.contains('*') {
         let path = folder.join(pattern);
         let is_file = path.is_file();
-        return is_file.then(|| (plain(pattern), path)).into_iter().collect();
+        return Ok(is_file.then(|| (plain(pattern), path)).into_iter().collect());
     }
     let searched = folder.join(directory);
     let searched = if searched.as_os_str().is_empty() { PathBuf::from(".") } else { searched };
-    let Ok(entries) = std::fs::read_dir(searched) else { return BTreeMap::new() };
-    entries
-        .filter_map(Result::ok)
-        .filter(|entry| entry.path().is_file())
-        .filter_map(|entry| entry.file_name().into_string().ok().map(|name| (name, entry.path())))
-        .filter(|(name, _)| is_match(file_pattern.as_bytes(), name.as_bytes()))
-        .map(|(name, path)| (plain(&format!("{directory}{name}")), path))
-        .collect()
+    let names = names_in(&searched, file_pattern)?;
+    let matches = names.into_iter().map(|name| {
+        let path = searched.join(&name);
+        (plain(&format!("{directory}{name}")), path)
+    });
+    Ok(matches.collect())
+}
+
+/// The names of the files in a folder that match a pattern; none where there is no such folder.
+///
+/// A file that matches and cannot be taken is an error: without it the study would be another one.
+fn names_in(folder: &Path, pattern: &str) -> anyhow::Result<Vec<String>> {
+    let unreadable = |path: &Path| format!("could not read `{}`", path.display());
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(Vec::new());
+        }
+        entries => entries.with_context(|| unreadable(folder))?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.with_context(|| unreadable(folder))?;
+        let (name, path) = (entry.file_name(), entry.path());
+        let bytes = name.as_encoded_bytes();
+        // Hidden files such as `.DS_Store` are no texts, unless the pattern asks for them.
+        let is_shown = !bytes.starts_with(b".") || pattern.starts_with('.');
+        if !is_shown || !is_match(pattern.as_bytes(), bytes) {
+            continue;
+        }
+        if !std::fs::metadata(&path).with_context(|| unreadable(&path))?.is_file() {
+            continue;
+        }
+        let name = name.into_string().map_err(|_| {
+            anyhow::anyhow!("the name of `{}` is not UTF-8; rename the file", path.display())
+        })?;
+        names.push(name);
+    }
+    Ok(names)
 }
 
 /// A name without the parts that lead nowhere.
@@ -162,9 +193,52 @@ mod tests {
         for name in ["b.txt", "a.txt", "c.md"] {
             std::fs::write(folder.path().join("texts").join(name), name).unwrap();
         }
-        let found = matching(folder.path(), "texts/*.txt");
+        let found = matching(folder.path(), "texts/*.txt").unwrap();
         assert_eq!(found.keys().collect::<Vec<_>>(), ["texts/a.txt", "texts/b.txt"]);
-        assert!(matching(folder.path(), "texts/d.txt").is_empty());
+        assert!(matching(folder.path(), "texts/d.txt").unwrap().is_empty());
+        assert!(matching(folder.path(), "no_folder/*.txt").unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_star_takes_hidden_files_only_where_the_pattern_begins_with_a_dot() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("inner")).unwrap();
+        for name in ["a.txt", ".DS_Store", ".b.txt"] {
+            std::fs::write(folder.path().join(name), name).unwrap();
+        }
+        let names = |pattern: &str| -> Vec<String> {
+            matching(folder.path(), pattern).unwrap().into_keys().collect()
+        };
+        assert_eq!(names("*"), ["a.txt"]);
+        assert_eq!(names("*.txt"), ["a.txt"]);
+        assert_eq!(names(".*.txt"), [".b.txt"]);
+        assert_eq!(names("./*"), ["a.txt"]);
+        assert_eq!(names(".b.txt"), [".b.txt"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_to_nothing_that_matches_is_an_error_that_names_it() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.txt"), "a").unwrap();
+        std::os::unix::fs::symlink("nowhere", folder.path().join("gone.txt")).unwrap();
+        let error = matching(folder.path(), "*.txt").unwrap_err();
+        assert!(error.to_string().contains("gone.txt"), "{error}");
+        assert_eq!(matching(folder.path(), "a*.txt").unwrap().len(), 1);
+    }
+
+    // Other systems refuse to make such a name.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_name_that_is_not_utf8_and_matches_is_an_error_that_names_it() {
+        use std::os::unix::ffi::OsStrExt;
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.md"), "a").unwrap();
+        let name = std::ffi::OsStr::from_bytes(b"caf\xe9.txt");
+        std::fs::write(folder.path().join(name), "b").unwrap();
+        let error = matching(folder.path(), "*.txt").unwrap_err().to_string();
+        assert!(error.contains("caf\u{fffd}.txt` is not UTF-8"), "{error}");
+        assert_eq!(matching(folder.path(), "*.md").unwrap().len(), 1);
     }
 
     #[test]

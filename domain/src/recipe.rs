@@ -17,6 +17,10 @@ pub const NUMERICS_VERSION: u32 = 5;
 /// Grows whenever the same sources would become other tokens.
 pub const PREPARATION_VERSION: u32 = 1;
 
+/// The most steps, and the most training tokens, of a cell: floats, and the numbers of JSON in most
+/// readers, are exact up to here (2^53).
+pub const MOST_TOKENS: u64 = 1 << 53;
+
 /// What one cell of a stage is: everything that changes its numbers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -61,7 +65,8 @@ impl PretrainCell {
         u64::from(self.training.batch_sequences) * u64::from(self.training.sequence_length)
     }
 
-    /// D: training tokens after `steps` steps.
+    /// D: training tokens after `steps` steps; the planner lets no cell have more than
+    /// [`MOST_TOKENS`].
     pub fn tokens_at(&self, steps: u64) -> u64 {
         steps * self.batch_tokens()
     }
@@ -206,15 +211,34 @@ fn decay_steps(decay_share: f64, steps: u64) -> f64 {
 /// Overlapping, the rate would jump where the warm-up ends and never reach its peak. The first step of
 /// a decay still has the full rate, so that one of a single step would be none.
 pub fn schedule_misfit(schedule: &ScheduleSpec, steps: u64) -> Option<String> {
-    let ScheduleSpec::Wsd { warmup_steps, decay_share, .. } = schedule else { return None };
-    let decay_steps = decay_steps(*decay_share, steps);
+    match schedule {
+        ScheduleSpec::Constant { .. } => None,
+        ScheduleSpec::Cosine { warmup_steps, .. } => cosine_misfit(*warmup_steps, steps),
+        ScheduleSpec::Wsd { warmup_steps, decay_share, .. } => {
+            wsd_misfit(*warmup_steps, *decay_share, steps)
+        }
+    }
+}
+
+fn cosine_misfit(warmup_steps: u64, steps: u64) -> Option<String> {
+    let falling = steps.saturating_sub(warmup_steps);
+    (falling < 2).then(|| {
+        format!(
+            "the cosine over the last {falling} of {steps} steps, after the warm-up of \
+             {warmup_steps}, would not lower the rate; it needs 2 steps at least"
+        )
+    })
+}
+
+fn wsd_misfit(warmup_steps: u64, decay_share: f64, steps: u64) -> Option<String> {
+    let decay_steps = decay_steps(decay_share, steps);
     if decay_steps < 2.0 {
         return Some(format!(
             "the decay of the last {decay_steps} of {steps} steps would not lower the rate; it needs \
              2 steps at least"
         ));
     }
-    (*warmup_steps as f64 + decay_steps > steps as f64).then(|| {
+    (warmup_steps as f64 + decay_steps > steps as f64).then(|| {
         format!(
             "the warm-up of {warmup_steps} steps and the decay of the last {decay_steps} steps \
              overlap in a run of {steps} steps"
@@ -426,5 +450,15 @@ mod tests {
         let problem = overlap(81).unwrap();
         assert!(problem.contains("81 steps") && problem.contains("last 20 steps"), "{problem}");
         assert_eq!(schedule_misfit(&ScheduleSpec::Constant { warmup_steps: 99 }, 100), None);
+    }
+
+    #[test]
+    fn a_cosine_of_a_single_step_falls_nowhere_and_does_not_fit() {
+        let cosine = |warmup_steps| ScheduleSpec::Cosine { warmup_steps, final_share: 0.1 };
+        check(&cosine(99), 99, 1.0);
+        let problem = schedule_misfit(&cosine(99), 100).unwrap();
+        assert!(problem.contains("last 1 of 100 steps, after the warm-up of 99"), "{problem}");
+        check(&cosine(98), 99, 0.1);
+        assert_eq!(schedule_misfit(&cosine(98), 100), None);
     }
 }

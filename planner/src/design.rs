@@ -2,16 +2,16 @@
 //!
 //! The budgets' FLOPs are `flops_exact`, forward and backward, head included.
 
-use domain::recipe::{PretrainCell, schedule_misfit};
+use domain::recipe::{MOST_TOKENS, PretrainCell, schedule_misfit};
 use domain::spec::{CheckpointSpec, DesignSpec, FlopKind, ParameterKind};
 use scaling::design::log_spaced_steps;
 
-/// A budget that buys fewer steps is refused: rounding to whole steps would move it by more than
-/// 2.5 %, and so short a run is all warm-up.
+/// A budget that buys fewer steps is refused: rounding to whole steps would move it by more than a
+/// half in 19.5, 2.56 %, and so short a run is all warm-up.
 pub(crate) const MIN_STEPS_OF_A_BUDGET: u64 = 20;
 
-/// Budgets closer than this are refused: rounding to whole steps moves each by up to 2.5 %, so their
-/// cells could not be told apart.
+/// Budgets closer than this are refused: rounding to whole steps moves each by up to 2.56 %, so
+/// their cells could hardly be told apart.
 pub(crate) const MIN_BUDGET_RATIO: f64 = 1.05;
 
 /// How long one cell trains at one entry of the design.
@@ -26,11 +26,15 @@ pub(crate) struct Length {
 /// The lengths of a cell: one for a fixed number of tokens, else one for each budget.
 ///
 /// The cell's own `steps` are not read.
-pub(crate) fn lengths(design: &DesignSpec, cell: &PretrainCell) -> Vec<Length> {
+///
+/// # Errors
+/// A fixed number of tokens that is beyond [`MOST_TOKENS`]; a budget that buys more is a reason to
+/// drop the cell.
+pub(crate) fn lengths(design: &DesignSpec, cell: &PretrainCell) -> Result<Vec<Length>, String> {
     match design {
         DesignSpec::FixedTokens { tokens } => {
-            let steps = tokens.div_ceil(cell.batch_tokens());
-            vec![Length { budget: None, steps: Ok(steps) }]
+            let steps = steps_of_tokens(cell, *tokens)?;
+            Ok(vec![Length { budget: None, steps: Ok(steps) }])
         }
         DesignSpec::Isoflop { budgets, min_tokens_per_parameter, max_tokens_per_parameter } => {
             let limits = (*min_tokens_per_parameter, *max_tokens_per_parameter);
@@ -38,8 +42,21 @@ pub(crate) fn lengths(design: &DesignSpec, cell: &PretrainCell) -> Vec<Length> {
                 budget: Some((index, *budget)),
                 steps: steps_of_budget(cell, *budget, limits),
             };
-            budgets.iter().enumerate().map(one).collect()
+            Ok(budgets.iter().enumerate().map(one).collect())
         }
+    }
+}
+
+/// So many tokens, rounded up to whole steps.
+fn steps_of_tokens(cell: &PretrainCell, tokens: u64) -> Result<u64, String> {
+    let batch_tokens = cell.batch_tokens();
+    let steps = tokens.div_ceil(batch_tokens);
+    match steps.checked_mul(batch_tokens) {
+        Some(rounded) if rounded <= MOST_TOKENS => Ok(steps),
+        _ => Err(format!(
+            "`{tokens}`, rounded up to {steps} steps of {batch_tokens} tokens, is out of range; \
+             1 to {MOST_TOKENS} tokens"
+        )),
     }
 }
 
@@ -71,6 +88,12 @@ fn steps_of_budget(
     }
     if ratio > max_ratio {
         return Err(says("maximum", max_ratio));
+    }
+    // No step has less than a token, so this bounds the steps too.
+    if tokens > MOST_TOKENS as f64 {
+        return Err(format!(
+            "{budget_flops:e} FLOPs buy {tokens:.3e} tokens; the most is {MOST_TOKENS}"
+        ));
     }
     let steps = from_whole(steps);
     match cell.training.schedule.warmup_steps() {
@@ -118,7 +141,7 @@ fn log_spaced(first: u64, last: u64, count: u32) -> Vec<u64> {
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "a whole number from 0; beyond 2^64 it saturates, and is refused as a size elsewhere"
+    reason = "a whole number from 0 to 2^53"
 )]
 fn from_whole(value: f64) -> u64 {
     value as u64

@@ -274,7 +274,10 @@ impl Planner<'_> {
             };
             Ok(Entry { budget, seed: cell.training.seed, seedless })
         };
-        lengths(&self.pretrain.design, &cell).into_iter().map(entry).collect()
+        let lengths = lengths(&self.pretrain.design, &cell).map_err(|problem| {
+            locations.error(&format!("{AT}.design.fixed_tokens.tokens"), named(at, &problem))
+        })?;
+        lengths.into_iter().map(entry).collect()
     }
 
     fn no_identity(&self, at: &Combination, error: &IdentityError) -> SpecError {

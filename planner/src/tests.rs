@@ -10,6 +10,8 @@ use insta::assert_snapshot;
 
 use super::*;
 
+mod limits;
+
 const FIXED: &str = r"
 version: 1
 name: tiny

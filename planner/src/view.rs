@@ -33,7 +33,9 @@ pub fn plan_outline(plan: &Plan) -> PlanView {
         outline.n_runs += 1;
         outline.flops_exact_total += planned.seedless.flops_exact;
         outline.flops_exact_shared += planned.shared_flops(FlopKind::Exact);
-        outline.tokens_total += cell.tokens_at(cell.steps);
+        // Each is bounded, but there may be a million of them.
+        let tokens = cell.tokens_at(cell.steps);
+        outline.tokens_total = outline.tokens_total.saturating_add(tokens);
     }
     outline
 }

@@ -4,15 +4,18 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use domain::recipe::{CellConfig, n_decay_steps, schedule_share};
-use domain::spec::{DesignSpec, FitMethod, PretrainSpec, StudySpec};
+use domain::spec::{CheckpointSpec, DesignSpec, FitMethod, PretrainSpec, StudySpec};
 
-use crate::{Plan, PlannedCell};
+use crate::{Plan, PlannedCell, PlannedPreparation};
 
 /// The warnings of a plan, each a sentence.
 pub(crate) fn of(spec: &StudySpec, pretrain: &PretrainSpec, plan: &Plan) -> Vec<String> {
     let mut warnings = Vec::new();
     warnings.extend(unlike_checkpoints(spec, &plan.cells));
+    warnings.extend(repeated_texts(spec, &plan.preparation));
+    warnings.extend(no_measurement(spec, pretrain));
     warnings.extend(points_in_warm_up(&plan.cells));
+    warnings.extend(late_first_points(pretrain, &plan.cells));
     warnings.extend(short_decays(&plan.cells));
     if spec.fit.methods.contains(&FitMethod::Isoflop)
         && !matches!(pretrain.design, DesignSpec::Isoflop { .. })
@@ -28,6 +31,65 @@ pub(crate) fn of(spec: &StudySpec, pretrain: &PretrainSpec, plan: &Plan) -> Vec<
     warnings.extend(shared_runs(&plan.cells));
     warnings.extend(idle_slots(spec));
     warnings
+}
+
+/// What stands twice counts twice, in training and in validation.
+fn repeated_texts(spec: &StudySpec, preparation: &PlannedPreparation) -> Option<String> {
+    let mut corpora_of: BTreeMap<_, Vec<&str>> = BTreeMap::new();
+    for (corpus, source) in spec.data.corpora.iter().zip(&preparation.config.sources) {
+        for hash in &source.file_hashes {
+            // Another field of the same lines is another text.
+            let text = (hash.as_str(), source.text_field.as_str());
+            corpora_of.entry(text).or_default().push(&corpus.name);
+        }
+    }
+    let repeated: Vec<&Vec<&str>> = corpora_of.values().filter(|of| of.len() > 1).collect();
+    let names: BTreeSet<&str> = repeated.iter().flat_map(|of| of.iter().copied()).collect();
+    let names: Vec<String> = names.into_iter().map(|name| format!("`{name}`")).collect();
+    let n_copies: usize = repeated.iter().map(|of| of.len() - 1).sum();
+    (n_copies > 0).then(|| {
+        format!(
+            "`data.corpora` has {n_copies} files with the bytes of another one, in {}: such a text \
+             is trained on more than once; name it once",
+            names.join(" and ")
+        )
+    })
+}
+
+/// Fits take losses that were measured on checkpoints, not those of the training.
+fn no_measurement(spec: &StudySpec, pretrain: &PretrainSpec) -> Option<String> {
+    let methods: Vec<String> =
+        spec.fit.methods.iter().map(|method| format!("`{}`", method.label())).collect();
+    pretrain.evaluate.is_empty().then(|| {
+        format!(
+            "`evaluate` is empty, so no loss is measured that {} of `fit.methods` could fit; leave \
+             the key out, or name `validation_loss`",
+            methods.join(" and ")
+        )
+    })
+}
+
+/// A cell that ends before its first data point has the last step alone.
+fn late_first_points(pretrain: &PretrainSpec, cells: &[PlannedCell]) -> Option<String> {
+    let CheckpointSpec::LogSpaced { first_step: Some(first_step), .. } = pretrain.checkpoints
+    else {
+        return None;
+    };
+    let n_steps = |planned: &PlannedCell| {
+        let CellConfig::Pretrain(cell) = &planned.seedless.config;
+        cell.steps
+    };
+    let ends_before = |cell: &&PlannedCell| n_steps(cell) <= first_step;
+    let n = cells.iter().filter(ends_before).count();
+    cells.iter().find(ends_before).map(|cell| {
+        format!(
+            "`checkpoints.log_spaced.first_step` is {first_step}, and {n} of {} cells have no more \
+             steps than that (`{}` has {}): their last step is their only data point; set it lower",
+            cells.len(),
+            cell.name,
+            n_steps(cell)
+        )
+    })
 }
 
 /// More slots make no run faster.

@@ -10,6 +10,13 @@ use super::study::{
 };
 use super::training::{ScheduleSpec, StabilitySpec, TrainingSpec, WeightAverageSpec};
 
+/// The most data points of a cell: each is a checkpoint that is kept, and a row of the plan.
+const MOST_DATA_POINTS: u32 = 10_000;
+
+/// The least `eps`: float32, in which the optimizer works, has nothing between zero and 1e-45, and
+/// only a few digits below this.
+const LEAST_EPS: f64 = 1e-38;
+
 /// A check's complaint: the key's path and the problem.
 pub(super) type Complaint = (String, String);
 
@@ -119,7 +126,12 @@ impl DataSpec {
             "the list is empty; at least one corpus is needed".into()
         })?;
         for (index, corpus) in self.corpora.iter().enumerate() {
-            check_name(&format!("data.corpora[{index}].name"), &corpus.name)?;
+            let path = format!("data.corpora[{index}].name");
+            check_name(&path, &corpus.name)?;
+            let is_new = self.corpora[..index].iter().all(|other| other.name != corpus.name);
+            require(is_new, &path, || {
+                format!("`{}` is the name of an earlier corpus; names are unique", corpus.name)
+            })?;
             require(!corpus.files.is_empty(), &format!("data.corpora[{index}].files"), || {
                 "the list is empty; at least one file is needed".into()
             })?;
@@ -150,11 +162,11 @@ impl PretrainSpec {
             })?;
         }
         self.design.check(&format!("{at}.design"))?;
-        if let CheckpointSpec::LogSpaced { count: 0, .. } = self.checkpoints {
-            return complain(
-                format!("{at}.checkpoints.log_spaced.count"),
-                "`0` is too few; at least 1",
-            );
+        if let CheckpointSpec::LogSpaced { count, .. } = self.checkpoints {
+            let is_count = (1..=MOST_DATA_POINTS).contains(&count);
+            require(is_count, &format!("{at}.checkpoints.log_spaced.count"), || {
+                format!("`{count}` is out of range; 1 to {MOST_DATA_POINTS}")
+            })?;
         }
         for (index, evaluate) in self.evaluate.iter().enumerate() {
             require(
@@ -188,7 +200,7 @@ impl TrainingSpec {
             ("learning_rate", rate, "above 0", rate > 0.0),
             ("beta1", optimizer.beta1, "0 to below 1", (0.0..1.0).contains(&optimizer.beta1)),
             ("beta2", optimizer.beta2, "0 to below 1", (0.0..1.0).contains(&optimizer.beta2)),
-            ("eps", optimizer.eps, "above 0", optimizer.eps > 0.0),
+            ("eps", optimizer.eps, "1e-38 or above, as float32 has it", optimizer.eps >= LEAST_EPS),
             ("weight_decay", optimizer.weight_decay, "0 or above", optimizer.weight_decay >= 0.0),
             ("gradient_clip", optimizer.gradient_clip, "above 0", optimizer.gradient_clip > 0.0),
         ] {

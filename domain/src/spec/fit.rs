@@ -82,6 +82,12 @@ impl FitSpec {
             let all = FitMethod::ALL.map(FitMethod::label).join(", ");
             return wrong("methods", "[]", &format!("name at least one of {all}"));
         }
+        let repeated = (1..).zip(&self.methods).find_map(|(next, method)| {
+            self.methods[next..].contains(method).then(|| method.label())
+        });
+        if let Some(method) = repeated {
+            return wrong("methods", method, "it is named twice; name each method once");
+        }
         if self.draws < LEAST_DRAWS {
             let valid = format!("a bootstrap needs at least {LEAST_DRAWS}");
             return wrong("draws", &self.draws.to_string(), &valid);
@@ -312,6 +318,10 @@ mod tests {
         for (spec, said) in [
             (FitSpec { draws: 99, ..FitSpec::default() }, "`fit.draws` is `99`; a bootstrap needs"),
             (FitSpec { methods: Vec::new(), ..FitSpec::default() }, "`fit.methods` is `[]`; name"),
+            (
+                FitSpec { methods: vec![FitMethod::Power; 2], ..FitSpec::default() },
+                "`fit.methods` is `power`; it is named twice",
+            ),
             (FitSpec { objective: lad, ..profiles.clone() }, "`fit.objective` is `lad`"),
             (
                 FitSpec { weights: FitWeights::SeedNoise, ..profiles },

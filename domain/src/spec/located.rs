@@ -45,7 +45,9 @@ impl Locations {
 
 /// Reads YAML into a JSON value and the places of its keys.
 pub(super) fn read(text: &str, file: &str) -> Result<(Value, Locations), SpecError> {
-    let node: Spanned<Node> = serde_saphyr::from_str(text).map_err(|error| {
+    // Else a label `off` or `y` would be a boolean, as YAML 1.1 has it.
+    let options = serde_saphyr::options! { strict_booleans: true };
+    let node = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
         let at = error.location().map_or((1, 1), |at| (at.line(), at.column()));
         SpecError {
             place: Place { file: file.to_owned(), line: at.0, column: at.1 },

@@ -71,7 +71,9 @@ fn typed_error(
     let path = error.path().to_string();
     let path = if path == "." { String::new() } else { path };
     let Some((unknown, valid)) = unknown_name(&text) else {
-        return locations.error(&path, text);
+        // `yes` and `on` are texts here, and booleans in YAML 1.1.
+        let hint = if text.ends_with("expected a boolean") { ": `true` or `false`" } else { "" };
+        return locations.error(&path, text + hint);
     };
     let problem = match nearest(&unknown, valid.iter().map(String::as_str)) {
         Some(name) => format!("{text}; did you mean `{name}`?"),

@@ -131,6 +131,58 @@ fn what_the_runtime_says_wrongly_is_named() {
 }
 
 #[test]
+fn only_true_and_false_are_booleans() {
+    let values = "values: [off, no, yes, y, 'true', true]";
+    let text = GOOD.replacen("values: [llama, tnl]", values, 1);
+    let RecipeSpec::Pretrain(pretrain) =
+        parse(&text, "x.yaml").unwrap().spec.stages[0].recipe.clone();
+    let expected = serde_json::json!(["off", "no", "yes", "y", "true", true]);
+    assert_eq!(Value::Array(pretrain.axes[0].values.clone()), expected);
+    let label = "values: [{label: off, model.preset: tnl}]";
+    let text = GOOD.replacen("field: model.preset, values: [llama, tnl]", label, 1);
+    let RecipeSpec::Pretrain(pretrain) =
+        parse(&text, "x.yaml").unwrap().spec.stages[0].recipe.clone();
+    assert_eq!(pretrain.axes[0].values[0]["label"], "off");
+    let to = "version: 1\nruntime: {share_trunks: yes}";
+    let says = "string \"yes\", expected a boolean: `true` or `false`";
+    check_bad("version: 1", to, (3, 11), "runtime.share_trunks", says);
+}
+
+#[test]
+fn corpora_of_one_name_are_refused_at_the_later_one() {
+    let corpus = "    - {name: plays, files: ['texts/*.txt']}\n";
+    let twice = corpus.repeat(2);
+    check_bad(corpus, &twice, (7, 8), "data.corpora[1].name", "the name of an earlier corpus");
+}
+
+#[test]
+fn more_data_points_than_can_be_kept_are_refused_with_the_range() {
+    let design = "design: {fixed_tokens: {tokens: 1e6}}";
+    let with =
+        |count: &str| format!("{design}\n        checkpoints: {{log_spaced: {{count: {count}}}}}");
+    assert!(parse(&GOOD.replacen(design, &with("10000"), 1), "x.yaml").is_ok());
+    let path = "stages[0].recipe.pretrain.checkpoints.log_spaced.count";
+    for count in ["0", "10001", "1000000000"] {
+        let says = format!("`{count}` is out of range; 1 to 10000");
+        check_bad(design, &with(count), (21, 36), path, &says);
+    }
+}
+
+#[test]
+fn an_eps_that_float32_would_take_for_zero_is_refused() {
+    let rate = "learning_rate: 1e-3";
+    assert!(parse(&GOOD.replacen(rate, "eps: 1e-38", 1), "x.yaml").is_ok());
+    let path = "stages[0].recipe.pretrain.training.optimizer.eps";
+    check_bad(rate, "eps: 1e-39", (16, 23), path, "1e-38 or above");
+}
+
+#[test]
+fn a_method_that_is_named_twice_is_refused() {
+    let to = "version: 1\nfit: {methods: [power, envelope, power]}";
+    check_bad("version: 1", to, (3, 7), "fit.methods", "`power`: it is named twice");
+}
+
+#[test]
 fn an_axis_without_values_is_refused() {
     check_bad(
         "values: [llama, tnl]",
