@@ -77,7 +77,16 @@ async fn each<T>(app: &App, all: &[T], part: Part<T>) -> Result<(), StoreError> 
         return Ok(());
     }
     let Err(error) = part(app, all).await else { return Ok(()) };
-    if all.len() == 1 {
+    // Of what the store cannot do for the moment it can do none.
+    let is_of_the_store = matches!(
+        error,
+        StoreError::Locked(_)
+            | StoreError::DiskFull(_)
+            | StoreError::Closed
+            | StoreError::NotLeading
+            | StoreError::ConnectionLost(_)
+    );
+    if all.len() == 1 || is_of_the_store {
         return Err(error);
     }
     let mut outcome = Ok(());

@@ -134,10 +134,9 @@ pub(crate) fn refuse_bounds(
 /// Distinct values of each variable against what the law needs.
 fn too_few_values(law: &dyn Law, dataset: &Dataset) -> Option<String> {
     let needs = law.needs();
-    // A law of C alone sees one budget as one value, however many runs spend it.
-    let is_of_compute = law.variables() == [Variable::Flops];
-    let n_budgets =
-        if is_of_compute { dataset.n_budgets() } else { dataset.n_distinct(|point| point.flops) };
+    // One budget is one C, however many runs spend it; a law of N and D sees their own values.
+    let is_of_compute = law.variables().contains(&Variable::Flops);
+    let n_budgets = if is_of_compute { dataset.n_budgets() } else { needs.n_budgets };
     let counts = [
         ("sizes N", dataset.n_distinct(|point| point.parameters), needs.n_sizes),
         ("token counts D", dataset.n_distinct(|point| point.tokens), needs.n_token_counts),

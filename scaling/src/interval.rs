@@ -323,8 +323,8 @@ pub fn estimate_pair(
     }
 }
 
-/// The values that are numbers; why nothing can be said where too many are none, or one of a
-/// jackknife.
+/// The values that are numbers; why nothing can be said where too many are none, or one where none
+/// may be.
 fn finite(one: &Resampled, mut values: Vec<f64>) -> Result<Vec<f64>, String> {
     let n_all = values.len();
     values.retain(|value| value.is_finite());
@@ -334,8 +334,13 @@ fn finite(one: &Resampled, mut values: Vec<f64>) -> Result<Vec<f64>, String> {
             let counted = words::counted(*n_clusters, *n_runs);
             Err(format!("without one of the {counted} it is not finite"))
         }
-        _ if n_bad as f64 > MAX_FAILED_SHARE * n_all as f64 => {
-            Err(format!("{n_bad} of {n_all} resamples give no number"))
+        Scheme::StatedNoise { .. } if n_bad > 0 => {
+            Err(format!("{n_bad} of {n_all} draws give no number"))
+        }
+        Scheme::Bootstrap { draws, failed, .. }
+            if (n_bad + failed) as f64 > MAX_FAILED_SHARE * *draws as f64 =>
+        {
+            Err(format!("{} of {draws} resamples give no number", n_bad + failed))
         }
         _ => Ok(values),
     }

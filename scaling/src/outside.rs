@@ -43,7 +43,8 @@ impl Standing {
         let (end, word) = if value > high { (high, "largest") } else { (low, "smallest") };
         let side = if value > high { "above" } else { "below" };
         let place = match self.factor {
-            Some(factor) => format!("{factor:.3} times"),
+            Some(factor) if factor >= 0.01 => format!("{factor:.3} times"),
+            Some(factor) => format!("{factor:.1e} times"),
             None => side.to_owned(),
         };
         Some(format!("{name}: {variable} = {value:.3e} is {place} the {word} fitted, {end:.3e}"))
@@ -75,7 +76,7 @@ mod tests {
         );
         assert_eq!(
             warning(1e3),
-            "outside-data: N = 1.000e3 is 0.001 times the smallest fitted, 1.000e6"
+            "outside-data: N = 1.000e3 is 1.0e-3 times the smallest fitted, 1.000e6"
         );
     }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args as ClapArgs;
+use clap::{ArgGroup, Args as ClapArgs};
 use serde::{Deserialize, Serialize};
 
 /// `gradus fit`: of a study, or of a file.
@@ -107,6 +107,7 @@ impl FitArgs {
 /// Which column has what.
 #[derive(Debug, Clone, Default, PartialEq, Eq, ClapArgs, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[command(group = ArgGroup::new("compute").multiple(true))]
 pub struct ColumnArgs {
     /// Column with N
     #[arg(long, value_name = "COLUMN", requires = "csv")]

@@ -66,7 +66,10 @@ async fn of_study(global: &Global, args: &SuggestArgs) -> Result<Restored, Failu
     let folder = tempfile::tempdir().context("could not make a folder").map_err(Failure::Failed)?;
     let mut fit = the_fit(args, &observations::save_fit(&report, folder.path())?)?;
     // What the rows of the file cannot say: how far the study is, and how its runs were trained.
-    let said = of_group(&report, fit.saved.group.as_deref());
+    let name = |text: &String| text.split(": ").next().unwrap_or_default().to_owned();
+    let known: Vec<String> = fit.saved.warnings.iter().map(name).collect();
+    let mut said = of_group(&report, fit.saved.group.as_deref());
+    said.retain(|text| !known.contains(&name(text)));
     fit.saved.warnings.splice(0..0, said);
     Ok(fit)
 }

@@ -161,7 +161,7 @@ impl Model {
             let mut prediction = predictor.answer(question);
             group.clone_into(&mut prediction.group);
             prediction.method.clone_from(&fit.method);
-            prediction.warnings.extend(predictor.outside(&prediction));
+            prediction.warnings.extend(predictor.outside(question, &prediction));
             let of_fit = fit.warnings.iter().chain(findings);
             prediction.warnings.extend(of_fit.map(|text| format!("of the fit: {text}")));
             prediction
@@ -189,7 +189,7 @@ impl Predictor {
     }
 
     /// What a prediction names that lies outside the fitted: N, D and C, given or best.
-    fn outside(&self, prediction: &FitPrediction) -> Vec<String> {
+    fn outside(&self, question: Question, prediction: &FitPrediction) -> Vec<String> {
         let ranges = match self {
             Self::Envelope(fit) => [None, None, Some(fit.flops_range)],
             Self::Law(model) => {
@@ -203,10 +203,16 @@ impl Predictor {
             EstimateView::NotIdentified { .. } => None,
         };
         let values = [value(&prediction.parameters), value(&prediction.tokens), prediction.flops];
+        // C of a model is by one C / (N D) for all, and its own may differ.
+        let is_about = |standing: &Standing| match question {
+            Question::Model { .. } => standing.factor.is_some_and(|f| (0.5..=2.0).contains(&f)),
+            Question::Budget { .. } => standing.is_inside,
+        };
         let places = ["N", "D", "C"].into_iter().zip(values).zip(ranges);
-        places
-            .filter_map(|((name, value), range)| Standing::of(value?, range?).warning(name))
-            .collect()
+        let standings =
+            places.filter_map(|((name, value), range)| Some((name, Standing::of(value?, range?))));
+        let outside = standings.filter(|(name, one)| *name != "C" || !is_about(one));
+        outside.filter_map(|(name, one)| one.warning(name)).collect()
     }
 
     fn answer(&self, question: Question) -> FitPrediction {

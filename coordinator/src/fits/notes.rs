@@ -8,6 +8,10 @@ use super::method::{Fitted, Settings};
 use super::observe::{Group, Observed, Point, Run};
 use super::report::uses_training_curves;
 
+/// Up to so many epochs repeated text is nearly as good as new (Muennighoff et al. 2023,
+/// arXiv 2305.16264).
+const MOST_EPOCHS: f64 = 4.0;
+
 /// Below both of these a study shows the method and supports no decision: published laws start at
 /// some tens of millions of parameters and 1e17 FLOPs.
 const SMALL_PARAMETERS: u64 = 10_000_000;
@@ -30,11 +34,28 @@ pub(super) fn of_group(observed: &Observed, group: &Group, fits: &[Fitted]) -> V
     let found = approach::findings(&approaches);
     let mut texts: Vec<String> = found.iter().map(ToString::to_string).collect();
     texts.extend(group.mixed.iter().cloned());
+    texts.extend(repeated(group));
     if observed.spec.methods.iter().copied().any(uses_training_curves) {
         texts.extend(unlike_checkpoints(group));
         texts.extend(warm_up(group));
     }
     texts
+}
+
+fn repeated(group: &Group) -> Option<String> {
+    let epochs: Vec<f64> = group.fitted().filter_map(Run::epochs).collect();
+    let n = epochs.iter().filter(|epochs| **epochs > MOST_EPOCHS).count();
+    let most = epochs.iter().copied().fold(0.0, f64::max);
+    let least = epochs.iter().copied().fold(f64::INFINITY, f64::min);
+    (n > 0).then(|| {
+        format!(
+            "repeated-data: {n} of {} fitted runs read their training text more than {MOST_EPOCHS} \
+             times (from {least:.1} to {most:.1} times), and D counts it each time; read again it \
+             teaches less than new text does, so that exponents are off where some sizes read it more \
+             often than others: prepare more text",
+            epochs.len()
+        )
+    })
 }
 
 fn unlike_checkpoints(group: &Group) -> Option<String> {

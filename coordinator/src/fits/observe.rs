@@ -95,6 +95,9 @@ pub(super) struct Run {
     steps: u64,
     warmup_steps: u64,
     is_decaying: bool,
+    /// Tokens of the training split.
+    #[serde(default)]
+    training_tokens: Option<u64>,
     flops_exact: f64,
     /// By step; never empty.
     pub(super) points: Vec<Point>,
@@ -277,6 +280,7 @@ impl Observed {
                     steps: run.steps,
                     warmup_steps: run.warmup_steps,
                     is_decaying: run.is_decaying,
+                    training_tokens: run.training_tokens,
                     flops_exact: run.flops_exact,
                     points,
                 });
@@ -373,6 +377,11 @@ impl Group {
 }
 
 impl Run {
+    /// How often its last point has read the training split.
+    pub(super) fn epochs(&self) -> Option<f64> {
+        Some(self.last().tokens / self.training_tokens.filter(|n| *n > 0)? as f64)
+    }
+
     /// Its last measurement.
     pub(super) fn last(&self) -> &Point {
         self.points.last().expect("a run without points is excluded")

@@ -85,7 +85,10 @@ impl WorkerApi {
             return Err(ApiError::TooManyEvents { found, max: MAX_EVENTS_PER_REPORT });
         }
         let events = decode::events(events)?;
-        let has_points = events.iter().any(|event| matches!(event, ReportEvent::Point { .. }));
+        let is_read_live = |event: &ReportEvent| {
+            matches!(event, ReportEvent::Point { .. } | ReportEvent::Log { .. })
+        };
+        let has_points = events.iter().any(is_read_live);
         match self.app.store.report(token, events).await? {
             Reported::Stored { work, has_new_work } => {
                 self.app.leader.mentioned(token);
@@ -142,7 +145,7 @@ impl WorkerApi {
         self.app.nudge.notify_one();
     }
 
-    /// Live pages read the points again when they hear this; it is not stored.
+    /// Live pages read points and log lines again when they hear this; it is not stored.
     fn announce_points(&self, work: &WorkId) {
         if let WorkId::Run(run) = work
             && self.app.leader.may_announce_points(run)

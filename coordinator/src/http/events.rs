@@ -24,8 +24,16 @@ const PAGE: u32 = 500;
 /// A reader that missed more than this reads everything again instead of every event.
 const MOST_REPLAYED: usize = 10_000;
 
-/// Shorter than the idle limits of usual proxies.
+/// Shorter than the idle limits of usual proxies. It is an event, so that who hears none knows that
+/// nobody is there.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+const ALIVE: &str = "alive";
+
+/// Who does not lead hears nothing of what the leader does, and looks for it so often.
+const FOLLOW_PAUSE: Duration = Duration::from_secs(2);
+
+/// Points are no stored events: after so many looks everything is to be read again.
+const LOOKS_PER_RESYNC: u32 = 5;
 
 /// The header by which a browser says what it saw last.
 const LAST_EVENT_ID: &str = "last-event-id";
@@ -60,7 +68,8 @@ pub(super) async fn events(
         let message = reader.next().await?;
         Some((Ok(message), reader))
     });
-    Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
+    let alive = Event::default().event(ALIVE).data("{}");
+    Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(KEEP_ALIVE).event(alive)))
 }
 
 /// One open stream.
@@ -74,6 +83,9 @@ struct Reader {
     missed: VecDeque<EventView>,
     n_replayed: usize,
     is_replaying: bool,
+    /// The newest stored event at the last look, while another coordinator leads.
+    followed: Option<i64>,
+    n_looks: u32,
 }
 
 impl Reader {
@@ -87,6 +99,8 @@ impl Reader {
             missed: VecDeque::new(),
             n_replayed: 0,
             is_replaying: last_id.is_some(),
+            followed: None,
+            n_looks: 0,
         }
     }
 
@@ -102,6 +116,10 @@ impl Reader {
             let received = tokio::select! {
                 () = shutdown.cancelled() => return None,
                 received = self.live.recv() => received,
+                () = tokio::time::sleep(FOLLOW_PAUSE) => match self.follow().await {
+                    Some(message) => return Some(message),
+                    None => continue,
+                },
             };
             match received {
                 // It was sent from the store already.
@@ -112,6 +130,20 @@ impl Reader {
                 Err(RecvError::Closed) => return None,
             }
         }
+    }
+
+    /// Whether there is something new to read, where another coordinator leads.
+    async fn follow(&mut self) -> Option<Event> {
+        if self.app.store.is_leading() {
+            self.followed = None;
+            return None;
+        }
+        self.n_looks += 1;
+        let newest = self.app.store.last_event_id().await.ok();
+        let is_known = newest.is_some() && newest == self.followed;
+        self.followed = newest;
+        let is_time = self.n_looks.is_multiple_of(LOOKS_PER_RESYNC);
+        (!is_known || is_time).then(resync)
     }
 
     /// The next stored event; none at the end of a page.

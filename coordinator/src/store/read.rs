@@ -233,6 +233,8 @@ pub struct FitRun {
     /// The trunk that its first steps are, where its schedule has one; runs of one trunk share its
     /// luck.
     pub trunk: Option<ContentHash>,
+    /// Tokens of the training split, each read once in an epoch; none while it is not prepared.
+    pub training_tokens: Option<u64>,
     /// Steps of warm-up.
     pub warmup_steps: u64,
     /// Whether the learning rate falls towards the last step, so that a checkpoint on the way is no

@@ -46,6 +46,7 @@ fn run(group: &str, parameters: u64, seed: u32) -> FitRun {
         flops_published: 0.9 * flops,
         budget_flops: None,
         trunk: None,
+        training_tokens: None,
         warmup_steps: 0,
         is_decaying: false,
         data_point_steps: CHECKPOINTS.to_vec(),

@@ -48,6 +48,25 @@ fn checkpoints_on_the_way_of_a_decay_are_warned_of_and_so_is_what_is_predicted_f
 }
 
 #[test]
+fn text_that_is_read_over_and_over_is_warned_of() {
+    let noted = |tenths: u64| {
+        let settings = json!({ "methods": [FitMethod::Chinchilla], "draws": 100 });
+        let mut inputs = study(&["llama"], 6, &settings);
+        for (index, run) in inputs.runs.iter_mut().enumerate() {
+            // Every second run has so much less text than it reads.
+            let tenths = if index % 2 == 0 { tenths } else { 10 };
+            run.training_tokens = Some(run.steps * run.batch_tokens * 10 / tenths);
+        }
+        fit_model(&inputs).expect("it is fitted").report().notes.clone()
+    };
+    assert!(!has(&noted(39), "repeated-data"), "{:?}", noted(39));
+    let notes = noted(80);
+    let expected = "repeated-data: 3 of 6 fitted runs read their training text more than 4 times \
+                    (from 1.0 to 8.0 times)";
+    assert!(has(&notes, expected), "{notes:?}");
+}
+
+#[test]
 fn a_prediction_outside_the_fitted_sizes_and_tokens_says_so() {
     let inputs = study(&["llama"], 6, &json!({ "methods": [FitMethod::Chinchilla], "draws": 100 }));
     let model = fit_model(&inputs).expect("it is fitted");

@@ -36,7 +36,7 @@ impl Stream {
             if let Some((message, rest)) = self.text.split_once("\n\n") {
                 let (message, rest) = (message.to_owned(), rest.to_owned());
                 self.text = rest;
-                if message.contains("data:") {
+                if message.contains("data:") && !message.contains("event: alive") {
                     return Some(parse(&message));
                 }
                 continue;
@@ -55,6 +55,19 @@ fn parse(message: &str) -> (i64, String, String) {
     let id = data["id"].as_i64().unwrap();
     assert_eq!(field("id:"), if id == 0 { String::new() } else { id.to_string() });
     (id, field("event:").to_owned(), data["kind"].as_str().unwrap().to_owned())
+}
+
+/// Another coordinator writes what this one shows, and its events are not heard here.
+#[tokio::test]
+async fn who_does_not_lead_tells_its_listeners_to_look_again() {
+    let served = Served::new().await;
+    served.apply(STUDY).await;
+    let served = served.reopened_read_only().await;
+    let mut stream = Stream::open(&served, None).await;
+    for _ in 0..2 {
+        let (id, event, kind) = stream.next().await.unwrap();
+        assert_eq!((id, event.as_str(), kind.as_str()), (0, "resync", "resync"));
+    }
 }
 
 #[tokio::test]

@@ -88,6 +88,14 @@ pub(super) fn floor(
             profile.flat_nats, found.name
         ));
     }
+    let (n_units, p) = (dataset.n_clusters().unwrap_or(fit.n_runs), fit.theta.len());
+    if profile.is_none() && n_units <= p && matches!(fit.form, LawForm::Free(_)) {
+        return Some(format!(
+            "{n_units} runs are no more than the {p} parameters: which other values of `{}` fit as \
+             well cannot be said",
+            found.name
+        ));
+    }
     (found.value > HIGH_FLOOR_SHARE * smallest).then(|| {
         format!(
             "`{}` = {:.4} is within a per cent of the smallest loss {smallest:.4}",

@@ -48,7 +48,8 @@ impl<'a> Refitter<'a> {
         is_global: bool,
     ) -> Self {
         let needs = law.needs();
-        let same_flops = if law.variables() == [Variable::Flops] { SAME_COMPUTE } else { SAME };
+        let is_of_compute = law.variables().contains(&Variable::Flops);
+        let n_budgets = if is_of_compute { needs.n_budgets - 1 } else { 0 };
         // One fewer than for an interval: a replicate need only be solvable.
         let classes = [
             ("sizes", classes(dataset, |point| point.parameters, SAME), needs.n_sizes - 1),
@@ -57,11 +58,7 @@ impl<'a> Refitter<'a> {
                 classes(dataset, |point| point.tokens, SAME),
                 needs.n_token_counts - 1,
             ),
-            (
-                "compute values",
-                classes(dataset, |point| point.flops, same_flops),
-                needs.n_budgets - 1,
-            ),
+            ("compute values", classes(dataset, |point| point.flops, SAME_COMPUTE), n_budgets),
         ];
         let rivals = fit.convergence.rivals.iter().take(N_RIVALS).map(|rival| rival.theta.clone());
         let starts = std::iter::once(fit.theta.clone()).chain(rivals).collect();

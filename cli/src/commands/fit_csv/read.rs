@@ -113,11 +113,12 @@ impl Hashed {
         }
     }
 
-    /// How many empty lines follow a place: the reader skips them, and takes the first of them for the
-    /// line of the next row.
-    fn n_empty_from(&self, place: u64) -> u64 {
+    /// The line of a row that the reader saw at a place: it skips empty lines, and takes the first of
+    /// them for the row's.
+    fn line(&self, position: &csv::Position) -> u64 {
+        let place = position.byte();
         let next = self.empty.range(place..).zip(place..);
-        next.take_while(|(found, expected)| *found == expected).count() as u64
+        position.line() + next.take_while(|(found, expected)| *found == expected).count() as u64
     }
 }
 
@@ -251,7 +252,8 @@ pub(super) fn read(file: &Path, args: &FitArgs, law: LawName) -> anyhow::Result<
     let opened = std::fs::File::open(file).with_context(context)?;
     let mut reader =
         csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(Hashed::new(opened));
-    let headers = reader.headers().map_err(|error| placed(file, error))?;
+    let headers = reader.headers().cloned();
+    let headers = headers.map_err(|error| placed(file, error, reader.get_ref()))?;
     let headers: Vec<String> = headers.iter().map(str::to_owned).collect();
     anyhow::ensure!(
         !headers.is_empty(),
@@ -268,10 +270,14 @@ pub(super) fn read(file: &Path, args: &FitArgs, law: LawName) -> anyhow::Result<
     let mut rows = Vec::new();
     let mut numbers = Numbering::default();
     let mut record = csv::StringRecord::new();
-    while reader.read_record(&mut record).map_err(|error| placed(file, error))? {
-        let line = record.position().map_or(rows.len() as u64 + 2, |position| {
-            position.line() + reader.get_ref().n_empty_from(position.byte())
-        });
+    loop {
+        let read = reader.read_record(&mut record);
+        if !read.map_err(|error| placed(file, error, reader.get_ref()))? {
+            break;
+        }
+        let line = record
+            .position()
+            .map_or(rows.len() as u64 + 2, |position| reader.get_ref().line(position));
         let cells = Cells { file, line, headers: &headers, record: &record };
         let mut row = row(&cells, &columns, choice, &mut numbers)?;
         for (column, values) in watched.iter().zip(&mut values) {
@@ -323,18 +329,19 @@ fn rivals(args: &FitArgs, columns: &Columns, choice: LawChoice) -> anyhow::Resul
 }
 
 /// An error of the reader at its line, in words that say what would be valid.
-fn placed(file: &Path, error: csv::Error) -> anyhow::Error {
+fn placed(file: &Path, error: csv::Error, read: &Hashed) -> anyhow::Error {
     let file = file.display();
+    let line = |position: &csv::Position| read.line(position);
     let text = match error.kind() {
         csv::ErrorKind::UnequalLengths { pos, expected_len, len } => {
-            let line = pos.as_ref().map_or(0, csv::Position::line);
+            let line = pos.as_ref().map_or(0, line);
             format!(
                 "{file}:{line}: the row has {len} cells and the header {expected_len}; \
                  every row must have as many as the header"
             )
         }
         csv::ErrorKind::Utf8 { pos, err } => {
-            let line = pos.as_ref().map_or(1, csv::Position::line);
+            let line = pos.as_ref().map_or(1, line);
             let cell = err.field() + 1;
             format!("{file}:{line}: cell {cell} is not UTF-8; save the file as UTF-8")
         }

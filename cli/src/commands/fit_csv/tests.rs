@@ -137,11 +137,25 @@ fn an_accuracy_is_held_out_by_its_task_loss() {
 }
 
 #[test]
+fn what_c_counts_is_said_of_a_column_of_c_or_of_flops_for_a_token_or_of_both() {
+    let is_valid = |more: &str| {
+        let line = format!("gradus fit --csv x.csv --law chinchilla --n n --d d --loss l {more}");
+        Args::try_parse_from(line.split_whitespace()).is_ok()
+    };
+    assert!(is_valid("--c c --flops-per-token f --c-counts exact"));
+    assert!(is_valid("--flops-per-token f --c-counts exact") && is_valid("--c c --c-counts exact"));
+    assert!(!is_valid("--c-counts exact"));
+}
+
+#[test]
 fn a_row_behind_empty_lines_is_named_by_its_own() {
     for end in ["\n", "\r\n"] {
         let file = ["c,l", "1e10,3", "", "", "x,3", ""].join(end);
         let message = outcome(file.as_bytes(), POWER).unwrap_err();
         assert!(message.contains("points.csv:5: "), "{message}");
+        let file = ["c,l", "1e10,3", "", "", "x", ""].join(end);
+        let message = outcome(file.as_bytes(), POWER).unwrap_err();
+        assert!(message.contains("points.csv:5: the row has 1 cells"), "{message}");
     }
 }
 

@@ -210,6 +210,13 @@ impl Draft<'_> {
                 self.preset
             ));
         }
+        let counts = &self.fit.saved.conventions.c_counts;
+        if ["published", "6ND"].contains(&counts.as_str()) {
+            warnings.push(format!(
+                "flop-count: the fit counts C as `{counts}`, and the budgets of a study are `exact` \
+                 FLOPs: its cells train on other D than the best ones named here"
+            ));
+        }
         warnings.extend(self.fit.saved.own_warnings());
         warnings
     }

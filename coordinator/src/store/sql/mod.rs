@@ -78,6 +78,9 @@ const CONTROL_CONNECTIONS: u32 = 4;
 /// So long readers are waited for when the store closes: one may wait for a database that is no more.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 
+/// So long a writer is waited for whose server does not answer.
+const WRITE_DEADLINE: Duration = Duration::from_secs(30);
+
 /// A store in one database.
 pub struct SqlStore {
     location: Location,
@@ -264,10 +267,22 @@ impl SqlStore {
                 tracing::warn!("a view or a database that does not answer is not waited for");
             }
         }
-        let Some(Lead { writer, task, right, .. }) = lead else { return };
+        let Some(Lead { writer, mut task, right, .. }) = lead else { return };
         drop(writer);
-        if let Err(error) = task.await {
-            tracing::error!(error = %error, "the store's writer ended badly");
+        let ended = match self.location {
+            // What a server has not answered by then is undone there when the session ends.
+            Location::Postgres(_) => tokio::time::timeout(WRITE_DEADLINE, &mut task).await,
+            Location::Sqlite(_) | Location::Memory(_) => Ok((&mut task).await),
+        };
+        match ended {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(error = %error, "the store's writer ended badly"),
+            Err(_) => {
+                tracing::error!(
+                    "the database does not answer; what it was asked last may be undone"
+                );
+                task.abort();
+            }
         }
         drop(right);
     }

@@ -286,7 +286,7 @@ fn without_trainer(input: attempt::Input, token: LeaseToken) -> Vec<attempt::Inp
         attempt::Input::Preempt { .. } => {
             vec![attempt::Input::Finished(to_wire::finish(token, end, why))]
         }
-        attempt::Input::Stop { .. } => {
+        attempt::Input::Stop { .. } | attempt::Input::Refused { .. } => {
             vec![input, attempt::Input::ChildGone { end, message: why.to_owned() }]
         }
         input => vec![input],

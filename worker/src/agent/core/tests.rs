@@ -380,6 +380,24 @@ fn an_attempt_that_goes_back_is_not_begun_by_the_next_trainer() {
     assert_eq!((told.lease_token, agent.told.len()), (8, n_told + 1));
 }
 
+/// The last lines of the trainer before, for instance.
+#[test]
+fn a_refused_report_of_an_attempt_that_no_trainer_has_ends_it() {
+    let mut agent = Agent::serving();
+    agent.assign(&[7]);
+    let line = v1::LogLine { text: "bye".to_owned(), ..v1::LogLine::default() };
+    let event = to_wire::event(event::Kind::Log(line));
+    agent.feed(Input::TrainerSaid { slot: 0, event });
+    let (end, message) = (AttemptEnd::Bug, "died".to_owned());
+    agent.feed(Input::TrainerGone { slot: 0, last_token: None, end, message });
+    agent.at(10_000);
+    agent.answer("report", failed(Code::InvalidArgument));
+    let Some(Request::Finish(finish)) = agent.asked("finish") else { panic!("{:?}", agent.open) };
+    assert_eq!((finish.lease_token, finish.end.as_str()), (7, "bug"));
+    agent.answer("finish", Ok(Answer::Finished));
+    assert_eq!(agent.core.tokens(), [0; 0]);
+}
+
 #[test]
 fn an_attempt_that_is_to_end_ends_with_the_trainer_that_never_saw_it() {
     let mut agent = Agent::serving();

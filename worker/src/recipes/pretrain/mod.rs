@@ -42,8 +42,19 @@ pub(super) fn train(context: &mut Context<'_>, work: &v1::Train) -> Result<Outco
     let training = &plan.cell.training;
     let mut batches =
         Batches::new(shard, training.sequence_length, training.batch_sequences, training.seed)?;
+    say_epochs(&batches, &plan);
     let (mut learner, first_step) = resume::resume(context, &plan, &work.checkpoints)?;
     run(context, &plan, &mut batches, &mut learner, first_step)
+}
+
+/// Text that is read again teaches less than new text, and nobody sees it in a loss.
+fn say_epochs(batches: &Batches, plan: &Plan) {
+    let training = &plan.cell.training;
+    let n_sequences = plan.cell.steps.saturating_mul(u64::from(training.batch_sequences));
+    let epochs = n_sequences as f64 / batches.n_windows() as f64;
+    if epochs > 1.0 {
+        tracing::warn!("the run reads its training text {epochs:.1} times");
+    }
 }
 
 fn run(

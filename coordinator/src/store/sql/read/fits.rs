@@ -36,6 +36,7 @@ struct RunRow {
     flops_exact: f64,
     flops_published: f64,
     config_json: String,
+    n_training_tokens: Option<i64>,
     budget_flops: Option<f64>,
     data_point_steps_json: String,
     ended_as: Option<String>,
@@ -261,6 +262,7 @@ impl RunRow {
             warmup_steps: schedule.map_or(0, ScheduleSpec::warmup_steps),
             is_decaying: schedule.is_some_and(ScheduleSpec::is_decaying),
             trunk: trunk.map(|trunk| trunk.hash),
+            training_tokens: self.n_training_tokens.map(count),
             axis_values: from_json(&self.axis_values_json, "axis values", &self.run_id)?,
             data_point_steps: from_json(
                 &self.data_point_steps_json,

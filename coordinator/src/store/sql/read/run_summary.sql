@@ -27,7 +27,8 @@ SELECT
                 e.step = r.steps
                 OR w.state NOT IN ('succeeded', 'failed', 'cancelled', 'diverged')
             )
-        ORDER BY e.step DESC, e.n_tokens DESC, e.attempt DESC, e.id
+        -- A later attempt's weights are the run's; of several measurements that of the most tokens.
+        ORDER BY e.step DESC, e.attempt DESC, COALESCE(e.n_tokens, 0) DESC, e.id
         LIMIT 1
     ) AS validation_loss_nats,
     CASE
