@@ -23,6 +23,7 @@ export type FitReport = Schemas['FitReport'];
 export type GroupFit = Schemas['GroupFit'];
 export type MethodFit = Schemas['MethodFit'];
 export type HeldOutView = Schemas['HeldOutView'];
+export type ExcludedRun = Schemas['ExcludedRun'];
 export type EstimateView = Schemas['EstimateView'];
 export type EventView = Schemas['EventView'];
 export type HealthView = Schemas['HealthView'];
@@ -37,8 +38,14 @@ export const LOG_PAGE = 10_000;
 /** The coordinator asks for its token, and this browser has not shown it. */
 export class TokenNeeded extends Error {}
 
+/** Far longer than any answer takes: only a dead connection is silent for so long. */
+const TIMEOUT_MS = 60_000;
+
 async function get<T>(path: string): Promise<T> {
-  const response = await fetch(BASE + path, { headers: { accept: 'application/json' } });
+  const response = await fetch(BASE + path, {
+    headers: { accept: 'application/json' },
+    signal: AbortSignal.timeout(TIMEOUT_MS),
+  });
   if (response.ok) return (await response.json()) as T;
   throw await refusal(response);
 }
@@ -46,7 +53,8 @@ async function get<T>(path: string): Promise<T> {
 async function refusal(response: Response): Promise<Error> {
   let message = `the coordinator answered ${response.status}`;
   try {
-    message = ((await response.json()) as ErrorBody).message;
+    const body = (await response.json()) as Partial<ErrorBody> | null;
+    message = body?.message || message;
   } catch {
     // The body is no error of the API: the status says it all.
   }
@@ -60,6 +68,7 @@ export async function signIn(token: string): Promise<void> {
     method: 'POST',
     headers: { accept: 'application/json', 'content-type': 'application/json' },
     body: JSON.stringify(body),
+    signal: AbortSignal.timeout(TIMEOUT_MS),
   });
   if (!response.ok) throw await refusal(response);
 }

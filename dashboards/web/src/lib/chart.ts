@@ -2,7 +2,8 @@
 
 import type uPlot from 'uplot';
 import type { ChartData, XAxis } from './curves';
-import { metric, reading, significant } from './format';
+import { digitsFor, metric, reading, significant } from './format';
+import { labelDigits, logLabels, logSplits } from './ticks';
 
 export interface ChartInput {
   width: number;
@@ -24,7 +25,7 @@ const X_LABELS: Record<XAxis, string> = {
   flops: 'training FLOPs C (exact)',
 };
 
-const HEIGHT = 340;
+export const HEIGHT = 340;
 
 /** Later runs of a group are drawn fainter, so that its sizes can be told apart. */
 function withRank(color: string, rank: number, ranks: number): string {
@@ -33,26 +34,56 @@ function withRank(color: string, rank: number, ranks: number): string {
   return color + alpha.toString(16).padStart(2, '0');
 }
 
-/** `10^k` labels only: uPlot offers every tenth of a decade on a logarithmic axis. */
-export function decadesOnly(splits: number[]): (number | null)[] {
-  const few = splits.filter((value) => value > 0).length < 8;
-  return splits.map((value) => {
-    const digit = value / 10 ** Math.floor(Math.log10(value));
-    return few || Math.abs(digit - 1) < 1e-6 ? value : null;
-  });
+/** What a chart shows, for those who do not see it. */
+export function description({ data, axis, yLabel }: Pick<ChartInput, 'data' | 'axis' | 'yLabel'>): string {
+  const n = data.series.length;
+  return `${yLabel} over ${X_LABELS[axis]}, ${n} curve${n === 1 ? '' : 's'}`;
+}
+
+/** Whether the user has chosen a part of the x axis: the whole of it holds every point. */
+export function isZoomed(range: uPlot.Scale, x: ArrayLike<number>): boolean {
+  // No logarithmic axis holds a zero.
+  const held = Array.from(x).filter((one) => range.distr !== 3 || one > 0);
+  const [first, last] = [held[0], held.at(-1)];
+  if (first === undefined || last === undefined) return false;
+  // The ends of a logarithmic axis are rounded.
+  const slack = (end: number): number => 1e-9 * Math.abs(end);
+  return (range.min ?? first) > first + slack(first) || (range.max ?? last) < last - slack(last);
+}
+
+function axes(input: ChartInput): uPlot.Axis[] {
+  const grid = { stroke: 'rgba(128,128,128,0.18)', width: 1 };
+  const font = '12px system-ui, sans-serif';
+  // A computed style follows the theme: it is read at every drawing.
+  const stroke = (): string => input.style.getPropertyValue('color');
+  const common = { stroke, grid, ticks: grid, font, labelFont: font, labelSize: 18 };
+  const scale = (isLog: boolean) =>
+    isLog
+      ? {
+          splits: (_: uPlot, _axis: number, min: number, max: number) => logSplits(min, max),
+          filter: (_: uPlot, splits: number[]) => logLabels(splits),
+        }
+      : {};
+  const values = (format: (value: number, digits: number) => string) => (_: uPlot, labels: (number | null)[]) => {
+    const digits = labelDigits(labels);
+    return labels.map((value) => (value === null ? '' : format(value, digits)));
+  };
+  return [
+    { ...common, ...scale(input.isLogX), label: X_LABELS[input.axis], values: values(metric) },
+    {
+      ...common,
+      ...scale(input.isLogY),
+      label: input.yLabel,
+      size: 58,
+      values: values((value, digits) => significant(value, Math.max(4, digits))),
+    },
+  ] as uPlot.Axis[];
 }
 
 export function chartOptions(input: ChartInput): uPlot.Options {
-  const { data, style } = input;
+  const { data } = input;
   const ranks = new Map<string, number>();
   for (const { group, rank } of data.series) ranks.set(group, Math.max(ranks.get(group) ?? 0, rank + 1));
-  const stroke = style.getPropertyValue('color');
-  const grid = { stroke: 'rgba(128,128,128,0.18)', width: 1 };
-  const font = '12px system-ui, sans-serif';
-  const axis = { stroke, grid, ticks: grid, font, labelFont: font, labelSize: 18 };
-  const filter = (isLog: boolean) => (isLog ? (_: uPlot, splits: number[]) => decadesOnly(splits) : undefined);
-  const values = (format: (value: number) => string) => (_: uPlot, splits: (number | null)[]) =>
-    splits.map((value) => (value === null ? '' : format(value)));
 
   return {
     width: input.width,
@@ -64,24 +95,16 @@ export function chartOptions(input: ChartInput): uPlot.Options {
       x: { time: false, distr: input.isLogX ? 3 : 1 },
       y: { distr: input.isLogY ? 3 : 1 },
     },
-    axes: [
-      { ...axis, label: X_LABELS[input.axis], filter: filter(input.isLogX), values: values(metric) },
-      {
-        ...axis,
-        label: input.yLabel,
-        size: 58,
-        filter: filter(input.isLogY),
-        values: values(significant),
-      },
-    ] as uPlot.Axis[],
+    axes: axes(input),
     series: [
       {},
       ...data.series.map((series): uPlot.Series => ({
         label: series.label,
         stroke: withRank(input.colors.get(series.group) ?? '#3b82c4', series.rank, ranks.get(series.group) ?? 1),
         width: 1.6,
-        spanGaps: true,
-        points: { show: data.x.length < 30 },
+        // A null breaks the line; uPlot passes over what is undefined by itself.
+        spanGaps: false,
+        points: { show: (plot) => plot.data[0].length < 30 },
       })),
     ],
     hooks: { setSeries: [focusHook(input)], setCursor: [focusHook(input)] },
@@ -94,16 +117,19 @@ function focusHook(input: ChartInput): (plot: uPlot) => void {
     const focused = plot.series.findIndex((series, index) => index > 0 && (series as { _focus?: boolean })._focus === true);
     const at = plot.cursor.idx;
     if (focused < 1 || at === null || at === undefined) return input.onFocus(null);
-    const nearest = nearestPoint(input.data.ys[focused - 1] ?? [], at);
+    // The plot's own data: they may be newer than those that it was made with.
+    const nearest = nearestPoint(plot.data[focused] ?? [], at);
     if (nearest === null) return input.onFocus(null);
-    const x = input.data.x[nearest.index] ?? 0;
-    input.onFocus(`${input.data.series[focused - 1]?.label}: ${reading(input.series, nearest.value)} at ${metric(x)}`);
+    const x = plot.data[0][nearest.index] ?? 0;
+    const { min, max } = plot.scales.x ?? {};
+    const digits = x === 0 ? 3 : digitsFor(x, ((max ?? x) - (min ?? x)) / 10 || Infinity);
+    input.onFocus(`${plot.series[focused]?.label}: ${reading(input.series, nearest.value)} at ${metric(x, digits)}`);
   };
 }
 
 /** The series' own point nearest to an index of the shared axis. */
 export function nearestPoint(
-  ys: (number | null | undefined)[],
+  ys: ArrayLike<number | null | undefined>,
   at: number,
 ): { index: number; value: number } | null {
   for (let distance = 0; distance < ys.length; distance += 1) {

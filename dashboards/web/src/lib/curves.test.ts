@@ -23,6 +23,13 @@ describe('aligned curves', () => {
       [undefined, 5, 6],
     ]);
   });
+  it('breaks a curve from its point before a value that is not finite to its point after it', () => {
+    const broken = [curve('tnl-a', [1, 3, 5], [3, null, 2], 100), curve('tnl-b', [2, 4], [5, 6], 100)];
+    expect(align(broken, 'step', 'architecture').ys).toEqual([
+      [3, null, null, null, 2],
+      [undefined, 5, undefined, 6, undefined],
+    ]);
+  });
   it('multiplies steps by each run’s own tokens', () => {
     expect(align(curves, 'tokens', null).x).toEqual([100, 200]);
   });

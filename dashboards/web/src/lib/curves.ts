@@ -15,7 +15,10 @@ export interface Series {
 export interface ChartData {
   /** The union of all x values, ascending. */
   x: number[];
-  /** For each series one value for each x; `undefined` where it has no point. */
+  /**
+   * For each series one value for each x; `undefined` where it has no point, which a line passes
+   * over, and null where its value was not finite, which breaks the line.
+   */
   ys: (number | null | undefined)[][];
   series: Series[];
 }
@@ -25,6 +28,24 @@ export function position(curve: Curve, step: number, axis: XAxis): number {
   if (axis === 'tokens') return step * curve.tokens_per_step;
   if (axis === 'flops') return step * curve.flops_per_step;
   return step;
+}
+
+/**
+ * A null takes up all between the curve's own finite points beside it. uPlot breaks a line only as
+ * far as the next x, which may be another curve's.
+ */
+function widened(ys: (number | null | undefined)[]): (number | null | undefined)[] {
+  const wide = [...ys];
+  let begin = 0;
+  let isBroken = false;
+  ys.forEach((y, index) => {
+    if (y === null) isBroken = true;
+    if (typeof y !== 'number') return;
+    if (isBroken) wide.fill(null, begin, index);
+    begin = index + 1;
+    isBroken = false;
+  });
+  return wide;
 }
 
 /** Aligns curves with different x values; `groupBy` names the axis whose value is the group. */
@@ -47,5 +68,5 @@ export function align(curves: Curve[], axis: XAxis, groupBy: string | null): Cha
     ranks.set(group, rank + 1);
     return { label: curve.name, group, runId: curve.run_id, rank };
   });
-  return { x, ys: points.map((byX) => x.map((at) => byX.get(at))), series };
+  return { x, ys: points.map((byX) => widened(x.map((at) => byX.get(at)))), series };
 }

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { bytes, duration, metric, percent, progress, reading, short, significant } from './format';
+import { bytes, digitsFor, duration, metric, percent, progress, reading, short, significant } from './format';
 
 describe('numbers for people', () => {
   it('keeps three digits and moves to the next suffix in time', () => {
@@ -23,6 +23,21 @@ describe('numbers for people', () => {
     expect(short(0.0798)).toBe('0.0798');
     expect(short(1.82e8)).toBe('1.82e+8');
     expect(bytes(1536)).toBe('1.50 KiB');
+    expect(bytes(999.4 * 1024)).toBe('999 KiB');
+    expect(bytes(1010 * 1024)).toBe('1010 KiB');
+    expect(bytes(5000 * 1024 ** 4)).toBe('5000 TiB');
+  });
+  it('has more digits where they are asked for', () => {
+    expect(metric(1_000_250_000, 6)).toBe('1.00025G');
+    expect(metric(999_960, 5)).toBe('999.96k');
+    expect(metric(1.00025e21, 6)).toBe('1.00025e21');
+    expect(significant(3.123456, 6)).toBe('3.12346');
+    expect(significant(1.23456e-5, 5)).toBe('1.2346e-5');
+  });
+  it('has the digits that a step needs, and no end of them', () => {
+    expect(digitsFor(1_250_000, 250_000)).toBe(3);
+    expect(digitsFor(1.00005e9, 50_000)).toBe(6);
+    expect(digitsFor(1 / 3, 0)).toBe(15);
   });
 });
 
@@ -32,6 +47,9 @@ describe('percentages', () => {
     expect(percent(0.0149)).toBe('1.5 %');
     expect(percent(-0.0149)).toBe('-1.5 %');
     expect(percent(-0.15)).toBe('-15 %');
+    expect(percent(0.0004)).toBe('0.04 %');
+    expect(percent(-0.00012)).toBe('-0.01 %');
+    expect(percent(0.001)).toBe('0.1 %');
     expect(percent(0)).toBe('0 %');
     expect(percent(0.996)).toBe('100 %');
   });

@@ -12,16 +12,20 @@ const SUFFIXES: [number, string][] = [
   [1e3, 'k'],
 ];
 
-/** `12_345_678` as `12.3M`: three digits and a metric suffix; from 1e21 on as `5.76e23`. */
-export function metric(value: number | null | undefined): string {
+/**
+ * `12_345_678` as `12.3M`: three digits unless told otherwise and a metric suffix; from 1e21 on as
+ * `5.76e23`.
+ */
+export function metric(value: number | null | undefined, digits = 3): string {
   if (value === null || value === undefined || !Number.isFinite(value)) return '–';
   const size = Math.abs(value);
-  if (size >= BEYOND_SUFFIXES * 0.9995) return power(value, 2);
+  // 999,950 would round to 1000k: it belongs to the next suffix.
+  const roundsUp = 1 - 0.5 / 10 ** digits;
+  if (size >= BEYOND_SUFFIXES * roundsUp) return power(value, digits - 1);
   for (const [scale, suffix] of SUFFIXES) {
-    // 999,950 would round to 1000k: it belongs to the next suffix.
-    if (size >= scale * 0.9995) return (value / scale).toPrecision(3) + suffix;
+    if (size >= scale * roundsUp) return (value / scale).toPrecision(digits) + suffix;
   }
-  return Number.isInteger(value) ? String(value) : value.toPrecision(3);
+  return Number.isInteger(value) ? String(value) : value.toPrecision(digits);
 }
 
 /** A power of ten as the command line writes it, without a plus sign: `5.76e23`. */
@@ -29,15 +33,28 @@ function power(value: number, digits: number): string {
   return value.toExponential(digits).replace('e+', 'e');
 }
 
-/** Four significant digits without trailing zeros, with a metric suffix: `52.43M`, `0.5`, `3e-5`. */
-export function significant(value: number): string {
-  const rounded = Number(value.toPrecision(4));
+/**
+ * Four significant digits unless told otherwise, without trailing zeros, with a metric suffix:
+ * `52.43M`, `0.5`, `3e-5`.
+ */
+export function significant(value: number, digits = 4): string {
+  const rounded = Number(value.toPrecision(digits));
   const size = Math.abs(rounded);
   const [scale, suffix] = SUFFIXES.find(([least]) => size >= least) ?? [1, ''];
   if (size >= BEYOND_SUFFIXES || (size !== 0 && size < 1e-3)) {
-    return power(rounded, 3).replace(/\.?0+e/, 'e');
+    return power(rounded, digits - 1).replace(/\.?0+e/, 'e');
   }
-  return String(Number((rounded / scale).toPrecision(4))) + suffix;
+  return String(Number((rounded / scale).toPrecision(digits))) + suffix;
+}
+
+/** A double holds no more for certain. */
+const MOST_DIGITS = 15;
+
+/** The fewest significant digits, three or more, that say a value to a hundredth of a step. */
+export function digitsFor(value: number, step: number): number {
+  let digits = 3;
+  while (digits < MOST_DIGITS && Math.abs(Number(value.toPrecision(digits)) - value) > step / 100) digits += 1;
+  return digits;
 }
 
 /** A value of a series as its name asks: losses with their decimals, the rest as `significant`. */
@@ -57,9 +74,11 @@ export function short(value: number): string {
   return value.toPrecision(3);
 }
 
-/** The decimals of a share in per cent: small ones have one, of either sign. */
+/** The decimals of a share in per cent: small ones have one, tiny ones two, of either sign. */
 function decimals(share: number): number {
-  return share !== 0 && Math.abs(share) < 0.1 ? 1 : 0;
+  const size = Math.abs(share);
+  if (size === 0 || size >= 0.1) return 0;
+  return size < 0.001 ? 2 : 1;
 }
 
 /** A share as a percentage, rounded. */
@@ -109,5 +128,8 @@ export function bytes(count: number): string {
     size /= 1024;
     unit += 1;
   }
-  return unit === 0 ? `${count} B` : `${size.toPrecision(3)} ${units[unit]}`;
+  if (unit === 0) return `${count} B`;
+  // From here on three digits would be written with an exponent.
+  const text = size < 999.5 ? size.toPrecision(3) : size.toFixed(0);
+  return `${text} ${units[unit]}`;
 }

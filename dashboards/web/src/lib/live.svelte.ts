@@ -2,6 +2,7 @@
 // once in a while.
 
 import { TokenNeeded, type EventView } from './api';
+import { reader } from './reader';
 import { follow } from './reconnect';
 
 type Listener = (event: EventView | null) => void;
@@ -34,6 +35,10 @@ function open(): void {
     // Signing in loads the page anew.
     isWanted: () => !stream.needsToken,
   });
+  // A hidden page may have slept, and its connection with it.
+  document.addEventListener('visibilitychange', () => {
+    if (document.visibilityState === 'visible') tell(null);
+  });
 }
 
 export interface Live<T> {
@@ -47,9 +52,9 @@ export function staleness(...all: Live<unknown>[]): string | null {
 }
 
 /**
- * Reads now and after every event that `matters`, at least `pause` milliseconds apart. Call it
- * while a component is set up; it stops with the component. Whatever `read` depends on is
- * tracked, so a change of it reads again.
+ * Reads now and after every event that `matters`, at least `pause` milliseconds apart, and again by
+ * itself after a failure. Call it while a component is set up; it stops with the component.
+ * Whatever `read` depends on is tracked, so a change of it reads again.
  */
 export function live<T>(
   read: () => Promise<T>,
@@ -62,44 +67,30 @@ export function live<T>(
 
   $effect(() => {
     let isOver = false;
-    let isReading = false;
-    let isAskedAgain = false;
-    let timer: ReturnType<typeof setTimeout> | undefined;
-
-    const refresh = (promise: Promise<T>): void => {
-      isReading = true;
-      isAskedAgain = false;
-      promise
-        .then(
-          (value) => {
-            if (isOver) return;
-            raw = value;
-            state.error = null;
-          },
-          (error: unknown) => {
-            if (error instanceof TokenNeeded) stream.needsToken = true;
-            if (!isOver) state.error = error instanceof Error ? error.message : String(error);
-          },
-        )
-        .finally(() => {
-          timer = setTimeout(() => {
-            isReading = false;
-            if (isAskedAgain && !isOver) refresh(read());
-          }, pause);
-        });
-    };
+    const { ask, stop } = reader({
+      read,
+      pause,
+      got: (value) => {
+        raw = value;
+        state.error = null;
+      },
+      failed: (error) => {
+        const isTokenNeeded = error instanceof TokenNeeded;
+        if (isTokenNeeded) stream.needsToken = true;
+        if (!isOver) state.error = error instanceof Error ? error.message : String(error);
+        return !isTokenNeeded;
+      },
+    });
     const onEvent: Listener = (event) => {
-      if (event !== null && !matters(event)) return;
-      if (isReading) isAskedAgain = true;
-      else refresh(read());
+      if (event === null || matters(event)) ask();
     };
 
-    refresh(read());
+    ask();
     listeners.add(onEvent);
     if (!isFollowing) open();
     return () => {
       isOver = true;
-      clearTimeout(timer);
+      stop();
       listeners.delete(onEvent);
     };
   });

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { FIRST_PAUSE_MS, follow, LONGEST_PAUSE_MS } from './reconnect';
+import { FIRST_PAUSE_MS, follow, LONGEST_PAUSE_MS, SILENCE_MS } from './reconnect';
 
 /** Stands for the browser's event source; a test says what happens to it. */
 class FakeSource {
@@ -11,7 +11,9 @@ class FakeSource {
   onopen: (() => void) | null = null;
   onerror: (() => void) | null = null;
   onmessage: ((message: { data: string }) => void) | null = null;
-  addEventListener = vi.fn();
+  named = new Map<string, () => void>();
+  addEventListener = (name: string, listener: () => void) => this.named.set(name, listener);
+  close = vi.fn(() => (this.readyState = FakeSource.CLOSED));
 
   constructor() {
     FakeSource.made.push(this);
@@ -73,6 +75,59 @@ describe('an event source that was refused', () => {
     follow('/events', follower(() => false));
     newest().fail(FakeSource.CLOSED);
     vi.advanceTimersByTime(10 * LONGEST_PAUSE_MS);
+    expect(FakeSource.made.length).toBe(1);
+  });
+});
+
+describe('a silent connection', () => {
+  it('is closed and opened again once the coordinator was alive on it', () => {
+    const reader = follower();
+    follow('/events', reader);
+    const silent = newest();
+    silent.succeed();
+    silent.named.get('alive')!();
+    vi.advanceTimersByTime(SILENCE_MS - 1);
+    expect(silent.close).not.toHaveBeenCalled();
+    vi.advanceTimersByTime(1);
+    expect(silent.close).toHaveBeenCalledOnce();
+    expect(reader.failed).toHaveBeenCalledExactlyOnceWith(false);
+    expect(FakeSource.made.length).toBe(2);
+    newest().succeed();
+    expect(reader.opened).toHaveBeenCalledTimes(2);
+  });
+  it.each([
+    ['alive', (source: FakeSource) => source.named.get('alive')!()],
+    ['resync', (source: FakeSource) => source.named.get('resync')!()],
+    ['a message', (source: FakeSource) => source.onmessage?.({ data: '{}' })],
+    ['an opening', (source: FakeSource) => source.succeed()],
+  ])('is not one on which %s is heard', (_, speak) => {
+    follow('/events', follower());
+    newest().named.get('alive')!();
+    for (let i = 0; i < 5; i += 1) {
+      vi.advanceTimersByTime(SILENCE_MS - 1);
+      speak(newest());
+    }
+    expect(FakeSource.made.length).toBe(1);
+  });
+  it('is trusted where the coordinator never said that it is alive', () => {
+    follow('/events', follower());
+    newest().succeed();
+    newest().onmessage?.({ data: '{}' });
+    vi.advanceTimersByTime(10 * SILENCE_MS);
+    expect(FakeSource.made.length).toBe(1);
+  });
+  it('is left to the browser once that tries by itself', () => {
+    follow('/events', follower());
+    newest().named.get('alive')!();
+    newest().fail(FakeSource.CONNECTING);
+    vi.advanceTimersByTime(10 * SILENCE_MS);
+    expect(FakeSource.made.length).toBe(1);
+  });
+  it('is not opened again where a token is asked for', () => {
+    follow('/events', follower(() => false));
+    newest().named.get('alive')!();
+    vi.advanceTimersByTime(10 * SILENCE_MS);
+    expect(newest().close).toHaveBeenCalledOnce();
     expect(FakeSource.made.length).toBe(1);
   });
 });

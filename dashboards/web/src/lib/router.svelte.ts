@@ -7,9 +7,19 @@ export type Route =
   | { page: 'workers' }
   | { page: 'missing'; path: string };
 
+/** The parts of a path as they are meant; null where a percent sign is not followed by a byte. */
+function decoded(parts: string[]): string[] | null {
+  try {
+    return parts.map(decodeURIComponent);
+  } catch {
+    return null;
+  }
+}
+
 /** The page of a path, such as `/studies/demo`. */
 export function parseRoute(path: string): Route {
-  const parts = path.split('/').filter(Boolean).map(decodeURIComponent);
+  const parts = decoded(path.split('/').filter(Boolean));
+  if (parts === null) return { page: 'missing', path };
   const [head, name] = parts;
   if (parts.length === 0 || (parts.length === 1 && head === 'studies')) return { page: 'studies' };
   if (parts.length === 2 && head === 'studies' && name) return { page: 'study', study: name };

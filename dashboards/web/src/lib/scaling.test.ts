@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { FitReport } from './api';
-import { byText, methodsOf, scalingMarks } from './scaling';
+import { byText, doubts, excludedRuns, heldOutRows, methodsOf, scalingMarks } from './scaling';
 
 const observation = (name: string, isHeldOut: boolean) => ({
   run_id: 'r_1', name, step: 10, parameters: 1e5, tokens: 1e6, flops: 1e12, loss_nats: 4, is_held_out: isHeldOut,
@@ -38,6 +38,42 @@ describe('what is said of groups', () => {
     expect(byText(said)).toEqual([
       { groups: ['tnl', 'hgrn2'], text: 'noisy' },
       { groups: ['hgrn2'], text: 'short' },
+    ]);
+  });
+});
+
+describe('a run that stands in several groups', () => {
+  const heldOut = { run_id: 'r_1', name: 'tnl-s1', method: 'envelope' };
+  const twice = {
+    groups: ['tnl', 'hgrn2'].map((group) => ({ group, observations: [], fits: [], held_out: [heldOut, heldOut] })),
+    excluded: ['failed', 'failed', 'not finished'].map((reason) => ({ run_id: 'r_2', name: 'tnl-s2', reason })),
+  } as unknown as FitReport;
+
+  it('has a row of its own in each', () => {
+    const rows = heldOutRows(twice);
+    expect(rows.map((row) => row.group)).toEqual(['tnl', 'tnl', 'hgrn2', 'hgrn2']);
+    expect(new Set(rows.map((row) => row.key)).size).toBe(4);
+  });
+  it('is excluded once for each reason', () => {
+    const runs = excludedRuns(twice);
+    expect(runs.map((run) => run.reason)).toEqual(['failed', 'not finished']);
+    expect(new Set(runs.map((run) => run.key)).size).toBe(2);
+  });
+});
+
+describe('what to doubt', () => {
+  it('is what is not identified, what was dropped and what is warned of, with its method', () => {
+    const doubtful = {
+      ...fit('isoflop'),
+      coefficients: { a: { status: 'not_identified', reason: 'one budget' }, b: { status: 'identified', value: 1, low: 1, high: 1 } },
+      dropped: [{ what: 'budget 1e18', reason: 'two sizes only' }],
+      warnings: ['wide'],
+    };
+    const groups = [{ group: 'tnl', observations: [], held_out: [], fits: [doubtful] }];
+    expect(doubts({ groups } as unknown as FitReport)).toEqual([
+      'tnl; isoflop, a: one budget',
+      'tnl; isoflop dropped budget 1e18: two sizes only',
+      'tnl; isoflop: wide',
     ]);
   });
 });

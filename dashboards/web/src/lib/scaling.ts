@@ -1,6 +1,6 @@
 // From a fit report to what the scaling plot draws. Pure.
 
-import type { FitReport } from './api';
+import type { ExcludedRun, FitReport, HeldOutView, MethodFit } from './api';
 
 export interface MeasuredPoint {
   group: string;
@@ -55,6 +55,39 @@ export function scalingMarks(report: FitReport, method: string): ScalingMarks {
 /** The methods that appear in a report, in its order. */
 export function methodsOf(report: FitReport): string[] {
   return [...new Set(report.groups.flatMap((group) => group.fits.map((fit) => fit.method)))];
+}
+
+/** The held-out rows of every group; one run may stand in several, so each row has its own key. */
+export function heldOutRows(report: FitReport): (HeldOutView & { group: string; key: string })[] {
+  return report.groups.flatMap(({ group, held_out }) =>
+    held_out.map((row, index) => ({ ...row, group, key: JSON.stringify([group, row.method, index]) })),
+  );
+}
+
+/** The excluded runs, each once for each reason. */
+export function excludedRuns(report: FitReport): (ExcludedRun & { key: string })[] {
+  const byKey = new Map<string, ExcludedRun & { key: string }>();
+  for (const run of report.excluded) {
+    const key = JSON.stringify([run.run_id, run.reason]);
+    if (!byKey.has(key)) byKey.set(key, { ...run, key });
+  }
+  return [...byKey.values()];
+}
+
+/** What a reader should doubt: numbers that are not identified, what was dropped, and warnings. */
+export function doubts(report: FitReport): string[] {
+  const said = report.groups.flatMap(({ group, fits }) =>
+    fits.flatMap((fit) => doubtsOf(fit).map((text) => ({ group, text: `${fit.method}${text}` }))),
+  );
+  return byText(said).map(({ groups, text }) => `${groups.join(', ')}; ${text}`);
+}
+
+function doubtsOf(fit: MethodFit): string[] {
+  const unknown = Object.entries(fit.coefficients).flatMap(([name, estimate]) =>
+    estimate.status === 'not_identified' ? [`, ${name}: ${estimate.reason}`] : [],
+  );
+  const dropped = fit.dropped.map(({ what, reason }) => ` dropped ${what}: ${reason}`);
+  return [...unknown, ...dropped, ...fit.warnings.map((warning) => `: ${warning}`)];
 }
 
 /** Equal texts once, each with the groups that it is said of; empty texts are left out. */
