@@ -55,7 +55,7 @@ fn plan_prints_a_table_and_a_hint() {
     study `tiny`, stage `pretrain` (pretrain)
 
     CELL       N  STEPS      D   D/N    FLOPS    MEMORY  POINTS
-    llama  26.8k    977  1.00M  37.4  3.57e11  81.7 MiB      10
+    llama  26.8k    977  1.00M  37.4  3.57e11  81.6 MiB      10
     tnl    28.7k    977  1.00M  34.9  3.04e11  83.7 MiB      10
 
     2 cells, 2 runs, 0 dropped; 2.00M tokens, 6.61e11 FLOPs (exact, head included)
@@ -236,7 +236,9 @@ fn a_law_is_fitted_to_a_file_and_finds_what_was_planted() {
         assert!((value - planted).abs() < 1e-3, "{name} = {value}");
     }
     assert_eq!(fit["n_runs"], 24);
-    assert_eq!(fit["intervals"], "bootstrap by run in 6 strata, 200 draws, seed 0");
+    // One draw has too few numbers of tokens for the law.
+    let intervals = "bootstrap by run in 6 strata, 200 draws, seed 0, 1 of them without a fit";
+    assert_eq!(fit["intervals"], intervals);
     assert!(fit["warnings"].to_string().contains("without `--run COLUMN`"), "{text}");
     assert!(text.ends_with('\n'), "{text}");
 }

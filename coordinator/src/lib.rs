@@ -31,6 +31,17 @@ const LIVE_EVENTS: usize = 4096;
 /// The kind of what is announced in place of more events than [`LIVE_EVENTS`] in one transaction.
 const RESYNC: &str = "resync";
 
+/// What listeners are told in place of what they missed: to read everything again.
+pub(crate) fn resync() -> api::EventView {
+    api::EventView {
+        id: 0,
+        at_ms: 0,
+        subject: String::new(),
+        kind: RESYNC.to_owned(),
+        actor: String::new(),
+    }
+}
+
 /// What every part of a running coordinator shares.
 #[derive(Debug)]
 pub struct App {

@@ -151,6 +151,10 @@ pub async fn ensure_lead(app: &App) -> Result<bool, StoreError> {
         if !app.store.try_to_lead().await? {
             return Ok(false);
         }
+        // Who listened while another led has heard nothing of what that one did.
+        if app.changes.send(crate::resync()).is_err() {
+            tracing::debug!("nobody listens");
+        }
     }
     if !app.leader.has_taken_over() {
         reconcile::take_over(app).await?;

@@ -192,14 +192,7 @@ impl Reader {
 
 /// Some events were left out.
 fn resync() -> Event {
-    let event = EventView {
-        id: 0,
-        at_ms: 0,
-        subject: String::new(),
-        kind: RESYNC.to_owned(),
-        actor: String::new(),
-    };
-    with_data(Event::default().event(RESYNC), &event)
+    with_data(Event::default().event(RESYNC), &crate::resync())
 }
 
 fn with_data(message: Event, event: &EventView) -> Event {

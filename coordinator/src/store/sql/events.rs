@@ -7,7 +7,7 @@ use api::EventView;
 use super::database::{Connection, query_with_rows};
 use super::error::from_driver;
 use crate::store::StoreError;
-use crate::{LIVE_EVENTS, RESYNC};
+use crate::{LIVE_EVENTS, resync};
 
 /// Events in one statement: six values each stay far below the databases' limits.
 const EVENTS_PER_STATEMENT: usize = 256;
@@ -96,16 +96,5 @@ impl Events {
         self.n_written = 0;
         let written = std::mem::take(&mut self.written);
         if is_announced { written } else { vec![resync()] }
-    }
-}
-
-/// What listeners are told in place of many events.
-pub(super) fn resync() -> EventView {
-    EventView {
-        id: 0,
-        at_ms: 0,
-        subject: String::new(),
-        kind: RESYNC.to_owned(),
-        actor: String::new(),
     }
 }

@@ -245,10 +245,6 @@ impl SqlStore {
         if let Ok(mut lead) = self.lead.lock() {
             *lead = Some(Lead { writer, task, is_over, right });
         }
-        // Who listened while another led has heard nothing of what that one did.
-        if self.changes.send(events::resync()).is_err() {
-            tracing::debug!("nobody listens");
-        }
         Ok(())
     }
 
