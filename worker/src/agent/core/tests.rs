@@ -390,7 +390,7 @@ fn a_refused_report_of_an_attempt_that_no_trainer_has_ends_it() {
     agent.feed(Input::TrainerSaid { slot: 0, event });
     let (end, message) = (AttemptEnd::Bug, "died".to_owned());
     agent.feed(Input::TrainerGone { slot: 0, last_token: None, end, message });
-    agent.at(10_000);
+    agent.at(1_500);
     agent.answer("report", failed(Code::InvalidArgument));
     let Some(Request::Finish(finish)) = agent.asked("finish") else { panic!("{:?}", agent.open) };
     assert_eq!((finish.lease_token, finish.end.as_str()), (7, "bug"));
