@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use bench::Trainer;
 use bench::work::{Bench, assignment, run};
+use domain::memory::MemoryEstimate;
 use domain::recipe::PretrainCell;
 use domain::spec::Precision;
 use proto::v1;
@@ -53,10 +54,17 @@ fn check_batch(architecture: &str, precision: Precision, batch_sequences: u32) {
     let is_last = |event: &Kind| matches!(event, Kind::Checkpoint(found) if found.step == STEPS);
     trainer.until(is_last);
     let measured = (trainer.memory_bytes("VmHWM") - loaded) as f64;
-    let estimate = cell.memory(batch_sequences);
-    let ratio = estimate.total() as f64 / measured;
+    // A CPU without instructions for bf16 products keeps float32 copies of what it multiplies, and may
+    // take as much as in float32, which a plan knows nothing of.
+    let mut estimates = vec![cell.memory(batch_sequences)];
+    if !trainer.capabilities.cpu_capability.contains("+BF16") {
+        cell.training.precision = Precision::Fp32;
+        estimates.push(cell.memory(batch_sequences));
+    }
+    let ratio = |estimate: &MemoryEstimate| estimate.total() as f64 / measured;
+    let is_near = |estimate: &MemoryEstimate| (ratio(estimate) - 1.0).abs() <= 0.15;
     let what = format!("{architecture}, {precision:?}, {batch_sequences}");
-    assert!((ratio - 1.0).abs() <= 0.15, "{what}: {ratio} of {measured}: {estimate:?}");
+    assert!(estimates.iter().any(is_near), "{what}: {measured}: {estimates:?}");
 }
 
 #[test]
