@@ -346,21 +346,28 @@ mod tests {
     #[test]
     fn few_runs_hold_the_floor_as_often_as_they_say() {
         const STUDIES: u64 = 300;
-        let options = FitOptions { objective: Objective::LogSquares, ..FitOptions::default() };
-        let of = |study: u64, n: u32| {
+        let of = |objective: Objective, study: u64, n: u32| {
+            let options = FitOptions { objective, ..FitOptions::default() };
             let noise = |run| 1e-3 * Stream::new(9000 + study, u64::from(run)).normal();
             let data = Dataset::new(&along_compute(n, noise)).unwrap();
             let fitted = fit(LawName::PowerFloor.law(), &data, &options).unwrap();
             floor(&fitted, &data, &options, 0.95).unwrap()
         };
-        let holds = |study: &u64| {
-            let profile = of(*study, 8).unwrap();
-            profile.low.is_none_or(|low| low < 1.8) && profile.high.is_none_or(|high| 1.8 < high)
+        let share = |objective: Objective| {
+            let holds = |study: &u64| {
+                let profile = of(objective, *study, 8).unwrap();
+                let is_above = profile.low.is_none_or(|low| low < 1.8);
+                is_above && profile.high.is_none_or(|high| 1.8 < high)
+            };
+            (0..STUDIES).filter(holds).count() as f64 / STUDIES as f64
         };
-        let share = (0..STUDIES).filter(holds).count() as f64 / STUDIES as f64;
+        let objectives =
+            [Objective::default(), Objective::AbsoluteDeviations, Objective::LogSquares];
+        let shares = objectives.map(share);
+        println!("{shares:?} of huber, lad and log-squares");
         // Three standard errors of 95 % of 300 are 3.8 %.
-        assert!((0.91..=0.99).contains(&share), "{share}");
-        assert_eq!(of(0, 3), None);
+        assert!(shares.iter().all(|share| (0.91..=0.99).contains(share)), "{shares:?}");
+        assert_eq!(of(Objective::LogSquares, 0, 3), None);
     }
 
     /// Aim: an interval of 95 % holds the floor about so often, wherever the threshold lies among

@@ -204,14 +204,14 @@ impl Predictor {
         };
         let values = [value(&prediction.parameters), value(&prediction.tokens), prediction.flops];
         // C of a model is by one C / (N D) for all, and its own may differ.
-        let is_about = |standing: &Standing| match question {
+        let is_near = |standing: &Standing| match question {
             Question::Model { .. } => standing.factor.is_some_and(|f| (0.5..=2.0).contains(&f)),
             Question::Budget { .. } => standing.is_inside,
         };
         let places = ["N", "D", "C"].into_iter().zip(values).zip(ranges);
         let standings =
             places.filter_map(|((name, value), range)| Some((name, Standing::of(value?, range?))));
-        let outside = standings.filter(|(name, one)| *name != "C" || !is_about(one));
+        let outside = standings.filter(|(name, one)| *name != "C" || !is_near(one));
         outside.filter_map(|(name, one)| one.warning(name)).collect()
     }
 

@@ -88,14 +88,14 @@ impl WorkerApi {
         let is_read_live = |event: &ReportEvent| {
             matches!(event, ReportEvent::Point { .. } | ReportEvent::Log { .. })
         };
-        let has_points = events.iter().any(is_read_live);
+        let has_live = events.iter().any(is_read_live);
         match self.app.store.report(token, events).await? {
             Reported::Stored { work, has_new_work } => {
                 self.app.leader.mentioned(token);
                 if has_new_work {
                     self.app.nudge.notify_one();
                 }
-                if has_points {
+                if has_live {
                     self.announce_points(&work);
                 }
                 Ok(false)

@@ -107,8 +107,8 @@ impl Slot {
         self.tell_assignment(slot, effects);
     }
 
-    /// Gives the assignment to the trainer, if none had it. An attempt that ends already, without any, is not
-    /// begun: its trainer would carry it out beside the slot's next.
+    /// Gives the assignment to the trainer, if none had it. An attempt that ends already, without
+    /// any, is not begun: its trainer would carry it out beside the slot's next.
     fn tell_assignment(&mut self, slot: usize, effects: &mut Vec<Effect>) {
         let is_wanted = |held: &&mut Held| !held.is_told && held.attempt.is_running();
         if let Some(held) = self.held.as_mut().filter(is_wanted) {
