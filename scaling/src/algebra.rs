@@ -154,31 +154,39 @@ fn rotate(a: &mut [f64], vectors: &mut [f64], n: usize, (p, q): (usize, usize)) 
     }
 }
 
-/// A straight line `y = value + slope (x - reference)` by ordinary least squares.
+/// A straight line `y = value + slope (x - reference)` by weighted least squares.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Line {
     /// y at the reference.
     pub(crate) value: f64,
     pub(crate) slope: f64,
-    /// Sum of squared residuals.
+    /// Weighted sum of squared residuals.
     pub(crate) residual_squares: f64,
-    /// Sum of squared distances of x from its mean.
+    /// Weighted sum of squared distances of x from its mean.
     pub(crate) spread: f64,
 }
 
-/// Fits a line; `None` for fewer than two distinct x.
+/// Fits a line to (x, y), which count alike; `None` for fewer than two distinct x.
 pub(crate) fn line(points: &[(f64, f64)], reference: f64) -> Option<Line> {
-    let n = points.len() as f64;
-    let mean_x = points.iter().map(|(x, _)| x).sum::<f64>() / n;
-    let mean_y = points.iter().map(|(_, y)| y).sum::<f64>() / n;
-    let spread: f64 = points.iter().map(|(x, _)| (x - mean_x).powi(2)).sum();
-    if spread.is_nan() || spread <= 1e-18 {
+    let points: Vec<(f64, f64, f64)> = points.iter().map(|(x, y)| (*x, *y, 1.0)).collect();
+    weighted_line(&points, reference)
+}
+
+/// Fits a line to (x, y, weight); `None` for fewer than two distinct x.
+pub(crate) fn weighted_line(points: &[(f64, f64, f64)], reference: f64) -> Option<Line> {
+    let total: f64 = points.iter().map(|(_, _, weight)| weight).sum();
+    let sum = |of: &dyn Fn(f64, f64) -> f64| -> f64 {
+        points.iter().map(|(x, y, weight)| weight * of(*x, *y)).sum()
+    };
+    let (mean_x, mean_y) = (sum(&|x, _| x) / total, sum(&|_, y| y) / total);
+    let spread = sum(&|x, _| (x - mean_x).powi(2));
+    if spread.is_nan() || spread <= 1e-18 * total {
         return None;
     }
-    let slope = points.iter().map(|(x, y)| (x - mean_x) * (y - mean_y)).sum::<f64>() / spread;
+    let slope = sum(&|x, y| (x - mean_x) * (y - mean_y)) / spread;
     let value = mean_y + slope * (reference - mean_x);
-    let residual = |(x, y): &(f64, f64)| (y - value - slope * (x - reference)).powi(2);
-    Some(Line { value, slope, residual_squares: points.iter().map(residual).sum(), spread })
+    let residual_squares = sum(&|x, y| (y - value - slope * (x - reference)).powi(2));
+    Some(Line { value, slope, residual_squares, spread })
 }
 
 #[cfg(test)]
@@ -208,9 +216,19 @@ mod tests {
 
     #[test]
     fn a_line_through_exact_points_has_no_residual() {
-        let fitted = line(&[(0.0, 1.0), (1.0, 3.0), (3.0, 7.0)], 1.0).unwrap();
+        let exact = [(0.0, 1.0, 1.0), (1.0, 3.0, 2.0), (3.0, 7.0, 0.5)];
+        let fitted = weighted_line(&exact, 1.0).unwrap();
         assert!((fitted.value - 3.0).abs() < 1e-12 && (fitted.slope - 2.0).abs() < 1e-12);
         assert!(fitted.residual_squares < 1e-20);
         assert!(line(&[(1.0, 1.0), (1.0, 3.0)], 0.0).is_none());
+    }
+
+    #[test]
+    fn a_point_of_weight_two_counts_as_two() {
+        let two = [(0.0, 1.0, 1.0), (1.0, 2.0, 1.0), (1.0, 2.0, 1.0), (2.0, 2.5, 1.0)];
+        let one = [(0.0, 1.0, 1.0), (1.0, 2.0, 2.0), (2.0, 2.5, 1.0)];
+        let [two, one] = [&two[..], &one[..]].map(|points| weighted_line(points, 0.5).unwrap());
+        assert!((two.slope - one.slope).abs() < 1e-12 && (two.value - one.value).abs() < 1e-12);
+        assert!((two.residual_squares - one.residual_squares).abs() < 1e-12);
     }
 }

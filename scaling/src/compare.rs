@@ -2,9 +2,11 @@
 //! with intervals. Does not rank: an interval that holds zero is the answer "these data do not
 //! tell".
 
+mod crossing;
 mod laws;
 
-pub use laws::{LawComparison, Side, compare_laws, crossover};
+pub use crossing::{Crossover, crossover};
+pub use laws::{LawComparison, Side, compare_laws};
 
 use crate::envelope::EnvelopeFit;
 use crate::interval::{Estimate, estimate_pair};

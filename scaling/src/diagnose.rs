@@ -60,10 +60,12 @@ pub fn diagnose(
         say("fixed-ratio", design::fixed_ratio(dataset));
         say("unbalanced-seeds", design::unbalanced_seeds(dataset));
     }
+    say("not-a-frontier", design::not_a_frontier(law.variables(), dataset));
     let n_clusters = dataset.n_clusters().unwrap_or(fit.n_runs);
     say("shared-trunks", shared_trunks(n_clusters, fit.n_runs));
     say("at-bound", coefficient::at_bound(fit));
     say("several-minima", coefficient::several_minima(fit));
+    say("lone-start", coefficient::lone_start(fit));
     say("basin-switch", coefficient::basin_switch(inference));
     say("steep-exponent", coefficient::steep_exponent(fit));
     say("loose-exponent", coefficient::loose_exponent(fit, inference));
@@ -99,5 +101,7 @@ fn correlation(pairs: &[(f64, f64)]) -> Option<f64> {
     (xx > 1e-18 && yy > 1e-18).then(|| xy / (xx * yy).sqrt())
 }
 
+#[cfg(test)]
+mod named_tests;
 #[cfg(test)]
 mod tests;

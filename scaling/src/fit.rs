@@ -20,7 +20,7 @@ pub(crate) use problem::{Problem, by_values};
 
 /// Starting points that are followed to their minimum.
 const DEFAULT_N_POLISHED: usize = 16;
-/// Of these, so many are the best of the grid, neighbours of a better one last; the others are
+/// Of these, so many are the best of the grid that are no neighbours of a better one; the others are
 /// spread evenly over its ranking, to find other basins.
 const N_POLISHED_BEST: usize = 8;
 /// More points than these are searched through a part of them; the best minima are then followed on
@@ -30,6 +30,11 @@ const MAX_SEARCHED: usize = 8192;
 pub const EQUAL_OBJECTIVE: f64 = 1e-6;
 /// Minima within this share of the best are reported: the data hardly prefer one over the other.
 pub const RIVAL_OBJECTIVE: f64 = 5e-3;
+
+/// Minima beside the best that are kept as basins, and how many times its objective they may have:
+/// what resampling can turn into the best.
+const MAX_BASINS: usize = 4;
+const BASIN_OBJECTIVE: f64 = 2.0;
 
 /// How to fit.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -65,6 +70,9 @@ pub struct Convergence {
     pub spreads_at_best: Vec<f64>,
     /// Other minima within [`RIVAL_OBJECTIVE`] of the best: objective and coefficients.
     pub rivals: Vec<Rival>,
+    /// Other distinct minima up to twice the best objective, the best four: resamples may have theirs
+    /// there, and are followed from each.
+    pub basins: Vec<Rival>,
 }
 
 /// A minimum nearly as good as the best.
@@ -241,6 +249,7 @@ pub fn fit(law: &dyn Law, dataset: &Dataset, options: &FitOptions) -> Result<Fit
         n_polished = minima.len();
     }
     let mut converged: Vec<Minimum> = minima.into_iter().filter(|one| one.converged).collect();
+    leave_out_infinite(law, &mut converged);
     converged.sort_by(|a, b| a.value.total_cmp(&b.value));
     let Some(first) = converged.first_mut() else {
         return Err(FitError::NotConverged { law: law.name(), n_polished });
@@ -272,6 +281,15 @@ pub fn fit(law: &dyn Law, dataset: &Dataset, options: &FitOptions) -> Result<Fit
         excluded: dataset.excluded().to_vec(),
         identifiability,
     })
+}
+
+/// A minimum at infinity, such as a break beyond all data, is none where there are others.
+fn leave_out_infinite(law: &dyn Law, minima: &mut Vec<Minimum>) {
+    let is_finite =
+        |one: &Minimum| law.coefficients(&one.theta).iter().all(|one| one.value.is_finite());
+    if minima.iter().any(is_finite) {
+        minima.retain(is_finite);
+    }
 }
 
 /// Coefficients within a thousandth of the logarithmic width of their range from one of its ends.
@@ -331,15 +349,17 @@ fn report(
         let differences = differences(law, &best.theta, &one.theta);
         spreads.iter_mut().zip(differences).for_each(|(most, one)| *most = one.max(*most));
     }
-    let mut rivals: Vec<Rival> = Vec::new();
-    for one in &converged[at_best.len()..] {
-        let is_new = rivals.iter().all(|rival| distance(law, &rival.theta, &one.theta) > 1e-2);
-        let is_apart = distance(law, &best.theta, &one.theta) > 1e-2;
-        if one.value <= within(RIVAL_OBJECTIVE) && is_new && is_apart {
-            let objective = problem.plain(&one.theta);
-            rivals.push(Rival { objective, theta: one.theta.clone() });
+    let distinct = |limit: f64, most: usize| {
+        let mut found: Vec<Rival> = Vec::new();
+        for one in converged[at_best.len()..].iter().filter(|one| one.value <= limit) {
+            let is_new = found.iter().all(|rival| distance(law, &rival.theta, &one.theta) > 1e-2);
+            if is_new && distance(law, &best.theta, &one.theta) > 1e-2 && found.len() < most {
+                found
+                    .push(Rival { objective: problem.plain(&one.theta), theta: one.theta.clone() });
+            }
         }
-    }
+        found
+    };
     Convergence {
         n_starts,
         n_polished,
@@ -347,7 +367,8 @@ fn report(
         n_at_best: at_best.len(),
         gradient_norm: best.gradient_norm,
         spreads_at_best: spreads,
-        rivals,
+        rivals: distinct(within(RIVAL_OBJECTIVE), usize::MAX),
+        basins: distinct(BASIN_OBJECTIVE * best.value, MAX_BASINS),
     }
 }
 
@@ -383,10 +404,16 @@ fn distance(law: &dyn Law, a: &[f64], b: &[f64]) -> f64 {
 }
 
 #[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
 mod invariance_tests;
+#[cfg(test)]
+mod off_design_tests;
 #[cfg(test)]
 mod planted_tests;
 #[cfg(test)]
 pub(crate) mod published_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod unit_tests;

@@ -18,7 +18,7 @@ pub const MAX_CORRELATION: f64 = 0.99;
 pub const SINGULAR: f64 = 1e-12;
 /// A coefficient takes part in a singular direction from this share of the eigenvector on.
 const SINGULAR_SHARE: f64 = 0.1;
-/// Root-mean-square change of ln L when a parameter changes by one, below which the data do not see
+/// Root-mean-square change of ln L when a parameter changes by one ([`Law::unit_of`]), below which the data do not see
 /// it: a tenth of the best measured seed noise (0.001 in ln L).
 pub const MIN_EFFECT: f64 = 1e-4;
 /// A floor below this share of the smallest loss is a fit that wants no floor.
@@ -100,7 +100,9 @@ pub(crate) fn judge(
             *reason = shared.clone().or_else(|| disagreement(*spread));
         }
     }
-    let whole = too_few_values(law, dataset).or_else(|| law.missing(&problem.points));
+    let whole = too_few_values(law, dataset)
+        .or_else(|| law.missing(&problem.points))
+        .or_else(|| no_freedom(problem.points.len(), theta.len()));
     Identifiability { whole, coefficients: reasons }
 }
 
@@ -149,6 +151,13 @@ fn too_few_values(law: &dyn Law, dataset: &Dataset) -> Option<String> {
     ))
 }
 
+/// As many points as parameters are met by any of a law's curves, whatever they measured.
+fn no_freedom(n_points: usize, n_parameters: usize) -> Option<String> {
+    (n_points <= n_parameters).then(|| {
+        format!("{n_points} points for {n_parameters} parameters: nothing is left to judge by")
+    })
+}
+
 /// Whether the law has a term of N and one of D, which a fixed ratio cannot tell apart.
 ///
 /// That of C and D/N is not meant: there a fixed ratio is too few values of it.
@@ -182,10 +191,11 @@ fn blind_parameters(problem: &Problem<'_>, theta: &[f64], law: &dyn Law) -> Vec<
     // Whatever weights sum to, an effect is one on ln L.
     let total = problem.total_weight();
     let effects: Vec<f64> = (0..n).map(|j| (gram[j * n + j] / total).sqrt()).collect();
+    let units = (0..n).map(|j| law.unit_of(j, &problem.points, &problem.log_losses));
     let mut found = Vec::new();
-    for (j, effect) in effects.iter().enumerate() {
+    for ((j, effect), unit) in effects.iter().enumerate().zip(units) {
         // Written so that an effect that is not a number counts as none.
-        let is_seen = *effect >= MIN_EFFECT;
+        let is_seen = *effect * unit >= MIN_EFFECT;
         if !is_seen {
             found.push((j, format!("the losses hardly depend on `{}` at the optimum", names[j])));
         }

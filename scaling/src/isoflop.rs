@@ -8,7 +8,7 @@ mod profile;
 use std::collections::{BTreeMap, BTreeSet};
 
 use self::profile::profile;
-use crate::algebra::{Line, line};
+use crate::algebra::{Line, weighted_line};
 use crate::diagnose::Finding;
 use crate::envelope::{DroppedBudget, PowerLine};
 use crate::interval::{Estimate, judged, student};
@@ -33,6 +33,9 @@ pub const MIN_SIZES_IN_WINDOW: usize = 5;
 
 /// From this share of N on the bias of parabolas is told.
 pub const MIN_BIAS: f64 = 0.01;
+
+/// Share of the largest variance of a minimum below which a smaller one counts no more.
+const LEAST_VARIANCE: f64 = 0.01;
 
 /// How to fit isoFLOP profiles.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -64,6 +67,12 @@ pub struct ProfileMinimum {
     pub loss_nats: f64,
     /// Second derivative of ln L with respect to ln N.
     pub curvature: f64,
+    /// Standard error of ln N_opt: by the curvature and the sizes of this profile, and by the noise
+    /// around the parabolas of all.
+    pub error_log: f64,
+    /// Whether it lies between the last two sizes of a side, of which one is left to bend the
+    /// parabola there.
+    pub is_at_edge: bool,
     /// Runs of the budget.
     pub n_points: usize,
     /// Of these, within the window around the minimum: what the parabola was fitted to.
@@ -113,25 +122,35 @@ pub struct IsoflopFit {
 
 /// Fits a profile to each budget. `dataset` holds one point, the last, of each run.
 ///
-/// Profiles are parabolas of ln L in ln N by least squares, of the sizes within a window that is
-/// centred on the minimum by turns; a budget is dropped, with the reason, when it has fewer than
-/// [`MIN_SIZES_PER_BUDGET`] sizes, no significant upward curvature, or its minimum outside the
-/// sampled sizes. A minimum of Akima's interpolant that differs from the parabola's beyond their
+/// Profiles are parabolas of ln L in ln N by least squares, weighted as the data set says, of the
+/// sizes within a window that is centred on the minimum by turns; a budget is dropped, with the
+/// reason, when it has fewer than [`MIN_SIZES_PER_BUDGET`] sizes, no significant upward curvature, or
+/// its minimum outside the sampled sizes. The lines through the minima weigh each by the inverse of
+/// its variance and of what minima scatter beyond theirs (DerSimonian and Laird 1986), and their
+/// intervals take the scale from the residuals (Hartung and Knapp 2001). A minimum in the last step
+/// of its sizes is a warning, `edge-minima`. A minimum of Akima's interpolant that differs from the parabola's beyond their
 /// noise is a warning, `akima-disagrees`, and so are trunks that lie at several budgets,
 /// `shared-trunks`.
 pub fn fit(dataset: &Dataset, budgets: &[f64], options: &IsoflopOptions) -> IsoflopFit {
     let (groups, mut excluded) = group(dataset, budgets);
     excluded.splice(0..0, dataset.excluded().iter().cloned());
     let (mut minima, mut dropped) = (Vec::new(), Vec::new());
-    let mut used = Vec::new();
-    for (flops, points) in groups {
-        match profile(flops, &points, options) {
-            Ok(minimum) => {
+    let (mut used, mut scatters) = (Vec::new(), Vec::new());
+    for (flops, members) in groups {
+        match profile(flops, &members, options) {
+            Ok((minimum, scatter)) => {
                 minima.push(minimum);
-                used.push(points);
+                scatters.push(scatter);
+                used.push(members);
             }
             Err(reason) => dropped.push(DroppedBudget { flops, reason }),
         }
+    }
+    // A profile of few sizes hardly knows its own noise.
+    let squares: f64 = scatters.iter().map(|one| one.squares).sum();
+    let variance = squares / scatters.iter().map(|one| one.freedom).sum::<f64>();
+    for (minimum, scatter) in minima.iter_mut().zip(&scatters) {
+        minimum.error_log = (variance * scatter.leverage).sqrt();
     }
     minima.sort_by(|a, b| a.flops.total_cmp(&b.flops));
     let mut warnings = Vec::new();
@@ -142,6 +161,7 @@ pub fn fit(dataset: &Dataset, budgets: &[f64], options: &IsoflopOptions) -> Isof
             budgets.len()
         ));
     }
+    warnings.extend(edge_minima(&minima));
     warnings.extend(minima.iter().filter_map(akima_warning));
     warnings.extend(shared_trunks(dataset, &used));
     IsoflopFit {
@@ -177,8 +197,8 @@ pub fn fit_corrected(
     let mut fitted = fit(dataset, budgets, options);
     let (groups, _) = group(dataset, budgets);
     for minimum in &mut fitted.minima {
-        let points = groups.iter().find(|(flops, _)| *flops == minimum.flops);
-        let shift = points.and_then(|(_, points)| vertex_shift(minimum, points, surface));
+        let members = groups.iter().find(|(flops, _)| *flops == minimum.flops);
+        let shift = members.and_then(|(_, members)| vertex_shift(minimum, members, surface));
         let shift = shift.ok_or_else(|| {
             format!("the surface has no parabola with a best size at {:.3e} FLOPs", minimum.flops)
         })?;
@@ -223,23 +243,27 @@ pub fn bias(plain: &IsoflopFit, corrected: &IsoflopFit) -> Option<Finding> {
 /// points.
 fn vertex_shift(
     minimum: &ProfileMinimum,
-    points: &[&Observation],
+    members: &[Member<'_>],
     (law, theta): (&dyn Law, &[f64]),
 ) -> Option<f64> {
-    let exact = points.iter().map(|point| {
-        let loss_nats = law.predict(theta, &LogPoint::from(*point));
-        Observation { loss_nats, ..**point }
-    });
-    let vertex = profile::vertex_within(&exact.collect::<Vec<_>>(), minimum.window)?;
-    Some(vertex - best_size(points, (law, theta))?.ln())
+    let exact = |one: &Member<'_>| {
+        let loss_nats = law.predict(theta, &LogPoint::from(one.point));
+        Observation { loss_nats, ..*one.point }
+    };
+    let exact: Vec<Observation> = members.iter().map(exact).collect();
+    let pairs = exact.iter().zip(members);
+    let exact: Vec<Member<'_>> =
+        pairs.map(|(point, one)| Member { point, weight: one.weight }).collect();
+    let vertex = profile::vertex_within(&exact, minimum.window)?;
+    Some(vertex - best_size(members, (law, theta))?.ln())
 }
 
 /// N of the least loss of the surface between the points, a size at its own FLOPs for a token:
 /// where these do not go with N, the minimum of a profile is not that of the closed form.
-fn best_size(points: &[&Observation], (law, theta): (&dyn Law, &[f64])) -> Option<f64> {
-    let mut places: Vec<(f64, f64)> = points
+fn best_size(members: &[Member<'_>], (law, theta): (&dyn Law, &[f64])) -> Option<f64> {
+    let mut places: Vec<(f64, f64)> = members
         .iter()
-        .map(|point| (point.parameters.ln(), (point.flops / point.tokens).ln()))
+        .map(|one| (one.point.parameters.ln(), (one.point.flops / one.point.tokens).ln()))
         .collect();
     places.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
     // Runs of one size cost the same but for the rounding of their steps.
@@ -248,9 +272,27 @@ fn best_size(points: &[&Observation], (law, theta): (&dyn Law, &[f64])) -> Optio
         flops_per_token: (own.iter().map(|one| one.1).sum::<f64>() / own.len() as f64).exp(),
     };
     let rungs: Vec<Rung> = places.chunk_by(|a, b| b.0 - a.0 < 1e-6).map(rung).collect();
-    let ln_flops = points.iter().map(|point| point.flops.ln()).sum::<f64>() / points.len() as f64;
+    let sum: f64 = members.iter().map(|one| one.point.flops.ln()).sum();
+    let ln_flops = sum / members.len() as f64;
     let found = Ladder::new(&rungs).ok()?.optimum(law, theta, ln_flops.exp())?;
     (!found.is_end).then_some(found.parameters)
+}
+
+fn edge_minima(minima: &[ProfileMinimum]) -> Option<String> {
+    let at_edge: Vec<String> = minima
+        .iter()
+        .filter(|one| one.is_at_edge)
+        .map(|one| format!("{:.3e}", one.flops))
+        .collect();
+    (!at_edge.is_empty()).then(|| {
+        format!(
+            "edge-minima: {} of {} minima lie between the last two sizes of a side, where one size \
+             bends the parabola: those at {} FLOPs",
+            at_edge.len(),
+            minima.len(),
+            at_edge.join(", ")
+        )
+    })
 }
 
 fn akima_warning(minimum: &ProfileMinimum) -> Option<String> {
@@ -267,15 +309,17 @@ fn akima_warning(minimum: &ProfileMinimum) -> Option<String> {
 /// Trunks that several minima rest on. Student's t takes the minima for independent, and there is no
 /// resampling here that could draw whole trunks: without a trunk's runs most profiles lose the
 /// sizes beside their minimum.
-fn shared_trunks(dataset: &Dataset, budgets: &[Vec<&Observation>]) -> Option<String> {
+fn shared_trunks(dataset: &Dataset, budgets: &[Vec<Member<'_>>]) -> Option<String> {
     dataset.n_clusters()?;
     let units = dataset.unit_of_points().0;
     let of_run: BTreeMap<RunKey, usize> =
         dataset.points().iter().map(|point| point.run).zip(units).collect();
     // Per trunk the budgets that it is at, and its runs there.
     let mut places: BTreeMap<usize, (BTreeSet<usize>, usize)> = BTreeMap::new();
-    for (budget, point) in
-        budgets.iter().enumerate().flat_map(|(at, own)| own.iter().map(move |point| (at, point)))
+    for (budget, point) in budgets
+        .iter()
+        .enumerate()
+        .flat_map(|(at, own)| own.iter().map(move |member| (at, member.point)))
     {
         let (at, n_runs) = places.entry(of_run[&point.run]).or_default();
         at.insert(budget);
@@ -294,16 +338,26 @@ fn shared_trunks(dataset: &Dataset, budgets: &[Vec<&Observation>]) -> Option<Str
     })
 }
 
-type Groups<'a> = Vec<(f64, Vec<&'a Observation>)>;
+/// A run of a profile, and how much it counts.
+#[derive(Debug, Clone, Copy)]
+struct Member<'a> {
+    point: &'a Observation,
+    weight: f64,
+}
+
+type Groups<'a> = Vec<(f64, Vec<Member<'a>>)>;
 
 fn group<'a>(dataset: &'a Dataset, budgets: &[f64]) -> (Groups<'a>, Vec<Excluded>) {
     let mut groups: Groups<'a> = budgets.iter().map(|budget| (*budget, Vec::new())).collect();
     let mut excluded = Vec::new();
-    for (index, point) in dataset.points().iter().enumerate() {
+    let all = dataset.points().iter().zip(dataset.covariates());
+    for (index, (point, covariates)) in all.enumerate() {
         let distance = |budget: f64| (point.flops / budget - 1.0).abs();
         let nearest = groups.iter_mut().min_by(|a, b| distance(a.0).total_cmp(&distance(b.0)));
         match nearest {
-            Some((budget, points)) if distance(*budget) <= BUDGET_TOLERANCE => points.push(point),
+            Some((budget, members)) if distance(*budget) <= BUDGET_TOLERANCE => {
+                members.push(Member { point, weight: covariates.weight });
+            }
             _ => excluded.push(Excluded {
                 index,
                 run: point.run,
@@ -319,11 +373,12 @@ fn power_line(
     options: &IsoflopOptions,
     of: impl Fn(&ProfileMinimum) -> f64,
 ) -> PowerLine {
-    let pairs: Vec<(f64, f64)> =
-        minima.iter().map(|minimum| (minimum.flops.ln(), of(minimum).ln())).collect();
+    let place = |one: &ProfileMinimum| (one.flops.ln(), of(one).ln(), one.error_log.powi(2));
+    let places: Vec<(f64, f64, f64)> = minima.iter().map(place).collect();
+    let pairs = weighted(&places);
     let n = pairs.len();
-    let mean = pairs.iter().map(|pair| pair.0).sum::<f64>() / n.max(1) as f64;
-    let fitted = line(&pairs, mean);
+    let mean = pairs.iter().map(|one| one.0 * one.2).sum::<f64>() / n.max(1) as f64;
+    let fitted = weighted_line(&pairs, mean);
     let freedom = n.saturating_sub(2).max(1) as f64;
     let rms = fitted.map_or(f64::NAN, |line| (line.residual_squares / freedom).sqrt());
     let (exponent, prefactor) = match fitted {
@@ -346,8 +401,42 @@ fn power_line(
     }
 }
 
+/// (x, y, weight) of minima whose y have these variances, the weights with a mean of one: the inverse
+/// of the variance, and of how much more minima scatter around the line than that.
+fn weighted(places: &[(f64, f64, f64)]) -> Vec<(f64, f64, f64)> {
+    let n = places.len() as f64;
+    let largest = places.iter().map(|one| one.2).fold(0.0, f64::max);
+    let with = |beyond: f64| -> Vec<(f64, f64, f64)> {
+        // In units of the largest variance; no minimum is known so much better that it counts alone.
+        let weight = |variance: f64| 1.0 / (variance / largest + beyond).max(LEAST_VARIANCE);
+        places.iter().map(|(x, y, variance)| (*x, *y, weight(*variance))).collect()
+    };
+    let equal = || places.iter().map(|(x, y, _)| (*x, *y, 1.0)).collect();
+    if !(largest.is_finite() && largest > 0.0) {
+        return equal();
+    }
+    let first = with(0.0);
+    let Some(fitted) = weighted_line(&first, first[0].0) else { return equal() };
+    let sum =
+        |of: &dyn Fn(f64, f64) -> f64| -> f64 { first.iter().map(|one| of(one.0, one.2)).sum() };
+    let total = sum(&|_, weight| weight);
+    let mean = sum(&|x, weight| weight * x) / total;
+    let squares = sum(&|_, weight| weight * weight) / total
+        + sum(&|x, weight| (weight * (x - mean)).powi(2)) / fitted.spread;
+    let beyond = (fitted.residual_squares / largest - (n - 2.0)) / (total - squares);
+    let mut found = with(if beyond.is_finite() { beyond.max(0.0) } else { 0.0 });
+    let total: f64 = found.iter().map(|one| one.2).sum();
+    for one in &mut found {
+        one.2 *= n / total;
+    }
+    found
+}
+
 fn exponent_sum(minima: &[ProfileMinimum], options: &IsoflopOptions) -> Estimate {
-    power_line(minima, options, |minimum| minimum.parameters * minimum.tokens).exponent
+    // N D is known at every minimum, wherever that is.
+    let known: Vec<ProfileMinimum> =
+        minima.iter().map(|one| ProfileMinimum { error_log: 0.0, ..*one }).collect();
+    power_line(&known, options, |minimum| minimum.parameters * minimum.tokens).exponent
 }
 
 /// Slope and prefactor with the usual errors of a regression; `width` is the residual scale times
@@ -361,5 +450,7 @@ fn line_estimates(line: &Line, width: f64, distance: f64, n: f64) -> (Estimate, 
     (exponent, prefactor)
 }
 
+#[cfg(test)]
+mod bias_tests;
 #[cfg(test)]
 mod tests;

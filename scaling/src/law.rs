@@ -140,6 +140,12 @@ pub trait Law: fmt::Debug + Send + Sync {
         None
     }
 
+    /// The change of parameter `j` of `theta` that counts as one: itself for logs, exponents and
+    /// shares; what the data say for a parameter in their units.
+    fn unit_of(&self, _j: usize, _points: &[LogPoint], _log_losses: &[f64]) -> f64 {
+        1.0
+    }
+
     /// ln L at `point`; writes its derivatives with respect to `theta` into `gradient`.
     ///
     /// Not a number where the law gives no positive loss, which a fit refuses.

@@ -4,7 +4,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::fit::{FitError, FitOptions, fit};
+use crate::fit::{Fit, FitError, FitOptions, fit};
+use crate::interval::{IntervalOptions, infer};
 use crate::law::{LawChoice, LogPoint};
 use crate::observation::{Covariates, Dataset, Observation, SAME_COMPUTE};
 
@@ -15,6 +16,9 @@ const FACTORS: [f64; 4] = [2.0, 4.0, 10.0, 30.0];
 pub const SEED_NOISE: f64 = 1e-3;
 /// Sizes that are held out, each by itself.
 const MOST_SIZES: usize = 24;
+/// Draws of the intervals whose coverage is counted, and their nominal level.
+const DRAWS: usize = 200;
+const LEVEL: f64 = 0.95;
 /// Points beyond its parameters that a law must be fitted to.
 const SPARE_POINTS: usize = 2;
 
@@ -53,6 +57,9 @@ pub struct HeldOut {
     pub worst_error: f64,
     /// That of the point of largest C among them, with its sign.
     pub error_at_largest: f64,
+    /// Share of the points inside their 95 % predictive interval, by 200 draws; `None` for splits by
+    /// size, and where there is no interval.
+    pub coverage: Option<f64>,
 }
 
 /// One law's errors.
@@ -69,6 +76,9 @@ pub struct Candidate {
     pub error: Option<f64>,
     /// The same over the splits by size.
     pub size_error: Option<f64>,
+    /// Share of the points at larger C inside their 95 % predictive interval, over the same splits;
+    /// `None` where one of them has no interval.
+    pub coverage: Option<f64>,
 }
 
 /// Which errors a choice rests on.
@@ -127,8 +137,9 @@ pub fn select(
         let held_out: Vec<Result<HeldOut, String>> =
             splits.iter().map(of).collect::<Result<_, FitError>>()?;
         let n_parameters = choice.law().parameter_names().len();
-        let (error, size_error) = (None, None);
-        candidates.push(Candidate { choice: *choice, n_parameters, held_out, error, size_error });
+        let (error, size_error, coverage) = (None, None, None);
+        let choice = *choice;
+        candidates.push(Candidate { choice, n_parameters, held_out, error, size_error, coverage });
     }
     let is_shared = |at: &usize| candidates.iter().all(|one| one.held_out[*at].is_ok());
     let shared = (0..splits.len()).filter(is_shared);
@@ -137,6 +148,7 @@ pub fn select(
     for candidate in &mut candidates {
         candidate.error = mean_error(candidate, &compute);
         candidate.size_error = mean_error(candidate, &sizes);
+        candidate.coverage = coverage(candidate, &compute);
     }
     let (preferred, basis) = choice(&candidates);
     Ok(Selection { candidates, preferred, basis })
@@ -155,6 +167,18 @@ fn mean_error(candidate: &Candidate, splits: &[usize]) -> Option<f64> {
     let errors = splits.iter().filter_map(|at| candidate.held_out[*at].as_ref().ok());
     let sum: f64 = errors.map(|one| one.mean_absolute_error).sum();
     (!splits.is_empty()).then(|| sum / splits.len() as f64)
+}
+
+/// Over the points of these splits.
+fn coverage(candidate: &Candidate, splits: &[usize]) -> Option<f64> {
+    let of = |at: &usize| {
+        let one = candidate.held_out[*at].as_ref().ok()?;
+        let n = one.n_predicted as f64;
+        Some((one.coverage? * n, n))
+    };
+    let counts: Vec<(f64, f64)> = splits.iter().map(of).collect::<Option<_>>()?;
+    let (inside, n) = counts.iter().fold((0.0, 0.0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+    (n > 0.0).then(|| inside / n)
 }
 
 fn preferred(candidates: &[Candidate], error: impl Fn(&Candidate) -> Option<f64>) -> Option<usize> {
@@ -228,7 +252,8 @@ fn held_out(
     if out.is_empty() || kept.len() < needed {
         return Ok(Err(format!("{} points are left, {needed} are needed", kept.len())));
     }
-    let Ok(part) = Dataset::select_rows(&kept, |_, _| None) else {
+    let part = Dataset::select_rows(&kept, |_, _| None).and_then(|part| part.clustered_as(dataset));
+    let Ok(part) = part else {
         return Ok(Err("the points that are left are not valid".to_owned()));
     };
     let fitted = match fit(law, &part, options) {
@@ -255,7 +280,29 @@ fn held_out(
         bias: errors.iter().sum::<f64>() / n,
         worst_error: errors.iter().fold(0.0, |worst: f64, e| worst.max(e.abs())),
         error_at_largest: largest.map_or(f64::NAN, |pair| *pair.1),
+        coverage: match split {
+            // Of many sizes each would be resampled.
+            Split::Size { .. } => None,
+            Split::Beyond { .. } | Split::LargestCompute => inside((&fitted, &part), options, &out),
+        },
     }))
+}
+
+/// Share of the rows inside the predictive interval of a fit to others.
+fn inside(
+    (fitted, part): (&Fit, &Dataset),
+    options: &FitOptions,
+    out: &[&(Observation, Covariates)],
+) -> Option<f64> {
+    let interval = IntervalOptions { level: LEVEL, draws: DRAWS, seed: 0 };
+    let inference = infer(fitted, part, options, &interval).ok()?;
+    let is_inside = |row: &&(Observation, Covariates)| {
+        let at = LogPoint::from(&row.0).with(&row.1);
+        let (low, high) = inference.predict_at(&at).measured.interval()?;
+        Some((low..=high).contains(&row.0.loss_nats))
+    };
+    let found: Vec<bool> = out.iter().map(is_inside).collect::<Option<_>>()?;
+    Some(found.iter().filter(|is_inside| **is_inside).count() as f64 / found.len() as f64)
 }
 
 #[cfg(test)]

@@ -1,13 +1,11 @@
-//! Owns the comparison of two fitted laws where a budget is spent best: loss, compute for equal
-//! loss, and the budget at which they cross. Does not compare envelopes; `compare` does.
+//! Owns the comparison of two fitted laws where a budget is spent best: loss, and compute for equal
+//! loss. Does not compare envelopes; `compare` does. Nor does it find crossings; `crossing` does.
 
 use crate::interval::{Estimate, Inference, MIN_DRAWS, are_drawn_together, estimate_pair};
 use crate::law::{Axis, Chinchilla, Coupled, LawForm, LawName, LogPoint, Quantity};
 
 /// How far beyond a budget the compute for equal loss is looked for, as a factor of it.
 const WIDEST_RATIO: f64 = 1e6;
-/// How far beyond the fitted budgets a crossing is looked for.
-const CROSSING_REACH: f64 = 1e3;
 /// Halvings of an interval of ln C; 60 leave a part in 10^16.
 const HALVINGS: usize = 60;
 
@@ -42,7 +40,7 @@ pub struct Side<'a> {
 
 impl Side<'_> {
     /// L at `flops` where N and D are best; not a number for laws that do not say.
-    fn loss(self, theta: &[f64], flops: f64) -> f64 {
+    pub(super) fn loss(self, theta: &[f64], flops: f64) -> f64 {
         let kappa = self.flops_per_parameter_token;
         match &self.inference.form {
             LawForm::Free(choice) if choice.name == LawName::Chinchilla => {
@@ -106,37 +104,11 @@ pub fn compare_laws(
 }
 
 /// Why two laws say nothing about each other, each at its own best N and D, if so.
-fn why_not_comparable(first: Side<'_>, second: Side<'_>) -> Option<String> {
+pub(super) fn why_not_comparable(first: Side<'_>, second: Side<'_>) -> Option<String> {
     let of = |side: Side<'_>, which: &str| {
         side.inference.why_no_optimum().map(|reason| format!("of the {which}: {reason}"))
     };
     of(first, "first").or_else(|| of(second, "second"))
-}
-
-/// The budget at which both have the same loss, where there is one within a thousand times the
-/// fitted budgets.
-///
-/// Draws without a crossing leave it not identified once they are more than a tenth.
-pub fn crossover(first: Side<'_>, second: Side<'_>, is_paired: bool) -> Estimate {
-    let ranges = [first.inference.ranges.flops, second.inference.ranges.flops];
-    let low = ranges[0].0.min(ranges[1].0) / CROSSING_REACH;
-    let high = ranges[0].1.max(ranges[1].1) * CROSSING_REACH;
-    let cross = |a: &[f64], b: &[f64]| {
-        root(|flops| first.loss(a, flops) - second.loss(b, flops), (low, high))
-    };
-    if let Some(reason) = why_not_comparable(first, second) {
-        return Estimate::not_identified(reason);
-    }
-    let pair = (&first.inference.resampled, &second.inference.resampled);
-    let n = pair.0.replicates.len().min(pair.1.replicates.len());
-    let missing = draws(first, second, is_paired).filter(|(a, b)| !cross(a, b).is_finite()).count();
-    if !cross(&pair.0.theta, &pair.1.theta).is_finite() || 10 * missing > n {
-        return Estimate::not_identified(format!(
-            "the two do not cross between {low:.1e} and {high:.1e} FLOPs, or not in {missing} of \
-             {n} draws"
-        ));
-    }
-    estimate_pair(pair, is_paired, Quantity::Scale, cross)
 }
 
 fn share_better(first: Side<'_>, second: Side<'_>, is_paired: bool, flops: f64) -> Option<f64> {
@@ -154,7 +126,7 @@ fn share_better(first: Side<'_>, second: Side<'_>, is_paired: bool, flops: f64) 
 ///
 /// Draws of one seed choose the same places; where these do not correspond, or where draws that
 /// failed have moved the others up, a draw is put beside one from elsewhere.
-fn draws<'a>(
+pub(super) fn draws<'a>(
     first: Side<'a>,
     second: Side<'a>,
     is_paired: bool,
@@ -194,6 +166,7 @@ fn root(function: impl Fn(f64) -> f64, (low, high): (f64, f64)) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compare::crossover;
     use crate::fit::{FitOptions, fit};
     use crate::interval::{IntervalOptions, Scheme, infer};
     use crate::planted::Study;
@@ -220,7 +193,7 @@ mod tests {
         assert!(found.flops_ratio.interval().unwrap().1 < 1.0, "the second needs less: {found:?}");
         assert!(found.first_is_better.unwrap() < 0.025, "{found:?}");
         assert!(matches!(
-            crossover(side(&worse), side(&better), true),
+            crossover(side(&worse), side(&better), true).flops,
             Estimate::NotIdentified { .. }
         ));
     }
@@ -267,7 +240,7 @@ mod tests {
         assert!(blocked.whole.is_none() && blocked.optimum(1e14, 6.0).is_some());
         for (one, other, which) in [(&blocked, &good, "first"), (&good, &blocked, "second")] {
             let found = &compare_laws(side(one), side(other), false, &[1e14])[0];
-            let crossing = crossover(side(one), side(other), false);
+            let crossing = crossover(side(one), side(other), false).flops;
             let all =
                 [&found.loss_difference_nats, &found.loss_ratio, &found.flops_ratio, &crossing];
             for estimate in all {

@@ -12,6 +12,8 @@ use crate::profile::FloorProfile;
 const STEEP_EXPONENT: f64 = 1.5;
 /// Relative standard error of an exponent that is worth a warning.
 const LOOSE_EXPONENT: f64 = 0.3;
+/// Converged starts of which more than one should reach the best minimum.
+const LONE_OF: usize = 4;
 /// Draws that left the optimum's basin.
 const SWITCHED_SHARE: f64 = 0.05;
 /// Nats of E within one unit of twice the log-likelihood.
@@ -39,6 +41,17 @@ pub(super) fn several_minima(fit: &Fit) -> Option<String> {
     let first = rivals.first()?;
     let percent = 100.0 * (first.objective / fit.objective - 1.0);
     Some(format!("{} others within 0.5 %, the next {percent:.3} % above", rivals.len()))
+}
+
+/// A minimum that a single start reached may not be the lowest.
+pub(super) fn lone_start(fit: &Fit) -> Option<String> {
+    let found = &fit.convergence;
+    (found.n_at_best == 1 && found.n_converged >= LONE_OF).then(|| {
+        format!(
+            "1 of {} converged starts ends at the best minimum, so there may be a better one",
+            found.n_converged
+        )
+    })
 }
 
 pub(super) fn basin_switch(inference: &Inference) -> Option<String> {

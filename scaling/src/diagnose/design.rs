@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use super::{Finding, correlation};
 use crate::fit::Fit;
 use crate::interval::MIN_RUNS_FOR_BOOTSTRAP;
+use crate::law::Variable;
 use crate::noise::runs_by_place;
-use crate::observation::Dataset;
+use crate::observation::{Dataset, Observation, SAME_COMPUTE};
 
 /// Sizes, and decades of C, below which an extrapolation has nothing to stand on.
 const FEW_SIZES: usize = 5;
@@ -49,6 +50,67 @@ pub(super) fn fixed_ratio(dataset: &Dataset) -> Option<String> {
     let logs = dataset.points().iter().map(|point| (point.parameters.ln(), point.tokens.ln()));
     let r = correlation(&logs.collect::<Vec<_>>())?;
     (r.abs() > HIGH_CORRELATION).then(|| format!("ln N and ln D have a correlation of {r:.3}"))
+}
+
+/// A law of one of N, D and C over runs that differ in another at the same place is the loss of a
+/// middling run there, and not of the best.
+pub(super) fn not_a_frontier(variables: &[Variable], dataset: &Dataset) -> Option<String> {
+    let by_size = |of: fn(&Observation) -> f64| spans(dataset, |point| point.parameters, of);
+    match variables {
+        [Variable::Flops] => overlapping(&by_size(|point| point.flops)).then(|| {
+            format!(
+                "a law of C is fitted to {} sizes whose budgets overlap, so it is the loss of a \
+                 middling run at C, and not of the best that C can buy; `envelope` fits that",
+                dataset.n_distinct(|point| point.parameters)
+            )
+        }),
+        [Variable::Tokens] => overlapping(&by_size(|point| point.tokens)).then(|| {
+            format!(
+                "a law of D is fitted to {} sizes whose D overlap, so it is the loss of a middling \
+                 size at D; a law of N and D tells them apart",
+                dataset.n_distinct(|point| point.parameters)
+            )
+        }),
+        [Variable::Parameters] => {
+            let spans = by_size(|point| point.tokens);
+            let (low, high) =
+                spans.into_iter().max_by(|a, b| (a.1 / a.0).total_cmp(&(b.1 / b.0)))?;
+            (low < SAME_COMPUTE * high).then(|| {
+                format!(
+                    "a law of N is fitted to rows of one N with D from {low:.3e} to {high:.3e}, so \
+                     it is the loss after a middling D; a law of N and D tells them apart"
+                )
+            })
+        }
+        _ => None,
+    }
+}
+
+/// Smallest and largest value of the points of each group, groups in the order of their key.
+fn spans(
+    dataset: &Dataset,
+    key: fn(&Observation) -> f64,
+    value: fn(&Observation) -> f64,
+) -> Vec<(f64, f64)> {
+    let mut spans: BTreeMap<u64, (f64, f64)> = BTreeMap::new();
+    for point in dataset.points() {
+        // Bits of positive numbers are in their order.
+        let span = spans.entry(key(point).to_bits()).or_insert((f64::INFINITY, 0.0));
+        *span = (span.0.min(value(point)), span.1.max(value(point)));
+    }
+    spans.into_values().collect()
+}
+
+/// Whether two spans have a place in common, up to what whole steps make of one budget.
+fn overlapping(spans: &[(f64, f64)]) -> bool {
+    let mut ordered = spans.to_vec();
+    ordered.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let mut reached = 0.0_f64;
+    ordered.iter().any(|(low, high)| {
+        let meets = SAME_COMPUTE * low < reached;
+        reached = reached.max(*high);
+        meets
+    })
 }
 
 /// Runs that share their first steps, where so few trunks are left that each is left out in turn.

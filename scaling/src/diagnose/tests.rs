@@ -1,22 +1,27 @@
 use super::*;
 use crate::fit::{FitOptions, fit};
 use crate::interval::{IntervalOptions, Resampling, infer_with};
-use crate::law::LogPoint;
+use crate::law::{Axis, Law, LawChoice, LogPoint};
 use crate::observation::{Covariates, Observation};
 use crate::planted::Study;
 use crate::random::Stream;
 
-fn findings(law: LawName, dataset: &Dataset) -> Vec<Finding> {
+pub(super) fn findings(law: LawName, dataset: &Dataset) -> Vec<Finding> {
+    findings_of(law.law(), dataset).0
+}
+
+pub(super) fn findings_of(law: &dyn Law, dataset: &Dataset) -> (Vec<Finding>, Inference) {
     let options = FitOptions::default();
-    let fitted = fit(law.law(), dataset, &options).unwrap();
+    let fitted = fit(law, dataset, &options).unwrap();
     let interval = IntervalOptions { draws: 100, ..IntervalOptions::default() };
     let resampling = Resampling { has_influence: true, ..Resampling::default() };
     let inference = infer_with(&fitted, dataset, &options, &interval, &resampling).unwrap();
     let profile = crate::profile::floor(&fitted, dataset, &options, 0.95).unwrap();
-    diagnose(&fitted, &inference, dataset, profile.as_ref(), &|run| format!("run {}", run.0))
+    let name_of = |run: RunKey| format!("run {}", run.0);
+    (diagnose(&fitted, &inference, dataset, profile.as_ref(), &name_of), inference)
 }
 
-fn names(found: &[Finding]) -> Vec<&'static str> {
+pub(super) fn names(found: &[Finding]) -> Vec<&'static str> {
     found.iter().map(|one| one.name).collect()
 }
 
@@ -84,7 +89,7 @@ fn a_coupled_fit_of_additive_data_says_that_one_exponent_would_do() {
 }
 
 /// Runs of one variable on an exact law, with a pattern of signs on top.
-fn along_compute(loss: impl Fn(u32, f64) -> f64) -> Dataset {
+pub(super) fn along_compute(loss: impl Fn(u32, f64) -> f64) -> Dataset {
     let point = |run: u32| {
         let flops = 1e15 * 1.5_f64.powi(run.cast_signed());
         let (parameters, tokens) = (1e6, flops / 6e6);
@@ -270,4 +275,38 @@ fn a_coefficient_at_the_end_of_its_range_is_not_identified() {
     assert_eq!(fitted.at_bound, ["R_N"]);
     let reason = fitted.identifiability.coefficients[6].as_ref().expect("at its end");
     assert!(reason.contains("an end of the range") || reason.contains("hardly depend"), "{reason}");
+}
+
+fn says_no_frontier(choice: LawChoice, points: &[Observation]) -> bool {
+    design::not_a_frontier(choice.law().variables(), &Dataset::new(points).unwrap()).is_some()
+}
+
+#[test]
+fn a_law_of_one_variable_over_runs_that_differ_in_another_is_no_frontier() {
+    let of = |axis| LawChoice { axis, ..LawChoice::of(LawName::Power) };
+    let grid = broad(3);
+    for axis in [Axis::Parameters, Axis::Tokens, Axis::Flops] {
+        assert!(says_no_frontier(of(axis), &grid), "{axis:?}");
+    }
+    // One run at each budget, with 20 tokens for each parameter.
+    let along = |run: u32| {
+        let parameters = 1e6 * 2_f64.powi(run.cast_signed());
+        let tokens = 20.0 * parameters;
+        let flops = 6.0 * parameters * tokens;
+        Observation { run: RunKey(run), parameters, tokens, flops, loss_nats: 3.0, seed: 0 }
+    };
+    let frontier: Vec<Observation> = (0..8).map(along).collect();
+    for axis in [Axis::Parameters, Axis::Tokens, Axis::Flops] {
+        assert!(!says_no_frontier(of(axis), &frontier), "{axis:?}");
+    }
+    // Two sizes at one budget, which whole steps let differ.
+    let mut two = frontier.clone();
+    two.push(Observation {
+        run: RunKey(8),
+        parameters: 3e6,
+        flops: 0.98 * frontier[3].flops,
+        ..frontier[3]
+    });
+    assert!(says_no_frontier(of(Axis::Flops), &two));
+    assert!(!says_no_frontier(LawChoice::of(LawName::Chinchilla), &grid));
 }

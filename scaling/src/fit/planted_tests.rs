@@ -7,7 +7,7 @@ use crate::random::Stream;
 
 /// A design that every law can be fitted to: six sizes, seven token counts each, with repetition,
 /// bits and task losses that vary apart from them.
-fn design() -> Vec<(Observation, Covariates)> {
+pub(super) fn design() -> Vec<(Observation, Covariates)> {
     let mut rows = Vec::new();
     for size in 0..6_u32 {
         for count in 0..7_u32 {
@@ -42,10 +42,14 @@ fn design() -> Vec<(Observation, Covariates)> {
 
 /// The design with the losses of `law` at `theta`, each moved by noise of standard deviation `sd`
 /// in ln L.
-fn planted(law: &dyn Law, theta: &[f64], sd: f64) -> Dataset {
+pub(super) fn planted(law: &dyn Law, theta: &[f64], sd: f64) -> Dataset {
     let mut rows = design();
     let mut stream = Stream::new(5, 0);
     for (point, covariates) in &mut rows {
+        if law.name() == LawName::Annealing {
+            // It is the curve of one size.
+            point.parameters = 1e6;
+        }
         let at = LogPoint::from(&*point).with(covariates);
         point.loss_nats = law.predict(theta, &at) * (sd * stream.normal()).exp();
     }
@@ -53,7 +57,7 @@ fn planted(law: &dyn Law, theta: &[f64], sd: f64) -> Dataset {
 }
 
 /// Every law with a plausible truth.
-fn truths() -> Vec<(LawChoice, Vec<f64>)> {
+pub(super) fn truths() -> Vec<(LawChoice, Vec<f64>)> {
     let of = LawChoice::of;
     let mut truths = vec![
         (
@@ -73,6 +77,11 @@ fn truths() -> Vec<(LawChoice, Vec<f64>)> {
         (of(LawName::Sigmoid), vec![3.0, -1.1, 1.7, 0.9]),
         (of(LawName::Annealing), vec![0.6, 1.8, 0.3, 0.7]),
     ];
+    let breaks = |n_breaks: usize| LawChoice { n_breaks, ..of(LawName::BrokenPower) };
+    truths.extend([
+        (breaks(2), vec![0.4, 3.0, 0.02, 0.13, 36.5, -0.5, -0.09, 43.5, -0.4]),
+        (breaks(3), vec![0.4, 2.5, 0.02, 0.2, 36.0, -1.2, -0.15, 40.5, -1.0, 0.2, 45.0, -1.2]),
+    ]);
     for axis in [Axis::Parameters, Axis::Tokens, Axis::Flops] {
         truths.push((LawChoice { axis, ..of(LawName::Power) }, vec![3.0, 0.07]));
         truths.push((LawChoice { axis, ..of(LawName::PowerFloor) }, vec![0.5, 3.0, 0.17]));
@@ -133,4 +142,29 @@ fn the_optimum_is_below_the_truth_on_noisy_losses() {
         eprintln!("{choice:?}: {} against {at_truth}", fitted.objective);
         assert!(fitted.objective < at_truth, "{choice:?}: {} {at_truth}", fitted.objective);
     }
+}
+
+/// One of ten random truths with three breaks, which 64 followed starts missed: residuals of 0.0016,
+/// and coefficients that were told as identified.
+#[test]
+fn three_breaks_that_few_starts_missed_come_back() {
+    let theta = [
+        0.193_417_164_757_876_51,
+        3.742_473_318_726_335,
+        0.096_601_591_766_775_77,
+        0.088_949_958_376_772_36,
+        37.074_084_502_037_37,
+        0.308_490_284_888_130_13,
+        0.083_320_400_614_988_21,
+        39.910_377_443_948_35,
+        -0.242_356_333_538_872_2,
+        0.106_997_474_223_414_84,
+        45.003_134_634_114_446,
+        -0.351_469_528_263_08,
+    ];
+    let choice = LawChoice { n_breaks: 3, ..LawChoice::of(LawName::BrokenPower) };
+    let law = choice.law();
+    let fitted = fit(law, &planted(law, &theta, 0.0), &FitOptions::default()).unwrap();
+    let worst = fitted.residuals_log.iter().fold(0.0, |a: f64, b| a.max(b.abs()));
+    assert!(worst < 1e-7, "a loss is missed by {worst:e}: {:?}", fitted.convergence);
 }

@@ -15,6 +15,10 @@ use crate::observation::Dataset;
 const SHARPENING: [f64; 5] = [1e-3, 1e-4, 1e-5, 1e-6, 1e-7];
 /// The residual that counts as one in sums of squares.
 const SQUARES_UNIT: f64 = 1e-3;
+/// Starts are close when no parameter differs by more than this share of its width over all starts;
+/// so many of the best are looked at.
+const CLOSE_STARTS: f64 = 0.1;
+const MAX_RANKED_APART: usize = 256;
 
 /// The objective: a weighted sum, divided by the unit of a residual squared and the sum of weights.
 ///
@@ -177,7 +181,7 @@ impl<'a> Problem<'a> {
             .filter(|(value, _)| value.is_finite())
             .collect();
         ranked.sort_by(|a, b| a.0.total_cmp(&b.0));
-        ranked
+        apart_first(ranked)
     }
 
     /// The grid of exponents of the additive law on these points, to be used for many sets of
@@ -360,6 +364,38 @@ impl Smooth for Problem<'_> {
         }
         self.gram(theta, |residual| scale * (threshold / residual.abs().max(threshold)))
     }
+}
+
+/// The starts in their order, but for those among the best that lie close to a better one: these come
+/// after the others that do not, for they lead where that one leads.
+fn apart_first(ranked: Vec<(f64, Vec<f64>)>) -> Vec<(f64, Vec<f64>)> {
+    let n = ranked.first().map_or(0, |one| one.1.len());
+    let widths: Vec<f64> = (0..n)
+        .map(|i| {
+            let (low, high) = ranked
+                .iter()
+                .map(|one| one.1[i])
+                .fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), x| (a.min(x), b.max(x)));
+            (high - low).max(f64::MIN_POSITIVE)
+        })
+        .collect();
+    let is_close = |one: &[f64], other: &[f64]| {
+        let pairs = one.iter().zip(other).zip(&widths);
+        pairs.into_iter().all(|((a, b), width)| (a - b).abs() < CLOSE_STARTS * width)
+    };
+    let mut apart: Vec<usize> = Vec::new();
+    for at in 0..ranked.len().min(MAX_RANKED_APART) {
+        if apart.iter().all(|better| !is_close(&ranked[*better].1, &ranked[at].1)) {
+            apart.push(at);
+        }
+    }
+    let mut is_apart = vec![false; ranked.len()];
+    for at in apart {
+        is_apart[at] = true;
+    }
+    let (first, later): (Vec<_>, Vec<_>) =
+        ranked.into_iter().zip(is_apart).partition(|(_, is_apart)| *is_apart);
+    first.into_iter().chain(later).map(|(start, _)| start).collect()
 }
 
 /// An order of points that depends on their values alone.

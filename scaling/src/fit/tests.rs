@@ -1,6 +1,6 @@
 use super::*;
 use crate::interval::{Estimate, IntervalOptions, infer};
-use crate::law::LogPoint;
+use crate::law::{LogPoint, Pinned};
 use crate::observation::{Covariates, Observation, RunKey};
 use crate::planted::Study;
 use crate::random::Stream;
@@ -259,4 +259,29 @@ fn a_part_of_a_regular_design_has_all_of_its_values() {
     tokens.sort_unstable();
     tokens.dedup();
     assert!(tokens.len() > 50, "{}", tokens.len());
+}
+
+#[test]
+fn as_many_points_as_parameters_identify_nothing_and_give_no_interval() {
+    let study = Study { point_sd: 0.003, seed: 9, ..Study::ladder(8) };
+    let all = study.dataset();
+    // Chinchilla has five; each point is a run.
+    let few = |n: u32| {
+        let own = all.points().iter().step_by(11).zip(0..n);
+        let own = own.map(|(point, run)| Observation { run: RunKey(run), ..*point });
+        Dataset::new(&own.collect::<Vec<_>>()).unwrap()
+    };
+    let options = FitOptions::default();
+    let law = LawName::Chinchilla.law();
+    let fitted = fit(law, &few(5), &options).unwrap();
+    let reason = fitted.identifiability.whole.clone().unwrap();
+    assert!(
+        reason.contains("5 points for 5 parameters") || reason.contains("distinct"),
+        "{reason}"
+    );
+    let pinned = Pinned::new(law.choice(), &[("alpha", 0.35), ("beta", 0.4)]).unwrap();
+    let exact = fit(&pinned, &few(3), &options).unwrap();
+    let reason = exact.identifiability.whole.clone().unwrap();
+    assert!(reason.contains("3 points for 3 parameters"), "{reason}");
+    assert_eq!(fit(&pinned, &few(4), &options).unwrap().identifiability.whole, None);
 }

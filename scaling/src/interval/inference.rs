@@ -22,14 +22,15 @@ pub struct Resampling {
     /// Whether each run, and each cluster of them, is also left out once: what
     /// `Resampled::estimate_bca` and the warning `influence` need.
     pub has_influence: bool,
-    /// Whether every replicate is searched by the law's whole grid, and not only from the known
-    /// minima.
+    /// Whether every replicate is searched by the law's grid of exponents too, and not only from the
+    /// minima that the fit found: where resamples can share the grid, as those of `chinchilla` by
+    /// Huber losses or squares of ln L do.
     pub is_global: bool,
 }
 
 impl Default for Resampling {
     fn default() -> Self {
-        Self { n_threads: NonZeroUsize::MIN, has_influence: false, is_global: false }
+        Self { n_threads: NonZeroUsize::MIN, has_influence: false, is_global: true }
     }
 }
 

@@ -10,10 +10,8 @@ use crate::minimize::Minimum;
 use crate::observation::{Dataset, Observation, SAME_COMPUTE};
 use crate::random::Stream;
 
-/// Perturbed starts of each refit, beside the optimum and its rivals.
+/// Perturbed starts of each refit, beside the optimum and the other basins.
 const N_PERTURBED: usize = 2;
-/// Rival minima that each refit starts from as well.
-const N_RIVALS: usize = 2;
 /// Size of the perturbation in first-order standard errors; these are two to four times too small
 /// themselves.
 const PERTURBATION: f64 = 3.0;
@@ -32,8 +30,7 @@ pub(super) struct Refitter<'a> {
     /// Factor of the inverse normal matrix, for perturbed starts.
     lower: Option<Vec<f64>>,
     noise: f64,
-    is_global: bool,
-    /// The law's grid, where resamples share it.
+    /// The law's grid where resamples share it, if they are to be searched by it.
     grid: Option<Grid>,
     /// Refits that another start than the optimum won.
     switched: AtomicUsize,
@@ -60,8 +57,8 @@ impl<'a> Refitter<'a> {
             ),
             ("compute values", classes(dataset, |point| point.flops, SAME_COMPUTE), n_budgets),
         ];
-        let rivals = fit.convergence.rivals.iter().take(N_RIVALS).map(|rival| rival.theta.clone());
-        let starts = std::iter::once(fit.theta.clone()).chain(rivals).collect();
+        let basins = fit.convergence.basins.iter().map(|one| one.theta.clone());
+        let starts = std::iter::once(fit.theta.clone()).chain(basins).collect();
         let mut gram = problem.gram(&fit.theta, |_| 1.0);
         let n = fit.theta.len();
         (0..n).for_each(|i| gram[i * n + i] *= 1.0 + 1e-9);
@@ -69,16 +66,7 @@ impl<'a> Refitter<'a> {
         let mean_weight = problem.total_weight() / problem.points.len() as f64;
         let (lower, noise) = (cholesky(&gram, n), fit.residual_rms_log * mean_weight.sqrt());
         let grid = if is_global { problem.grid() } else { None };
-        Self {
-            problem,
-            classes,
-            starts,
-            lower,
-            noise,
-            is_global,
-            grid,
-            switched: AtomicUsize::new(0),
-        }
+        Self { problem, classes, starts, lower, noise, grid, switched: AtomicUsize::new(0) }
     }
 
     /// Refits that another start than the optimum won, until now.
@@ -97,9 +85,13 @@ impl<'a> Refitter<'a> {
                 return Err(format!("{found} distinct {what} are left"));
             }
         }
+        let (n_kept, n_parameters) = (weights.iter().filter(|one| **one > 0.0).count(), self.n());
+        if n_kept < n_parameters {
+            return Err(format!("{n_kept} points are left for {n_parameters} parameters"));
+        }
         let problem = self.problem.reweighted(weights);
         let perturbed = (0..N_PERTURBED).filter_map(|_| self.perturbed(&mut stream));
-        let searched = self.is_global.then(|| self.search(&problem, weights)).flatten();
+        let searched = self.grid.as_ref().and_then(|grid| self.problem.best_start(grid, weights));
         let mut best: Option<Minimum> = None;
         let mut from_optimum = f64::INFINITY;
         let starts = self.starts.iter().cloned().chain(searched).chain(perturbed);
@@ -120,12 +112,9 @@ impl<'a> Refitter<'a> {
         Ok(problem.sharpen(best).theta)
     }
 
-    /// The best start of the law's grid for these points.
-    fn search(&self, problem: &Problem<'_>, weights: &[f64]) -> Option<Vec<f64>> {
-        match &self.grid {
-            Some(grid) => self.problem.best_start(grid, weights),
-            None => problem.ranked_starts().into_iter().next().map(|(_, theta)| theta),
-        }
+    /// Parameters of the law.
+    fn n(&self) -> usize {
+        self.starts.first().map_or(0, Vec::len)
     }
 
     fn perturbed(&self, stream: &mut Stream) -> Option<Vec<f64>> {

@@ -149,7 +149,7 @@ fn the_number_of_threads_changes_no_bit() {
     let interval = IntervalOptions { draws: 100, ..IntervalOptions::default() };
     let on = |n_threads: usize| {
         let n_threads = std::num::NonZeroUsize::new(n_threads).unwrap();
-        let resampling = Resampling { n_threads, has_influence: true, is_global: false };
+        let resampling = Resampling { n_threads, has_influence: true, is_global: true };
         infer_with(&fitted, &data, &options, &interval, &resampling).unwrap()
     };
     let one = on(1);

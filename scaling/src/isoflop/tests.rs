@@ -1,6 +1,6 @@
 use super::*;
 use crate::law::Chinchilla;
-use crate::observation::RunKey;
+use crate::observation::{Covariates, RunKey};
 use crate::planted::Study;
 use crate::random::Stream;
 
@@ -331,4 +331,99 @@ fn a_surface_whose_best_size_was_not_sampled_corrects_nothing() {
     let options = IsoflopOptions::default();
     let error = fit_corrected(&data, &budgets, &options, (&Chinchilla, &other)).unwrap_err();
     assert!(error.contains("at 1.000e17 FLOPs"), "{error}");
+}
+
+/// Profiles of unequal worth: small budgets have five sizes close together, large ones nine far apart.
+fn unequal(seed: u64, sd: f64) -> Dataset {
+    let study =
+        Study { theta: [60_f64.ln(), 300_f64.ln(), 1.5_f64.ln(), 0.37, 0.37], ..Study::ladder(3) };
+    let mut stream = Stream::new(seed, 1);
+    let mut points = Vec::new();
+    for (place, flops) in [1e11, 3e11, 1e12, 3e12, 1e13, 3e13, 1e14].into_iter().enumerate() {
+        let best = Chinchilla::optimum(&study.theta, flops, 6.0).parameters.ln();
+        let (reach, step) = if place < 3 { (2, 0.2) } else { (4, 0.34) };
+        for at in -reach..=reach {
+            let parameters = (best + step * f64::from(at)).exp();
+            let tokens = flops / 6.0 / parameters;
+            let loss_nats = study.loss(parameters, tokens) * (sd * stream.normal()).exp();
+            let run = RunKey(u32::try_from(points.len()).unwrap());
+            points.push(Observation { run, parameters, tokens, flops, loss_nats, seed: 0 });
+        }
+    }
+    Dataset::new(&points).unwrap()
+}
+
+#[test]
+fn a_line_through_minima_of_unequal_worth_errs_less_by_their_weights_and_covers_the_truth() {
+    let budgets = [1e11, 3e11, 1e12, 3e12, 1e13, 3e13, 1e14];
+    let (mut hits, mut n, mut squares) = (0_u32, 0_u32, [0.0; 2]);
+    for seed in 0..200 {
+        let fitted = fit(&unequal(seed, 0.0004), &budgets, &IsoflopOptions::default());
+        let Some((low, high)) = fitted.parameters.exponent.interval() else { continue };
+        let equal: Vec<ProfileMinimum> =
+            fitted.minima.iter().map(|one| ProfileMinimum { error_log: 0.0, ..*one }).collect();
+        let equal = power_line(&equal, &IsoflopOptions::default(), |one| one.parameters);
+        let error = |line: &PowerLine| line.exponent.value().map_or(0.0, |value| value - 0.5);
+        squares[0] += error(&fitted.parameters).powi(2);
+        squares[1] += error(&equal).powi(2);
+        hits += u32::from(low <= 0.5 && 0.5 <= high);
+        n += 1;
+    }
+    let [weighted, equal] = squares.map(|sum| (sum / f64::from(n)).sqrt());
+    eprintln!("{hits} of {n}; errors {weighted:.4} by weights, {equal:.4} without");
+    assert!(n >= 190 && 100 * hits >= 90 * n, "{hits} of {n}");
+    assert!(weighted < 0.9 * equal, "{weighted} {equal}");
+}
+
+#[test]
+fn the_error_of_a_minimum_is_how_much_minima_scatter() {
+    let budgets = [1e11, 3e11, 1e12, 3e12, 1e13, 3e13, 1e14];
+    let fits: Vec<IsoflopFit> = (0..100)
+        .map(|seed| fit(&unequal(seed, 0.0002), &budgets, &IsoflopOptions::default()))
+        .filter(|fitted| fitted.minima.len() == budgets.len())
+        .collect();
+    assert!(fits.len() > 80, "{}", fits.len());
+    for at in [0, 6] {
+        let n = fits.len() as f64;
+        let logs: Vec<f64> = fits.iter().map(|one| one.minima[at].parameters.ln()).collect();
+        let mean = logs.iter().sum::<f64>() / n;
+        let sd = (logs.iter().map(|ln| (ln - mean).powi(2)).sum::<f64>() / (n - 1.0)).sqrt();
+        let told = fits.iter().map(|one| one.minima[at].error_log).sum::<f64>() / n;
+        assert!((0.75..1.33).contains(&(told / sd)), "budget {at}: {told} told, {sd} seen");
+    }
+}
+
+#[test]
+fn runs_count_by_their_weights_in_a_profile() {
+    let data = profiles(0.0, 0.0, 0);
+    let with = |weight: f64| {
+        let rows: Vec<(Observation, Covariates)> = data
+            .points()
+            .iter()
+            .enumerate()
+            .map(|(index, point)| {
+                // One run of the first budget was unlucky.
+                let is_off = index == 2;
+                let loss_nats = point.loss_nats * if is_off { 1.01 } else { 1.0 };
+                let weight = if is_off { weight } else { 1.0 };
+                let covariates = Covariates { weight, ..Covariates::default() };
+                (Observation { loss_nats, ..*point }, covariates)
+            })
+            .collect();
+        let rows = Dataset::select_rows(&rows, |_, _| None).unwrap();
+        fit(&rows, &BUDGETS, &IsoflopOptions::default()).minima[0].parameters
+    };
+    let truth = fit(&data, &BUDGETS, &IsoflopOptions::default()).minima[0].parameters;
+    let error = |weight: f64| (with(weight) / truth).ln().abs();
+    assert!(error(1.0) > 0.01 && error(1e-6) < 1e-3, "{} {}", error(1.0), error(1e-6));
+}
+
+#[test]
+fn a_minimum_in_the_last_step_of_its_sizes_is_named() {
+    let named = |shift: f64| {
+        let fitted = fit(&profiles(shift, 0.0, 0), &BUDGETS, &IsoflopOptions::default());
+        fitted.warnings.iter().any(|text| text.starts_with("edge-minima: 5 of 5 minima"))
+    };
+    // Sizes are half a unit of ln N apart, three on each side.
+    assert!(named(1.25) && !named(0.75));
 }

@@ -76,6 +76,17 @@ impl Law for Annealing {
     }
 
     fn missing(&self, points: &[LogPoint]) -> Option<String> {
+        let sizes = points.iter().map(|point| point.ln_parameters);
+        let (low, high) = sizes.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), size| {
+            (low.min(size), high.max(size))
+        });
+        if low < high {
+            return Some(format!(
+                "N goes from {:.3e} to {:.3e}; `annealing` is the curve of one size",
+                low.exp(),
+                high.exp()
+            ));
+        }
         let falling = points.iter().filter(|point| point.rates.1.abs() > 0.0).count();
         (falling < 2 || points.len() - falling < 2).then(|| {
             format!(
@@ -84,6 +95,13 @@ impl Law for Annealing {
                 points.len()
             )
         })
+    }
+
+    fn unit_of(&self, j: usize, points: &[LogPoint], log_losses: &[f64]) -> f64 {
+        // C at which the largest fall takes as much as the smallest loss.
+        let fall = points.iter().map(|point| point.rates.1.abs()).fold(0.0, f64::max);
+        let loss = log_losses.iter().copied().fold(f64::INFINITY, f64::min).exp();
+        if j == 3 && fall > 0.0 { loss / fall } else { 1.0 }
     }
 
     fn log_prediction(&self, theta: &[f64], point: &LogPoint, gradient: &mut [f64]) -> f64 {

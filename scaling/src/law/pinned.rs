@@ -128,6 +128,10 @@ impl Law for Pinned {
         Needs { n_sizes: 1, n_token_counts: 1, n_budgets: 1 }
     }
 
+    fn unit_of(&self, j: usize, points: &[LogPoint], log_losses: &[f64]) -> f64 {
+        self.inner().unit_of(self.free[j], points, log_losses)
+    }
+
     fn log_prediction(&self, theta: &[f64], point: &LogPoint, gradient: &mut [f64]) -> f64 {
         let mut full = [0.0; MAX_PARAMETERS];
         let mut whole = [0.0; MAX_PARAMETERS];

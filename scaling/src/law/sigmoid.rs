@@ -71,6 +71,14 @@ impl Law for Sigmoid {
         (n < MIN_LOSSES).then(|| format!("{n} distinct task losses; `sigmoid` needs {MIN_LOSSES}"))
     }
 
+    fn unit_of(&self, j: usize, points: &[LogPoint], _log_losses: &[f64]) -> f64 {
+        // x0 by the range of task losses.
+        let losses = points.iter().map(|point| point.task_loss);
+        let low = losses.clone().fold(f64::INFINITY, f64::min);
+        let width = losses.fold(f64::NEG_INFINITY, f64::max) - low;
+        if j == 3 && width > 0.0 { width } else { 1.0 }
+    }
+
     fn log_prediction(&self, theta: &[f64], point: &LogPoint, gradient: &mut [f64]) -> f64 {
         let (top, k) = (logistic(theta[0]), theta[2].exp());
         let (floor_share, fall_share) = (logistic(theta[1]), logistic(-theta[1]));

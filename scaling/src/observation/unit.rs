@@ -72,6 +72,29 @@ impl Dataset {
         })
     }
 
+    /// The point of the most tokens of each run, with what is known of it, in the order of the points.
+    #[must_use]
+    pub fn ends(&self) -> Self {
+        let mut of_run: BTreeMap<RunKey, usize> = BTreeMap::new();
+        for (index, point) in self.points.iter().enumerate() {
+            let end = of_run.entry(point.run).or_insert(index);
+            if point.tokens > self.points[*end].tokens {
+                *end = index;
+            }
+        }
+        let mut kept: Vec<usize> = of_run.into_values().collect();
+        kept.sort_unstable();
+        let numbers = |all: &[u32]| kept.iter().filter_map(|at| all.get(*at).copied()).collect();
+        Self {
+            points: kept.iter().map(|at| self.points[*at]).collect(),
+            covariates: kept.iter().map(|at| self.covariates[*at]).collect(),
+            strata: numbers(&self.strata),
+            clusters: numbers(&self.clusters),
+            excluded: Vec::new(),
+            weighting: self.weighting,
+        }
+    }
+
     /// Clusters of runs; `None` where each run is drawn by itself.
     pub fn n_clusters(&self) -> Option<usize> {
         (!self.clusters.is_empty()).then(|| dense(&self.clusters).1)

@@ -4,6 +4,7 @@ use super::*;
 use crate::law::LawName;
 use crate::observation::RunKey;
 use crate::planted::Study;
+use crate::random::Stream;
 
 #[test]
 fn the_planted_law_is_preferred_and_a_tie_goes_to_fewer_parameters() {
@@ -148,6 +149,7 @@ fn errors_at_larger_compute_decide_and_a_tie_goes_to_fewer_parameters() {
         held_out: Vec::new(),
         error: Some(error),
         size_error: Some(size_error),
+        coverage: None,
     };
     let all = [
         candidate(LawName::Power, 2, 0.03, 0.001),
@@ -173,4 +175,29 @@ fn where_no_split_by_compute_is_left_sizes_decide_and_it_is_said() {
     let selection = select(&laws, &data, &FitOptions::default()).unwrap();
     assert_eq!((selection.preferred, selection.basis), (Some(1), Some(Basis::Sizes)));
     assert!(selection.candidates.iter().all(|one| one.error.is_none()), "{selection:?}");
+}
+
+#[test]
+fn the_right_law_covers_what_it_has_not_seen_and_a_wrong_one_does_not() {
+    let laws = [LawName::PowerFloor, LawName::Power].map(LawChoice::of);
+    let mut shares = [0.0; 2];
+    let n = 10;
+    for seed in 0..n {
+        let mut stream = Stream::new(seed, 0);
+        // One run a budget, with a floor.
+        let point = |run: u32| {
+            let flops = 1e15 * 2_f64.powi(run.cast_signed());
+            let loss_nats = (1.5 + (1e17 / flops).powf(0.2)) * (0.001 * stream.normal()).exp();
+            let (parameters, tokens) = (1e6, flops / 6e6);
+            Observation { run: RunKey(run), parameters, tokens, flops, loss_nats, seed: 0 }
+        };
+        let data = Dataset::new(&(0..24).map(point).collect::<Vec<_>>()).unwrap();
+        let selection = select(&laws, &data, &FitOptions::default()).unwrap();
+        assert_eq!(selection.preferred, Some(0));
+        for (share, one) in shares.iter_mut().zip(&selection.candidates) {
+            *share += one.coverage.unwrap() / n as f64;
+        }
+    }
+    eprintln!("{shares:?}");
+    assert!(shares[0] > 0.9 && shares[1] < 0.75, "{shares:?}");
 }
