@@ -127,7 +127,7 @@ fn laws_are_compared_by_their_error_on_rows_they_have_not_seen() {
         .collect();
     assert_eq!(preferred, ["chinchilla"]);
     let text = shown(&gradus(&folder, arguments));
-    assert!(text.contains("ERROR AT LARGER C  AT OTHER SIZES"), "{text}");
+    assert!(text.contains("ERROR AT LARGER C  INSIDE  AT OTHER SIZES"), "{text}");
     assert_eq!(fit["selected_by"], "compute");
     // Each counts once: the largest C is also what lies beyond half of it.
     let splits = laws[1]["splits"].as_array().unwrap();

@@ -70,7 +70,7 @@ fn approaches_stand_side_by_side_and_agree_on_what_is_additive() {
     let fit = json(&folder, &format!("{FIT} --json"));
     let names: Vec<&Value> =
         fit["approaches"].as_array().unwrap().iter().map(|one| &one["name"]).collect();
-    assert_eq!(names, ["isoflop", "chinchilla"]);
+    assert_eq!(names, ["isoflop", "corrected", "chinchilla"]);
     for one in fit["approaches"].as_array().unwrap() {
         let a = one["parameters_exponent"]["value"].as_f64().unwrap();
         assert!((a - 0.31 / 0.65).abs() < 0.03, "{one}");

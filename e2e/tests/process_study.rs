@@ -49,11 +49,34 @@ fn a_study_goes_from_its_file_to_its_fits_and_a_second_apply_trains_nothing() ->
         assert!(statuses.iter().any(|status| status == "not_identified"), "{envelope}");
     }
 
+    fits_in_full(&cluster);
     let again = cluster.apply(&file);
     assert_eq!(again["n_new_runs"], 0);
     assert_eq!(again["n_reused_succeeded"], 4);
     assert_eq!(cluster.json(&["status", STUDY.name])["summary"]["state"], "complete");
     Ok(())
+}
+
+/// The rows of a study are fitted by the command as the coordinator fits them, and with more around.
+fn fits_in_full(cluster: &Cluster) {
+    let [saved, picture] = ["pair.json", "pair.svg"].map(|name| cluster.path().join(name));
+    let [saved, picture] = [&saved, &picture].map(|path| path.to_str().expect("UTF-8"));
+    let of_coordinator = cluster.json(&["fit", STUDY.name, "--law", "power"]);
+    let asked = ["fit", STUDY.name, "--law", "power", "--out", saved, "--plot", picture];
+    let full = cluster.json(&asked);
+    for index in 0..2 {
+        let (one, other) = (&of_coordinator["groups"][index], &full["groups"][index]);
+        assert_eq!((&one["group"], &other["file"]), (&other["group"], &"study pair".into()));
+        let [one, other] = [&one["fits"][0], other].map(|fit| &fit["coefficients"]["alpha"]);
+        assert_eq!(one, other, "the same rows by the same settings");
+        assert_eq!(full["groups"][index]["n_observations"], 8);
+    }
+    let comparisons = full["comparisons"].as_array().expect("a list");
+    assert_eq!(comparisons.len(), 1, "{full}");
+    let drawn = std::fs::read_to_string(picture).expect("a picture");
+    assert!(drawn.contains("<svg"));
+    let again = cluster.json(&["fit", "--again", saved]);
+    assert_eq!(again["is_same"], true, "{again}");
 }
 
 #[test]

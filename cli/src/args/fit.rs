@@ -6,6 +6,7 @@ use clap::{ArgGroup, Args as ClapArgs};
 use serde::{Deserialize, Serialize};
 
 /// `gradus fit`: of a study, or of a file.
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 #[derive(Debug, Clone, ClapArgs)]
 pub struct FitArgs {
     /// Name or identifier of a study; the newest one without it
@@ -24,10 +25,10 @@ pub struct FitArgs {
     pub columns: ColumnArgs,
     /// The variable of `power`, `power_floor` and `broken_power`: `n`, `d` or `c`; without it C
     /// where it is known, else the one that has a column
-    #[arg(long, value_name = "VARIABLE", requires = "csv", value_parser = ["n", "d", "c"])]
+    #[arg(long, value_name = "VARIABLE", conflicts_with = "again", value_parser = ["n", "d", "c"])]
     pub of: Option<String>,
     /// Breaks of `broken_power`
-    #[arg(long, default_value_t = 1, requires = "csv", value_parser = clap::value_parser!(u8).range(1..=3))]
+    #[arg(long, default_value_t = 1, conflicts_with = "again", value_parser = clap::value_parser!(u8).range(1..=3))]
     pub breaks: u8,
     /// What is minimised: `huber`, `lad`, `log-squares`, `loss-squares`; without it `huber`, for
     /// `sigmoid` `loss-squares`
@@ -46,7 +47,7 @@ pub struct FitArgs {
     #[arg(long, value_name = "RULE")]
     pub hold_out: Vec<String>,
     /// Another law to compare with by its error on rows it has not seen; again for more
-    #[arg(long, value_name = "NAME", requires = "csv")]
+    #[arg(long, value_name = "NAME", conflicts_with = "again")]
     pub against: Vec<String>,
     /// Bootstrap draws; without it 1000, of a study as many as its file says
     #[arg(long, visible_alias = "bootstrap")]
@@ -57,20 +58,26 @@ pub struct FitArgs {
     /// Threads for the bootstrap, which change no number; without it one for each core
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
-    /// C at which the groups of `--group-by` are compared; again for more. Without it the largest C
+    /// C at which the groups of `--group-by`, or of a study, are compared; again for more. Without it the largest C
     /// that both were fitted to
-    #[arg(long, value_name = "FLOPS", requires_all = ["group_by", "csv"], allow_negative_numbers = true)]
+    #[arg(long, value_name = "FLOPS", conflicts_with = "again", allow_negative_numbers = true)]
     pub compare_at: Vec<f64>,
     /// Also follow the classic grid of 4,500 starting points of `chinchilla`, and say what it found
-    #[arg(long, requires = "csv")]
+    #[arg(long, conflicts_with = "again")]
     pub audit: bool,
     /// Draw data, law, interval, isoFLOP profiles and residuals into this file: PNG where its name ends
     /// so, else SVG
-    #[arg(long, value_name = "FILE", requires = "csv")]
+    #[arg(long, value_name = "FILE", conflicts_with = "again")]
     pub plot: Option<PathBuf>,
-    /// Save the fit with its draws in this file, for `gradus predict` and `gradus suggest`
-    #[arg(long, value_name = "FILE", requires = "csv")]
+    /// Save the fit with its draws in this file, for `gradus predict` and `gradus suggest`; of a
+    /// study its rows too, beside it as CSV
+    #[arg(long, value_name = "FILE", conflicts_with = "again")]
     pub out: Option<PathBuf>,
+    /// Fit the study's law here, as `--csv` does: with other minima, corrected intervals, the other
+    /// approaches, and the groups beside each other. What asks for more than the coordinator's
+    /// report has, such as `--plot`, does so too
+    #[arg(long, conflicts_with_all = ["csv", "again", "observations"])]
+    pub full: bool,
     /// Write what the study has measured as rows for `--csv` into this file
     #[arg(long, value_name = "FILE", conflicts_with_all = ["csv", "again"])]
     pub observations: Option<PathBuf>,
@@ -96,6 +103,14 @@ impl FitArgs {
     /// The draws of a file's fit.
     pub fn draws(&self) -> u32 {
         self.draws.unwrap_or(DEFAULT_DRAWS)
+    }
+
+    /// Whether a study is to be fitted here, by its rows.
+    pub fn is_full(&self) -> bool {
+        let files = self.plot.is_some() || self.out.is_some();
+        let laws = self.of.is_some() || self.breaks > 1 || !self.against.is_empty();
+        let checks = self.audit || self.delta.is_some() || !self.compare_at.is_empty();
+        self.full || files || laws || checks
     }
 
     /// The seed of a file's fit.

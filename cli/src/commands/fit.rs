@@ -1,5 +1,6 @@
 //! `gradus fit`: the scaling laws of a study.
 
+use anyhow::Context;
 use api::{FitReport, StudyList};
 
 use super::{fit_csv, observations};
@@ -16,6 +17,10 @@ pub(super) async fn run(global: &Global, args: &FitArgs) -> Result<(), Failure> 
     }
     if let Some(file) = &args.csv {
         return fit_csv::run(file, args, form);
+    }
+    if args.observations.is_some() && args.is_full() {
+        let text = "`--observations` writes rows and fits nothing; give it alone";
+        return Err(Failure::wrong(text));
     }
     let query = query(args)?;
     let report: FitReport = locate::reading(global, async |client| {
@@ -36,16 +41,38 @@ pub(super) async fn run(global: &Global, args: &FitArgs) -> Result<(), Failure> 
         form.hint(&format!("`{command}` fits them as the study is fitted"));
         return Ok(());
     }
+    if args.is_full() {
+        return full(&report, args, form);
+    }
     form.print(&report)?;
     Ok(())
 }
 
-/// The settings in place of the study's own, as the coordinator takes them.
-fn query(args: &FitArgs) -> Result<Vec<(&'static str, String)>, Failure> {
-    if args.delta.is_some() {
-        let text = "`--delta` is for a file: a study's `huber` has the threshold 0.001";
+/// Fits the study's rows by the study's settings, as those of a file.
+fn full(report: &FitReport, args: &FitArgs, form: Form) -> Result<(), Failure> {
+    let folder = tempfile::tempdir().context("could not make a folder").map_err(Failure::Failed)?;
+    // With the fit its rows are kept, by which `--again` makes it again.
+    let file = match &args.out {
+        Some(out) => out.with_extension("csv"),
+        None => folder.path().join(format!("{}.csv", report.study)),
+    };
+    if args.out.as_ref() == Some(&file) {
+        let text = format!(
+            "`--out {}` is for the fit; its rows go into a `.csv` beside it",
+            file.display()
+        );
         return Err(Failure::wrong(text));
     }
+    let asked = observations::arguments_in_full(report, &file, args)?;
+    crate::fit_document::replace(&file, observations::csv(report).as_bytes())
+        .with_context(|| format!("could not write `{}`", file.display()))
+        .map_err(Failure::Failed)?;
+    let notes = |group: Option<&str>| observations::notes_of(report, group);
+    fit_csv::run_study(&file, &report.study, &asked, form, &notes)
+}
+
+/// The settings in place of the study's own, as the coordinator takes them.
+fn query(args: &FitArgs) -> Result<Vec<(&'static str, String)>, Failure> {
     let hold_out = match args.hold_out.as_slice() {
         [] => None,
         [one] => Some(match one.as_str() {
@@ -130,7 +157,6 @@ mod tests {
         assert!(said.contains("--observations FILE"), "{said}");
         let said = asked("gradus fit ladder --hold-out none --hold-out largest").unwrap_err();
         assert!(said.contains("one too many"), "{said}");
-        assert!(asked("gradus fit ladder --delta 0.1").unwrap_err().contains("`--delta`"));
         // What has no meaning for a study is an error of the command line.
         assert!(asked("gradus fit ladder --n n").unwrap_err().contains("--csv"));
     }

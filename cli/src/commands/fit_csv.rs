@@ -41,6 +41,28 @@ mod suspect;
 const MAX_REFITTED_POINTS: usize = 20_000_000;
 
 pub(super) fn run(file: &Path, args: &FitArgs, form: Form) -> Result<(), Failure> {
+    show(file, &file.display().to_string(), args, form, &|_| Vec::new())
+}
+
+/// As [`run`], of the rows of a study, which the result calls by its name; `notes` are what is to be
+/// known of a group beside its rows.
+pub(super) fn run_study(
+    rows: &Path,
+    study: &str,
+    args: &FitArgs,
+    form: Form,
+    notes: &dyn Fn(Option<&str>) -> Vec<String>,
+) -> Result<(), Failure> {
+    show(rows, &format!("study {study}"), args, form, notes)
+}
+
+fn show(
+    file: &Path,
+    name: &str,
+    args: &FitArgs,
+    form: Form,
+    notes: &dyn Fn(Option<&str>) -> Vec<String>,
+) -> Result<(), Failure> {
     // A fit may take minutes; where its result cannot be written it is not begun.
     for path in [&args.out, &args.plot].into_iter().flatten() {
         check_replaceable(path)
@@ -50,7 +72,7 @@ pub(super) fn run(file: &Path, args: &FitArgs, form: Form) -> Result<(), Failure
     with_job(file, args, |job| {
         let fits = job.groups()?;
         let is_grouped = args.columns.group_by.is_some();
-        let comparisons = if is_grouped { compare::compare(job, &fits)? } else { Vec::new() };
+        let comparisons = compare::compare(job, &fits)?;
         if let Some(out) = &args.out {
             keep::write(job, &fits, out)?;
         }
@@ -65,6 +87,14 @@ pub(super) fn run(file: &Path, args: &FitArgs, form: Form) -> Result<(), Failure
                 .with_context(|| format!("could not write `{}`", path.display()))?;
         }
         let mut groups: Vec<FileFit> = fits.into_iter().map(|one| one.report).collect();
+        for one in &mut groups {
+            name.clone_into(&mut one.file);
+            let name = |text: &String| text.split(": ").next().unwrap_or_default().to_owned();
+            let known: Vec<String> = one.warnings.iter().map(name).collect();
+            let said = notes(one.group.as_deref());
+            let said = said.into_iter().filter(|text| !known.contains(&name(text)));
+            one.warnings.splice(0..0, said.collect::<Vec<_>>());
+        }
         match groups.pop() {
             Some(report) if !is_grouped => form.print(&report)?,
             last => {
@@ -199,7 +229,7 @@ impl Job<'_> {
         let resampling = Resampling {
             n_threads: self.threads(),
             has_influence: dataset.points().len() <= MAX_REFITTED_POINTS / 10_000,
-            is_global: false,
+            is_global: true,
         };
         let fitted = fit(law, &dataset, &options).map_err(anyhow::Error::new)?;
         let inference = infer_with(&fitted, &dataset, &options, &interval, &resampling)
@@ -211,7 +241,8 @@ impl Job<'_> {
         let findings = diagnose(&fitted, &inference, &dataset, profile.as_ref(), &name_of_run);
         warnings.extend(findings.iter().map(ToString::to_string));
         warnings.extend(keep::one_kappa(self, &dataset, None));
-        let (approaches, found) = approaches::of(&dataset, &inference, &interval);
+        let objective = fitted.objective_name();
+        let (approaches, found) = approaches::of(&dataset, (&inference, &objective), &interval);
         warnings.extend(found);
         let (selection, selected_by) = choose::choose(self.table, &dataset, &options)?;
         let along = ladder::along(rows, &inference).map_err(Failure::Wrong)?;
@@ -224,7 +255,7 @@ impl Job<'_> {
         });
         let excluded = excluded.collect();
         let shown = (excluded, predicted, warnings);
-        let report = report::report(self, (&fitted, &inference), &interval, shown);
+        let report = report::report(self, (&fitted, &inference, &dataset), &interval, shown);
         if let Some(what) = report::not_finite(&report) {
             let text = format!("`{}` was fitted, but {what} is not finite", self.file.display());
             return Err(Failure::failed(text));

@@ -2,18 +2,20 @@
 //!
 //! It fits nothing.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use api::{FitReport, ObservationView};
 use clap::Parser as _;
+use scaling::ladder::{Ladder, Rung};
 
 use super::fit_csv;
 use crate::args::{Args, Command, FitArgs};
 use crate::failure::Failure;
 
 /// The columns, in this order. Numbers have as many digits as it takes to read them back.
-const HEADER: &str = "group,run,step,n,d,c,loss,held_out,trunk";
+const HEADER: &str = "group,run,step,n,d,c,loss,held_out,trunk,flops_per_token";
 
 /// Every observation of a report, a row each.
 pub(super) fn csv(report: &FitReport) -> String {
@@ -32,7 +34,8 @@ fn row(group: &str, one: &ObservationView) -> String {
     let trunk = quoted(one.trunk.as_ref().unwrap_or(name));
     let (group, name) = (quoted(group), quoted(name));
     let held_out = if one.is_held_out { "yes" } else { "no" };
-    format!("{group},{name},{step},{parameters},{tokens},{flops},{loss_nats},{held_out},{trunk}\n")
+    let rest = format!("{held_out},{trunk},{}", flops / tokens);
+    format!("{group},{name},{step},{parameters},{tokens},{flops},{loss_nats},{rest}\n")
 }
 
 /// A cell that may have anything in it.
@@ -42,6 +45,26 @@ fn quoted(text: &str) -> String {
     } else {
         text.to_owned()
     }
+}
+
+/// What the rows cannot say: how far the study is, and the report's named warnings about this group,
+/// or about the whole study.
+pub(super) fn notes_of(report: &FitReport, group: Option<&str>) -> Vec<String> {
+    let is_another = |name: &str| {
+        let mut others = report.groups.iter().filter(|one| group != Some(one.group.as_str()));
+        others.any(|one| one.group == name)
+    };
+    let is_name = |text: &str| text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
+    let own = report.notes.iter().filter_map(|note| {
+        let (first, rest) = note.split_once(": ")?;
+        match group {
+            Some(own) if own == first => Some(rest),
+            _ if is_another(first) => None,
+            _ => Some(note.as_str()),
+        }
+    });
+    let named = own.filter(|text| text.split_once(": ").is_some_and(|(name, _)| is_name(name)));
+    named.map(str::to_owned).collect()
 }
 
 /// Laws from which a best N and D follow.
@@ -90,6 +113,9 @@ fn words_of(report: &FitReport, law: &str, file: &Path) -> Vec<String> {
     if report.group_by.is_some() {
         words.extend(["--group-by", "group"].map(str::to_owned));
     }
+    if has_ladder(report) {
+        words.extend(["--flops-per-token", "flops_per_token"].map(str::to_owned));
+    }
     // Reports of older builds do not say by what they were made; then it was the default.
     if !report.objective.is_empty() {
         words.extend(["--objective".to_owned(), report.objective.clone()]);
@@ -109,10 +135,62 @@ fn words_of(report: &FitReport, law: &str, file: &Path) -> Vec<String> {
     words
 }
 
+/// Whether the models of every group are a ladder, along which the best N and D can be looked for.
+fn has_ladder(report: &FitReport) -> bool {
+    report.groups.iter().all(|group| {
+        let rung = |one: &ObservationView| Rung {
+            parameters: one.parameters,
+            flops_per_token: one.flops / one.tokens,
+        };
+        Ladder::new(&group.observations.iter().map(rung).collect::<Vec<_>>()).is_ok()
+    })
+}
+
 /// The same as a person would give them, by this law.
 fn arguments(report: &FitReport, law: &str, file: &Path, out: &Path) -> Result<FitArgs, Failure> {
     let mut words = words_of(report, law, file);
     words.extend(["--out".to_owned(), out.display().to_string()]);
+    parsed(words)
+}
+
+/// The arguments by which the study's first law, or the one asked for, is fitted to its rows, with
+/// what else was asked for.
+pub(super) fn arguments_in_full(
+    report: &FitReport,
+    file: &Path,
+    asked: &FitArgs,
+) -> Result<FitArgs, Failure> {
+    let Some(law) = laws(report).next() else {
+        let methods: BTreeSet<&str> = report
+            .groups
+            .iter()
+            .flat_map(|group| &group.fits)
+            .map(|fit| fit.method.as_str())
+            .collect();
+        let methods: Vec<&str> = methods.into_iter().collect();
+        return Err(Failure::wrong(format!(
+            "the rows of `{}` are fitted here by a law, and it has none among its methods ({}); \
+             `--law` takes one",
+            report.study,
+            methods.join(", ")
+        )));
+    };
+    Ok(FitArgs {
+        of: asked.of.clone(),
+        breaks: asked.breaks,
+        delta: asked.delta,
+        against: asked.against.clone(),
+        threads: asked.threads,
+        compare_at: asked.compare_at.clone(),
+        audit: asked.audit,
+        plot: asked.plot.clone(),
+        out: asked.out.clone(),
+        json: asked.json,
+        ..parsed(words_of(report, law, file))?
+    })
+}
+
+fn parsed(words: Vec<String>) -> Result<FitArgs, Failure> {
     let parsed = Args::try_parse_from(words).context("these are arguments of `gradus fit`");
     match parsed.map_err(Failure::Failed)?.command {
         Command::Fit(args) => Ok(*args),
@@ -155,6 +233,11 @@ mod tests {
             "parameters": 1.0, "flops": 6.0, "loss_nats": 3.0, "is_held_out": false, "trunk": "b"});
         shared.groups[0].observations.push(serde_json::from_value(observation).unwrap());
         assert!(said(&shared).ends_with(" --trunk trunk"), "{}", said(&shared));
+        assert!(!said(&shared).contains("--flops-per-token"), "one size is no ladder");
+        let larger = serde_json::json!({"run_id": "r_2", "name": "c", "step": 1, "tokens": 1.0,
+            "parameters": 2.0, "flops": 12.0, "loss_nats": 3.0, "is_held_out": false, "trunk": "c"});
+        shared.groups[0].observations.push(serde_json::from_value(larger).unwrap());
+        assert!(said(&shared).contains(" --flops-per-token flops_per_token "), "{}", said(&shared));
         for law in ["coupled", "power_floor", "broken_power", "kaplan", "overtraining", "power"] {
             let report = report(&[law], "log-squares", "equal");
             let args =
@@ -186,8 +269,8 @@ mod tests {
         };
         let own = "\"a \"\"b\"\", c\"";
         let numbers = "5,1000000,25000000,150000000000000,3.125,yes";
-        assert_eq!(row("tnl", &one), format!("tnl,{own},{numbers},{own}\n"));
+        assert_eq!(row("tnl", &one), format!("tnl,{own},{numbers},{own},6000000\n"));
         let shared = ObservationView { trunk: Some("a".to_owned()), ..one };
-        assert_eq!(row("tnl", &shared), format!("tnl,{own},{numbers},a\n"));
+        assert_eq!(row("tnl", &shared), format!("tnl,{own},{numbers},a,6000000\n"));
     }
 }

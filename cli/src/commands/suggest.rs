@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use anyhow::Context;
-use api::FitReport;
 
 use super::{fit, observations};
 use crate::args::{Global, SuggestArgs};
@@ -68,29 +67,10 @@ async fn of_study(global: &Global, args: &SuggestArgs) -> Result<Restored, Failu
     // What the rows of the file cannot say: how far the study is, and how its runs were trained.
     let name = |text: &String| text.split(": ").next().unwrap_or_default().to_owned();
     let known: Vec<String> = fit.saved.warnings.iter().map(name).collect();
-    let mut said = of_group(&report, fit.saved.group.as_deref());
+    let mut said = observations::notes_of(&report, fit.saved.group.as_deref());
     said.retain(|text| !known.contains(&name(text)));
     fit.saved.warnings.splice(0..0, said);
     Ok(fit)
-}
-
-/// The named warnings of a report that are about this group, or about the whole study.
-fn of_group(report: &FitReport, group: Option<&str>) -> Vec<String> {
-    let is_another = |name: &str| {
-        let mut others = report.groups.iter().filter(|one| group != Some(one.group.as_str()));
-        others.any(|one| one.group == name)
-    };
-    let is_name = |text: &str| text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
-    let own = report.notes.iter().filter_map(|note| {
-        let (first, rest) = note.split_once(": ")?;
-        match group {
-            Some(own) if own == first => Some(rest),
-            _ if is_another(first) => None,
-            _ => Some(note.as_str()),
-        }
-    });
-    let named = own.filter(|text| text.split_once(": ").is_some_and(|(name, _)| is_name(name)));
-    named.map(str::to_owned).collect()
 }
 
 /// The fit that is meant: the only one, or the one of `--group`.

@@ -11,8 +11,11 @@ use super::table;
 /// What one approach says of N_opt ∝ C^a and D_opt ∝ C^b.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ApproachView {
-    /// `envelope`, `isoflop`, or the law's name.
+    /// `envelope`, `isoflop`, `corrected` (`isoflop` less what parabolas miss on the law's surface),
+    /// or the law's name.
     pub name: String,
+    /// What it minimises.
+    pub objective: String,
     /// a.
     pub parameters_exponent: EstimateView,
     /// b.

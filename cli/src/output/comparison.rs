@@ -15,8 +15,13 @@ pub struct ComparisonView {
     pub names: [String; 2],
     /// At each budget.
     pub budgets: Vec<BudgetView>,
-    /// The C at which both have the same loss.
+    /// The C at which both have the same loss: of several the one among the fitted budgets of
+    /// both, or nearest to them.
     pub crossover_flops: EstimateView,
+    /// Whether it lies among them.
+    pub crossover_is_inside_both: bool,
+    /// The others, ascending.
+    pub other_crossovers_flops: Vec<f64>,
     /// Whether the draws of both were taken together, for both were measured at the same places.
     pub is_paired: bool,
     /// κ of C = κ N D of each.
@@ -90,6 +95,11 @@ pub(super) fn shown(view: &ComparisonView) -> String {
         }
         EstimateView::NotIdentified { reason } => format!("equal loss: not identified: {reason}"),
     });
+    if !view.other_crossovers_flops.is_empty() {
+        let others: Vec<String> =
+            view.other_crossovers_flops.iter().map(|flops| number(*flops)).collect();
+        parts.push(format!("equal loss too at C = {}", others.join(", ")));
+    }
     let notes = notes.text();
     if !notes.is_empty() {
         parts.push(notes);

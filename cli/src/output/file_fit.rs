@@ -29,8 +29,12 @@ pub struct FileFit {
     pub law: String,
     /// Its formula.
     pub formula: String,
+    /// What N counts: `non_embedding`, `total` or `not stated`.
+    pub n_counts: String,
     /// Where C comes from: a column, `6 N D`, or not known.
     pub flops: String,
+    /// What C counts: `6ND`, `exact`, `published` or `not stated`.
+    pub c_counts: String,
     /// Its coefficients by name.
     pub coefficients: BTreeMap<String, EstimateView>,
     /// The same with bias-corrected and accelerated intervals, where there is a bootstrap.
@@ -186,6 +190,9 @@ pub struct CandidateView {
     pub mean_absolute_error: Option<f64>,
     /// The same over the splits that leave a size out; `null` without any.
     pub mean_absolute_size_error: Option<f64>,
+    /// Share of the points at larger C inside their 95 % predictive interval; `null` where one of
+    /// these splits has no interval.
+    pub coverage: Option<f64>,
     /// Whether it is the one to prefer.
     pub is_preferred: bool,
     /// The splits that it could be fitted to.
@@ -219,6 +226,9 @@ pub struct SplitView {
     pub worst_error: f64,
     /// That of the point of largest C, with its sign.
     pub error_at_largest: f64,
+    /// Share of the points inside their 95 % predictive interval; `null` for parts of one size, and
+    /// where there is no interval.
+    pub coverage: Option<f64>,
 }
 
 /// A minimum of the objective.
@@ -382,14 +392,15 @@ impl FileFit {
         let intervals =
             if self.intervals.is_empty() { "none can be made" } else { &self.intervals };
         format!(
-            "{} points of {} runs{} in `{}`; C: {}; rms of ln L {}\n{}{}: {:.6e}\n\
+            "{} points of {} runs{} in `{}`; rms of ln L {}\nN: {}; C: {}\n{}{}: {:.6e}\n\
              {} of {} followed starts reach it{}\n{:.0} % intervals: {intervals}",
             self.n_observations,
             self.n_runs,
             self.n_trunks.map_or_else(String::new, |n| format!(", {n} trunks,")),
             self.file,
-            self.flops,
             number(self.residual_rms_log),
+            self.n_counts,
+            self.compute(),
             self.noise(),
             self.objective_name,
             self.objective,
@@ -401,6 +412,14 @@ impl FileFit {
             },
             100.0 * self.confidence,
         )
+    }
+
+    /// Where C comes from, and what it counts where that does not say so.
+    fn compute(&self) -> String {
+        match self.c_counts.as_str() {
+            "6ND" => self.flops.clone(),
+            counts => format!("{} ({counts})", self.flops),
+        }
     }
 
     fn noise(&self) -> String {
@@ -479,10 +498,13 @@ impl FileFit {
             let percent = |value: f64| format!("{:.3} %", 100.0 * value);
             let [beyond, sizes] = [one.mean_absolute_error, one.mean_absolute_size_error]
                 .map(|error| error.map_or_else(|| "–".to_owned(), percent));
-            let mark = if one.is_preferred { "preferred" } else { "" };
-            vec![one.law.clone(), one.n_parameters.to_string(), beyond, sizes, mark.to_owned()]
+            let inside = one.coverage.map(|share| format!("{:.0} %", 100.0 * share));
+            let inside = inside.unwrap_or_else(|| "–".to_owned());
+            let mark = if one.is_preferred { "preferred" } else { "" }.to_owned();
+            vec![one.law.clone(), one.n_parameters.to_string(), beyond, inside, sizes, mark]
         });
-        let columns = ["LAW", ">PARAMETERS", ">ERROR AT LARGER C", ">AT OTHER SIZES", ""];
+        let columns =
+            ["LAW", ">PARAMETERS", ">ERROR AT LARGER C", ">INSIDE", ">AT OTHER SIZES", ""];
         let table = table(&columns, rows.collect());
         let why = match self.selected_by {
             Some(SelectedBy::Compute) => "",

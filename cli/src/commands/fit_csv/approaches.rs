@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use scaling::approach::{Approach, findings};
 use scaling::envelope::{self, DroppedBudget, EnvelopeOptions};
 use scaling::interval::{Estimate, Inference, IntervalOptions};
-use scaling::isoflop::{self, IsoflopOptions};
+use scaling::isoflop::{self, IsoflopFit, IsoflopOptions};
 use scaling::law::LawName;
-use scaling::observation::{Dataset, Observation, RunKey};
+use scaling::observation::{Dataset, RunKey, Weighting};
 
 use super::profiles;
 use crate::fit_document::estimate_view;
@@ -21,11 +21,13 @@ use crate::output::approach::ApproachView;
 const MOST_POINTS: usize = 20_000;
 /// Runs of several points that make an envelope.
 const LEAST_CURVES: usize = 2;
+/// The name of the profiles less what parabolas miss on the law's own surface.
+const CORRECTED: &str = "corrected";
 
 /// The approaches side by side, the law's last, with what is to be warned of.
 pub(super) fn of(
     dataset: &Dataset,
-    inference: &Inference,
+    (inference, objective): (&Inference, &str),
     interval: &IntervalOptions,
 ) -> (Vec<ApproachView>, Vec<String>) {
     let is_joint = matches!(inference.law, LawName::Chinchilla | LawName::Coupled)
@@ -37,22 +39,34 @@ pub(super) fn of(
     let mut warnings = Vec::new();
     all.extend(of_envelope(dataset, interval));
     if let Some((profiles, found)) = of_profiles(dataset, inference, interval) {
-        all.push(profiles);
+        all.extend(profiles);
         warnings.extend(found);
     }
-    all.push((law, None, Vec::new()));
-    let bare: Vec<Approach> = all.iter().map(|(approach, ..)| approach.clone()).collect();
+    let objective = objective.to_owned();
+    all.push(Made { approach: law, objective, n_budgets: None, dropped: Vec::new() });
+    // The profiles as they are stand for approach 2: corrected ones lean on the law beside them.
+    let bare: Vec<Approach> = all
+        .iter()
+        .map(|one| one.approach.clone())
+        .filter(|approach| approach.name != CORRECTED)
+        .collect();
     warnings.extend(findings(&bare).iter().map(ToString::to_string));
     (all.into_iter().map(view).collect(), warnings)
 }
 
-/// An approach with the number of its budgets, and those that it left out.
-type Made = (Approach, Option<u64>, Vec<DroppedBudget>);
+/// An approach with what it minimises, the number of its budgets, and those that it left out.
+struct Made {
+    approach: Approach,
+    objective: String,
+    n_budgets: Option<u64>,
+    dropped: Vec<DroppedBudget>,
+}
 
-fn view((approach, n_budgets, dropped): Made) -> ApproachView {
+fn view(Made { approach, objective, n_budgets, dropped }: Made) -> ApproachView {
     let text = |one: &DroppedBudget| format!("{:.3e} FLOPs: {}", one.flops, one.reason);
     ApproachView {
         name: approach.name,
+        objective,
         parameters_exponent: estimate_view(&approach.parameters_exponent),
         tokens_exponent: estimate_view(&approach.tokens_exponent),
         exponent_sum: approach.exponent_sum.as_ref().map(estimate_view),
@@ -88,6 +102,10 @@ fn of_envelope(dataset: &Dataset, interval: &IntervalOptions) -> Option<Made> {
     }
     let options = EnvelopeOptions { interval: *interval, ..EnvelopeOptions::default() };
     let name = "envelope".to_owned();
+    let objective =
+        "sum of squared residuals of ln N, of ln D and of ln L over ln C, of the least \
+                     losses at budgets"
+            .to_owned();
     Some(match envelope::fit(dataset, &options) {
         Ok(fitted) => {
             let approach = Approach {
@@ -96,38 +114,32 @@ fn of_envelope(dataset: &Dataset, interval: &IntervalOptions) -> Option<Made> {
                 parameters_exponent: fitted.parameters.exponent,
                 tokens_exponent: fitted.tokens.exponent,
             };
-            (approach, Some(fitted.frontier.len() as u64), fitted.dropped)
+            let n_budgets = Some(fitted.frontier.len() as u64);
+            Made { approach, objective, n_budgets, dropped: fitted.dropped }
         }
         Err(error) => {
             let none = || Estimate::not_identified(error.to_string());
             let (parameters_exponent, tokens_exponent) = (none(), none());
             let exponent_sum = Some(none());
             let approach = Approach { name, parameters_exponent, tokens_exponent, exponent_sum };
-            (approach, Some(0), Vec::new())
+            Made { approach, objective, n_budgets: Some(0), dropped: Vec::new() }
         }
     })
 }
 
-/// Approach 2, where the ends of runs lie on budgets; also what it warns of.
+/// Approach 2, where the ends of runs lie on budgets, as it is and corrected by the law's surface;
+/// also what it warns of.
 fn of_profiles(
     dataset: &Dataset,
     inference: &Inference,
     interval: &IntervalOptions,
-) -> Option<(Made, Vec<String>)> {
-    let mut ends: BTreeMap<RunKey, Observation> = BTreeMap::new();
-    for point in dataset.points() {
-        let end = ends.entry(point.run).or_insert(*point);
-        if point.tokens > end.tokens {
-            *end = *point;
-        }
-    }
-    let ends: Vec<Observation> = ends.into_values().collect();
+) -> Option<(Vec<Made>, Vec<String>)> {
+    let dataset = dataset.ends();
     let budgets: Vec<f64> =
-        profiles::budgets(&ends).iter().map(|one| profiles::mean(one)).collect();
+        profiles::budgets(dataset.points()).iter().map(|one| profiles::mean(one)).collect();
     if budgets.len() < isoflop::MIN_BUDGETS {
         return None;
     }
-    let dataset = Dataset::new(&ends).ok()?.clustered_as(dataset).ok()?;
     let options = IsoflopOptions { level: interval.level, ..IsoflopOptions::default() };
     let fitted = isoflop::fit(&dataset, &budgets, &options);
     // Rows that happen to cost the same are no profiles.
@@ -136,18 +148,32 @@ fn of_profiles(
     }
     let mut warnings = fitted.warnings.clone();
     // Where the law does not know alpha and beta, it does not know how parabolas miss either.
-    if inference.why_no_optimum().is_none() {
+    let corrected = inference.why_no_optimum().is_none().then(|| {
         let surface = (inference.form.law(), inference.resampled.theta.as_slice());
-        let corrected = isoflop::fit_corrected(&dataset, &budgets, &options, surface).ok();
-        let found = corrected.and_then(|corrected| isoflop::bias(&fitted, &corrected));
-        warnings.extend(found.map(|one| one.to_string()));
-    }
-    let approach = Approach {
-        name: "isoflop".to_owned(),
-        parameters_exponent: fitted.parameters.exponent,
-        tokens_exponent: fitted.tokens.exponent,
-        exponent_sum: Some(fitted.exponent_sum),
+        isoflop::fit_corrected(&dataset, &budgets, &options, surface).ok()
+    });
+    let corrected = corrected.flatten();
+    let bias = corrected.as_ref().and_then(|corrected| isoflop::bias(&fitted, corrected));
+    warnings.extend(bias.map(|one| one.to_string()));
+    let weights = match dataset.weighting() {
+        Weighting::Equal => "",
+        Weighting::Given | Weighting::SeedNoise => ", weighted as the law's,",
     };
-    let n_budgets = Some(fitted.minima.len() as u64);
-    Some(((approach, n_budgets, fitted.dropped), warnings))
+    let made = |name: &str, fit: IsoflopFit| Made {
+        approach: Approach {
+            name: name.to_owned(),
+            parameters_exponent: fit.parameters.exponent,
+            tokens_exponent: fit.tokens.exponent,
+            exponent_sum: Some(fit.exponent_sum),
+        },
+        objective: format!(
+            "sum of squared residuals of ln L from a parabola in ln N at each budget{weights} then of \
+             ln N and of ln D over ln C, weighted by their errors"
+        ),
+        n_budgets: Some(fit.minima.len() as u64),
+        dropped: fit.dropped,
+    };
+    let plain = made("isoflop", fitted);
+    let corrected = corrected.map(|fit| made(CORRECTED, fit));
+    Some((std::iter::once(plain).chain(corrected).collect(), warnings))
 }

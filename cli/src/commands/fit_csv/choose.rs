@@ -45,6 +45,7 @@ fn view(candidate: &Candidate, is_preferred: bool) -> CandidateView {
             bias: one.bias,
             worst_error: one.worst_error,
             error_at_largest: one.error_at_largest,
+            coverage: one.coverage,
         }
     });
     CandidateView {
@@ -52,6 +53,7 @@ fn view(candidate: &Candidate, is_preferred: bool) -> CandidateView {
         n_parameters: candidate.n_parameters as u64,
         mean_absolute_error: candidate.error,
         mean_absolute_size_error: candidate.size_error,
+        coverage: candidate.coverage,
         is_preferred,
         splits: splits.collect(),
     }

@@ -34,6 +34,9 @@ pub(super) fn compare(job: &Job<'_>, fits: &[Fitted]) -> Result<Vec<ComparisonVi
 
 /// Why these fits cannot be compared, if so.
 fn refusal(job: &Job<'_>, fits: &[Fitted]) -> Option<String> {
+    if job.args.columns.group_by.is_none() {
+        return Some("groups, such as those of `--group-by COLUMN`".to_owned());
+    }
     if fits.len() < 2 {
         let found = fits.first().and_then(|one| one.report.group.clone()).unwrap_or_default();
         return Some(format!("two groups; there is only `{found}`"));
@@ -80,9 +83,16 @@ fn pair(job: &Job<'_>, first: &Fitted, second: &Fitted) -> Option<ComparisonView
     for (name, side) in names.iter().zip([first, second]) {
         warnings.extend(keep::one_kappa(job, &side.dataset, Some(name)));
     }
-    warnings.extend(outside(&names, ranges, &found));
+    let crossing = crossover(sides[0], sides[1], is_paired);
+    let outside_budgets = found.iter().filter(|one| !one.is_inside_both).map(|one| one.flops);
+    warnings.extend(outside_budgets.flat_map(|flops| outside(&names, ranges, flops, "C")));
+    if let (Some(flops), false) = (crossing.flops.value(), crossing.is_inside_both) {
+        warnings.extend(outside(&names, ranges, flops, "equal loss at C"));
+    }
     Some(ComparisonView {
-        crossover_flops: estimate_view(&crossover(sides[0], sides[1], is_paired)),
+        crossover_flops: estimate_view(&crossing.flops),
+        crossover_is_inside_both: crossing.is_inside_both,
+        other_crossovers_flops: crossing.others,
         budgets: found.iter().map(budget).collect(),
         flops_per_parameter_token: kappas,
         is_paired,
@@ -103,24 +113,22 @@ fn budget(one: &LawComparison) -> BudgetView {
     }
 }
 
-fn outside(names: &[String; 2], ranges: [(f64, f64); 2], found: &[LawComparison]) -> Vec<String> {
-    let mut warnings = Vec::new();
-    for one in found.iter().filter(|one| !one.is_inside_both) {
-        for (name, (low, high)) in names.iter().zip(ranges) {
-            if one.flops > high {
-                let factor = one.flops / high;
-                warnings.push(format!(
-                    "outside-data: C = {:.3e} is {factor:.3} times the largest fitted of `{name}`",
-                    one.flops
-                ));
-            } else if one.flops < low {
-                let factor = one.flops / low;
-                warnings.push(format!(
-                    "outside-data: C = {:.3e} is {factor:.3} times the smallest fitted of `{name}`",
-                    one.flops
-                ));
-            }
-        }
-    }
-    warnings
+/// Of which group's fitted budgets this one is outside, and how far.
+fn outside(
+    names: &[String; 2],
+    ranges: [(f64, f64); 2],
+    flops: f64,
+    what: &str,
+) -> impl Iterator<Item = String> {
+    names.iter().zip(ranges).filter_map(move |(name, (low, high))| {
+        let (end, fitted) = match flops {
+            flops if flops > high => ("largest", high),
+            flops if flops < low => ("smallest", low),
+            _ => return None,
+        };
+        let factor = flops / fitted;
+        Some(format!(
+            "outside-data: {what} = {flops:.3e} is {factor:.3} times the {end} fitted of `{name}`"
+        ))
+    })
 }

@@ -298,7 +298,7 @@ pub(super) fn read(file: &Path, args: &FitArgs, law: LawName) -> anyhow::Result<
         _ => ("not known".to_owned(), Vec::new()),
     };
     if columns.run.is_none() && columns.trunk.is_none() {
-        warnings.extend(warn_of_checkpoints(&rows, columns.parameters.is_some()));
+        warnings.extend(warn_of_checkpoints(&rows, columns.parameters.is_some(), choice.name));
     }
     warnings.extend(warn_of_copies(&rows));
     let has = [columns.parameters, columns.tokens, columns.flops].map(|column| column.is_some());

@@ -14,7 +14,7 @@ use scaling::profile::FloorProfile;
 
 use super::hold_out::Out;
 use super::read::Row;
-use super::{Job, approaches};
+use super::{Job, approaches, keep};
 use crate::fit_document::estimate_view;
 use crate::output::file_fit::{
     AuditView, ExcludedRow, FileFit, FloorProfileView, HeldOutRow, HeldOutSummary, MinimumView,
@@ -24,7 +24,7 @@ use crate::output::file_fit::{
 /// A fit as it is shown.
 pub(super) fn report(
     job: &Job<'_>,
-    (fitted, inference): (&Fit, &Inference),
+    (fitted, inference, dataset): (&Fit, &Inference, &Dataset),
     interval: &IntervalOptions,
     (excluded, held_out, warnings): (Vec<ExcludedRow>, Vec<HeldOutRow>, Vec<String>),
 ) -> FileFit {
@@ -41,12 +41,18 @@ pub(super) fn report(
     };
     // The fit's own stays whatever it is; `not_finite` refuses it then.
     let minima = minima.enumerate().filter(|(index, one)| *index == 0 || is_number(one));
+    let conventions = keep::conventions(job, dataset);
     FileFit {
         group: None,
         file: job.file.display().to_string(),
         law: fitted.law.to_string(),
         formula: law.formula().to_owned(),
-        flops: job.table.flops.clone(),
+        n_counts: match conventions.n_column {
+            Some(_) => conventions.n_counts,
+            None => "no column".to_owned(),
+        },
+        flops: conventions.c_source,
+        c_counts: conventions.c_counts,
         coefficients: inference
             .coefficients
             .iter()

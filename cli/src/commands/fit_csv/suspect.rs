@@ -13,7 +13,14 @@ const USUAL_KAPPA: (f64, f64) = (0.5, 100.0);
 const LARGEST_LOSS_NATS: f64 = 13.0;
 
 /// Checkpoints of one run share its luck; taken for runs they make intervals too narrow.
-pub(super) fn warn_of_checkpoints(rows: &[Row], has_sizes: bool) -> Option<String> {
+pub(super) fn warn_of_checkpoints(rows: &[Row], has_sizes: bool, law: LawName) -> Option<String> {
+    if law == LawName::Annealing {
+        return Some(format!(
+            "rows-as-runs: `annealing` is fitted to checkpoints, and without `--run COLUMN` each of the {} rows \
+             is a run of its own; the intervals are too narrow",
+            rows.len()
+        ));
+    }
     let mut sizes: Vec<u64> = rows.iter().map(|row| row.observation.parameters.to_bits()).collect();
     sizes.sort_unstable();
     sizes.dedup();
