@@ -13,11 +13,14 @@ use scaling::observation::Dataset;
 
 use super::super::observe::{Group, Run};
 use super::super::view;
-use super::{Fitted, Predictor, Settings, unfitted};
+use super::{Fitted, Predictor, Settings, law, unfitted};
 
 /// Stable names, in the order of the formulas.
 const NAMES: [&str; 4] =
     ["parameters_coefficient", "parameters_exponent", "tokens_coefficient", "tokens_exponent"];
+
+/// The exponents of minima less what parabolas miss on the law's surface, where it is known.
+const CORRECTED: [&str; 2] = ["parameters_exponent_corrected", "tokens_exponent_corrected"];
 
 /// Why a held-out run is not predicted.
 const NO_LOSS: &str = "isoFLOP profiles give N_opt(C) and D_opt(C), and no law of the loss";
@@ -48,24 +51,33 @@ fn try_fit(group: &Group, settings: &Settings) -> Result<Fitted, String> {
     let (ended, open): (Vec<&Run>, Vec<&Run>) =
         group.fitted().partition(|run| run.is_over && run.is_measured_to_the_end());
     let ends: Vec<_> = ended.iter().map(|run| run.end_on_budget()).collect();
-    let dataset = group.clustered(&ends).map_err(|error| error.to_string())?;
+    let mut dataset = group.clustered(&ends).map_err(|error| error.to_string())?;
+    let mut weights = String::new();
+    if let Some((noise, words)) = law::noise(&dataset, group, settings)? {
+        // Before there is a parabola each run is taken at its own loss; a lucky one counts a little
+        // more than it should.
+        let residuals = vec![0.0; dataset.points().len()];
+        dataset = dataset.weighted_by(&noise, &residuals);
+        weights = format!(", each over the variance of ln L between seeds{words}");
+    }
     let options = IsoflopOptions {
         level: settings.interval.level,
         unit_flops: settings.unit_flops(),
         ..IsoflopOptions::default()
     };
     let fit = isoflop::fit(&dataset, &budgets, &options);
-    let bias = bias(group, &fit, (&dataset, &budgets, &options));
+    let corrected = corrected((group, settings), (&dataset, &budgets, &options));
+    let bias = corrected.as_ref().and_then(|corrected| isoflop::bias(&fit, corrected));
     let n_used = fit.minima.iter().map(|minimum| minimum.n_points as u64).sum();
     let has_line = fit.minima.len() >= isoflop::MIN_BUDGETS;
     let view = MethodFit {
         method: FitMethod::Isoflop.label().to_owned(),
         formulas: formulas(settings),
-        objective:
+        objective: format!(
             "sum of squared residuals of ln L from a parabola in ln N at each budget, then of ln N \
-                    and of ln D over ln C"
-                .to_owned(),
-        coefficients: coefficients(&fit),
+             and of ln D over ln C, weighted by their errors{weights}"
+        ),
+        coefficients: coefficients(&fit, corrected.as_ref()),
         n_observations: n_used,
         n_runs: n_used,
         // The residuals are those of ln N, and no loss is predicted.
@@ -79,7 +91,7 @@ fn try_fit(group: &Group, settings: &Settings) -> Result<Fitted, String> {
         curve: Vec::new(),
         points: points(&fit),
         dropped: dropped(group, &fit, &open),
-        warnings: fit.warnings.iter().cloned().chain(bias).collect(),
+        warnings: fit.warnings.iter().cloned().chain(bias.map(|found| found.to_string())).collect(),
     };
     let interval_note = has_line.then(|| {
         "isoflop: budgets share no run, so its intervals are Student's t of the line over budgets; \
@@ -96,15 +108,16 @@ fn try_fit(group: &Group, settings: &Settings) -> Result<Fitted, String> {
     Ok(Fitted { view, predictor, is_drawn: false, interval_note, approach: Some(approach) })
 }
 
-/// How far the parabolas miss, by the law that fits the same runs; `None` where it misses by
-/// little, or where the law does not know alpha and beta and so cannot say.
-fn bias(
-    group: &Group,
-    fit: &IsoflopFit,
+/// The profiles less what parabolas miss on the surface of the law that fits the same runs by the
+/// study's objective; `None` where the law does not know alpha and beta and so cannot say.
+fn corrected(
+    (group, settings): (&Group, &Settings),
     (dataset, budgets, options): (&Dataset, &[f64], &IsoflopOptions),
-) -> Option<String> {
-    let law = LawName::Chinchilla.law();
-    let surface = fit::fit(law, &group.dataset().ok()?, &FitOptions::default()).ok()?;
+) -> Option<IsoflopFit> {
+    let surface_law = LawName::Chinchilla.law();
+    let objective = law::objective(settings.objective);
+    let fit_options = FitOptions { objective, ..FitOptions::default() };
+    let surface = fit::fit(surface_law, &group.dataset().ok()?, &fit_options).ok()?;
     let known = &surface.identifiability;
     let mut exponents = surface.coefficients.iter().zip(&known.coefficients);
     let is_unknown =
@@ -112,9 +125,7 @@ fn bias(
     if known.whole.is_some() || is_unknown {
         return None;
     }
-    let corrected =
-        isoflop::fit_corrected(dataset, budgets, options, (law, &surface.theta)).ok()?;
-    isoflop::bias(fit, &corrected).map(|found| found.to_string())
+    isoflop::fit_corrected(dataset, budgets, options, (surface_law, &surface.theta)).ok()
 }
 
 /// The budgets that fitted runs of the group belong to, the smallest first.
@@ -129,14 +140,21 @@ fn budgets(group: &Group) -> Vec<f64> {
     budgets
 }
 
-fn coefficients(fit: &IsoflopFit) -> BTreeMap<String, EstimateView> {
+fn coefficients(
+    fit: &IsoflopFit,
+    corrected: Option<&IsoflopFit>,
+) -> BTreeMap<String, EstimateView> {
     let estimates = [
         &fit.parameters.prefactor,
         &fit.parameters.exponent,
         &fit.tokens.prefactor,
         &fit.tokens.exponent,
     ];
-    NAMES.into_iter().map(str::to_owned).zip(estimates.map(view::estimate)).collect()
+    let corrected = corrected.into_iter().flat_map(|fit| {
+        CORRECTED.into_iter().zip([&fit.parameters.exponent, &fit.tokens.exponent])
+    });
+    let all = NAMES.into_iter().zip(estimates).chain(corrected);
+    all.map(|(name, estimate)| (name.to_owned(), view::estimate(estimate))).collect()
 }
 
 fn points(fit: &IsoflopFit) -> Vec<FitPoint> {

@@ -70,7 +70,7 @@ pub(super) fn law_of(method: FitMethod) -> Option<LawName> {
     })
 }
 
-fn objective(objective: FitObjective) -> Objective {
+pub(super) fn objective(objective: FitObjective) -> Objective {
     match objective {
         FitObjective::Huber => Objective::default(),
         FitObjective::Lad => Objective::AbsoluteDeviations,
@@ -128,7 +128,6 @@ fn try_fit(
     let kappa = Kappa::of(dataset.points());
     let mut warnings = warnings(group, (&fit, &inference), &dataset, &options)?;
     warnings.extend(kappa.warning().filter(|_| has_optimum(law)));
-    warnings.extend(not_a_frontier(&fit));
     let range = curve_range(group, inference.ranges.flops);
     // Where the law is not identified as a whole, no number has an interval.
     let scheme = inference.whole.is_none().then_some(&inference.resampled.scheme);
@@ -162,12 +161,25 @@ fn weighted(
     group: &Group,
     (settings, options): (&Settings, &FitOptions),
 ) -> Result<(Dataset, String), String> {
-    if settings.weights == FitWeights::Equal {
-        return Ok((dataset, String::new()));
-    }
-    if settings.objective == FitObjective::LossSquares {
+    if settings.objective == FitObjective::LossSquares && settings.weights != FitWeights::Equal {
         let why = "the noise of seeds is that of ln L, and `loss-squares` has residuals of L";
         return Err(why.to_owned());
+    }
+    let Some((noise, words)) = noise(&dataset, group, settings)? else {
+        return Ok((dataset, String::new()));
+    };
+    let weighted = weighted_by_noise(law.law(), dataset, &noise, options);
+    Ok((weighted.map_err(|error| error.to_string())?, words))
+}
+
+/// The noise of seeds that weights come from, and the same in words; `None` for equal weights.
+pub(super) fn noise(
+    dataset: &Dataset,
+    group: &Group,
+    settings: &Settings,
+) -> Result<Option<(SeedNoise, String)>, String> {
+    if settings.weights == FitWeights::Equal {
+        return Ok(None);
     }
     // Runs of one N and D that differ in more than their seed would be taken for luck.
     if !group.mixed.is_empty() {
@@ -176,7 +188,7 @@ fn weighted(
             "weights `seed_noise` need runs that differ in their seed alone at one N and D: {mixed}"
         ));
     }
-    let noise = SeedNoise::of(&dataset).map_err(|error| error.to_string())?;
+    let noise = SeedNoise::of(dataset).map_err(|error| error.to_string())?;
     let growth = if noise.power == 0.0 {
         String::new()
     } else {
@@ -186,20 +198,7 @@ fn weighted(
         "; seeds vary by {:.5} in ln L{growth} ({} places, {} degrees of freedom)",
         noise.sd_log, noise.n_places, noise.n_freedom
     );
-    let weighted = weighted_by_noise(law.law(), dataset, &noise, options);
-    Ok((weighted.map_err(|error| error.to_string())?, words))
-}
-
-/// A law of C alone does not know which of several sizes is best at a budget.
-fn not_a_frontier(fit: &Fit) -> Option<String> {
-    let is_of_compute = fit.form.law().variables() == [Variable::Flops];
-    (is_of_compute && fit.n_sizes > 1).then(|| {
-        format!(
-            "not-a-frontier: a law of C is fitted to every checkpoint of all {} sizes, so it is the \
-             loss of a middling run at C, and not of the best that C can buy; `envelope` fits that",
-            fit.n_sizes
-        )
-    })
+    Ok(Some((noise, words)))
 }
 
 fn warnings(
