@@ -78,6 +78,10 @@ pub(crate) struct TrainArgs {
     /// Timed steps of each side in a round
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) steps: Option<u32>,
+    /// Compare the losses of so many steps, which are trained for that and not timed; the mean of the
+    /// last tenth of them
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) loss_steps: Option<u32>,
     /// Compare bf16 with `torch.compile` too, which compiles for minutes
     #[arg(long)]
     pub(crate) compile: bool,

@@ -12,8 +12,8 @@ use worker::recipes::TRAINING_FILE;
 
 use crate::case::{PREPARATION_HASH, VOCAB_SIZE};
 
-/// Enough that no benchmark sees a sequence twice within a hundred steps, and read in a moment.
-const N_TOKENS: u32 = 1 << 19;
+/// Enough that no benchmark sees a sequence twice within a thousand steps of 2048, and read in a moment.
+const N_TOKENS: u32 = 1 << 21;
 
 const MANIFEST_KEY: &str = "data/manifest.json";
 

@@ -40,8 +40,10 @@ impl Side {
         self.losses.first().copied().unwrap_or(f64::NAN)
     }
 
-    fn final_loss(&self) -> f64 {
-        self.losses.last().copied().unwrap_or(f64::NAN)
+    /// The mean loss of the last steps; no number where there were none.
+    fn final_loss(&self, n_last: usize) -> f64 {
+        let last = &self.losses[self.losses.len().saturating_sub(n_last)..];
+        last.iter().sum::<f64>() / last.len() as f64
     }
 }
 
@@ -49,6 +51,8 @@ impl Side {
 struct Bench<'a> {
     args: &'a TrainArgs,
     steps: Steps,
+    /// Those of the compared losses, where they are others.
+    loss_steps: Option<Steps>,
     rounds: u32,
     site: Site,
     pytorch: Option<PyTorch>,
@@ -65,6 +69,8 @@ pub(crate) fn measure(args: &TrainArgs) -> Result<Report> {
     let mut bench = Bench {
         args,
         steps: Steps { untimed: if args.common.quick { 1 } else { 3 }, timed },
+        // PyTorch's side times one at least.
+        loss_steps: args.loss_steps.map(|n| Steps { untimed: n - 1, timed: 1 }),
         rounds: args.common.rounds_or(5),
         site: Site::new(&args.common.folder()?)?,
         pytorch: PyTorch::find(),
@@ -73,9 +79,17 @@ pub(crate) fn measure(args: &TrainArgs) -> Result<Report> {
     if bench.pytorch.is_none() {
         report.note(PyTorch::missing());
     }
+    let final_loss = match args.loss_steps {
+        None => "that of the last of these steps".to_owned(),
+        Some(n) => format!(
+            "the mean of the last {} of {n} more steps from the first weights on, which are not \
+             timed",
+            bench.n_last()
+        ),
+    };
     report.note(format!(
         "Each value is the median over {} rounds of the median of {timed} steps, after {} untimed \
-         ones; 2048 tokens a step; `final loss` is that of the last of these steps.",
+         ones; 2048 tokens a step; `final loss` is {final_loss}.",
         bench.rounds, bench.steps.untimed
     ));
     for case in cases {
@@ -90,18 +104,20 @@ pub(crate) fn measure(args: &TrainArgs) -> Result<Report> {
 impl Bench<'_> {
     fn case(&mut self, case: &Case, report: &mut Report) -> Result<()> {
         crate::say(&format!("{case} …"));
-        let inputs = pytorch::inputs(case, &case.cell(self.steps.all())?, &self.site)?;
-        let peer = self.pytorch.as_ref().zip(inputs.as_ref());
+        let inputs = self.inputs(case, self.steps)?;
         let has_compiled = self.args.compile && case.precision == Precision::Bf16;
         let (mut ours, mut eager, mut compiled) =
             (Side::default(), Side::default(), Side::default());
         let mut version = String::new();
         for _ in 0..self.rounds {
-            self.ours(case, &mut ours)?;
-            if let Some((pytorch, inputs)) = peer {
-                version = self.theirs(pytorch, case, Mode::Eager, inputs, &mut eager)?;
+            self.ours(case, self.steps, &mut ours)?;
+            if let Some((pytorch, inputs)) = &inputs {
+                let train = |mode, side: &mut Side| {
+                    self.theirs((pytorch, inputs), case, mode, self.steps, side)
+                };
+                version = train(Mode::Eager, &mut eager)?;
                 if has_compiled {
-                    self.theirs(pytorch, case, Mode::Compiled, inputs, &mut compiled)?;
+                    train(Mode::Compiled, &mut compiled)?;
                 }
             }
         }
@@ -121,15 +137,48 @@ impl Bench<'_> {
             let has_bar = has_bar(case) && std::ptr::eq(*side, &raw const eager);
             report.add(if has_bar { row.bar(Bar::AtLeast(1.0)) } else { row });
         }
+        match self.loss_steps {
+            None => self.losses(case, &ours, &peers, report),
+            Some(steps) => self.losses_of_more(case, steps, report),
+        }
+    }
+
+    /// Trains for the losses alone, once on each side, because all rounds come to the same ones.
+    fn losses_of_more(&mut self, case: &Case, steps: Steps, report: &mut Report) -> Result<()> {
+        let (mut ours, mut eager) = (Side::default(), Side::default());
+        let mut peers = Vec::new();
+        self.ours(case, steps, &mut ours)?;
+        if let Some((pytorch, inputs)) = self.inputs(case, steps)? {
+            let with = (pytorch, &inputs);
+            let version = self.theirs(with, case, Mode::Eager, steps, &mut eager)?;
+            peers.push((&eager, format!("PyTorch {version} eager")));
+        }
+        let first = [ours.first_loss()];
+        report.add(Row::alone(format!("{case}, first loss"), "nats/token", &first));
+        if peers.is_empty() && case.precision == Precision::Fp32 {
+            let last = [ours.final_loss(self.n_last())];
+            report.add(Row::alone(format!("{case}, final loss"), "nats/token", &last));
+        }
         self.losses(case, &ours, &peers, report)
     }
 
-    fn ours(&self, case: &Case, side: &mut Side) -> Result<()> {
+    /// How many of the last steps a final loss is the mean of: a single one of few.
+    fn n_last(&self) -> usize {
+        self.args.loss_steps.map_or(1, |n| (n as usize / 10).max(1))
+    }
+
+    /// PyTorch and what it reads, where it is there and has code for the architecture.
+    fn inputs(&self, case: &Case, steps: Steps) -> Result<Option<(&PyTorch, Inputs)>> {
+        let inputs = pytorch::inputs(case, &case.cell(steps.all())?, &self.site)?;
+        Ok(self.pytorch.as_ref().zip(inputs))
+    }
+
+    fn ours(&self, case: &Case, steps: Steps, side: &mut Side) -> Result<()> {
         let trained = bare::train(&Request {
             store: self.site.store(),
             manifest_key: Site::manifest_key(),
             scratch: self.site.path().join("scratch"),
-            cell: case.cell(self.steps.all())?,
+            cell: case.cell(steps.all())?,
             threads: self.args.common.threads,
             checkpoint_steps: Vec::new(),
         })?;
@@ -138,20 +187,19 @@ impl Bench<'_> {
         // asked: it does not promise the same bits twice.
         let is_same = side.losses.is_empty() || side.losses == losses;
         ensure!(is_same, "two rounds came to different losses");
-        side.add(case, &seconds[self.steps.untimed as usize..], losses);
+        side.add(case, &seconds[steps.untimed as usize..], losses);
         Ok(())
     }
 
     fn theirs(
         &self,
-        pytorch: &PyTorch,
+        (pytorch, inputs): (&PyTorch, &Inputs),
         case: &Case,
         mode: Mode,
-        inputs: &Inputs,
+        steps: Steps,
         side: &mut Side,
     ) -> Result<String> {
-        let threads = self.args.common.threads;
-        let trained = pytorch.train(case, mode, inputs, self.steps, threads)?;
+        let trained = pytorch.train(case, mode, inputs, steps, self.args.common.threads)?;
         side.add(case, &trained.step_seconds, trained.losses);
         Ok(trained.torch_version)
     }
@@ -165,7 +213,8 @@ impl Bench<'_> {
         report: &mut Report,
     ) -> Result<()> {
         let what = format!("{case}, final loss");
-        let loss = ours.final_loss();
+        let n_last = self.n_last();
+        let loss = ours.final_loss(n_last);
         let mut beside = |peer: &str, peer_loss: f64, tolerance: f64| {
             let row = Row::alone(what.clone(), "nats/token", &[loss]);
             report.add(row.beside(&[loss], peer, &[peer_loss]));
@@ -175,7 +224,7 @@ impl Bench<'_> {
         let is_bf16 = case.precision == Precision::Bf16;
         let tolerance = if is_bf16 { BF16_TOLERANCE } else { FP32_TOLERANCE };
         for (side, name) in peers {
-            failures.extend(beside(name, side.final_loss(), tolerance));
+            failures.extend(beside(name, side.final_loss(n_last), tolerance));
             let what = format!("{case}, first loss");
             failures.extend(check(&what, name, ours.first_loss(), side.first_loss(), tolerance));
         }
@@ -197,8 +246,8 @@ impl Bench<'_> {
 
     fn fp32_loss(&self, case: &Case) -> Result<f64> {
         let mut side = Side::default();
-        self.ours(case, &mut side)?;
-        Ok(side.final_loss())
+        self.ours(case, self.loss_steps.unwrap_or(self.steps), &mut side)?;
+        Ok(side.final_loss(self.n_last()))
     }
 }
 
@@ -238,6 +287,8 @@ mod tests {
         side.add(&case, &[1.0, 2.0, 100.0], vec![3.0, 2.0]);
         side.add(&case, &[1.0], vec![3.0, 2.0]);
         assert_eq!(side.tokens_per_second, [1024.0, 2048.0]);
-        assert_eq!((side.first_loss(), side.final_loss()), (3.0, 2.0));
+        assert_eq!((side.first_loss(), side.final_loss(1)), (3.0, 2.0));
+        assert_eq!((side.final_loss(2), side.final_loss(9)), (2.5, 2.5));
+        assert!(Side::default().final_loss(1).is_nan());
     }
 }

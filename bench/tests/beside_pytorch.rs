@@ -12,6 +12,11 @@ const VARIABLE: &str = "BENCH_PYTHON";
 
 /// What a benchmark over two steps writes, with the Python of the environment or with none.
 fn result(folder: &Path, only: &str, python: Option<&OsStr>) -> Value {
+    result_with(folder, only, python, &[])
+}
+
+/// The same with more arguments.
+fn result_with(folder: &Path, only: &str, python: Option<&OsStr>, more: &[&str]) -> Value {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gradus-bench"));
     match python {
         Some(python) => command.env(VARIABLE, python),
@@ -20,6 +25,7 @@ fn result(folder: &Path, only: &str, python: Option<&OsStr>) -> Value {
     let output = command
         .args(["train", "--only", only, "--rounds", "1", "--steps", "2", "--threads", "1"])
         .arg("--quick")
+        .args(more)
         .arg("--out")
         .arg(folder)
         // Where no environment of the benchmarks' own is.
@@ -77,4 +83,28 @@ fn without_pytorch_our_side_is_measured_alone_and_the_result_says_so() {
     assert!(row["value"].as_f64() > Some(0.0) && row.get("peer").is_none(), "{row}");
     let note = result["notes"][0].as_str().expect("a note");
     assert!(note.contains("PyTorch's side is left out"), "{note}");
+}
+
+#[test]
+fn losses_of_more_steps_are_compared_by_their_last_tenth_beside_the_same_timed_ones() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let more = ["--loss-steps", "60"];
+    let result = result_with(folder.path(), "llama-0.3m-t256", None, &more);
+    let value = |what: &str, key: &str| {
+        let is_row = |row: &&Value| row["what"] == what && row.get(key).is_some();
+        let row = rows(&result).iter().find(is_row);
+        row.and_then(|row| row[key].as_f64()).unwrap_or_else(|| panic!("no {what}: {result}"))
+    };
+    for precision in ["fp32", "bf16"] {
+        let case = format!("llama-0.3m-t256-{precision}");
+        assert!(value(&case, "value") > 0.0);
+        let first = value(&format!("{case}, first loss"), "value");
+        assert!((first - 1024_f64.ln()).abs() < 0.2, "{first}");
+        // What the timed three steps learn is a hundredth of that.
+        assert!(value(&format!("{case}, final loss"), "value") < first - 1.0, "{result}");
+    }
+    let ratio = value("llama-0.3m-t256-bf16, final loss", "ratio");
+    assert!((ratio - 1.0).abs() < 0.005, "{ratio}");
+    let note = result["notes"][1].as_str().expect("a note");
+    assert!(note.contains("the mean of the last 6 of 60 more steps"), "{note}");
 }

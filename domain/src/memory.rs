@@ -27,7 +27,7 @@ pub struct MemoryEstimate {
     pub checkpoint: f64,
     /// What one micro-batch leaves for its backward pass, and what that makes of it.
     pub activations: f64,
-    /// Slices of logits, and the gradient of the head.
+    /// Slices of logits, and the gradient of the head where it is not yet that of the weights.
     pub loss: f64,
     /// Code and workspaces of kernels.
     pub kernels: f64,
@@ -90,7 +90,7 @@ impl PretrainCell {
     /// | `average` | 4 · P if kept |
     /// | `checkpoint` | the weights without gradients, `optimizer` and `average` once more, and 4 · P |
     /// | `activations` | 4 · m · T · L · (a · d + b · g): a is `widths`, b `hidden_widths` of `live` |
-    /// | `loss` | 4 · 2V for each of min(mT / 28, 1024) rows, and 4 · V · d |
+    /// | `loss` | 4 · 2V for each of min(mT / 28, 1024) rows; 4 · V · d where the gradient of the head is added to another one, which a head of its own has only from other micro-batches |
     /// | `kernels` | 75 MiB, with bfloat16 products 100 MiB |
     pub fn memory(&self, micro_batch_sequences: u32) -> MemoryEstimate {
         let shape = &self.model.shape;
@@ -104,13 +104,16 @@ impl PretrainCell {
         let of_layer = live.widths * d + live.hidden_widths * g;
         let per_token = f64::from(shape.n_layers) * of_layer;
         let rows = (n_tokens / SLICES).clamp(1, LONGEST_SLICE) as f64;
+        let is_added =
+            self.model.tie_embeddings || micro_batch_sequences < self.training.batch_sequences;
+        let of_head = if is_added { d } else { 0.0 };
         MemoryEstimate {
             weights: 2.0 * parameters,
             optimizer: 2.0 * parameters,
             average,
             checkpoint: 4.0 * parameters + average,
             activations: BYTES * n_tokens as f64 * per_token,
-            loss: BYTES * vocabulary * (2.0 * rows + d),
+            loss: BYTES * vocabulary * (2.0 * rows + of_head),
             kernels: live.kernels,
         }
     }

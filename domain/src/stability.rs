@@ -158,6 +158,15 @@ mod tests {
     }
 
     #[test]
+    fn a_spike_ends_the_run_unless_the_study_says_otherwise() {
+        let keys = r#"{"loss_spike": {"above_nats": 1.0, "window_steps": 2}}"#;
+        let spec: StabilitySpec = serde_json::from_str(keys).unwrap();
+        let mut stability = Stability::new(spec, StabilityState::default());
+        assert_eq!(verdicts(&mut stability, &[3.0, 3.0, 3.9, 4.9]), "uuud");
+        assert_eq!(stability.n_skipped(), 0);
+    }
+
+    #[test]
     fn a_resumed_run_judges_as_an_undisturbed_one() {
         let spike = LossSpikeSpec { above_nats: 0.01, window_steps: 3, then: SKIP_TWO };
         let losses: Vec<f64> = (0..40).map(|n| 5.0 + f64::sin(f64::from(n) * 2.1) * 0.02).collect();

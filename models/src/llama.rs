@@ -20,9 +20,11 @@
 
 use domain::model::{MixerConfig, ModelConfig};
 use tch::{Kind, Tensor};
+use torch_ext::{Forward, multiplies_bf16};
 
 use crate::ModelsError;
 use crate::language_model::{Mixer, Next};
+use crate::ops::graph::in_graph;
 use crate::ops::rotary::Rotary;
 use crate::ops::{Execution, Form, Linear, forward_together, sizes};
 use crate::parameters::Path;
@@ -73,7 +75,7 @@ impl Mixer for LlamaMixer {
         let o = match execution.form {
             Form::Recurrent => naive(&q, &k, &v.to_kind(x.kind())),
             Form::Fast | Form::Chunked(_) => {
-                let [q, k, v] = [&q, &k, &v].map(|y| precision.operand(y));
+                let [q, k, v] = [&q, &k, &v].map(|y| precision.rounded(y));
                 precision.rounded(&softmax_attention(&q, &k, &v))
             }
         };
@@ -128,9 +130,43 @@ fn for_each_query(x: &Tensor, heads: i64) -> Tensor {
     x.repeat_interleave_self_int(heads / kv_heads, 2, None)
 }
 
-/// Causal attention, scaled by 1/√K: q, k, v and the result `[B, T, H, K]`.
+/// Causal attention, scaled by 1/√K: q, k, v and the result `[B, T, H, K]`, which is float32 where the
+/// device does not multiply the bfloat16 numbers that it is given.
 fn softmax_attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
+    if q.kind() == Kind::BFloat16 && !multiplies_bf16(q.device()) {
+        return widened_attention(q, k, v);
+    }
     fused_attention(q, k, v, None, true)
+}
+
+/// The same on a CPU for bfloat16 numbers as float32. They are saved as they are: what the fused kernel's
+/// own backward pass keeps would be twice as large.
+fn widened_attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
+    let by_head = |x: &Tensor| x.transpose(1, 2).to_kind(Kind::Float); // [B, H, T, K]
+    let (o, log_total) = tch::no_grad(|| {
+        let [q, k, v] = [q, k, v].map(by_head);
+        let seen = None::<&Tensor>;
+        Tensor::internal_scaled_dot_product_flash_attention_for_cpu(
+            &q, &k, &v, 0.0, true, seen, None,
+        )
+    });
+    let forward = Forward {
+        name: "widened_attention",
+        inputs: &[q, k, v],
+        outputs: &[&o],
+        saved: &[q, k, v, &o, &log_total],
+    };
+    let [o] = in_graph(&forward, move |given| {
+        let [q, k, v, o, log_total] = given.saved else { unreachable!("five tensors are saved") };
+        let d_output = given.gradients[0].as_ref().expect("the only output has the gradient");
+        let ([q, k, v], seen) = ([q, k, v].map(by_head), None::<&Tensor>);
+        let (dq, dk, dv) = Tensor::internal_scaled_dot_product_flash_attention_for_cpu_backward(
+            d_output, &q, &k, &v, o, log_total, 0.0, true, seen, None,
+        );
+        let back = |x: Tensor| Some(x.transpose(1, 2).to_kind(Kind::BFloat16));
+        vec![back(dq), back(dk), back(dv)]
+    });
+    o.transpose(1, 2) // [B, T, H, K]
 }
 
 /// Attention, scaled by 1/√K, over all keys, or those up to the query, or those that `seen`
@@ -248,10 +284,29 @@ mod tests {
     }
 
     #[test]
+    fn attention_of_widened_numbers_is_the_fused_one_bit_for_bit_and_so_are_its_gradients() {
+        let round = |seed| random(&[2, 70, 3, 16], seed).to_kind(Kind::BFloat16);
+        let run = |attend: &dyn Fn(&[Tensor; 3]) -> Tensor| {
+            let inputs = [1, 2, 3].map(|seed| round(seed).set_requires_grad(true));
+            let output = attend(&inputs);
+            assert_eq!((output.size(), output.kind()), (vec![2, 70, 3, 16], Kind::Float));
+            let sum = (&output * random(&output.size(), 4).to_kind(Kind::Float)).sum(Kind::Float);
+            let gradients = Tensor::run_backward(&[sum], &inputs, false, false);
+            [output.detach()].into_iter().chain(gradients).collect::<Vec<_>>()
+        };
+        let found = run(&|[q, k, v]| widened_attention(q, k, v));
+        let expected = run(&|x| {
+            let [q, k, v] = x.each_ref().map(|x| x.to_kind(Kind::Float));
+            fused_attention(&q, &k, &v, None, true)
+        });
+        assert_eq!(found, expected);
+    }
+
+    #[test]
     fn attention_of_bfloat16_is_near_that_of_float64() {
         let input = |seed| random(&[2, 300, 3, 16], seed);
         let (q, k, v) = (input(1), input(2), input(3));
-        let round = |x: &Tensor| MatmulPrecision::Bf16.operand(x);
+        let round = |x: &Tensor| MatmulPrecision::Bf16.rounded(x);
         let found = softmax_attention(&round(&q), &round(&k), &round(&v));
         // Scores of a few units are off by some 2^-9 of themselves; softmax and sums are float32.
         let error = relative_error(&found, &softmax_attention(&q, &k, &v));

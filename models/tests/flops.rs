@@ -10,12 +10,14 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod enlarged;
+mod operations;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::HashMap;
 
 use domain::model::{Architecture, FfnActivation, MixerConfig, ModelConfig, Norm, Rope, Shape};
 use enlarged::enlarged;
 use models::{Form, LanguageModel};
+use operations::multiply_adds;
 use tch::{Device, Kind, Tensor};
 use torch_ext::{Operation, record_operations};
 
@@ -24,60 +26,6 @@ use torch_ext::{Operation, record_operations};
 const LOGITS_TOLERANCE: f64 = 1e-5;
 
 const BATCH: i64 = 2;
-
-/// What `flops_exact` leaves out by its documentation (look-ups, element-wise work, norms, softmax),
-/// what moves numbers only, and what is made of other operations, which are counted themselves.
-/// `addcmul_` is the rotation's, `mv` and `addmv_` add up the gradient of a norm's weight.
-const UNCOUNTED: &str = "\
-    add add_ addcmul_ addmv_ alias arange as_strided cat clone contiguous copy_ cos cumsum \
-    detach div div_ embedding embedding_backward embedding_dense_backward empty empty_like \
-    empty_strided exp exp_ expand expand_as fill_ flatten full_like gather index_select \
-    layer_norm lift_fresh linalg_vector_norm linear log log_softmax masked_fill masked_fill_ \
-    matmul mean mul mul_ mv narrow native_layer_norm native_layer_norm_backward neg new_empty \
-    norm ones ones_like permute pow repeat_interleave reshape resize_ resolve_conj resolve_neg \
-    result_type rsqrt rsub scaled_dot_product_attention scatter_add_ select sigmoid silu \
-    silu_backward sin slice softmax sqrt square squeeze stack sub sum t to transpose tril triu \
-    unflatten unsqueeze view view_as zero_ zeros zeros_like _fused_sdp_choice _log_softmax \
-    _reshape_alias _softmax _to_copy _unsafe_view";
-
-/// Multiply-adds of the operations. One that is neither known to have some nor to have none fails.
-fn multiply_adds(operations: &[Operation]) -> i64 {
-    let uncounted: HashSet<&str> = UNCOUNTED.split_whitespace().collect();
-    let mut unknown = BTreeSet::new();
-    let mut count = 0;
-    for Operation { name, sizes } in operations {
-        // The rest are steps of the backward pass, each made of operations.
-        let Some(name) = name.strip_prefix("aten::") else { continue };
-        count += match name {
-            // [m, k] · [k, n]
-            "mm" => sizes[0][0] * sizes[0][1] * sizes[1][1],
-            // [b, m, k] · [b, k, n]
-            "bmm" => sizes[0].iter().product::<i64>() * sizes[1][2],
-            // x + [b, m, k] · [b, k, n]
-            "baddbmm_" => sizes[1].iter().product::<i64>() * sizes[2][2],
-            // x + [m, k] · [k, n]
-            "addmm_" => sizes[1][0] * sizes[1][1] * sizes[2][1],
-            // x + a ⊙ b, the largest of which has the shape of the result here.
-            "addcmul" => sizes.iter().map(|size| size.iter().product()).max().unwrap(),
-            // q, k [B, H, T, K]: scores and weighted values over the full T × T.
-            "_scaled_dot_product_flash_attention_for_cpu" => {
-                2 * sizes[0].iter().product::<i64>() * sizes[1][2]
-            }
-            // The same of the result's gradient, q, k: twice that. What the kernel computes again
-            // is no work of the model's.
-            "_scaled_dot_product_flash_attention_for_cpu_backward" => {
-                4 * sizes[1].iter().product::<i64>() * sizes[2][2]
-            }
-            name if uncounted.contains(name) => 0,
-            name => {
-                unknown.insert(name);
-                0
-            }
-        };
-    }
-    assert!(unknown.is_empty(), "it is not known how many multiply-adds these have: {unknown:?}");
-    count
-}
 
 /// Multiply-adds of the products with weights: `linear` stands before the product it is made of.
 fn weight_multiply_adds(operations: &[Operation]) -> i64 {

@@ -227,6 +227,14 @@ fn bfloat16_products_keep_the_state_in_float32_and_near_the_parallel_form() {
         let error = relative_error(&in_pieces(&model, &tokens, &[20, 1, 1]), &whole);
         // Rounding a little differently before a product of 8 bits moves it by 2^-8 at most.
         assert!(error < 0.05, "{architecture:?}: {error:e}");
+        // A state or a cache in bfloat16 would be half as large.
+        let read = |model: &LanguageModel| {
+            let mut state = model.start(1);
+            drop(model.advance(&tokens, &mut state));
+            drop(model.advance(&tokens.narrow(1, 0, 1), &mut state));
+            state.bytes()
+        };
+        assert_eq!(read(&model), read(&small_model(architecture, Device::Cpu)));
     }
 }
 

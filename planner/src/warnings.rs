@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use domain::recipe::{CellConfig, n_decay_steps, schedule_share};
-use domain::spec::{CheckpointSpec, DesignSpec, FitMethod, PretrainSpec, StudySpec};
+use domain::spec::{
+    CheckpointSpec, DesignSpec, FitMethod, PretrainSpec, StudySpec, WeightAverageSpec,
+};
 
 use crate::{Plan, PlannedCell, PlannedPreparation};
 
@@ -17,6 +19,7 @@ pub(crate) fn of(spec: &StudySpec, pretrain: &PretrainSpec, plan: &Plan) -> Vec<
     warnings.extend(points_in_warm_up(&plan.cells));
     warnings.extend(late_first_points(pretrain, &plan.cells));
     warnings.extend(short_decays(&plan.cells));
+    warnings.extend(stuck_averages(&plan.cells));
     if spec.fit.methods.contains(&FitMethod::Isoflop)
         && !matches!(pretrain.design, DesignSpec::Isoflop { .. })
     {
@@ -223,6 +226,32 @@ fn short_decays(cells: &[PlannedCell]) -> Option<String> {
          nearer to zero; set a larger `decay_share` or more tokens",
         cells.len(),
         shortest.name,
+    ))
+}
+
+/// Above this an average in float32 loses weights that matter: 0.03 % of themselves at the limit.
+const LARGEST_EXACT_DECAY: f64 = 0.9999;
+
+/// 2⁻²⁵: what is added to a float32 number and is less than this share of it leaves it as it was.
+const LOST_SHARE: f64 = 1.0 / 33_554_432.0;
+
+/// An average moves by (1 - decay) of its distance from the weight, rounded to float32's digits.
+fn stuck_averages(cells: &[PlannedCell]) -> Option<String> {
+    let decay = |planned: &PlannedCell| {
+        let CellConfig::Pretrain(cell) = &planned.seedless.config;
+        cell.training.weight_average.map(|WeightAverageSpec::Ema { decay }| decay)
+    };
+    let of_cells = cells.iter().filter_map(|cell| Some((cell, decay(cell)?)));
+    let stuck: Vec<_> = of_cells.filter(|(_, decay)| *decay > LARGEST_EXACT_DECAY).collect();
+    let (worst, decay) = stuck.iter().max_by(|(_, a), (_, b)| a.total_cmp(b))?;
+    Some(format!(
+        "{} of {} cells average their weights with a decay above {LARGEST_EXACT_DECAY} (`{}` with \
+         {decay}): in float32 an average no longer follows weights that are within {:.2} % of it; \
+         set a smaller `weight_average.ema.decay`",
+        stuck.len(),
+        cells.len(),
+        worst.name,
+        100.0 * LOST_SHARE / (1.0 - decay),
     ))
 }
 

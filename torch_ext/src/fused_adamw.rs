@@ -116,6 +116,10 @@ impl FusedAdamW {
     pub fn step(&mut self) -> Result<(), TorchError> {
         let gradients =
             self.groups.iter().map(Group::gradients).collect::<Result<Vec<_>, TorchError>>()?;
+        // All groups before the first is stepped: half a step cannot be taken back.
+        for (group, gradients) in self.groups.iter().zip(&gradients) {
+            group.check(gradients)?;
+        }
         let n_steps = self.n_steps + 1;
         for (group, gradients) in self.groups.iter_mut().zip(&gradients) {
             group.step(gradients, n_steps, self.config)?;
@@ -185,6 +189,29 @@ impl Group {
             gradient.f_contiguous().map_err(|source| TorchError::Tch { operation, source })
         };
         self.names.iter().zip(&self.parameters).map(gradient_of).collect()
+    }
+
+    /// What the kernel asks of a parameter, its gradient and its moments.
+    fn check(&self, gradients: &[Tensor]) -> Result<(), TorchError> {
+        let device = self.parameters[0].device();
+        for (index, (name, parameter)) in self.names.iter().zip(&self.parameters).enumerate() {
+            let beside = [&gradients[index], &self.exp_avgs[index], &self.exp_avg_sqs[index]];
+            let is_like = |x: &&Tensor| {
+                x.size() == parameter.size()
+                    && x.kind() == parameter.kind()
+                    && x.device() == parameter.device()
+            };
+            if !beside.iter().all(is_like) {
+                return Err(problem(name, "differs from its gradient or moments in shape or kind"));
+            }
+            if parameter.device() != device {
+                return Err(problem(name, "is not on the device of its group"));
+            }
+            if !parameter.is_contiguous() {
+                return Err(problem(name, "is no longer contiguous"));
+            }
+        }
+        Ok(())
     }
 
     fn step(

@@ -46,8 +46,11 @@ pub fn clip_gradient_norm(parameters: &[&Tensor], max_norm: f64) -> Result<Tenso
     Ok(unsafe { Tensor::from_ptr(norm.cast()) })
 }
 
-/// Multiplies all gradients by `factor`, in place.
+/// Multiplies all gradients by a finite `factor`, in place.
 pub fn scale_gradients(parameters: &[&Tensor], factor: f64) -> Result<(), TorchError> {
+    if !factor.is_finite() {
+        return Err(TorchError::Number { name: "factor", value: factor, wanted: "finite" });
+    }
     let operation = "scale the gradients";
     let handles = non_empty(operation, parameters)?;
     call(operation, |error| {

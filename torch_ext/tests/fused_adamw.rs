@@ -183,6 +183,29 @@ fn a_parameter_without_a_gradient_stops_the_step_before_any_change() {
 }
 
 #[test]
+fn a_parameter_that_was_changed_stops_the_step_before_any_group_is_stepped() {
+    set_intra_op_threads(1).unwrap();
+    let options = (Kind::Float, Device::Cpu);
+    for (data, said) in [
+        (Tensor::ones([14], options), "differs from its gradient or moments in shape or kind"),
+        (Tensor::ones([26], options).slice(0, None, None, 2), "is no longer contiguous"),
+    ] {
+        let parameters = parameters();
+        let mut optimiser = optimiser(&parameters);
+        let before = bits(&parameters[0].1);
+        // In the second group, which is stepped after the first.
+        parameters[1].1.shallow_clone().set_data(&data);
+        for (_, parameter) in &parameters {
+            parameter.square().sum(Kind::Float).backward();
+        }
+        let error = optimiser.step().unwrap_err();
+        assert_eq!(error.to_string(), format!("parameter `bias` {said}"));
+        assert_eq!(bits(&parameters[0].1), before);
+        assert_eq!(optimiser.n_steps(), 0);
+    }
+}
+
+#[test]
 fn a_gradient_laid_out_otherwise_is_stepped_by_its_values() {
     // The kernel walks raw memory, so a transposed gradient must be laid out first.
     set_intra_op_threads(1).unwrap();

@@ -4,7 +4,8 @@
 
 use tch::{Device, Kind, Tensor};
 use torch_ext::{
-    TorchError, clear_gradients, clip_gradient_norm, gradient_norm, set_intra_op_threads,
+    TorchError, clear_gradients, clip_gradient_norm, gradient_norm, scale_gradients,
+    set_intra_op_threads,
 };
 
 /// Parameters of ones whose gradients are `3, 0` and `4`: a norm of five.
@@ -101,4 +102,16 @@ fn what_cannot_be_clipped_is_an_error() {
     assert!(!a.grad().defined());
     let error = gradient_norm(&[&a, &b]).unwrap_err();
     assert!(error.to_string().contains("no parameter has a gradient"), "{error}");
+}
+
+#[test]
+fn gradients_are_scaled_by_finite_factors_only() {
+    let (a, b) = three_four_five();
+    scale_gradients(&[&a, &b], 0.5).unwrap();
+    assert_eq!((values(&a.grad()), values(&b.grad())), (vec![1.5, 0.0], vec![2.0]));
+    for factor in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+        let error = scale_gradients(&[&a, &b], factor).unwrap_err();
+        assert!(matches!(error, TorchError::Number { name: "factor", .. }), "{error}");
+    }
+    assert_eq!(norm(&[&a, &b]), 2.5);
 }

@@ -10,16 +10,48 @@ use bench::Story;
 use bench::work::{Bench, joined, resumed, run};
 use domain::recipe::PretrainCell;
 use domain::spec::{DecayShape, Precision, ScheduleSpec, WeightAverageSpec};
-use proto::v1;
+use proto::v1::{self, event::Kind};
 
 /// How often each architecture is killed; more often with `SLOW_TESTS`.
 fn n_kills() -> usize {
     if std::env::var_os("SLOW_TESTS").is_some() { 200 } else { 20 }
 }
 
-/// Steps of the run; a checkpoint every third, so that many are under way when the kill comes.
-fn steps() -> u64 {
-    10 * n_kills() as u64
+/// What differs between the runs, by a seed: one bit each.
+#[derive(Debug, Clone, Copy)]
+struct Variation {
+    seed: u32,
+    /// With an average of the weights: it remembers every update, so it would show any that was made
+    /// twice or not at all. Without it a checkpoint has other files.
+    has_average: bool,
+    /// With the checkpoints that are written by the clock, and none for its step's sake.
+    is_rolling: bool,
+    /// Intra-op threads.
+    threads: u32,
+}
+
+impl Variation {
+    fn of(seed: u32) -> Self {
+        let bit = |at: u32| (seed >> at) & 1 == 1;
+        Self { seed, has_average: !bit(0), is_rolling: bit(1), threads: 1 + u32::from(bit(2)) }
+    }
+
+    fn bench(self) -> Bench {
+        Bench { threads: self.threads, ..Bench::new() }
+    }
+
+    /// Steps of the run. By the clock a checkpoint comes after a second, and hundreds of steps.
+    fn steps(self) -> u64 {
+        if self.is_rolling { 3000 } else { 10 * n_kills() as u64 }
+    }
+
+    /// A checkpoint every third step, so that many are under way when the kill comes, or one a second.
+    fn checkpoints(self, train: v1::Train) -> v1::Train {
+        if self.is_rolling {
+            return v1::Train { rolling_checkpoint_seconds: 1, ..train };
+        }
+        v1::Train { data_point_steps: (3..self.steps()).step_by(3).collect(), ..train }
+    }
 }
 
 /// A linear congruential generator (Knuth's constants): the same instants, as far as a machine has
@@ -33,15 +65,27 @@ impl Random {
     }
 }
 
-/// Lets an attempt begin, hears a few of its events, and kills it somewhat later: while it starts,
-/// inside a step, or inside the writing of a checkpoint.
-fn killed(bench: &Bench, train: v1::Train, attempt: u32, random: &mut Random) -> Story {
+/// Lets an attempt begin, and kills it somewhat later: while it starts, inside a step, or inside the
+/// writing of a checkpoint.
+fn killed(
+    bench: &Bench,
+    train: v1::Train,
+    attempt: u32,
+    (variation, random): (Variation, &mut Random),
+) -> Story {
     let mut trainer = bench.trainer();
     let mut story = Story::default();
     trainer.assign(run(train, attempt));
-    for _ in 0..random.below(8) {
-        if !trainer.hear(&mut story) {
-            break;
+    if variation.is_rolling {
+        // The clock of its checkpoints begins with the steps.
+        story = trainer.until(|event| matches!(event, Kind::Point(_)));
+        let instant = Instant::now() + Duration::from_millis((900 + random.below(500)).into());
+        while Instant::now() < instant && trainer.hear(&mut story) {}
+    } else {
+        for _ in 0..random.below(8) {
+            if !trainer.hear(&mut story) {
+                break;
+            }
         }
     }
     let instant = Instant::now() + Duration::from_micros(random.below(20_000).into());
@@ -57,19 +101,28 @@ fn was_in_the_middle(story: &Story, cell: &PretrainCell) -> bool {
     story.losses().last().is_some_and(|(step, _)| *step < cell.steps)
 }
 
-/// Everything that the last checkpoint keeps.
-fn end_state(bench: &Bench, story: &Story, cell: &PretrainCell) -> Vec<Vec<u8>> {
+/// Everything that the last checkpoint keeps, file by file.
+fn end_state(bench: &Bench, story: &Story, cell: &PretrainCell) -> Vec<(String, Vec<u8>)> {
     let manifest = story.checkpoint(cell.steps).manifest.clone().unwrap();
-    let prefix = manifest.key.strip_suffix("manifest.json").unwrap().to_owned();
-    ["model.safetensors", "trained.safetensors", "optimizer.safetensors", "state.json"]
-        .map(|name| std::fs::read(bench.site.path(&format!("{prefix}{name}"))).unwrap())
-        .to_vec()
+    let folder = bench.site.path(manifest.key.strip_suffix("manifest.json").unwrap());
+    let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = paths
+        .filter(|path| !path.ends_with("manifest.json"))
+        .map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), path))
+        .map(|(name, path)| (name, std::fs::read(path).unwrap()))
+        .collect();
+    files.sort();
+    let has_average = files.iter().any(|(name, _)| name == "trained.safetensors");
+    assert_eq!(has_average, cell.training.weight_average.is_some());
+    assert_eq!(files.len(), 4 + usize::from(has_average));
+    files
 }
 
 /// A run under kills beside the undisturbed one.
 struct Killed<'a> {
     bench: &'a Bench,
     cell: &'a PretrainCell,
+    variation: Variation,
     train: v1::Train,
     straight: Story,
     /// Everything that the coordinator would know of the attempts so far.
@@ -81,8 +134,8 @@ impl Killed<'_> {
     /// One attempt that is killed; what it said.
     fn attempt(&mut self, random: &mut Random) -> Story {
         self.attempt += 1;
-        let story =
-            killed(self.bench, resumed(self.train.clone(), &self.known), self.attempt, random);
+        let train = resumed(self.train.clone(), &self.known);
+        let story = killed(self.bench, train, self.attempt, (self.variation, random));
         assert!(story.refused().is_empty(), "{story:?}");
         story
     }
@@ -104,23 +157,29 @@ impl Killed<'_> {
     }
 }
 
-fn check(architecture: &str) {
-    let bench = Bench::new();
-    let cell = bench.cell(architecture, steps());
-    check_cell(&bench, cell, 0);
+fn check(architecture: &str, seed: u32) {
+    let variation = Variation::of(seed);
+    let bench = variation.bench();
+    let cell = bench.cell(architecture, variation.steps());
+    check_cell(&bench, cell, variation, 0);
 }
 
 /// Kills a run of the cell until it was killed often enough. A run that comes to its end before is
 /// compared, and begins anew: every kill is one that a compared end has behind it.
-fn check_cell(bench: &Bench, mut cell: PretrainCell, micro_batch_sequences: u32) {
-    // It remembers every update, so it would show any that was made twice or not at all.
-    cell.training.weight_average = Some(WeightAverageSpec::Ema { decay: 0.99 });
-    let data_points: Vec<u64> = (3..steps()).step_by(3).collect();
-    let train = v1::Train { micro_batch_sequences, ..bench.train(&cell, &data_points) };
+fn check_cell(
+    bench: &Bench,
+    mut cell: PretrainCell,
+    variation: Variation,
+    micro_batch_sequences: u32,
+) {
+    let average = WeightAverageSpec::Ema { decay: 0.99 };
+    cell.training.weight_average = variation.has_average.then_some(average);
+    let train = v1::Train { micro_batch_sequences, ..bench.train(&cell, &[]) };
+    let train = variation.checkpoints(train);
     let straight = bench.attempt(train.clone(), 1);
     let known = Story::default();
-    let mut killed = Killed { bench, cell: &cell, train, straight, known, attempt: 1 };
-    let mut random = Random(7);
+    let mut killed = Killed { bench, cell: &cell, variation, train, straight, known, attempt: 1 };
+    let mut random = Random(7 + variation.seed);
     let (mut n_killed, mut n_resumed) = (0, 0);
     while n_killed < n_kills() {
         let story = killed.attempt(&mut random);
@@ -141,31 +200,37 @@ fn check_cell(bench: &Bench, mut cell: PretrainCell, micro_batch_sequences: u32)
 
 #[test]
 fn llama_survives_kills_at_any_instant() {
-    check("llama");
+    check("llama", 0);
 }
 
 #[test]
 fn tnl_survives_kills_at_any_instant() {
-    check("tnl");
+    check("tnl", 1);
 }
 
 #[test]
 fn hgrn2_survives_kills_at_any_instant() {
-    check("hgrn2");
+    check("hgrn2", 4);
 }
 
 #[test]
 fn cosformer2_survives_kills_at_any_instant() {
-    check("cosformer2");
+    check("cosformer2", 5);
+}
+
+#[test]
+fn a_run_with_checkpoints_by_the_clock_alone_survives_kills_at_any_instant() {
+    check("llama", 2);
 }
 
 #[test]
 fn bf16_with_a_decaying_rate_and_uneven_micro_batches_survives_kills_at_any_instant() {
-    let bench = Bench::new();
-    let mut cell = bench.cell("hgrn2", steps());
+    let variation = Variation::of(1);
+    let bench = variation.bench();
+    let mut cell = bench.cell("hgrn2", variation.steps());
     cell.training.precision = Precision::Bf16;
     cell.training.z_loss = 1e-4;
     cell.training.schedule =
         ScheduleSpec::Wsd { warmup_steps: 3, decay_share: 0.5, decay: DecayShape::OneMinusSqrt };
-    check_cell(&bench, cell, 3);
+    check_cell(&bench, cell, variation, 3);
 }

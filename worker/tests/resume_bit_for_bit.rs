@@ -86,6 +86,50 @@ fn an_average_of_the_weights_survives_a_kill_bit_for_bit() {
     check_killed(&bench, &cell, &bench.train(&cell, &[5]));
 }
 
+fn read_json(bench: &Bench, key: &str) -> serde_json::Value {
+    serde_json::from_slice(&std::fs::read(bench.site.path(key)).unwrap()).unwrap()
+}
+
+#[test]
+fn a_resumed_run_takes_over_the_state_of_the_generator() {
+    // Aim: it is restored, although no layer draws yet, so that no loss tells. Method: another state in
+    // the checkpoint, which every later checkpoint must carry on.
+    let bench = Bench::new();
+    let cell = bench.cell("llama", STEPS);
+    let train = bench.train(&cell, &[5, 8]);
+    let before = bench.attempt(train.clone(), 1);
+    let kept = |story: &Story, step| {
+        let manifest = story.checkpoint(step).manifest.clone().unwrap();
+        let folder = manifest.key.strip_suffix("manifest.json").unwrap().to_owned();
+        read_json(&bench, &format!("{folder}state.json"))["generator_state"].clone()
+    };
+    tch::manual_seed(987);
+    let other = torch_ext::generator_state().unwrap();
+    let digits: Vec<String> = other.iter().map(|byte| format!("{byte:02x}")).collect();
+    let other = digits.concat();
+    assert_ne!(kept(&before, 5), *other);
+
+    let mut resumed = resumed(train, &before);
+    resumed.checkpoints.retain(|found| found.step == 5);
+    let manifest_key = resumed.checkpoints[0].manifest.clone().unwrap().key;
+    let mut manifest = read_json(&bench, &manifest_key);
+    let files = manifest["files"].as_array_mut().unwrap();
+    let file = files.iter_mut().find(|file| file["name"] == "state.json").unwrap();
+    let key = file["key"].as_str().unwrap().to_owned();
+    let mut state = read_json(&bench, &key);
+    state["generator_state"] = other.clone().into();
+    let reference = bench.site.put(&key, &serde_json::to_vec(&state).unwrap());
+    (file["hash"], file["n_bytes"]) = (reference.hash.into(), reference.n_bytes.into());
+    let manifest = bench.site.put(&manifest_key, &serde_json::to_vec(&manifest).unwrap());
+    resumed.checkpoints[0].manifest = Some(manifest);
+
+    let after = bench.attempt(resumed, 2);
+    assert_eq!((after.end.as_str(), after.started().resumed_from_step), ("succeeded", 5));
+    for step in [8, STEPS] {
+        assert_eq!(kept(&after, step), *other, "after step {step}");
+    }
+}
+
 #[test]
 fn a_preempted_run_leaves_a_checkpoint_and_goes_on_bit_for_bit() {
     let bench = Bench::new();

@@ -216,6 +216,20 @@ fn a_study_may_let_a_run_pass_over_steps_that_are_not_finite() {
 }
 
 #[test]
+fn a_loss_that_jumps_ends_a_run_whose_study_says_no_more() {
+    let bench = Bench::new();
+    let mut cell = bench.cell("llama", 3);
+    // A rate that lets the loss jump up, and no word of what happens then.
+    cell.training.optimizer.learning_rate = Some(3.0);
+    let keys = serde_json::json!({ "loss_spike": { "above_nats": 1e-9, "window_steps": 1 } });
+    cell.training.stability = serde_json::from_value(keys).unwrap();
+    let story = bench.attempt(bench.train(&cell, &[]), 1);
+    assert_eq!(story.end, "diverged");
+    assert!(story.message.starts_with("step 2: the loss is"), "{}", story.message);
+    assert_eq!((story.losses().len(), story.checkpoints().len()), (2, 0));
+}
+
+#[test]
 fn a_step_that_is_passed_over_changes_no_weight() {
     let bench = Bench::new();
     let mut cell = bench.cell("llama", 3);

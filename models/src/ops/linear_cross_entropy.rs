@@ -11,6 +11,12 @@
 //! the objective is a sum: the backward pass only multiplies them by what comes in, in place, so that
 //! there is one gradient of W and not a scaled one beside it. In bfloat16 the products with W go by
 //! parts of the vocabulary, whose results are rounded one after the other.
+//!
+//! Beside the gradients of x and W the peak is at most an eighth of the whole logits. In bfloat16 W
+//! comes on top once more, rounded: 2 bytes a number and as much again where the library packs it, and 6
+//! bytes where bfloat16 is not multiplied (4 of them during all of the pass). For a large vocabulary and
+//! few rows that is more than the slices. Rounding it for each slice anew would save it, and cost a
+//! pass over W for each of the 28.
 
 use tch::{Kind, Tensor};
 use torch_ext::{Forward, is_recording};
@@ -19,9 +25,8 @@ use super::graph::in_graph;
 use super::{MatmulPrecision, sizes};
 
 /// A slice has a 28th of the rows, and two float32 matrices of its logits' shape live at a time: a
-/// fourteenth of the whole logits, where the promise is an eighth (beside the gradients and, in
-/// bfloat16, the rounded W and what the library packs of it for a product). MKL packs for its own
-/// products too, up to ten megabytes on CPUs with AMX.
+/// fourteenth of the whole logits, where the promise is an eighth. MKL packs for its own products too,
+/// up to ten megabytes on CPUs with AMX.
 const SLICES: i64 = 28;
 
 /// Longer slices no longer hide the pass over the gradient of W that each of them costs.

@@ -31,8 +31,9 @@ use fourier::PowerTable;
 /// Tokens of a chunk: the Toeplitz matrices have d·C² entries, the states d·e for each chunk.
 pub const CHUNK: i64 = 64;
 
-/// Texts up to this length train by Fourier transforms: they take three quarters of the chunks' time at
-/// 256 and a fifth more at 512 (2 cores with AVX512, `make bench-ops`; a GPU was not measured).
+/// Texts up to this length train by Fourier transforms. They are the faster form up to 2048 tokens (2.1
+/// times at 256, 1.2 at 2048, by `docs/reference/performance.md`); a longer range would change the
+/// losses of longer texts by rounding, for less than a hundredth of a step. No GPU was measured.
 const LONGEST_FOURIER: i64 = 256;
 
 /// A form of the filter that trains.

@@ -105,3 +105,20 @@ fn a_first_data_point_at_or_beyond_the_last_step_is_warned_of() {
     assert!(said.contains("(`llama_study-s2-3e10` has 36)"), "{said}");
     assert!(with(1000).unwrap().contains("6 of 6 cells"));
 }
+
+#[test]
+fn an_average_whose_steps_are_rounded_away_is_warned_of_with_what_it_misses() {
+    let averages = |decays: &[&str]| {
+        let value = |decay: &&str| {
+            let average = format!("training.weight_average: {{ema: {{decay: {decay}}}}}");
+            format!("\n              - {{label: d{decay}, {average}}}")
+        };
+        let values: String = decays.iter().map(value).collect();
+        let axis = format!("axes:\n          - name: average\n            values:{values}");
+        warning(&[("axes:", &axis)], "no longer follows")
+    };
+    assert_eq!(averages(&["0.9", "0.9999"]), None);
+    let said = averages(&["0.9999", "0.99999", "0.99995"]).unwrap();
+    assert!(said.starts_with("8 of 12 cells"), "{said}");
+    assert!(said.contains("with 0.99999)") && said.contains("within 0.30 % of it"), "{said}");
+}
