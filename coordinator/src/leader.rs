@@ -3,7 +3,9 @@
 //!
 //! It writes nothing durable. Time is an argument of the inner state; only the outside reads it.
 
+mod backoffs;
 mod post;
+mod scheduling;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,12 +16,14 @@ use domain::planted::{Mistake, is_planted};
 use domain::worker::{WorkerEvent, WorkerState};
 use tokio::sync::Notify;
 
+use self::backoffs::Backoffs;
 use self::post::Post;
 pub use self::post::{Directive, Mail, Poll};
+pub use self::scheduling::NextPage;
 use crate::clock::Clock;
 use crate::scheduler::explain::Seat;
 use crate::scheduler::fit::Machine;
-use crate::scheduler::policy::{FreeWorker, LetPass, Placement, Snapshot};
+use crate::scheduler::policy::{FreeWorker, LetPass};
 use crate::scheduler::seats::Reservation;
 use crate::scheduler::turns::Turns;
 use crate::store::{Backoff, Granted, LiveLease, WorkerRecord};
@@ -53,14 +57,18 @@ struct Inner {
     leases: LeaseTable,
     posts: BTreeMap<WorkerId, Post>,
     announced: HashMap<RunId, u64>,
-    /// Of each back-off its end by the wall clock, which names it, and when it was first seen here.
-    backoffs: BTreeMap<WorkId, (i64, u64)>,
+    /// Since when what backs off was seen here.
+    backoffs: Backoffs,
+    /// When somebody last looked at the clock, and how soon he meant to look again.
+    looked: Option<(u64, u64)>,
     /// When the holders of held work are told again.
     repeat_at_ms: u64,
     /// When the workers' last signs of life are written down again.
     record_seen_at_ms: u64,
     /// Whose turn it is.
     turns: Turns,
+    /// The page from which the next look behind the head of the queue reads, and when it may.
+    next_page: (u32, u64),
     /// What is kept for the gang that waits first.
     kept: Option<Reservation>,
     /// What went before the gang that was kept something last.
@@ -83,6 +91,8 @@ pub struct Seats {
 pub struct Renewals {
     /// Those that are not live.
     pub stale: Vec<LeaseToken>,
+    /// Those of which nobody knows: the store is being told that they ran out.
+    pub ending: Vec<LeaseToken>,
 }
 
 impl Inner {
@@ -92,13 +102,29 @@ impl Inner {
             leases: LeaseTable::new(term_ms),
             posts: BTreeMap::new(),
             announced: HashMap::new(),
-            backoffs: BTreeMap::new(),
+            backoffs: Backoffs::default(),
+            looked: None,
             repeat_at_ms: 0,
             record_seen_at_ms: 0,
             turns: Turns::default(),
+            next_page: (0, 0),
             kept: None,
             let_pass: None,
         }
+    }
+
+    /// Whether the process stood still, by SIGSTOP or with its machine: much longer than the pause
+    /// between two looks nobody looked. It heard no heartbeat meanwhile, so that all have one full term
+    /// from now, as under a new leader.
+    fn allow_for_standstill(&mut self, now_ms: u64, term_ms: u64) {
+        let Some((looked_ms, pause_ms)) = self.looked else { return };
+        let stood_ms = now_ms.saturating_sub(looked_ms.saturating_add(pause_ms));
+        if stood_ms > term_ms / 2 {
+            tracing::warn!(stood_ms, "this coordinator stood still; every lease gets a full term");
+            self.leases.extend_all(now_ms);
+            self.posts.values_mut().for_each(|post| post.excuse(now_ms));
+        }
+        self.looked = Some((now_ms, pause_ms));
     }
 }
 
@@ -300,10 +326,11 @@ impl Leader {
         let now_ms = self.clock.monotonic_ms();
         let mut inner = self.lock();
         inner.posts.get_mut(worker)?.seen(now_ms);
-        let mut stale = Vec::new();
+        let (mut stale, mut ending) = (Vec::new(), Vec::new());
         for token in tokens {
             match inner.leases.renew(*token, worker, now_ms) {
                 Renewal::Renewed => {}
+                Renewal::Ending => ending.push(*token),
                 Renewal::Stale if is_planted(Mistake::DeadLeaseRenewed) => {}
                 Renewal::Stale => stale.push(*token),
             }
@@ -311,7 +338,7 @@ impl Leader {
                 post.mentioned(*token);
             }
         }
-        Some(Renewals { stale })
+        Some(Renewals { stale, ending })
     }
 
     /// A report came under this token: its worker has the assignment, and lives.
@@ -370,37 +397,49 @@ impl Leader {
         }
     }
 
-    /// The leases that ran out. They stay until the store has recorded it.
-    pub fn expired(&self) -> Vec<LeaseToken> {
+    /// Looks at the clock, as the caller does again after this pause: that it does not tells that the
+    /// process stood still.
+    pub fn look_at_clock(&self, pause_ms: u64) {
         let now_ms = self.clock.monotonic_ms();
-        self.lock().leases.expired(now_ms).into_iter().map(|(token, _)| token).collect()
+        let mut inner = self.lock();
+        inner.allow_for_standstill(now_ms, self.term_ms);
+        inner.looked = Some((now_ms, pause_ms));
+    }
+
+    /// The leases that ran out, and which the store is about to be told of: from here on no heartbeat
+    /// renews them. They stay until it has recorded it.
+    pub fn begin_to_end(&self) -> Vec<LeaseToken> {
+        let now_ms = self.clock.monotonic_ms();
+        let mut inner = self.lock();
+        inner.allow_for_standstill(now_ms, self.term_ms);
+        inner.leases.begin_to_end(now_ms)
+    }
+
+    /// The store has answered: of these those live on that are still here.
+    pub fn refuse_end(&self, tokens: &[LeaseToken]) {
+        self.lock().leases.refuse_end(tokens);
     }
 
     /// Of what is backing off, that whose pause is over. A pause runs from when this leader first saw
     /// it: the wall clock may jump, and what an earlier leader saw is not known.
-    pub fn due_backoffs(&self, found: Vec<Backoff>) -> Vec<WorkId> {
+    pub fn due_backoffs(&self, found: Vec<Backoff>, is_all: bool) -> Vec<WorkId> {
         let now_ms = self.clock.monotonic_ms();
-        let mut inner = self.lock();
-        let known = std::mem::take(&mut inner.backoffs);
-        let mut due = Vec::new();
-        for Backoff { work, pause_ms, until_ms } in found {
-            let seen_ms = match known.get(&work) {
-                Some((known_until_ms, seen_ms)) if *known_until_ms == until_ms => *seen_ms,
-                _ => now_ms,
-            };
-            if now_ms >= seen_ms.saturating_add(pause_ms) {
-                due.push(work.clone());
-            }
-            inner.backoffs.insert(work, (until_ms, seen_ms));
-        }
-        due
+        self.lock().backoffs.due(found, is_all, now_ms)
+    }
+
+    /// How long work still backs off whose pause ends at this time by the wall clock; none where this
+    /// leader has not seen it.
+    pub fn backoff_left_ms(&self, work: &WorkId, until_ms: i64) -> Option<u64> {
+        let now_ms = self.clock.monotonic_ms();
+        self.lock().backoffs.left_ms(work, until_ms, now_ms)
     }
 
     /// The workers that were silent for too long.
     pub fn lost_workers(&self) -> Vec<WorkerId> {
-        let silent_since_ms =
-            self.clock.monotonic_ms().saturating_sub(TERMS_UNTIL_LOST * self.term_ms);
-        let inner = self.lock();
+        let now_ms = self.clock.monotonic_ms();
+        let silent_since_ms = now_ms.saturating_sub(TERMS_UNTIL_LOST * self.term_ms);
+        let mut inner = self.lock();
+        inner.allow_for_standstill(now_ms, self.term_ms);
         inner
             .posts
             .iter()
@@ -454,54 +493,6 @@ impl Leader {
                 inner.announced.insert(run.clone(), now_ms);
                 true
             }
-        }
-    }
-
-    /// Whose turn it is. A starting leader begins the turns anew.
-    pub fn turns(&self) -> Turns {
-        self.lock().turns.clone()
-    }
-
-    /// Of a snapshot's queue this work was granted, and takes turns.
-    pub fn take_turns<'a>(&self, snapshot: &Snapshot, granted: impl Iterator<Item = &'a WorkId>) {
-        snapshot.serve(&mut self.lock().turns, granted);
-    }
-
-    /// What went before the gang that waits first.
-    pub fn let_pass(&self) -> Option<LetPass> {
-        self.lock().let_pass.clone()
-    }
-
-    /// What the last tick kept for the gang that waits first.
-    pub fn kept(&self) -> Option<Reservation> {
-        self.lock().kept.clone()
-    }
-
-    /// A tick keeps so much for the gang that waits first. With nothing kept one may still wait:
-    /// others had taken all slots before its turn came.
-    pub fn keep(&self, kept: Option<Reservation>) {
-        let mut inner = self.lock();
-        if let Some(Reservation { work, .. }) = &kept
-            && inner.let_pass.as_ref().is_none_or(|passed| passed.work != *work)
-        {
-            inner.let_pass = Some(LetPass { work: work.clone(), n_passed: 0 });
-        }
-        inner.kept = kept;
-    }
-
-    /// Of what was granted so much went before the gang that waits first. A starting leader counts
-    /// anew.
-    pub fn passed(&self, placements: &[Placement]) {
-        let mut inner = self.lock();
-        let has_begun =
-            |passed: &LetPass| placements.iter().any(|placement| placement.work == passed.work);
-        if inner.let_pass.as_ref().is_some_and(has_begun) {
-            inner.let_pass = None;
-        }
-        if let Some(LetPass { work, n_passed }) = &mut inner.let_pass {
-            let is_passing = |placement: &&Placement| placement.passes.as_ref() == Some(&*work);
-            let n_now = placements.iter().filter(is_passing).count();
-            *n_passed = n_passed.saturating_add(u32::try_from(n_now).unwrap_or(u32::MAX));
         }
     }
 

@@ -32,15 +32,29 @@ const MAX_BACKOFFS: u32 = 5_000;
 pub async fn reconcile(app: Arc<App>, lead: CancellationToken) {
     let pause_ms =
         (app.config.lease_term_ms / ROUNDS_PER_TERM).clamp(SHORTEST_PAUSE_MS, LONGEST_PAUSE_MS);
-    loop {
-        tokio::select! {
-            () = lead.cancelled() => return,
-            () = tokio::time::sleep(Duration::from_millis(pause_ms)) => {}
+    let pause = Duration::from_millis(pause_ms);
+    // Beside the rounds, which may wait long for the store: then others are heard all the same.
+    let looks = async {
+        loop {
+            app.leader.look_at_clock(pause_ms);
+            tokio::time::sleep(pause).await;
         }
-        if let Err(error) = round(&app).await {
-            let error: &dyn std::error::Error = &error;
-            tracing::error!(error, "could not reconcile");
+    };
+    let rounds = async {
+        loop {
+            tokio::select! {
+                () = lead.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+            if let Err(error) = round(&app).await {
+                let error: &dyn std::error::Error = &error;
+                tracing::error!(error, "could not reconcile");
+            }
         }
+    };
+    tokio::select! {
+        () = rounds => {}
+        () = looks => {}
     }
 }
 
@@ -97,7 +111,10 @@ async fn each<T>(app: &App, all: &[T], part: Part<T>) -> Result<(), StoreError> 
 }
 
 async fn end_expired(app: &App) -> Result<(), StoreError> {
-    each(app, &app.leader.expired(), |app, expired| Box::pin(expire(app, expired))).await
+    let expired = app.leader.begin_to_end();
+    let outcome = each(app, &expired, |app, expired| Box::pin(expire(app, expired))).await;
+    app.leader.refuse_end(&expired);
+    outcome
 }
 
 async fn expire(app: &App, expired: &[LeaseToken]) -> Result<(), StoreError> {
@@ -128,7 +145,9 @@ async fn close(app: &App, lost: &[WorkerId]) -> Result<(), StoreError> {
 }
 
 async fn requeue_due(app: &App) -> Result<(), StoreError> {
-    let due = app.leader.due_backoffs(app.store.backoffs(MAX_BACKOFFS).await?);
+    let found = app.store.backoffs(MAX_BACKOFFS).await?;
+    let is_all = found.len() < MAX_BACKOFFS as usize;
+    let due = app.leader.due_backoffs(found, is_all);
     each(app, &due, |app, due| Box::pin(requeue(app, due))).await
 }
 

@@ -28,6 +28,9 @@ use crate::{App, changes_channel, grpc, http, reconcile};
 /// keep the coordinator.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
+/// How often a standby looks whether there still is a leader, when nobody told it.
+const STANDBY_INTERVAL: Duration = Duration::from_secs(1);
+
 /// The pause before a take-over that failed is tried again.
 const TAKE_OVER_PAUSE: Duration = Duration::from_secs(1);
 
@@ -128,7 +131,7 @@ async fn lead(app: Arc<App>) {
             Ok(true) => lead_on(&app).await,
             Ok(false) => tokio::select! {
                 () = app.shutdown.cancelled() => return,
-                () = app.store.wait_to_lead() => {}
+                () = app.store.wait_to_lead(STANDBY_INTERVAL) => {}
             },
             Err(error) => {
                 tracing::error!(

@@ -12,9 +12,12 @@ use crate::planted::{Mistake, is_planted};
 /// ```text
 ///                 heartbeats of its holder
 ///                 ┌──────┐
-///   granted ────▶ │ live │ ──── its time has passed ────▶ ran out ── recorded ──▶ over
-///                 └──────┘ ◀─── a heartbeat was faster ──────┘
-///                    └── its attempt ended, or the right was taken away ─────────▶ over
+///   granted ────▶ │ live │ ──── its time has passed ────▶ ran out              over
+///                 └──────┘ ◀─── a heartbeat was faster ──────┘ │  ▲             ▲
+///                    │                            the store is told │  │ it refuses  │
+///                    │                                              ▼  │             │
+///                    │                                             ending ─ recorded ┤
+///                    └── its attempt ended, or the right was taken away ─────────────┘
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeaseState {
@@ -25,6 +28,9 @@ pub enum LeaseState {
     },
     /// Its time has passed, and the store does not know it yet: the right was given to nobody else.
     RanOut,
+    /// The store is told, and has not answered: nobody knows whether it is over, and no heartbeat may
+    /// be told that it lives.
+    Ending,
     /// There is no such right any more.
     Over,
 }
@@ -44,6 +50,10 @@ pub enum LeaseEvent {
         /// The time.
         now_ms: u64,
     },
+    /// The store is told that it ran out.
+    EndBegun,
+    /// The store has refused to record it.
+    EndRefused,
     /// The store has recorded that it is over, for whatever reason.
     Released,
 }
@@ -63,8 +73,14 @@ impl LeaseState {
             (Self::Live { until_ms }, E::TimePassed { now_ms }) if until_ms <= now_ms => {
                 Self::RanOut
             }
+            (Self::RanOut, E::EndBegun) => Self::Ending,
+            (Self::Ending, E::EndRefused) => Self::RanOut,
             (Self::Live { .. } | Self::RanOut, E::Renewed { by_holder: false, .. })
-            | (Self::Live { .. } | Self::RanOut, E::TimePassed { .. }) => self,
+            | (Self::Live { .. } | Self::RanOut, E::TimePassed { .. })
+            // What lives is not ended, and what is not being ended goes on as it was.
+            | (Self::Live { .. }, E::EndBegun)
+            | (Self::Live { .. } | Self::RanOut, E::EndRefused)
+            | (Self::Ending, E::Renewed { .. } | E::TimePassed { .. } | E::EndBegun) => self,
         }
     }
 }
@@ -93,6 +109,8 @@ pub struct LeaseTable {
 pub enum Renewal {
     /// The lease lives for one more term.
     Renewed,
+    /// It is being ended, and may be over in a moment: the holder knows no more than before.
+    Ending,
     /// There is no such lease any more: the holder must stop.
     Stale,
 }
@@ -122,7 +140,20 @@ impl LeaseTable {
         let by_holder = lease.worker == *worker;
         lease.state =
             lease.state.on(LeaseEvent::Renewed { by_holder, until_ms: now_ms + self.term_ms });
-        if by_holder { Renewal::Renewed } else { Renewal::Stale }
+        match lease.state {
+            _ if !by_holder => Renewal::Stale,
+            LeaseState::Ending => Renewal::Ending,
+            LeaseState::Live { .. } | LeaseState::RanOut | LeaseState::Over => Renewal::Renewed,
+        }
+    }
+
+    /// Gives every lease one full term from now, as a starting leader does; but not those that are being
+    /// ended.
+    pub fn extend_all(&mut self, now_ms: u64) {
+        let renewed = LeaseEvent::Renewed { by_holder: true, until_ms: now_ms + self.term_ms };
+        for lease in self.leases.values_mut() {
+            lease.state = lease.state.on(renewed);
+        }
     }
 
     /// Takes out a lease that ended.
@@ -137,15 +168,28 @@ impl LeaseTable {
         Some(lease)
     }
 
-    /// The leases that have expired by now; they stay until [`Self::remove`], after the store has
-    /// recorded it.
-    pub fn expired(&self, now_ms: u64) -> Vec<(LeaseToken, Lease)> {
+    /// Begins to end the leases that have expired by now, with those whose end was begun before. They
+    /// stay until [`Self::remove`], after the store has recorded it.
+    pub fn begin_to_end(&mut self, now_ms: u64) -> Vec<LeaseToken> {
         let passed = LeaseEvent::TimePassed { now_ms };
-        self.leases
-            .iter()
-            .filter(|(_, lease)| lease.state.on(passed) == LeaseState::RanOut)
-            .map(|(token, lease)| (*token, lease.clone()))
-            .collect()
+        let mut ending = Vec::new();
+        for (token, lease) in &mut self.leases {
+            let state = lease.state.on(passed).on(LeaseEvent::EndBegun);
+            if state == LeaseState::Ending {
+                lease.state = state;
+                ending.push(*token);
+            }
+        }
+        ending
+    }
+
+    /// The store has refused to end these, as far as they are still here.
+    pub fn refuse_end(&mut self, tokens: &[LeaseToken]) {
+        for token in tokens {
+            if let Some(lease) = self.leases.get_mut(token) {
+                lease.state = lease.state.on(LeaseEvent::EndRefused);
+            }
+        }
     }
 
     /// How many leases a worker holds.
@@ -182,7 +226,12 @@ mod tests {
 
     #[test]
     fn the_table_of_transitions() {
-        let states = [LeaseState::Live { until_ms: 100 }, LeaseState::RanOut, LeaseState::Over];
+        let states = [
+            LeaseState::Live { until_ms: 100 },
+            LeaseState::RanOut,
+            LeaseState::Ending,
+            LeaseState::Over,
+        ];
         let events = [
             (
                 "renewed to 150 by its holder",
@@ -192,11 +241,14 @@ mod tests {
             ("renewed to 150 by another", LeaseEvent::Renewed { by_holder: false, until_ms: 150 }),
             ("it is 99", LeaseEvent::TimePassed { now_ms: 99 }),
             ("it is 100", LeaseEvent::TimePassed { now_ms: 100 }),
+            ("the store is told", LeaseEvent::EndBegun),
+            ("the store refuses", LeaseEvent::EndRefused),
             ("released", LeaseEvent::Released),
         ];
         let label = |state| match state {
             LeaseState::Live { until_ms } => format!("live({until_ms})"),
             LeaseState::RanOut => "ran out".to_owned(),
+            LeaseState::Ending => "ending".to_owned(),
             LeaseState::Over => "over".to_owned(),
         };
         let mut table = String::new();
@@ -222,10 +274,21 @@ mod tests {
     #[test]
     fn a_lease_lives_for_one_term_after_its_last_renewal() {
         let (mut table, worker) = table();
-        assert!(table.expired(1_099).is_empty());
+        assert!(table.begin_to_end(1_099).is_empty());
         assert_eq!(table.renew(LeaseToken(7), &worker, 1_050), Renewal::Renewed);
-        assert!(table.expired(1_149).is_empty());
-        assert_eq!(table.expired(1_150).len(), 1);
+        assert!(table.begin_to_end(1_149).is_empty());
+        assert_eq!(table.begin_to_end(1_150), [LeaseToken(7)]);
+    }
+
+    #[test]
+    fn no_heartbeat_renews_a_lease_whose_end_the_store_is_told() {
+        let (mut table, worker) = table();
+        assert_eq!(table.begin_to_end(1_100), [LeaseToken(7)]);
+        assert_eq!(table.renew(LeaseToken(7), &worker, 1_101), Renewal::Ending);
+        assert_eq!(table.begin_to_end(1_102), [LeaseToken(7)], "until the store has answered");
+        table.refuse_end(&[LeaseToken(7), LeaseToken(8)]);
+        assert_eq!(table.renew(LeaseToken(7), &worker, 1_103), Renewal::Renewed);
+        assert!(table.begin_to_end(1_104).is_empty());
     }
 
     #[test]

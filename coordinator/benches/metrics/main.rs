@@ -51,6 +51,8 @@ struct Args {
 struct Measured {
     points_per_second: f64,
     bytes_per_point: f64,
+    /// The same without what a vacuum frees; of PostgreSQL only.
+    vacuumed_bytes_per_point: Option<f64>,
     chart_p95_ms: f64,
 }
 

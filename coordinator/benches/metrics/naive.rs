@@ -9,7 +9,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, Sq
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, SqlSafeStr as _};
 use test_postgres::Server;
 
-use super::ours::{file_bytes, n_points};
+use super::ours::{file_bytes, n_points, table_bytes};
 use super::{Args, Measured, series};
 
 /// Rows in one statement.
@@ -59,7 +59,12 @@ pub(super) async fn on_sqlite(args: &Args) -> Result<Measured> {
     sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut conn).await?;
     conn.close().await?;
     let bytes_per_point = file_bytes(&path)? / n_points(args);
-    Ok(Measured { points_per_second, bytes_per_point, chart_p95_ms })
+    Ok(Measured {
+        points_per_second,
+        bytes_per_point,
+        vacuumed_bytes_per_point: None,
+        chart_p95_ms,
+    })
 }
 
 pub(super) async fn on_postgres(args: &Args, server: &Server) -> Result<Measured> {
@@ -67,10 +72,14 @@ pub(super) async fn on_postgres(args: &Args, server: &Server) -> Result<Measured
     sqlx::query(TABLE_OF_POSTGRES).execute(&mut conn).await?;
     let points_per_second = fill_postgres(&mut conn, args).await?;
     let chart_p95_ms = chart_postgres(&mut conn, args).await?;
-    let bytes: i64 =
-        sqlx::query_scalar("SELECT pg_total_relation_size('points')").fetch_one(&mut conn).await?;
-    let bytes_per_point = bytes as f64 / n_points(args);
-    Ok(Measured { points_per_second, bytes_per_point, chart_p95_ms })
+    let size = "SELECT pg_total_relation_size('points')";
+    let (bytes, vacuumed) = table_bytes(&mut conn, size, "VACUUM FULL points").await?;
+    Ok(Measured {
+        points_per_second,
+        bytes_per_point: bytes / n_points(args),
+        vacuumed_bytes_per_point: Some(vacuumed / n_points(args)),
+        chart_p95_ms,
+    })
 }
 
 /// One report of every run, in the order in which the store would get them.

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use coordinator::clock::Clock;
 use coordinator::scheduler::fit::Machine;
 use coordinator::scheduler::policy::Placement;
-use coordinator::store::read::{CurveQuery, CurveScope, ReadStore};
+use coordinator::store::read::{ALL_STEPS, CurveQuery, CurveScope, ReadStore};
 use coordinator::store::{
     ApplyOutcome, Artifact, Capabilities, Location, Numerics, ReportEvent, SqlStore, Store,
     StudyToApply, WorkerToRegister,
@@ -16,7 +16,7 @@ use coordinator::store::{
 use domain::attempt::AttemptEnd;
 use domain::ids::{ContentHash, LeaseToken, StudyId, WorkerId};
 use planner::CorpusHashes;
-use sqlx::Connection as _;
+use sqlx::{Connection as _, PgConnection};
 use test_postgres::Server;
 
 use super::{Args, Measured, series};
@@ -37,8 +37,13 @@ pub(super) async fn on_sqlite(args: &Args) -> Result<Measured> {
     let chart_p95_ms = chart(&store, &study, args).await?;
     end(&store, &tokens).await?;
     store.close().await;
-    let bytes = file_bytes(&path)? - empty;
-    Ok(Measured { points_per_second, bytes_per_point: bytes / n_points(args), chart_p95_ms })
+    let bytes_per_point = (file_bytes(&path)? - empty) / n_points(args);
+    Ok(Measured {
+        points_per_second,
+        bytes_per_point,
+        vacuumed_bytes_per_point: None,
+        chart_p95_ms,
+    })
 }
 
 pub(super) async fn on_postgres(args: &Args, server: &Server) -> Result<Measured> {
@@ -48,14 +53,29 @@ pub(super) async fn on_postgres(args: &Args, server: &Server) -> Result<Measured
     let chart_p95_ms = chart(&store, &study, args).await?;
     end(&store, &tokens).await?;
     store.close().await;
-    let mut conn = sqlx::PgConnection::connect(&server.url()).await?;
-    let bytes: i64 = sqlx::query_scalar(
-        "SELECT pg_total_relation_size('point_series') + pg_total_relation_size('point_chunks')",
-    )
-    .fetch_one(&mut conn)
-    .await?;
-    let bytes_per_point = bytes as f64 / n_points(args);
-    Ok(Measured { points_per_second, bytes_per_point, chart_p95_ms })
+    let mut conn = PgConnection::connect(&server.url()).await?;
+    let size =
+        "SELECT pg_total_relation_size('point_series') + pg_total_relation_size('point_chunks')";
+    let vacuum = "VACUUM FULL point_series, point_chunks";
+    let (bytes, vacuumed) = table_bytes(&mut conn, size, vacuum).await?;
+    Ok(Measured {
+        points_per_second,
+        bytes_per_point: bytes / n_points(args),
+        vacuumed_bytes_per_point: Some(vacuumed / n_points(args)),
+        chart_p95_ms,
+    })
+}
+
+/// What `size` says before and after `vacuum`, which frees the old versions of rows.
+pub(super) async fn table_bytes(
+    conn: &mut PgConnection,
+    size: &'static str,
+    vacuum: &'static str,
+) -> Result<(f64, f64)> {
+    let before: i64 = sqlx::query_scalar(size).fetch_one(&mut *conn).await?;
+    sqlx::query(vacuum).execute(&mut *conn).await?;
+    let after: i64 = sqlx::query_scalar(size).fetch_one(conn).await?;
+    Ok((before as f64, after as f64))
 }
 
 pub(super) fn n_points(args: &Args) -> f64 {
@@ -188,7 +208,7 @@ async fn fill(store: &SqlStore, args: &Args, tokens: &[LeaseToken]) -> Result<f6
 /// One series of every run.
 async fn chart(store: &SqlStore, study: &StudyId, args: &Args) -> Result<f64> {
     let scope = CurveScope::Study(study.clone());
-    let query = CurveQuery { scope, series: series::name(0), max_points: 400 };
+    let query = CurveQuery { scope, series: series::name(0), max_points: 400, steps: ALL_STEPS };
     let mut times = Vec::new();
     for _ in 0..N_CHARTS {
         let begun = Instant::now();

@@ -55,6 +55,11 @@ impl Rows {
         };
         add("durable points", "points/s", |measured| measured.points_per_second);
         add("on disk", "bytes/point", |measured| measured.bytes_per_point);
+        if ours.iter().chain(naive).all(|measured| measured.vacuumed_bytes_per_point.is_some()) {
+            add("on disk after VACUUM FULL", "bytes/point", |measured| {
+                measured.vacuumed_bytes_per_point.unwrap_or(f64::NAN)
+            });
+        }
         add("chart, p95", "ms", |measured| measured.chart_p95_ms);
     }
 

@@ -8,11 +8,7 @@ use crate::leader::{Directive, PREEMPT_DEADLINE_MS};
 use crate::store::{Artifact, Assignment, AssignmentDetails, Numerics, TrainDetails};
 
 pub(super) fn assignment(assignment: Assignment) -> v1::Assignment {
-    let rendezvous = match assignment.world_size {
-        1 => String::new(),
-        // In the folder of the attempt, where no other attempt writes.
-        _ => format!("runs/{}/{}/rendezvous", assignment.work, assignment.attempt.0),
-    };
+    let rendezvous = assignment.rendezvous();
     v1::Assignment {
         lease_token: assignment.token.0,
         work_id: assignment.work.to_string(),

@@ -30,6 +30,8 @@ pub(super) enum ApiError {
         "cannot see the artifact store: the bytes are not those of the nonce object of `{worker}`"
     )]
     WrongNonce { worker: WorkerId },
+    #[error("a lease of the worker `{worker}` is being ended; ask again")]
+    LeaseEnding { worker: WorkerId },
     #[error("this coordinator does not lead")]
     NotLeading,
     #[error("the coordinator is stopping")]
@@ -45,6 +47,7 @@ impl ApiError {
             // Workers are never served read-only: that is a store which is closing.
             Self::Stopping
             | Self::NotLeading
+            | Self::LeaseEnding { .. }
             | Self::Artifact(_)
             | Self::Store(StoreError::ReadOnly) => Code::Unavailable,
             Self::Store(error) => match error.class() {
@@ -85,6 +88,7 @@ mod tests {
         check(ApiError::TooManyEvents { found: 2, max: 1 }, Code::InvalidArgument);
         check(ApiError::ProtocolVersion { theirs: 2, ours: 1 }, Code::FailedPrecondition);
         check(ApiError::WrongNonce { worker: worker.clone() }, Code::FailedPrecondition);
+        check(ApiError::LeaseEnding { worker: worker.clone() }, Code::Unavailable);
         check(ApiError::UnknownWorker { worker }, Code::NotFound);
         check(ApiError::Stopping, Code::Unavailable);
         check(ApiError::NotLeading, Code::Unavailable);

@@ -214,6 +214,11 @@ impl WorkerService for WorkerApi {
         let worker = from_wire::worker_id(&request.worker_id).map_err(ApiError::from)?;
         let tokens = decode::lease_tokens(&request.lease_tokens).map_err(ApiError::from)?;
         let response = match self.app.leader.renew(&worker, &tokens) {
+            // An answer is a promise that what it does not call stale lives; without one the worker
+            // goes by the deadline that it knows, and its next heartbeat hears what became of it.
+            Some(renewals) if !renewals.ending.is_empty() => {
+                return Err(ApiError::LeaseEnding { worker }.into());
+            }
             Some(renewals) => v1::HeartbeatResponse {
                 stale_lease_tokens: renewals.stale.into_iter().map(|token| token.0).collect(),
                 is_unknown_worker: false,

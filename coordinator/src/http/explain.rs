@@ -12,7 +12,6 @@ use domain::worker::WorkerState;
 
 use super::error::ApiError;
 use crate::App;
-use crate::clock::Clock;
 use crate::scheduler::explain::{Case, Reason, why_idle, why_not_placed};
 use crate::scheduler::policy::{Needs, QueuedWork, StudyTerms};
 use crate::store::Store;
@@ -87,7 +86,7 @@ async fn of_run(app: &App, run: &RunId) -> Result<Option<ExplainView>, ApiError>
         "waiting" => waits(app, &status),
         "queued" => queued(app, run, &status),
         "leased" => leased(&status, page.summary.worker.as_deref()),
-        "backoff" => vec![backs_off(&status)],
+        "backoff" => vec![backs_off(app, run, &status)],
         _ => vec![over(&status)],
     };
     Ok(Some(view("run", run.as_str(), &page.summary.name, &status.state, reasons)))
@@ -191,15 +190,21 @@ fn leased(status: &RunStatus, worker: Option<&str>) -> Vec<Reason> {
     vec![Reason::waits("running", format!("it is running: `{worker}` has it"))]
 }
 
-fn backs_off(status: &RunStatus) -> Reason {
-    let now_ms = Clock::system().wall_ms();
-    let left_ms = status.backoff_until_ms.unwrap_or(now_ms).saturating_sub(now_ms).max(0);
+fn backs_off(app: &App, run: &RunId, status: &RunStatus) -> Reason {
+    let until_ms = status.backoff_until_ms.unwrap_or_default();
+    let by_wall_clock = || {
+        let left_ms = until_ms.saturating_sub(app.clock.wall_ms());
+        u64::try_from(left_ms).unwrap_or_default()
+    };
+    // The leader ends it, by a clock that does not jump; another coordinator has none to go by.
+    let left_ms = app.leader.backoff_left_ms(&WorkId::Run(run.clone()), until_ms);
+    let left_ms = left_ms.unwrap_or_else(by_wall_clock);
     let how = status.ended_as.as_deref().unwrap_or("bug");
     let message = format!(
         "attempt {} ended as {how} ({}); the next one may begin in {} s",
         status.n_attempts,
         first_line(&status.message),
-        (left_ms + 999) / 1000
+        left_ms.div_ceil(1000)
     );
     Reason::new("backing_off", message, "`gradus retry` does not wait")
 }

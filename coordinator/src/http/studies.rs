@@ -1,6 +1,7 @@
 //! Studies: the list, one of them, its runs, curves and fits, and what can be done to it.
 //! How one comes in is `super::apply`.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use api::{
@@ -21,7 +22,7 @@ use super::extract::{Body, Parameters, in_range};
 use super::fit_settings;
 use crate::App;
 use crate::fits;
-use crate::store::read::{CurveQuery, CurveScope, ReadStore};
+use crate::store::read::{ALL_STEPS, CurveQuery, CurveScope, ReadStore};
 use crate::store::{Retry, Store};
 
 /// Which curves.
@@ -35,6 +36,12 @@ pub(super) struct CurveParameters {
     /// At most so many points for each run, 3 to 10000; by default 400.
     #[serde(default = "default_max_points")]
     max_points: usize,
+    /// Only points of this step and later ones.
+    #[param(minimum = 0)]
+    from_step: Option<i64>,
+    /// Only points of this step and earlier ones.
+    #[param(minimum = 0)]
+    to_step: Option<i64>,
 }
 
 fn default_series() -> String {
@@ -52,8 +59,25 @@ const MOST_POINTS: usize = 10_000;
 impl CurveParameters {
     pub(super) fn into_query(self, scope: CurveScope) -> Result<CurveQuery, ApiError> {
         in_range("max_points", self.max_points, 3..=MOST_POINTS)?;
-        Ok(CurveQuery { scope, series: self.series, max_points: self.max_points })
+        let steps = self.steps()?;
+        Ok(CurveQuery { scope, series: self.series, max_points: self.max_points, steps })
     }
+
+    fn steps(&self) -> Result<RangeInclusive<u64>, ApiError> {
+        let from = step("from_step", self.from_step, *ALL_STEPS.start())?;
+        let to = step("to_step", self.to_step, *ALL_STEPS.end())?;
+        if from > to {
+            let message = format!("`from_step={from}` is above `to_step={to}`");
+            return Err(ApiError::BadRequest(message));
+        }
+        Ok(from..=to)
+    }
+}
+
+fn step(parameter: &str, given: Option<i64>, otherwise: u64) -> Result<u64, ApiError> {
+    let Some(given) = given else { return Ok(otherwise) };
+    let negative = |_| format!("`{parameter}={given}` is out of range: a step is 0 or more");
+    u64::try_from(given).map_err(|error| ApiError::BadRequest(negative(error)))
 }
 
 /// A request without options: `{}`.

@@ -179,6 +179,12 @@ impl Post {
         self.has_news = true;
     }
 
+    /// Nobody was listening until now: no silence is held against it.
+    pub(super) fn excuse(&mut self, now_ms: u64) {
+        self.last_seen_ms = self.last_seen_ms.max(now_ms);
+        self.counted = (now_ms, u32::MAX);
+    }
+
     pub(super) fn last_seen_ms(&self) -> u64 {
         self.last_seen_ms
     }

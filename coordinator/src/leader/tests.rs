@@ -70,11 +70,11 @@ fn an_assignment_that_never_arrives_runs_out_however_often_it_is_handed_over() {
     let poll = leader.open_poll(&worker, 2).unwrap();
     leader.granted(&[granted(1, &worker)]);
     for _ in 0..=TERM_MS / REDELIVER_MS {
-        assert_eq!(leader.expired(), []);
+        assert_eq!(leader.begin_to_end(), []);
         assert_eq!(leader.take_mail(&worker, &poll).unwrap().tokens, [LeaseToken(1)]);
         advance(&leader, REDELIVER_MS);
     }
-    assert_eq!(leader.expired(), [LeaseToken(1)]);
+    assert_eq!(leader.begin_to_end(), [LeaseToken(1)]);
 }
 
 #[test]
@@ -106,9 +106,33 @@ fn a_lease_taken_over_lives_for_one_full_term() {
     advance(&leader, MOMENT_MS);
     leader.take_over(Vec::new(), vec![lease]);
     advance(&leader, TERM_MS - MOMENT_MS);
-    assert!(leader.expired().is_empty());
+    assert!(leader.begin_to_end().is_empty());
     advance(&leader, MOMENT_MS);
-    assert_eq!(leader.expired(), [LeaseToken(9)]);
+    assert_eq!(leader.begin_to_end(), [LeaseToken(9)]);
+}
+
+/// Aim: what a leader did not hear because it stood still is held against nobody; what it did hear is.
+#[test]
+fn a_leader_that_stood_still_gives_every_lease_and_worker_one_full_term() {
+    let (leader, worker) = leader();
+    leader.granted(&[granted(1, &worker)]);
+    leader.look_at_clock(MOMENT_MS);
+    advance(&leader, 3 * TERM_MS);
+    assert_eq!(leader.begin_to_end(), []);
+    assert_eq!(leader.lost_workers(), []);
+    for _ in 1..TERM_MS / MOMENT_MS {
+        advance(&leader, MOMENT_MS);
+        leader.look_at_clock(MOMENT_MS);
+        assert_eq!(leader.begin_to_end(), []);
+    }
+    advance(&leader, MOMENT_MS);
+    assert_eq!(leader.begin_to_end(), [LeaseToken(1)]);
+    assert_eq!(leader.lost_workers(), []);
+    for _ in 0..=TERM_MS / MOMENT_MS {
+        advance(&leader, MOMENT_MS);
+        leader.look_at_clock(MOMENT_MS);
+    }
+    assert_eq!(leader.lost_workers(), [worker]);
 }
 
 #[test]
@@ -149,14 +173,14 @@ fn a_back_off_is_over_when_its_pause_has_passed_since_it_was_seen() {
     let (leader, _) = leader();
     let work: WorkId = "r_1".parse().unwrap();
     let backoff = |until_ms| vec![Backoff { work: work.clone(), pause_ms: MOMENT_MS, until_ms }];
-    assert!(leader.due_backoffs(backoff(7)).is_empty());
+    assert!(leader.due_backoffs(backoff(7), true).is_empty());
     advance(&leader, MOMENT_MS);
-    assert_eq!(leader.due_backoffs(backoff(7)), std::slice::from_ref(&work));
+    assert_eq!(leader.due_backoffs(backoff(7), true), std::slice::from_ref(&work));
     // Another one of the same work.
-    assert!(leader.due_backoffs(backoff(8)).is_empty());
+    assert!(leader.due_backoffs(backoff(8), true).is_empty());
     advance(&leader, MOMENT_MS);
-    assert_eq!(leader.due_backoffs(backoff(8)), std::slice::from_ref(&work));
-    assert!(leader.due_backoffs(Vec::new()).is_empty());
+    assert_eq!(leader.due_backoffs(backoff(8), true), std::slice::from_ref(&work));
+    assert!(leader.due_backoffs(Vec::new(), true).is_empty());
 }
 
 #[test]

@@ -29,7 +29,7 @@ impl Machine {
 }
 
 /// Why work is kept from a worker.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Exclusion {
     /// The pattern of the log rule that says so: it never goes there.

@@ -4,7 +4,7 @@
 //! is `turns`', and which slots are kept for a gang is `seats`'.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use domain::ids::{StudyId, WorkId, WorkerId};
 use domain::spec::PlacementSpec;
@@ -32,7 +32,7 @@ pub struct QueuedWork {
 }
 
 /// What a machine must have for a piece of work, beside what its study asks for.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Needs {
     /// The recipe that the worker must know; none when any worker will do.
     pub recipe: Option<String>,
@@ -151,6 +151,35 @@ impl Snapshot {
     pub fn has_gangs(&self) -> bool {
         let usual = StudyTerms::default();
         self.queue.work.iter().any(|work| n_slots(work, self.terms(work, &usual)) > 1)
+    }
+
+    /// Takes in more of the queue, and of it only what may go somewhere as things are: anything else
+    /// changes no decision. Whether there was any.
+    pub fn read_on(&mut self, more: QueueHead) -> bool {
+        let QueueHead { work: more, studies, is_cut } = more;
+        self.queue.studies.extend(studies);
+        self.queue.is_cut = is_cut;
+        let usual = StudyTerms::default();
+        let seats = Seats::of(self);
+        let seen: HashSet<&WorkId> = self.queue.work.iter().map(|work| &work.work).collect();
+        // Much of a queue needs the same.
+        let mut known: HashMap<(Option<&StudyId>, bool, &Needs), bool> = HashMap::new();
+        let mut may_go = |work| {
+            let terms = self.terms(work, &usual);
+            let n_slots = n_slots(work, terms);
+            let key = (work.study.as_ref(), is_run(work), &work.needs);
+            (!begins(work) || terms.affords(work.cost_flops))
+                && *known
+                    .entry(key)
+                    .or_insert_with(|| seats.may_take(work, &terms.placement, n_slots))
+        };
+        let is_wanted: Vec<bool> =
+            more.iter().map(|work| !seen.contains(&work.work) && may_go(work)).collect();
+        let wanted = more.iter().zip(is_wanted).filter(|(_, is_wanted)| *is_wanted);
+        let wanted: Vec<QueuedWork> = wanted.map(|(work, _)| work.clone()).collect();
+        let has_more = !wanted.is_empty();
+        self.queue.work.extend(wanted);
+        has_more
     }
 
     fn terms<'a>(&'a self, work: &QueuedWork, usual: &'a StudyTerms) -> &'a StudyTerms {

@@ -174,6 +174,22 @@ impl<'a> Seats<'a> {
         Some(Placement { work: work.work.clone(), workers, passes: None })
     }
 
+    /// Whether a free slot suits this work, or of a gang live machines that are enough of them.
+    pub(super) fn may_take(
+        &self,
+        work: &QueuedWork,
+        placement: &PlacementSpec,
+        n_slots: u32,
+    ) -> bool {
+        let wanted = self.wanted(work, placement, n_slots);
+        let suits =
+            |seat: &FreeWorker| wanted.suits(&seat.worker, &seat.machine, &work.needs, placement);
+        match n_slots {
+            1 => self.free.iter().any(suits),
+            _ => self.n_suiting(wanted, work, placement, n_slots) >= n_slots,
+        }
+    }
+
     /// How good a machine must be: only while enough of them round as the first attempt did does a
     /// run wait for those, and of them for those where it has not failed.
     fn wanted(&self, work: &QueuedWork, placement: &PlacementSpec, n_slots: u32) -> Wanted {

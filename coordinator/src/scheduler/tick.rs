@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::fit::Machine;
 use super::policy::{Decision, Placement, Snapshot, decide};
 use crate::App;
-use crate::leader::Seats;
+use crate::leader::{NextPage, Seats};
 use crate::store::{Store as _, StoreError};
 
 /// How much of the queue one tick looks at where that is needed: so many preparations, so many
@@ -23,6 +23,11 @@ const HEAD: u32 = 512;
 /// It looks at so much first, and at twice as much as there are free slots: more is needed only
 /// where what goes first fits nowhere.
 const SHORT_HEAD: u32 = 32;
+
+/// Where free slots are left and nothing of that goes there, it reads on by so many such pieces at a
+/// time, and from where it ended by the next look: what nobody free may take, however much it is,
+/// keeps no slot empty for good.
+const PAGES_AT_ONCE: u32 = 4;
 
 /// The dispatcher looks without being woken this often, in case a nudge was missed.
 const IDLE_INTERVAL: Duration = Duration::from_secs(1);
@@ -55,9 +60,6 @@ pub async fn tick(app: &App) -> Result<usize, StoreError> {
     if free.is_empty() {
         return Ok(0);
     }
-    // Runs that fit nowhere must not hide the shorter ones behind them.
-    let machines: Vec<Machine> = live.iter().map(|(_, machine)| machine.clone()).collect();
-    let n_free = free.iter().map(|seat| seat.n_free_slots).fold(0, u32::saturating_add);
     let mut snapshot = Snapshot {
         free,
         live,
@@ -67,19 +69,7 @@ pub async fn tick(app: &App) -> Result<usize, StoreError> {
         let_pass: app.leader.let_pass(),
         ..Snapshot::default()
     };
-    let mut decision = Decision::default();
-    for head in [n_free.saturating_mul(2).clamp(SHORT_HEAD, HEAD), HEAD] {
-        snapshot.queue = app.store.queue_head(head, Some(&machines)).await?;
-        if snapshot.has_gangs() {
-            snapshot.busy = app.store.busy_slots().await?;
-        }
-        decision = decide(&snapshot);
-        let n_taken: usize = decision.placements.iter().map(|placed| placed.workers.len()).sum();
-        if head == HEAD || !snapshot.queue.is_cut || n_taken >= n_free as usize {
-            break;
-        }
-    }
-    let Decision { placements, reservation } = decision;
+    let Decision { placements, reservation } = look(app, &mut snapshot).await?;
     app.leader.keep(reservation);
     if placements.is_empty() {
         return Ok(0);
@@ -93,4 +83,63 @@ pub async fn tick(app: &App) -> Result<usize, StoreError> {
     app.leader.passed(&placements);
     app.leader.take_turns(&snapshot, granted.iter().map(|lease| &lease.work));
     Ok(granted.len())
+}
+
+/// Looks at as much of the queue as it takes to fill the free slots, within bounds.
+async fn look(app: &App, snapshot: &mut Snapshot) -> Result<Decision, StoreError> {
+    // Runs that fit nowhere must not hide the shorter ones behind them.
+    let machines: Vec<Machine> = snapshot.live.iter().map(|(_, machine)| machine.clone()).collect();
+    let n_free = snapshot.free.iter().map(|seat| seat.n_free_slots).fold(0, u32::saturating_add);
+    let mut head = n_free.saturating_mul(2).clamp(SHORT_HEAD, HEAD);
+    loop {
+        snapshot.queue = app.store.queue_head(head, Some(&machines)).await?;
+        let decision = decide_on(app, snapshot).await?;
+        if !snapshot.queue.is_cut || n_taken(&decision) >= n_free as usize {
+            return Ok(decision);
+        }
+        if head == HEAD {
+            return read_on(app, snapshot, decision).await;
+        }
+        head = HEAD;
+    }
+}
+
+/// Looks behind the head, of which some slots are left.
+async fn read_on(
+    app: &App,
+    snapshot: &mut Snapshot,
+    decision: Decision,
+) -> Result<Decision, StoreError> {
+    let Some(first) = app.leader.page_to_read() else { return Ok(decision) };
+    let mut has_more = false;
+    for page in (first..).take(PAGES_AT_ONCE as usize) {
+        let more = app.store.queue_page(HEAD, page).await?;
+        has_more |= snapshot.read_on(more);
+        if !snapshot.queue.is_cut {
+            break;
+        }
+    }
+    let n_before = n_taken(&decision);
+    let decision = if has_more { decide_on(app, snapshot).await? } else { decision };
+    let next = if n_taken(&decision) > n_before {
+        // There may be more of it.
+        NextPage::Now(first)
+    } else if snapshot.queue.is_cut {
+        NextPage::Soon(first.saturating_add(PAGES_AT_ONCE))
+    } else {
+        NextPage::Soon(0)
+    };
+    app.leader.read_pages(next);
+    Ok(decision)
+}
+
+async fn decide_on(app: &App, snapshot: &mut Snapshot) -> Result<Decision, StoreError> {
+    if snapshot.has_gangs() {
+        snapshot.busy = app.store.busy_slots().await?;
+    }
+    Ok(decide(snapshot))
+}
+
+fn n_taken(decision: &Decision) -> usize {
+    decision.placements.iter().map(|placed| placed.workers.len()).sum()
 }

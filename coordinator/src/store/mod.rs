@@ -117,6 +117,12 @@ pub trait Store: Send + Sync + 'static {
         machines: Option<&[Machine]>,
     ) -> Result<QueueHead, StoreError>;
 
+    /// The whole queue, piece by piece, from page 0: of preparations, and of each study and kind, as
+    /// many at a time as the head has of them, in the same order. Nothing is left out but held work.
+    /// Between two calls work may move from one page to another: whoever seeks begins anew after the
+    /// last, which is not cut.
+    async fn queue_page(&self, limit: u32, page: u32) -> Result<QueueHead, StoreError>;
+
     /// The slots that are taken, with what is about left to do on each.
     async fn busy_slots(&self) -> Result<Vec<BusySlot>, StoreError>;
 

@@ -2,6 +2,7 @@
 //! It changes nothing and decides nothing; the verbs that write are the trait `super::Store`.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use api::{
     CurveList, EventView, FitSummary, HistoryEvent, LogList, RunList, RunView, StudyList,
@@ -85,7 +86,12 @@ pub struct CurveQuery {
     pub series: String,
     /// At most so many points for each run; at least 3.
     pub max_points: usize,
+    /// Only points of these steps.
+    pub steps: RangeInclusive<u64>,
 }
+
+/// A curve from its first to its last step.
+pub const ALL_STEPS: RangeInclusive<u64> = 0..=u64::MAX;
 
 /// One point of a series, whether the current truth shows it or not.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -305,7 +311,8 @@ pub trait ReadStore: Send + Sync {
     /// One run with its attempts, checkpoints and evaluations; `None` when it is gone.
     async fn run_view(&self, run: &RunId) -> Result<Option<RunView>, ReadError>;
 
-    /// The current truth of one series, thinned; from one consistent state of the store.
+    /// The current truth of one series, thinned; from one consistent state of the store. Of some
+    /// steps it is what the whole curve has there, and a run without a point there has no curve.
     ///
     /// For each step it is the value of the highest attempt that has one. Once the newest attempt
     /// has reported the series, points of older attempts beyond the step it resumed from are

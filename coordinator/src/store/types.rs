@@ -146,7 +146,7 @@ pub struct Capabilities {
 }
 
 /// What decides a run's rounding; its first attempt fixes it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Numerics {
     /// `cpu` or `cuda`.
     pub device_kind: String,
@@ -275,6 +275,17 @@ pub struct Assignment {
     pub world_size: u32,
     /// The work itself.
     pub details: AssignmentDetails,
+}
+
+impl Assignment {
+    /// The key of the object where the members of a gang meet; empty for work of one slot. It lies in
+    /// the folder of the attempt, where no other attempt writes.
+    pub fn rendezvous(&self) -> String {
+        match self.world_size {
+            1 => String::new(),
+            _ => format!("runs/{}/{}/rendezvous", self.work, self.attempt.0),
+        }
+    }
 }
 
 /// The three kinds of work.

@@ -82,4 +82,12 @@ async fn a_long_curve_is_thinned_and_keeps_its_ends_and_extremes() {
     let steps: Vec<u64> = serde_json::from_value(curve["steps"].clone()).unwrap();
     assert!(steps.len() <= 50, "{}", steps.len());
     assert!(steps.contains(&777) && steps.contains(&1) && steps.contains(&3_000), "{steps:?}");
+
+    // A part of it is as fine as its points are.
+    let path = format!("{path}&from_step=771&to_step=780");
+    let part = served.get(&path).await.ok()["curves"][0].clone();
+    assert_eq!(part["steps"], json!((771..=780).collect::<Vec<u64>>()));
+    assert_eq!(part["values"][6], 99.0);
+    let path = format!("/api/v1/runs/{run}/curves?from_step=2999");
+    assert_eq!(served.get(&path).await.ok()["curves"][0]["steps"], json!([2_999, 3_000]));
 }

@@ -6,9 +6,13 @@ use std::sync::Arc;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
 use coordinator::App;
+use coordinator::artifacts::Artifacts;
+use coordinator::clock::Clock;
 use coordinator::config::Config;
 use coordinator::http::router;
+use coordinator::random::Random;
 use coordinator::scheduler::fit::Machine;
+use coordinator::serve::{Surroundings, build_in};
 use coordinator::store::{Artifact, Capabilities, Numerics, ReportEvent, Store, WorkerToRegister};
 use domain::attempt::AttemptEnd;
 use domain::ids::{ContentHash, LeaseToken, RunId, StudyId, WorkId, WorkerId};
@@ -96,6 +100,16 @@ impl Served {
     pub(crate) async fn with(configure: impl FnOnce(&mut Config)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let app = open(&directory, configure).await;
+        Self { app, directory }
+    }
+
+    /// On clocks that a test sets.
+    pub(crate) async fn on_clock(clock: Clock) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let config = Config::for_directory(directory.path());
+        let artifacts = Artifacts::open(&config.artifacts).unwrap();
+        let surroundings = Surroundings { clock, random: Random::system(), artifacts };
+        let app = Arc::new(build_in(config, surroundings).await.unwrap());
         Self { app, directory }
     }
 

@@ -1,7 +1,9 @@
 //! What can be done to studies and workers, and why something is not running.
 
+use coordinator::clock::Clock;
 use coordinator::reconcile;
 use coordinator::store::Store;
+use coordinator::store::read::ReadStore;
 use domain::attempt::AttemptEnd;
 use domain::ids::WorkId;
 use serde_json::{Value, json};
@@ -69,6 +71,47 @@ async fn a_retry_says_what_it_means() {
     assert_eq!(some["run_ids"], json!([run.as_str()]));
 }
 
+/// Aim: what changes nothing leaves no event. Method: each verb is tried out, made, and made again.
+#[tokio::test]
+async fn a_verb_that_changes_nothing_leaves_no_event() {
+    let served = Served::new().await;
+    let (_, run, _) = served.prepared().await;
+    let newest = async || served.app.store.last_event_id().await.unwrap();
+    for (path, body) in [
+        ("studies/tiny/pause".to_owned(), json!({ "reason": "wait" })),
+        ("studies/tiny/resume".to_owned(), json!({})),
+        ("studies/tiny/priority".to_owned(), json!({ "priority": 7 })),
+        (format!("runs/{run}/cancel"), json!({ "reason": "enough" })),
+        (format!("runs/{run}/retry"), json!({})),
+        ("studies/tiny/cancel".to_owned(), json!({ "reason": "enough" })),
+        ("studies/tiny/retry".to_owned(), json!({})),
+    ] {
+        let path = format!("/api/v1/{path}");
+        let before = newest().await;
+        served.post(&format!("{path}?dry_run=true"), &body).await.ok();
+        assert_eq!(newest().await, before, "{path} was only tried out");
+        served.post(&path, &body).await.ok();
+        let after = newest().await;
+        assert!(after > before, "{path} did nothing");
+        served.post(&path, &body).await.ok();
+        assert_eq!(newest().await, after, "{path} changed nothing");
+    }
+    // Of a study that is not cancelled too, and of one whose priority was set.
+    let before = newest().await;
+    served.post("/api/v1/studies/tiny/retry", &json!({ "class": "bug" })).await.ok();
+    assert_eq!(newest().await, before);
+    served.apply(STUDY).await;
+    let after = newest().await;
+    assert!(after > before, "the file's priority is another");
+    served.apply(STUDY).await;
+    assert_eq!(newest().await, after);
+    let drain = format!("/api/v1/workers/{}/drain", served.worker("two").await);
+    served.post(&drain, &json!({})).await.ok();
+    let drained = newest().await;
+    served.post(&drain, &json!({})).await.ok();
+    assert_eq!(newest().await, drained);
+}
+
 #[tokio::test]
 async fn every_state_of_a_run_is_explained() {
     let served = Served::new().await;
@@ -89,6 +132,31 @@ async fn every_state_of_a_run_is_explained() {
     assert_eq!(codes(&served, other.as_str()).await, ["no_worker"]);
     let missing = served.get("/api/v1/explain/tinny").await.refused(404, "not_found");
     assert!(missing.contains("run, worker or cell"), "{missing}");
+}
+
+/// Aim: what is said of a pause is what ends it, whatever the wall clock does.
+#[tokio::test]
+async fn a_back_off_is_explained_by_the_clock_that_ends_it() {
+    const HOUR_MS: i64 = 3_600_000;
+    let clock = Clock::by_hand();
+    clock.set(0, 10 * HOUR_MS);
+    let served = Served::on_clock(clock.clone()).await;
+    let (worker, run, _) = served.prepared().await;
+    let token = served.grant(&WorkId::Run(run.clone()), &worker).await;
+    served.finish(token, AttemptEnd::Bug, "it broke").await;
+    reconcile::round(&served.app).await.unwrap();
+    let left_seconds = async || -> u64 {
+        let view = served.get(&format!("/api/v1/explain/{run}")).await.ok();
+        let message = view["reasons"][0]["message"].as_str().unwrap().to_owned();
+        let (_, left) = message.split_once("may begin in ").unwrap();
+        left.trim_end_matches(" s").parse().unwrap()
+    };
+    let whole = left_seconds().await;
+    assert!((1..600).contains(&whole), "{whole}");
+    clock.set(1_000, 9 * HOUR_MS);
+    assert_eq!(left_seconds().await, whole - 1);
+    clock.set(600_000, 9 * HOUR_MS);
+    assert_eq!(left_seconds().await, 0);
 }
 
 #[tokio::test]

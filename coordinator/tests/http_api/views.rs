@@ -186,7 +186,7 @@ async fn health_says_what_serves() {
     let served = half_way().await;
     let health = served.get("/api/v1/health").await.ok();
     assert_eq!(health["is_read_only"], false);
-    assert_eq!(health["schema_version"], 10);
+    assert_eq!(health["schema_version"], 11);
     assert_eq!(health["n_live_workers"], 2);
 }
 
@@ -198,6 +198,22 @@ async fn parameters_out_of_range_are_refused_with_the_range() {
         assert!(message.contains("expected"), "{message}");
     }
     served.get("/api/v1/studies/tiny/curves?serie=x").await.refused(400, "bad_request");
+}
+
+#[tokio::test]
+async fn steps_of_a_curve_that_are_none_are_refused_by_name() {
+    let served = half_way().await;
+    for (asked, answer) in [
+        ("from_step=-1", "`from_step=-1` is out of range: a step is 0 or more"),
+        ("from_step=3&to_step=-7", "`to_step=-7` is out of range: a step is 0 or more"),
+        ("from_step=8&to_step=7", "`from_step=8` is above `to_step=7`"),
+    ] {
+        let path = format!("/api/v1/studies/tiny/curves?{asked}");
+        assert_eq!(served.get(&path).await.refused(400, "bad_request"), answer);
+    }
+    let path = "/api/v1/studies/tiny/curves?to_step=x";
+    let message = served.get(path).await.refused(400, "bad_request");
+    assert!(message.contains("to_step"), "{message}");
 }
 
 async fn study_id(served: &Served) -> StudyId {

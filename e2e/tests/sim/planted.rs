@@ -1,6 +1,7 @@
 //! The simulator's own test: it finds mistakes that were planted on purpose.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 
 use domain::planted::{Mistake, plant};
 
@@ -68,6 +69,30 @@ fn each_planted_mistake_is_found_by_its_seed_or_soon() {
         assert!(other.is_some(), "{mistake:?} is not found by {seed} nor by {SEEDS_NEARBY} others");
         println!("{mistake:?} is found by {other:?}, no longer by {:?}", (seed, rule));
     }
+}
+
+fn read(path: &str) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    std::fs::read_to_string(root.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// Aim: the page has the table above, in the words in which `domain::planted` describes each mistake,
+/// and counts the invariants right.
+#[test]
+fn the_page_of_the_simulator_says_what_is_so() {
+    let mistakes = read("domain/src/planted.rs");
+    let page = read("docs/reference/simulation.md");
+    let rows = FOUND.map(|(mistake, seed, rule)| {
+        let (before, _) = mistakes.split_once(&format!("\n    {mistake:?},\n")).unwrap();
+        let said = before.lines().last().unwrap().trim().trim_start_matches("/// ");
+        format!("| {} | {seed} | {rule} |", said.trim_end_matches('.'))
+    });
+    let (_, table) = page.split_once("| mistake |").unwrap();
+    let table: Vec<&str> = table.lines().skip(2).take_while(|line| line.starts_with('|')).collect();
+    assert_eq!(table, rows);
+    let concepts = read("docs/concepts/execution.md");
+    let n_invariants = concepts.lines().filter(|line| line.starts_with("| INV-")).count();
+    assert!(page.contains(&format!("the {n_invariants} invariants of the store")));
 }
 
 /// Searches anew; prints the table.

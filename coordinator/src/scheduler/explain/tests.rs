@@ -1,6 +1,6 @@
 //! Each reason, from a table of machines and work.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use domain::spec::DeviceKind;
 
@@ -213,4 +213,24 @@ fn every_reason_of_a_worker_is_named() {
     assert_eq!(reasons[0].code, "numerics");
     check_worker(&free, vec![bound(4)], usual(), "about_to_run");
     check_worker(&free, vec![work()], usual(), "about_to_run");
+}
+
+/// The codes that stand in the code, where a reason is made or listed.
+fn codes_of(source: &str) -> BTreeSet<&str> {
+    let marks = ["Reason::new(", "Reason::waits(", "Match::Recipe,", "Match::Placement,"];
+    let marks = marks.into_iter().chain(["Match::Memory,", "Match::Machine,"]);
+    let after = marks.flat_map(|mark| source.split(mark).skip(1));
+    let quoted = after.filter_map(|rest| rest.trim_start().strip_prefix('"'));
+    quoted.filter_map(|rest| Some(rest.split_once('"')?.0)).collect()
+}
+
+#[test]
+fn the_page_lists_every_reason_and_no_other() {
+    let mut codes = codes_of(include_str!("../explain.rs"));
+    codes.extend(codes_of(include_str!("../../http/explain.rs")));
+    let page = include_str!("../../../../docs/concepts/execution.md");
+    let (_, section) = page.split_once("## Why is it not running?").unwrap();
+    let cells = section.lines().filter_map(|line| line.strip_prefix("| `")?.split(" |").next());
+    let listed: BTreeSet<&str> = cells.flat_map(|cell| cell.split('`').step_by(2)).collect();
+    assert_eq!(codes, listed);
 }

@@ -100,6 +100,30 @@ fn without_any_such_machine_any_that_knows_the_recipe_will_do() {
     check(&snapshot(vec![run], vec![seat("w_a", 1, 1)]), &[("r_1", "w_a")]);
 }
 
+#[test]
+fn a_study_that_asks_for_labels_has_the_workers_that_have_them_all() {
+    let labels = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    };
+    let labelled = |worker: &str, n_free_slots, pairs: &[(&str, &str)]| {
+        let mut seat = seat(worker, n_free_slots, 1);
+        seat.machine.capabilities.labels = labels(pairs);
+        seat
+    };
+    let free = vec![
+        labelled("w_none", 9, &[]),
+        labelled("w_other", 9, &[("pool", "day"), ("zone", "a")]),
+        labelled("w_part", 9, &[("pool", "night")]),
+        labelled("w_all", 1, &[("pool", "night"), ("zone", "a"), ("more", "yes")]),
+    ];
+    let queue = vec![of_study("r_1", "s_a", 2.0), of_study("r_2", "s_a", 1.0)];
+    let mut snapshot = snapshot(queue, free);
+    let (study, mut terms) = terms(("s_a", "ada", 1.0));
+    terms.placement.labels = labels(&[("pool", "night"), ("zone", "a")]);
+    snapshot.queue.studies.insert(study, terms);
+    check(&snapshot, &[("r_1", "w_all")]);
+}
+
 /// Aim: a machine that is always idle, because all fails on it at once, is not given the same
 /// again.
 #[test]
@@ -317,6 +341,18 @@ proptest! {
         turned.queue.work.rotate_left(by % n);
         turned.free.reverse();
         prop_assert_eq!(decide(&turned), decide(&snapshot));
+    }
+
+    #[test]
+    fn what_a_page_of_the_queue_is_left_without_changes_nothing(
+        snapshot in any_snapshot(),
+        n_before in 0_usize..40,
+    ) {
+        let mut read = snapshot.clone();
+        let work = read.queue.work.split_off(n_before.min(read.queue.work.len()));
+        let studies = read.queue.studies.clone();
+        read.read_on(QueueHead { work, studies, is_cut: false });
+        prop_assert_eq!(decide(&read), decide(&snapshot));
     }
 
     #[test]

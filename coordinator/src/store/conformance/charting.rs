@@ -9,7 +9,7 @@ use domain::ids::{LeaseToken, RunId};
 use proto::MAX_EVENTS_PER_REPORT;
 
 use super::fixture::{Fixture, last_step, placement, point, run_of};
-use crate::store::read::{CurveQuery, CurveScope, ReadStore};
+use crate::store::read::{ALL_STEPS, CurveQuery, CurveScope, ReadStore};
 use crate::store::{Granted, Numerics, ReportEvent, Store};
 
 const LOSS: &str = "train_loss_nats";
@@ -65,7 +65,8 @@ async fn check(f: &Fixture<impl Store + ReadStore>, run: &RunId, twin: &Twin) {
     assert!(found == *twin, "{} points are not the {} of the twin", found.len(), twin.len());
     // What is said to be current is what a curve shows that leaves nothing out.
     let scope = CurveScope::Run(run.clone());
-    let whole = CurveQuery { scope, series: LOSS.to_owned(), max_points: usize::MAX };
+    let whole =
+        CurveQuery { scope, series: LOSS.to_owned(), max_points: usize::MAX, steps: ALL_STEPS };
     let curves = f.store.curves(&whole).await.unwrap().curves;
     let shown: Vec<u64> = curves.iter().flat_map(|curve| curve.steps.clone()).collect();
     let current = points.iter().filter(|point| point.is_current).map(|point| point.step);
@@ -153,7 +154,8 @@ pub(in crate::store) async fn a_restart_is_seen_across_chunks(f: &Fixture<impl S
 /// Every point of the current truth.
 async fn curve(f: &Fixture<impl ReadStore>, run: &RunId) -> Vec<(u64, Option<u64>)> {
     let scope = CurveScope::Run(run.clone());
-    let query = CurveQuery { scope, series: LOSS.to_owned(), max_points: 100_000 };
+    let query =
+        CurveQuery { scope, series: LOSS.to_owned(), max_points: 100_000, steps: ALL_STEPS };
     let curves = f.store.curves(&query).await.unwrap().curves;
     let points = curves.into_iter().flat_map(|curve| curve.steps.into_iter().zip(curve.values));
     points.map(|(step, value)| (step, value.map(bits))).collect()
@@ -177,7 +179,7 @@ pub(in crate::store) async fn a_thinned_curve_is_exact_across_chunks(
     }
     let thinned = async || {
         let scope = CurveScope::Run(run.clone());
-        let query = CurveQuery { scope, series: LOSS.to_owned(), max_points: 50 };
+        let query = CurveQuery { scope, series: LOSS.to_owned(), max_points: 50, steps: ALL_STEPS };
         f.store.curves(&query).await.unwrap().curves.remove(0)
     };
     let during = thinned().await;
@@ -188,4 +190,70 @@ pub(in crate::store) async fn a_thinned_curve_is_exact_across_chunks(
     }
     f.succeed(granted.token, last_step()).await;
     assert_eq!(thinned().await, during);
+}
+
+/// The naive twin of a window: for buckets of so many steps, counted from step 0, the first of the
+/// least, the first of the greatest and the last point.
+fn bucketed(points: &[(u64, f64)], width: u64) -> Vec<(u64, f64)> {
+    let mut kept = Vec::new();
+    for bucket in points.chunk_by(|one, next| one.0 / width == next.0 / width) {
+        let first_of = |is_ahead: fn(f64, f64) -> bool| {
+            let ahead = |best: (u64, f64), one: &(u64, f64)| {
+                if is_ahead(one.1, best.1) { *one } else { best }
+            };
+            bucket[1..].iter().fold(bucket[0], ahead)
+        };
+        let mut points = vec![first_of(|a, b| a < b), first_of(|a, b| a > b)];
+        points.extend(bucket.last());
+        points.sort_by_key(|(step, _)| *step);
+        points.dedup();
+        kept.extend(points);
+    }
+    kept
+}
+
+/// Aim: a part of a curve has the exact minimum, maximum and last point of each bucket, as finely as
+/// the points allow, and nothing from outside. Method: windows that begin and end in chunks, in the
+/// tail and beyond it, over a restart, against a computation over all points.
+pub(in crate::store) async fn a_window_of_a_curve_is_exact(f: &Fixture<impl Store + ReadStore>) {
+    let loss = |step: u64, attempt: u32| {
+        f64::from(attempt) + ((step * 7_919 % 1_013) as f64) / 64.0 + 500.0 / (step + 1) as f64
+    };
+    let reported = async |token, attempt, steps: std::ops::RangeInclusive<u64>| {
+        let points: Vec<ReportEvent> = steps.map(|step| point(step, loss(step, attempt))).collect();
+        for some in points.chunks(MAX_EVENTS_PER_REPORT) {
+            f.store.report(token, some.to_vec()).await.unwrap();
+        }
+    };
+    let first = begun(f).await;
+    let run = run_of(&first.work);
+    reported(first.token, 1, 1..=3_000).await;
+    f.store.expire_leases(&[first.token]).await.unwrap();
+    let worker = f.worker().await;
+    let second = f.store.grant(&[placement(&first.work, &worker)]).await.unwrap().remove(0);
+    f.store.report(second.token, vec![started(1_500)]).await.unwrap();
+    reported(second.token, 2, 1_501..=2_700).await;
+    let attempt = |step| if step <= 1_500 { 1 } else { 2 };
+    let windows = [(0, 99), (450, 1_100), (1_400, 1_600), (1_500, 1_500), (2_000, u64::MAX)];
+    for ((from, to), max_points) in windows.into_iter().flat_map(|w| [(w, 30), (w, 10_000)]) {
+        let scope = CurveScope::Run(run.clone());
+        let query = CurveQuery { scope, series: LOSS.to_owned(), max_points, steps: from..=to };
+        let curve = f.store.curves(&query).await.unwrap().curves.remove(0);
+        let found: Vec<(u64, f64)> =
+            curve.steps.into_iter().zip(curve.values.into_iter().flatten()).collect();
+        let within = from.max(1)..=to.min(2_700);
+        let points: Vec<(u64, f64)> =
+            within.map(|step| (step, loss(step, attempt(step)))).collect();
+        let expected = (0..12)
+            .map(|doublings| bucketed(&points, 1 << doublings))
+            .find(|kept| kept.len() <= max_points);
+        assert_eq!(Some(found), expected, "{from} to {to}, {max_points} points");
+    }
+    // What a restart has undone is in no window, and no window is no curve.
+    for steps in [2_701..=3_000, 5_000..=u64::MAX] {
+        let scope = CurveScope::Run(run.clone());
+        let query = CurveQuery { scope, series: LOSS.to_owned(), max_points: 100, steps };
+        let curves = f.store.curves(&query).await.unwrap().curves;
+        assert_eq!(curves, []);
+    }
 }

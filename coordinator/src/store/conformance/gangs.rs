@@ -1,5 +1,7 @@
 //! Gangs: granted whole, as good as the worst of their members, and gone together.
 
+use std::collections::BTreeSet;
+
 use domain::attempt::AttemptEnd;
 use domain::ids::{LeaseToken, WorkerId};
 
@@ -50,12 +52,15 @@ pub(in crate::store) async fn a_gang_is_granted_whole_or_not_at_all(
 
 pub(in crate::store) async fn every_member_has_its_rank(f: &Fixture<impl Store + ReadStore>) {
     let (granted, first, second) = gang(f).await;
+    let mut places = BTreeSet::new();
     for (rank, token) in tokens(&granted).into_iter().enumerate() {
         let assignment = f.store.assignment(token).await.unwrap().unwrap();
         assert_eq!((assignment.rank as usize, assignment.world_size), (rank, 3));
         assert_eq!(assignment.work, granted.work);
         assert_eq!(assignment.attempt, granted.attempt);
+        places.insert(assignment.rendezvous());
     }
+    assert_eq!(places.len(), 1, "all meet in one place: {places:?}");
     let speed = [("tokens_per_second".to_owned(), 320.0)].into();
     f.report(granted.token, ReportEvent::Point { step: 1, values: speed }).await;
     let workers = f.store.workers(true).await.unwrap();
@@ -71,6 +76,19 @@ pub(in crate::store) async fn every_member_has_its_rank(f: &Fixture<impl Store +
     let n_of = |worker: &WorkerId| busy.iter().filter(|slot| slot.worker == *worker).count();
     assert_eq!((n_of(&first), n_of(&second)), (2, 1));
     assert!(busy.iter().all(|slot| slot.flops_left > 1e6), "{busy:?}");
+    // The next attempt meets elsewhere, and work of one slot nowhere.
+    f.finish(granted.token, AttemptEnd::Preempted).await;
+    let workers = vec![first.clone(), second];
+    let again = Placement { work: granted.work.clone(), workers, passes: None };
+    let again = f.store.grant(&[again]).await.unwrap().remove(0);
+    for token in tokens(&again) {
+        let assignment = f.store.assignment(token).await.unwrap().unwrap();
+        places.insert(assignment.rendezvous());
+    }
+    assert_eq!(places.len(), 2, "{places:?}");
+    let alone = f.grant_first(&first).await;
+    let assignment = f.store.assignment(alone.token).await.unwrap().unwrap();
+    assert_eq!(assignment.rendezvous(), "");
 }
 
 pub(in crate::store) async fn only_rank_0_says_what_counts(f: &Fixture<impl Store + ReadStore>) {

@@ -160,6 +160,25 @@ pub(in crate::store) async fn a_run_that_did_not_fit_takes_half_as_much_at_a_tim
     }
 }
 
+pub(in crate::store) async fn a_micro_batch_beyond_the_batch_is_halved_from_the_batch(
+    f: &Fixture<impl Store + ReadStore>,
+) {
+    let too_many = "version: 1\nruntime: {micro_batch_sequences: 64}";
+    let worker = f.prepared_with(&[("version: 1", too_many)]).await;
+    let works = f.queued_ids().await;
+    // The batch has 8 sequences, so that 32 of them would be the same work again.
+    for expected in [4, 2] {
+        let granted = f.store.grant(&[placement(&works[0], &worker)]).await.unwrap().remove(0);
+        f.finish(granted.token, AttemptEnd::OutOfMemory).await;
+        f.store.retry_run(&run_of(&works[0]), Retry::All).await.unwrap();
+        let granted = f.store.grant(&[placement(&works[0], &worker)]).await.unwrap().remove(0);
+        let assignment = f.store.assignment(granted.token).await.unwrap().unwrap();
+        let AssignmentDetails::Train(details) = assignment.details else { panic!("a run") };
+        assert_eq!(details.micro_batch_sequences, expected);
+        f.finish(granted.token, AttemptEnd::Preempted).await;
+    }
+}
+
 /// Grants a run and ends it, as often as it is queued directly again; how often.
 async fn times(f: &Fixture<impl Store + ReadStore>, work: &WorkId, end: AttemptEnd) -> usize {
     let worker = f.worker().await;

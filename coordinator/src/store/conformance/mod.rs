@@ -13,6 +13,7 @@ pub(in crate::store) mod leasing;
 pub(in crate::store) mod races;
 pub(in crate::store) mod reporting;
 pub(in crate::store) mod scheduling;
+pub(in crate::store) mod sharing;
 pub(in crate::store) mod trunks;
 pub(in crate::store) mod trying;
 pub(in crate::store) mod viewing;
@@ -59,6 +60,7 @@ macro_rules! conformance {
                 a_retry_of_one_class_leaves_the_others,
                 each_way_to_fail_has_its_own_budget,
                 a_run_that_did_not_fit_takes_half_as_much_at_a_time,
+                a_micro_batch_beyond_the_batch_is_halved_from_the_batch,
             }
             reporting {
                 a_data_point_queues_its_evaluation_once,
@@ -79,6 +81,7 @@ macro_rules! conformance {
                 points_in_any_order_are_all_kept,
                 a_restart_is_seen_across_chunks,
                 a_thinned_curve_is_exact_across_chunks,
+                a_window_of_a_curve_is_exact,
             }
             races {
                 two_grants_at_once_give_each_run_once,
@@ -91,10 +94,12 @@ macro_rules! conformance {
                 a_large_study_hides_no_other,
                 a_run_of_two_studies_is_granted_for_the_more_urgent_one,
                 a_study_is_its_first_users_and_says_its_terms,
+                a_label_brings_work_to_the_worker_that_has_it,
                 evaluations_follow_their_runs_study,
                 a_budget_is_spent_by_what_was_begun,
                 evaluations_hide_nothing_of_others,
                 runs_that_fit_nowhere_hide_no_other,
+                the_whole_queue_is_read_page_by_page,
                 a_log_rule_keeps_work_from_a_worker,
                 a_machine_that_cannot_is_charged_and_avoided,
                 a_log_rule_stops_retries,
@@ -137,6 +142,9 @@ macro_rules! conformance {
                 what_is_tried_out_is_exact_and_leaves_nothing,
                 a_cancel_that_is_tried_out_takes_no_right,
                 what_is_tried_out_beside_changes_undoes_none,
+            }
+            sharing {
+                a_study_is_judged_by_its_own_evaluations,
             }
             viewing {
                 every_view_shows_a_study_in_the_middle_of_its_work,

@@ -6,11 +6,12 @@ use domain::attempt::AttemptEnd;
 use domain::ids::{LeaseToken, StudyId, WorkId};
 use domain::spec::DeviceKind;
 
-use super::fixture::{Fixture, checkpoint, is_ended, placement, run_of, study_named};
+use super::fixture::{Fixture, checkpoint, is_ended, placement, registration, run_of, study_named};
 use crate::actor::{Actor, acting};
 use crate::scheduler::fit::{Exclusion, Machine};
+use crate::scheduler::policy::{FreeWorker, Snapshot, decide};
 use crate::store::read::ReadStore;
-use crate::store::{Capabilities, LogLevel, ReportEvent, Retry, Store};
+use crate::store::{Capabilities, LogLevel, ReportEvent, Retry, Store, WorkerRecord};
 
 /// Aim: the head has runs of every study, however many longer ones another one has.
 pub(in crate::store) async fn a_large_study_hides_no_other(f: &Fixture<impl Store + ReadStore>) {
@@ -66,6 +67,34 @@ runtime:
     assert_eq!(terms.placement.labels["pool"], "night");
     assert_eq!(terms.placement.memory_bytes, Some(7));
     assert!(head.work.iter().all(|work| work.needs.memory_bytes > 1 << 20), "{head:?}");
+}
+
+/// Aim: a worker's labels come back as the policy compares them with what a study asks for.
+pub(in crate::store) async fn a_label_brings_work_to_the_worker_that_has_it(
+    f: &Fixture<impl Store + ReadStore>,
+) {
+    let asks = "version: 1\nruntime: {placement: {labels: {pool: night}}}";
+    f.prepared_with(&[("version: 1", asks)]).await;
+    let mut worker = registration("w_night", "machine", 99);
+    worker.machine.capabilities.labels = BTreeMap::from([("pool".into(), "night".into())]);
+    let night = f.store.register_worker(worker).await.unwrap().worker;
+    assert!(f.store.confirm_worker(&night).await.unwrap());
+    let live = f.store.live_workers().await.unwrap();
+    assert_eq!(live.len(), 2, "one has no label");
+    let seat = |record: &WorkerRecord| FreeWorker {
+        worker: record.worker.clone(),
+        n_free_slots: record.machine.n_slots,
+        machine: record.machine.clone(),
+    };
+    let snapshot = Snapshot {
+        free: live.iter().map(seat).collect(),
+        live: live.iter().map(|record| (record.worker.clone(), record.machine.clone())).collect(),
+        queue: f.store.queue_head(9, None).await.unwrap(),
+        ..Snapshot::default()
+    };
+    let granted = f.store.grant(&decide(&snapshot).placements).await.unwrap();
+    assert_eq!(granted.len(), 2);
+    assert!(granted.iter().all(|granted| granted.worker == night), "{granted:?}");
 }
 
 /// Aim: an evaluation follows the study that its run is granted for.
@@ -168,6 +197,30 @@ pub(in crate::store) async fn runs_that_fit_nowhere_hide_no_other(
     let says = "version: 1\nruntime: {placement: {memory_bytes: 1}}";
     f.apply(&[axis, ("version: 1", says)]).await;
     assert_eq!(n(1).await, 1);
+}
+
+/// Aim: the pages of the queue have all of it, each piece once, also where all of it is as long.
+pub(in crate::store) async fn the_whole_queue_is_read_page_by_page(
+    f: &Fixture<impl Store + ReadStore>,
+) {
+    let seven = ("[1e-3, 2e-3]", "[1e-3, 2e-3, 3e-3, 4e-3, 5e-3, 6e-3, 7e-3]");
+    let worker = f.prepared_with(&[seven]).await;
+    let granted = f.grant_first(&worker).await;
+    f.report(granted.token, checkpoint(20, true)).await;
+    f.finish(granted.token, AttemptEnd::Preempted).await;
+    f.apply(&[("name: tiny", "name: other"), ("data:", "data:\n  seed: 7")]).await;
+    let mut found = Vec::new();
+    for page in 0..=4 {
+        let read = f.store.queue_page(2, page).await.unwrap();
+        assert_eq!(read.is_cut, page < 3, "{page}");
+        found.extend(read.work.into_iter().map(|queued| queued.work));
+    }
+    let mut all = f.queued_ids().await;
+    let kinds: Vec<&str> = all.iter().map(WorkId::kind).collect();
+    assert_eq!((kinds[0], kinds[1], kinds.len()), ("preparation", "evaluation", 9));
+    found.sort();
+    all.sort();
+    assert_eq!(found, all);
 }
 
 fn log(text: &str) -> ReportEvent {

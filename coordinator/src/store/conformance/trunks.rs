@@ -26,13 +26,13 @@ pub(super) const SHARED: [(&str, &str); 4] = [
     ("checkpoints: {log_spaced: {count: 4, first_step: 20}}", "checkpoints: final\n"),
 ];
 
-pub(super) fn shared() -> Vec<(&'static str, &'static str)> {
+pub(in crate::store) fn shared() -> Vec<(&'static str, &'static str)> {
     let last = ("checkpoints: final\n", "checkpoints: final\nruntime: {share_trunks: true}\n");
     SHARED.into_iter().chain([last]).collect()
 }
 
 /// The runs from the shortest on, each with the step where it leaves the trunk and its last one.
-pub(super) fn runs() -> [(RunId, u64, u64); 3] {
+pub(in crate::store) fn runs() -> [(RunId, u64, u64); 3] {
     let cells = study(&shared()).plan.cells.clone();
     let run = |cell: &planner::PlannedCell| {
         let trunk = cell.trunk.as_ref().unwrap();
@@ -42,7 +42,7 @@ pub(super) fn runs() -> [(RunId, u64, u64); 3] {
     runs.try_into().unwrap()
 }
 
-pub(super) fn work(run: &RunId) -> WorkId {
+pub(in crate::store) fn work(run: &RunId) -> WorkId {
     WorkId::Run(run.clone())
 }
 

@@ -6,7 +6,7 @@ use domain::attempt::AttemptEnd;
 use domain::ids::{ContentHash, LeaseToken, RunId};
 
 use super::fixture::{Fixture, checkpoint, point, run_of, source, study_named};
-use crate::store::read::{CurveQuery, CurveScope, Lookup, ReadStore};
+use crate::store::read::{ALL_STEPS, CurveQuery, CurveScope, Lookup, ReadStore};
 use crate::store::{FitToSave, Granted, LogLevel, Numerics, ReportEvent, Store};
 
 const LOSS: &str = "train_loss_nats";
@@ -84,7 +84,7 @@ pub(in crate::store) async fn every_view_shows_a_study_in_the_middle_of_its_work
 
 /// What a curve of the run shows: steps and values.
 async fn curve(f: &Fixture<impl ReadStore>, scope: CurveScope) -> Vec<(u64, Option<f64>)> {
-    let query = CurveQuery { scope, series: LOSS.to_owned(), max_points: 100 };
+    let query = CurveQuery { scope, series: LOSS.to_owned(), max_points: 100, steps: ALL_STEPS };
     let curves = f.store.curves(&query).await.unwrap().curves;
     curves.into_iter().flat_map(|curve| curve.steps.into_iter().zip(curve.values)).collect()
 }

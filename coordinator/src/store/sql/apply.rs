@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::change::cancel_unwanted;
 use super::convert::{parse_id, signed, to_json};
-use super::database::{Query, query, query_scalar, query_with_rows};
+use super::database::{Query, query, query_as, query_scalar, query_with_rows};
 use super::decision::{self, decide};
 use super::error::from_driver;
 use super::evaluations;
@@ -42,7 +42,8 @@ impl Command for ApplyStudy {
             return Ok(ApplyOutcome::MissingSources(missing));
         }
         let id = StudyId::from_hash(&ContentHash::of(study.spec.name.as_bytes()));
-        let before = upsert_study(tx, &id, &study).await?;
+        let Upserted { before, is_new } = upsert_study(tx, &id, &study).await?;
+        evaluations::ask(tx, &id, &evaluate_specs(&study)).await?;
         let mut applied = Applied {
             study_id: id,
             is_update: before.is_some(),
@@ -83,11 +84,14 @@ impl Command for ApplyStudy {
                 }
             }
         }
-        let detail = json!({
-            "name": study.spec.name, "n_new_runs": applied.n_new_runs,
-            "n_removed_cells": applied.n_removed_cells,
-        });
-        tx.record(applied.study_id.as_str(), "study_applied", &detail);
+        let has_new_cells = applied.n_new_runs > 0 || applied.n_removed_cells > 0;
+        if is_new || has_new_cells || !applied.changed.work.is_empty() {
+            let detail = json!({
+                "name": study.spec.name, "n_new_runs": applied.n_new_runs,
+                "n_removed_cells": applied.n_removed_cells,
+            });
+            tx.record(applied.study_id.as_str(), "study_applied", &detail);
+        }
         Ok(ApplyOutcome::Applied(applied))
     }
 }
@@ -110,18 +114,26 @@ async fn missing_sources(
     Ok(missing)
 }
 
-/// Writes the study's row; what is decided about the study now, if there was one. It stays that of
-/// the user who applied it first.
+/// What became of a study's row.
+struct Upserted {
+    /// What is decided about the study now, if there was one.
+    before: Option<Decision>,
+    /// Whether the study is another than it was.
+    is_new: bool,
+}
+
+/// Writes the study's row. It stays that of the user who applied it first.
 async fn upsert_study(
     tx: &mut Tx,
     id: &StudyId,
     study: &StudyToApply,
-) -> Result<Option<Decision>, StoreError> {
-    let found: Option<i64> = query_scalar("SELECT priority FROM studies WHERE id = ?")
-        .bind(id.as_str())
-        .fetch_optional(&mut tx.conn)
-        .await
-        .map_err(from_driver)?;
+) -> Result<Upserted, StoreError> {
+    let found: Option<(i64, String, String)> =
+        query_as("SELECT priority, spec_text, spec_file FROM studies WHERE id = ?")
+            .bind(id.as_str())
+            .fetch_optional(&mut tx.conn)
+            .await
+            .map_err(from_driver)?;
     query(
         "INSERT INTO studies (id, name, spec_text, spec_file, description, fit_spec_json,
     evaluate_json, priority, weight, user_name, budget_flops, placement_json, log_rules_json,
@@ -153,11 +165,16 @@ SET spec_text = excluded.spec_text, spec_file = excluded.spec_file,
     .execute(&mut tx.conn)
     .await
     .map_err(from_driver)?;
-    if found.is_none() {
-        return Ok(None);
-    }
-    decide(tx, id, StudyEvent::Applied, "").await?;
-    decision::about(tx, id).await.map(Some)
+    let Some((priority, spec_text, spec_file)) = found else {
+        return Ok(Upserted { before: None, is_new: true });
+    };
+    // What else is in the row follows from the text.
+    let is_same = priority == i64::from(study.spec.runtime.priority)
+        && spec_text == study.spec_text
+        && spec_file == study.spec_file;
+    let is_decided_anew = decide(tx, id, StudyEvent::Applied, "").await?;
+    let before = Some(decision::about(tx, id).await?);
+    Ok(Upserted { before, is_new: is_decided_anew || !is_same })
 }
 
 fn evaluate_specs(study: &StudyToApply) -> Vec<EvaluateSpec> {

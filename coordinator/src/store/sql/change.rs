@@ -96,8 +96,10 @@ impl Command for RetryStudy {
         }
         // Only now: what the data is wanted for depends on what was queued again.
         wanted::settle_study(tx, &self.study, &mut changed).await?;
-        let detail = json!({ "which": self.which.label(), "n_changed": changed.work.len() });
-        tx.record(self.study.as_str(), "study_retried", &detail);
+        if is_back || !changed.work.is_empty() {
+            let detail = json!({ "which": self.which.label(), "n_changed": changed.work.len() });
+            tx.record(self.study.as_str(), "study_retried", &detail);
+        }
         Ok(changed)
     }
 }

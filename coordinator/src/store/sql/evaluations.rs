@@ -39,6 +39,38 @@ struct RunRow {
     study_id: String,
 }
 
+/// Stores what a study asks to be measured, in place of what it asked before.
+pub(super) async fn ask(
+    tx: &mut Tx,
+    study: &StudyId,
+    specs: &[EvaluateSpec],
+) -> Result<(), StoreError> {
+    query("DELETE FROM asked_evaluations WHERE study_id = ?")
+        .bind(study.as_str())
+        .execute(&mut tx.conn)
+        .await
+        .map_err(from_driver)?;
+    for spec in specs {
+        query(
+            "INSERT INTO asked_evaluations (study_id, task, sequences)
+VALUES (?, ?, ?)
+ON CONFLICT (study_id, task, sequences) DO NOTHING",
+        )
+        .bind(study.as_str())
+        .bind(spec.task.label())
+        .bind(stored_sequences(spec.sequences))
+        .execute(&mut tx.conn)
+        .await
+        .map_err(from_driver)?;
+    }
+    Ok(())
+}
+
+/// No study asks for 0 sequences, so that this stands for all.
+fn stored_sequences(sequences: Option<u32>) -> i64 {
+    sequences.map_or(0, i64::from)
+}
+
 /// The runs of a study that left checkpoints to measure.
 pub(super) async fn with_data_points(
     tx: &mut Tx,
@@ -122,7 +154,7 @@ WHERE runs.id = ?",
         Identity::parse(&row.config_json).map_err(StoreError::Configuration)?;
     let cost_flops = cell.flops_per_token(FlopKind::Exact) * FORWARD_SHARE;
     let mut n_new = 0;
-    for spec in specs {
+    for spec in &specs {
         for checkpoint in checkpoints {
             let config = EvaluationConfig {
                 task: spec.task.label().to_owned(),
@@ -134,8 +166,8 @@ WHERE runs.id = ?",
             };
             let identity = config.identity().map_err(StoreError::Configuration)?;
             let id = evaluation_id(&identity, run, checkpoint.step);
-            let to_insert =
-                ToInsert { id, config_json: identity.canonical_json, task: spec.task, cost_flops };
+            let config_json = identity.canonical_json;
+            let to_insert = ToInsert { id, config_json, spec, cost_flops };
             n_new += u64::from(insert(tx, run, &row, checkpoint, &to_insert).await?);
         }
     }
@@ -155,10 +187,10 @@ fn version_of(task: EvaluationTask) -> u32 {
     }
 }
 
-struct ToInsert {
+struct ToInsert<'a> {
     id: EvaluationId,
     config_json: String,
-    task: EvaluationTask,
+    spec: &'a EvaluateSpec,
     cost_flops: f64,
 }
 
@@ -167,7 +199,7 @@ async fn insert(
     run: &RunId,
     row: &RunRow,
     checkpoint: &CheckpointToEvaluate,
-    evaluation: &ToInsert,
+    evaluation: &ToInsert<'_>,
 ) -> Result<bool, StoreError> {
     let inserted = query(
         "INSERT INTO work (id, kind, state, priority, cost_flops, max_failures, retries_json,
@@ -191,14 +223,15 @@ ON CONFLICT (id) DO NOTHING",
         return measure_again(tx, checkpoint, &evaluation.id).await;
     }
     query(
-        "INSERT INTO evaluations (id, run_id, attempt, step, task, config_json)
-VALUES (?, ?, ?, ?, ?, ?)",
+        "INSERT INTO evaluations (id, run_id, attempt, step, task, sequences, config_json)
+VALUES (?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(evaluation.id.as_str())
     .bind(run.as_str())
     .bind(checkpoint.attempt)
     .bind(checkpoint.step)
-    .bind(evaluation.task.label())
+    .bind(evaluation.spec.task.label())
+    .bind(stored_sequences(evaluation.spec.sequences))
     .bind(&evaluation.config_json)
     .execute(&mut tx.conn)
     .await

@@ -37,11 +37,12 @@ WHERE id = ?",
     let CellConfig::Pretrain(cell) =
         Identity::parse(&row.config_json).map_err(StoreError::Configuration)?;
     let fixed = numerics.as_ref().map_or(0, |numerics| numerics.micro_batch_sequences);
-    // 0 is the whole batch.
-    let from = [fixed, small(row.micro_batch_sequences), cell.training.batch_sequences]
+    let batch = cell.training.batch_sequences;
+    // 0 is the whole batch, and a study may say more than that.
+    let from = [fixed, small(row.micro_batch_sequences), batch]
         .into_iter()
         .find(|n_sequences| *n_sequences > 0)
-        .unwrap_or(1);
+        .map_or(1, |n_sequences| n_sequences.min(batch));
     let to = from / 2;
     if to == 0 {
         return Ok(());

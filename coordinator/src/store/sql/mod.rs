@@ -51,6 +51,7 @@ use domain::attempt::AttemptEnd;
 use domain::ids::{LeaseToken, RunId, StudyId, WorkId, WorkerId};
 use domain::worker::WorkerEvent;
 use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::postgres::PgListener;
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -65,9 +66,6 @@ use super::{
 use crate::clock::Clock;
 use crate::scheduler::fit::Machine;
 use crate::scheduler::policy::{BusySlot, Placement, QueueHead};
-
-/// How often a standby looks whether there still is a leader, when nobody told it.
-const STANDBY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How many views are read at a time.
 const VIEW_CONNECTIONS: u32 = 4;
@@ -92,6 +90,9 @@ pub struct SqlStore {
     control: Pool,
     is_read_only: bool,
     lead: Mutex<Option<Lead>>,
+    /// Where a standby hears that the leader leaves. It stays open from one wait to the next, so that
+    /// nothing is missed in between.
+    listener: tokio::sync::Mutex<Option<PgListener>>,
 }
 
 /// What only the leader has.
@@ -135,6 +136,7 @@ impl SqlStore {
             control: connect_to_read(location, CONTROL_CONNECTIONS).await?,
             is_read_only: false,
             lead: Mutex::new(None),
+            listener: tokio::sync::Mutex::new(None),
             clock,
             changes,
         };
@@ -158,6 +160,7 @@ impl SqlStore {
             readers,
             is_read_only: true,
             lead: Mutex::new(None),
+            listener: tokio::sync::Mutex::new(None),
         })
     }
 
@@ -170,26 +173,40 @@ impl SqlStore {
             return Ok(false);
         };
         self.begin_to_lead(connection, right).await?;
+        // A leader has nothing to hear there.
+        self.listener.lock().await.take();
         Ok(true)
     }
 
-    /// Waits until it may be worth while to try again: a leader said that it leaves, or some time
+    /// Waits until it may be worth while to try again: a leader said that it leaves, or so much time
     /// has passed.
-    pub async fn wait_to_lead(&self) {
-        let pause = tokio::time::sleep(STANDBY_INTERVAL);
-        let Location::Postgres(url) = &self.location else {
-            return pause.await;
-        };
-        // Without the channel the pause alone has to do, and the next attempt says what is wrong.
-        let Ok(mut listener) = postgres::listen(url).await else {
-            return pause.await;
-        };
+    pub async fn wait_to_lead(&self, at_most: Duration) {
+        let pause = tokio::time::sleep(at_most);
         tokio::select! {
             () = pause => {}
-            heard = listener.recv() => {
-                tracing::debug!(is_error = heard.is_err(), "the leader said that it leaves");
-            }
+            () = self.leader_leaves() => tracing::debug!("the leader said that it leaves"),
         }
+    }
+
+    /// Waits until a leader says that it leaves. Without a channel that is never: the pause alone has
+    /// to do, and the next attempt to lead says what is wrong.
+    async fn leader_leaves(&self) {
+        if let Location::Postgres(url) = &self.location {
+            let mut listener = self.listener.lock().await;
+            if listener.is_none() {
+                *listener = postgres::listen(url).await.ok();
+            }
+            let heard = match listener.as_mut() {
+                Some(listener) => listener.recv().await.is_ok(),
+                None => false,
+            };
+            if heard {
+                return;
+            }
+            // It broke, and the next wait begins with another.
+            *listener = None;
+        }
+        std::future::pending::<()>().await;
     }
 
     /// Whether this coordinator may write.
@@ -456,6 +473,10 @@ impl Store for SqlStore {
         machines: Option<&[Machine]>,
     ) -> Result<QueueHead, StoreError> {
         queue::head(&self.control, limit, machines).await
+    }
+
+    async fn queue_page(&self, limit: u32, page: u32) -> Result<QueueHead, StoreError> {
+        queue::page(&self.control, limit, page).await
     }
 
     async fn busy_slots(&self) -> Result<Vec<BusySlot>, StoreError> {

@@ -136,7 +136,35 @@ pub(super) async fn head(
     limit: u32,
     machines: Option<&[Machine]>,
 ) -> Result<QueueHead, StoreError> {
-    let mut work = preparations(pool, limit).await?;
+    read(pool, limit, Part::Head(machines)).await
+}
+
+/// A piece of the whole queue. Where much of it is equally long, what is of one length is sorted for
+/// each piece: without a whole order something might be in none of them.
+pub(super) async fn page(pool: &Pool, limit: u32, page: u32) -> Result<QueueHead, StoreError> {
+    read(pool, limit, Part::Page(page)).await
+}
+
+/// Which part of the queue.
+#[derive(Clone, Copy)]
+enum Part<'a> {
+    /// What goes first, of runs those that may begin on one of the machines.
+    Head(Option<&'a [Machine]>),
+    /// So many times as much is passed over.
+    Page(u32),
+}
+
+impl Part<'_> {
+    fn n_passed(self, limit: u32) -> i64 {
+        match self {
+            Self::Head(_) => 0,
+            Self::Page(page) => i64::from(limit) * i64::from(page),
+        }
+    }
+}
+
+async fn read(pool: &Pool, limit: u32, part: Part<'_>) -> Result<QueueHead, StoreError> {
+    let mut work = preparations(pool, limit, part.n_passed(limit)).await?;
     let wanting = wanting(pool).await?;
     let n_studies = u32::try_from(wanting.len()).unwrap_or(u32::MAX);
     let share = limit.saturating_mul(STUDIES_IN_FULL) / n_studies.max(1);
@@ -145,12 +173,15 @@ pub(super) async fn head(
     for Wanting { study, terms, has_runs, has_evaluations } in &wanting {
         let study = study.as_ref().map_or("", StudyId::as_str);
         if *has_evaluations {
-            let own = evaluations_of(pool, study, of_each).await?;
+            let own = evaluations_of(pool, study, of_each, part).await?;
             is_cut |= own.len() >= of_each as usize;
             work.extend(own);
         }
         if *has_runs {
-            let own = runs_of(pool, (study, terms), of_each, machines).await?;
+            let own = match part {
+                Part::Head(machines) => runs_of(pool, (study, terms), of_each, machines).await?,
+                Part::Page(_) => runs_after(pool, study, of_each, part.n_passed(of_each)).await?,
+            };
             is_cut |= own.len() >= of_each as usize;
             work.extend(own);
         }
@@ -176,7 +207,11 @@ fn rank(work: &WorkId) -> u8 {
     }
 }
 
-async fn preparations(pool: &Pool, limit: u32) -> Result<Vec<QueuedWork>, StoreError> {
+async fn preparations(
+    pool: &Pool,
+    limit: u32,
+    n_passed: i64,
+) -> Result<Vec<QueuedWork>, StoreError> {
     let rows: Vec<QueuedRow> = query_as(
         "SELECT id, priority, cost_flops, study_id, n_attempts, excluded_json,
     CAST(NULL AS TEXT) AS recipe, CAST(NULL AS TEXT) AS numerics_json,
@@ -184,9 +219,10 @@ async fn preparations(pool: &Pool, limit: u32) -> Result<Vec<QueuedWork>, StoreE
 FROM work
 WHERE state = 'queued' AND is_held = 0 AND kind = 'preparation'
 ORDER BY priority DESC, id
-LIMIT ?",
+LIMIT ? OFFSET ?",
     )
     .bind(limit)
+    .bind(n_passed)
     .fetch_all(pool)
     .await
     .map_err(from_driver)?;
@@ -265,13 +301,11 @@ WHERE has_runs = 1 OR has_evaluations = 1",
     rows.into_iter().map(wanting).collect()
 }
 
-async fn evaluations_of(
-    pool: &Pool,
-    study: &str,
-    limit: u32,
-) -> Result<Vec<QueuedWork>, StoreError> {
-    let rows: Vec<QueuedRow> = query_as(
-        "SELECT work.id, work.priority, work.cost_flops, work.study_id, work.n_attempts,
+/// The evaluations of a study in an order.
+macro_rules! evaluations {
+    ($order:literal) => {
+        concat!(
+            "SELECT work.id, work.priority, work.cost_flops, work.study_id, work.n_attempts,
     work.excluded_json, runs.recipe, CAST(NULL AS TEXT) AS numerics_json,
     CAST(0 AS BIGINT) AS memory_bytes
 FROM work
@@ -279,14 +313,31 @@ JOIN evaluations ON evaluations.id = work.id
 JOIN runs ON runs.id = evaluations.run_id
 WHERE work.study_id = ? AND work.state = 'queued' AND work.is_held = 0
     AND work.kind = 'evaluation'
-ORDER BY work.priority DESC, work.cost_flops DESC
-LIMIT ?",
-    )
-    .bind(study)
-    .bind(limit)
-    .fetch_all(pool)
-    .await
-    .map_err(from_driver)?;
+ORDER BY ",
+            $order,
+            "
+LIMIT ? OFFSET ?"
+        )
+    };
+}
+
+async fn evaluations_of(
+    pool: &Pool,
+    study: &str,
+    limit: u32,
+    part: Part<'_>,
+) -> Result<Vec<QueuedWork>, StoreError> {
+    let sql = match part {
+        Part::Head(_) => evaluations!("work.priority DESC, work.cost_flops DESC"),
+        Part::Page(_) => evaluations!("work.priority DESC, work.cost_flops DESC, work.id"),
+    };
+    let rows: Vec<QueuedRow> = query_as(sql)
+        .bind(study)
+        .bind(limit)
+        .bind(part.n_passed(limit))
+        .fetch_all(pool)
+        .await
+        .map_err(from_driver)?;
     rows.into_iter().map(QueuedRow::into_work).collect()
 }
 
@@ -332,6 +383,35 @@ LIMIT ?",
     .bind(signed(most_memory))
     .bind(terms.most_flops())
     .bind(limit)
+    .fetch_all(pool)
+    .await
+    .map_err(from_driver)?;
+    rows.into_iter().map(QueuedRow::into_work).collect()
+}
+
+/// What is passed over is not looked for among the runs.
+async fn runs_after(
+    pool: &Pool,
+    study: &str,
+    limit: u32,
+    n_passed: i64,
+) -> Result<Vec<QueuedWork>, StoreError> {
+    let rows: Vec<QueuedRow> = query_as(
+        "SELECT work.id, work.priority, work.cost_flops, work.study_id, work.n_attempts,
+    work.excluded_json, runs.recipe, runs.numerics_json, runs.memory_bytes
+FROM (
+    SELECT id
+    FROM work
+    WHERE study_id = ? AND state = 'queued' AND is_held = 0 AND kind = 'run'
+    ORDER BY priority DESC, cost_flops DESC, id
+    LIMIT ? OFFSET ?
+) AS page
+JOIN work ON work.id = page.id
+JOIN runs ON runs.id = page.id",
+    )
+    .bind(study)
+    .bind(limit)
+    .bind(n_passed)
     .fetch_all(pool)
     .await
     .map_err(from_driver)?;

@@ -75,17 +75,28 @@ export async function signIn(token: string): Promise<void> {
 
 const name = encodeURIComponent;
 
+/** Steps of a curve, both ends included. */
+export interface StepWindow {
+  from: number;
+  to: number;
+}
+
+/** Without a window a curve is asked for from its first to its last step. */
+function within(window: StepWindow | null): string {
+  return window === null ? '' : `&from_step=${window.from}&to_step=${window.to}`;
+}
+
 export const api = {
   health: () => get<HealthView>('/health'),
   studies: () => get<StudyList>('/studies'),
   study: (study: string) => get<StudyView>(`/studies/${name(study)}`),
   runs: (study: string) => get<RunList>(`/studies/${name(study)}/runs`),
-  curves: (study: string, series: string) =>
-    get<CurveList>(`/studies/${name(study)}/curves?series=${name(series)}&max_points=400`),
+  curves: (study: string, series: string, window: StepWindow | null) =>
+    get<CurveList>(`/studies/${name(study)}/curves?series=${name(series)}&max_points=400${within(window)}`),
   fit: (study: string) => get<FitReport>(`/studies/${name(study)}/fit`),
   run: (run: string) => get<RunView>(`/runs/${name(run)}`),
-  runCurves: (run: string, series: string) =>
-    get<CurveList>(`/runs/${name(run)}/curves?series=${name(series)}&max_points=1500`),
+  runCurves: (run: string, series: string, window: StepWindow | null) =>
+    get<CurveList>(`/runs/${name(run)}/curves?series=${name(series)}&max_points=1500${within(window)}`),
   /** A page of log lines with numbers above `after`, the oldest first. */
   logs: (run: string, after: number) => get<LogList>(`/runs/${name(run)}/logs?after=${after}&limit=${LOG_PAGE}`),
   workers: () => get<WorkerList>('/workers'),

@@ -13,6 +13,7 @@ const input = (series: string, color = () => '#000') => ({
   isLogY: false,
   style: { getPropertyValue: color } as unknown as CSSStyleDeclaration,
   onFocus: (_: string | null): void => {},
+  onZoom: (_: { min: number; max: number } | null): void => {},
 });
 
 /** What a chart of one curve says of the point under the pointer. */
@@ -49,6 +50,19 @@ describe('the range of a chart', () => {
     expect(isZoomed({ min: 2, max: 8 }, [1, 2, 8])).toBe(true);
     expect(isZoomed({ min: 1, max: 7 }, [1, 2, 8])).toBe(true);
     expect(isZoomed({}, [])).toBe(false);
+  });
+  it('is told where it is a choice, and only of the x axis', () => {
+    const told: unknown[] = [];
+    const options = chartOptions({ ...input('train_loss_nats'), onZoom: (range) => told.push(range) });
+    const set = (x: uPlot.Scale, scale: string): void => {
+      const plot = { scales: { x }, data: [[1, 2, 8]] } as unknown as uPlot;
+      for (const hook of options.hooks?.setScale ?? []) hook?.(plot, scale);
+    };
+    set({ min: 2, max: 4 }, 'x');
+    set({ min: 2, max: 4 }, 'y');
+    set({ min: 1, max: 8 }, 'x');
+    set({}, 'x');
+    expect(told).toEqual([{ min: 2, max: 4 }, null, null]);
   });
   it('does not have to hold a zero that a logarithm has no place for', () => {
     expect(isZoomed({ min: 1, max: 8, distr: 3 }, [0, 1, 8])).toBe(false);

@@ -17,6 +17,8 @@ export interface ChartInput {
   isLogY: boolean;
   style: CSSStyleDeclaration;
   onFocus: (label: string | null) => void;
+  /** Hears which part of the x axis is shown; null when it is all of it. */
+  onZoom: (range: { min: number; max: number } | null) => void;
 }
 
 const X_LABELS: Record<XAxis, string> = {
@@ -107,7 +109,17 @@ export function chartOptions(input: ChartInput): uPlot.Options {
         points: { show: (plot) => plot.data[0].length < 30 },
       })),
     ],
-    hooks: { setSeries: [focusHook(input)], setCursor: [focusHook(input)] },
+    hooks: { setSeries: [focusHook(input)], setCursor: [focusHook(input)], setScale: [zoomHook(input)] },
+  };
+}
+
+function zoomHook(input: ChartInput): (plot: uPlot, scale: string) => void {
+  return (plot, scale) => {
+    if (scale !== 'x') return;
+    const range = plot.scales.x ?? {};
+    const { min, max } = range;
+    const isPart = typeof min === 'number' && typeof max === 'number' && isZoomed(range, plot.data[0]);
+    input.onZoom(isPart ? { min, max } : null);
   };
 }
 

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { Curve } from './api';
-import { align } from './curves';
+import { align, stepWindow, withDetail } from './curves';
 
 const curve = (name: string, steps: number[], values: (number | null)[], tokens: number): Curve => ({
   run_id: `r_${name}`,
@@ -38,5 +38,28 @@ describe('aligned curves', () => {
       ['tnl', 0],
       ['tnl', 1],
     ]);
+  });
+});
+
+describe('a part of a chart', () => {
+  const coarse = { series: 'loss', curves: [curve('a', [1, 40, 80, 120], [9, 8, 7, 6], 100), curve('b', [1, 80], [5, 4], 50)] };
+
+  it('holds the steps of every curve', () => {
+    expect(stepWindow(coarse.curves, 'tokens', 1_010, 2_020)).toEqual({ from: 10, to: 41 });
+    expect(stepWindow(coarse.curves, 'step', 3, 3)).toEqual({ from: 3, to: 3 });
+    expect(stepWindow([], 'step', 3, 9)).toBeNull();
+  });
+  it('has the points of a closer look, and the others stay', () => {
+    const detail = { series: 'loss', curves: [curve('a', [40, 41, 79, 80], [8, 8.5, null, 7], 100)] };
+    const [a, b] = withDetail(coarse, detail, { from: 30, to: 80 }).curves;
+    expect(a?.steps).toEqual([1, 40, 41, 79, 80, 120]);
+    expect(a?.values).toEqual([9, 8, 8.5, null, 7, 6]);
+    expect(b).toEqual(coarse.curves[1]);
+    const beyond = { series: 'loss', curves: [curve('a', [121], [5.5], 100)] };
+    expect(withDetail(coarse, beyond, { from: 121, to: 500 }).curves[0]?.steps).toEqual([1, 40, 80, 120, 121]);
+  });
+  it('is not taken from another series', () => {
+    const other = { series: 'mfu', curves: [curve('a', [40], [1], 100)] };
+    expect(withDetail(coarse, other, { from: 30, to: 80 })).toBe(coarse);
   });
 });

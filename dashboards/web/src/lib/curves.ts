@@ -1,6 +1,6 @@
 // From the curves of the API to what uPlot draws. Pure.
 
-import type { Curve } from './api';
+import type { Curve, CurveList, StepWindow } from './api';
 
 export type XAxis = 'step' | 'tokens' | 'flops';
 
@@ -28,6 +28,33 @@ export function position(curve: Curve, step: number, axis: XAxis): number {
   if (axis === 'tokens') return step * curve.tokens_per_step;
   if (axis === 'flops') return step * curve.flops_per_step;
   return step;
+}
+
+/** The steps of any curve that lie between two positions of the axis; null without a curve. */
+export function stepWindow(curves: Curve[], axis: XAxis, min: number, max: number): StepWindow | null {
+  const perStep = curves.map((curve) => position(curve, 1, axis)).filter((size) => size > 0);
+  if (perStep.length === 0) return null;
+  const from = Math.max(0, Math.floor(min / Math.max(...perStep)));
+  return { from, to: Math.max(from, Math.ceil(max / Math.min(...perStep))) };
+}
+
+/** Curves with what a closer look has found between some steps in place of their own points there. */
+export function withDetail(whole: CurveList, detail: CurveList, { from, to }: StepWindow): CurveList {
+  if (detail.series !== whole.series) return whole;
+  const closer = new Map(detail.curves.map((curve) => [curve.run_id, curve]));
+  const curves = whole.curves.map((curve) => {
+    const detailed = closer.get(curve.run_id);
+    if (detailed === undefined) return curve;
+    const before = curve.steps.findIndex((step) => step >= from);
+    const after = curve.steps.findIndex((step) => step > to);
+    const join = <T>(own: T[], found: T[]): T[] => [
+      ...own.slice(0, before < 0 ? own.length : before),
+      ...found,
+      ...(after < 0 ? [] : own.slice(after)),
+    ];
+    return { ...curve, steps: join(curve.steps, detailed.steps), values: join(curve.values, detailed.values) };
+  });
+  return { ...whole, curves };
 }
 
 /**

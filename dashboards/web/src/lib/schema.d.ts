@@ -2366,6 +2366,10 @@ export interface operations {
                 series?: string;
                 /** @description At most so many points for each run, 3 to 10000; by default 400. */
                 max_points?: number;
+                /** @description Only points of this step and later ones. */
+                from_step?: number;
+                /** @description Only points of this step and earlier ones. */
+                to_step?: number;
             };
             header?: never;
             path: {
@@ -2772,6 +2776,10 @@ export interface operations {
                 series?: string;
                 /** @description At most so many points for each run, 3 to 10000; by default 400. */
                 max_points?: number;
+                /** @description Only points of this step and later ones. */
+                from_step?: number;
+                /** @description Only points of this step and earlier ones. */
+                to_step?: number;
             };
             header?: never;
             path: {

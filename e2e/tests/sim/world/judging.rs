@@ -1,6 +1,6 @@
 //! What the user does in the world, and how the world is judged.
 
-use coordinator::store::read::{CurveQuery, CurveScope, ReadStore as _};
+use coordinator::store::read::{ALL_STEPS, CurveQuery, CurveScope, ReadStore as _};
 use domain::ids::RunId;
 use domain::invariant;
 
@@ -121,6 +121,7 @@ impl World {
                 scope: CurveScope::Run(run.clone()),
                 series: "train_loss_nats".to_owned(),
                 max_points: 10_000,
+                steps: ALL_STEPS,
             };
             let curves = self.runtime.block_on(app.store.curves(&query)).expect("the store reads");
             let curve: Vec<(u64, Option<f64>)> = curves

@@ -135,14 +135,16 @@ pub(super) fn table_names() -> std::collections::BTreeSet<String> {
     TABLES.iter().map(|table| table.name.to_owned()).collect()
 }
 
-/// By table, its rows as text.
+/// By table, its rows.
 #[cfg(test)]
-pub(super) async fn dump(
-    location: &Location,
-) -> Result<std::collections::BTreeMap<String, Vec<String>>, StoreError> {
+pub(super) type Dump = std::collections::BTreeMap<String, Vec<rows::DumpedRow>>;
+
+/// Everything that a copy copies.
+#[cfg(test)]
+pub(super) async fn dump(location: &Location) -> Result<Dump, StoreError> {
     let readers = connect_to_read(location, 1).await?;
     let mut reading = readers.begin().await.map_err(from_driver)?;
-    let mut tables = std::collections::BTreeMap::new();
+    let mut tables = Dump::new();
     for table in TABLES {
         tables.insert(table.name.to_owned(), table.dump(&mut reading).await?);
     }

@@ -37,6 +37,7 @@ macro_rules! tables {
 pub(super) const TABLES: &[Table] = tables![
     "lease_tokens",
     "studies",
+    "asked_evaluations",
     // Work refers to the work that it waits for, which waits for none.
     "work" order by "CASE WHEN depends_on IS NULL THEN 0 ELSE 1 END, id",
     "sources",
@@ -64,6 +65,10 @@ struct AnyRow {
     names: Vec<String>,
     values: Vec<Value>,
 }
+
+/// A row by column, as text.
+#[cfg(test)]
+pub(in crate::store::sql) type DumpedRow = std::collections::BTreeMap<String, String>;
 
 impl Table {
     /// Copies every row; how many there were.
@@ -98,12 +103,16 @@ impl Table {
         Ok(())
     }
 
-    /// Every row as text, in order.
+    /// Every row, in order.
     #[cfg(test)]
-    pub(super) async fn dump(&self, reading: &mut Reading) -> Result<Vec<String>, StoreError> {
+    pub(super) async fn dump(&self, reading: &mut Reading) -> Result<Vec<DumpedRow>, StoreError> {
         let rows: Vec<AnyRow> =
             query_as(self.select).fetch_all(reading).await.map_err(from_driver)?;
-        let mut rows: Vec<String> = rows.iter().map(|row| format!("{row:?}")).collect();
+        let text = |value: Value| format!("{value:?}");
+        let mut rows: Vec<DumpedRow> = rows
+            .into_iter()
+            .map(|row| row.names.into_iter().zip(row.values.into_iter().map(text)).collect())
+            .collect();
         rows.sort();
         Ok(rows)
     }

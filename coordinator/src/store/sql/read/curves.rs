@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use api::{Curve, CurveList};
 
-use super::points::{self, OF_RUN, OF_STUDY};
+use super::points::{self, OF_RUN, OF_STUDY, Part};
 use super::restarts::{self, Restart};
 use super::thin::{Point, Thinner};
 use super::{count, failed, from_json};
@@ -55,12 +55,16 @@ pub(super) async fn curves(pool: &Pool, query: &CurveQuery) -> Result<CurveList,
     let restarts = restarts::newest(&mut reading, restarts, id, &query.series).await?;
     // By run: several cells may have one.
     let mut kept = HashMap::new();
-    points::each_run(&mut reading, series, id, &query.series, |run_id, points| {
+    let part = Part::new(&query.series, &query.steps);
+    points::each_run(&mut reading, series, id, part, |run_id, points| {
         let mut truth = Truth::new(restarts.get(&run_id).copied(), query.max_points);
         for (step, attempt, value) in points {
             truth.push(step, attempt, value);
         }
-        kept.insert(run_id, truth.finish());
+        let points = truth.finish();
+        if !points.is_empty() {
+            kept.insert(run_id, points);
+        }
     })
     .await?;
     let curves = heads

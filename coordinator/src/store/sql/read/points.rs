@@ -3,13 +3,15 @@
 //! Which of them is the current truth is `super::curves`'.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 
 use domain::ids::RunId;
 use futures::TryStreamExt;
 
 use super::restarts::{self, Restart};
 use super::{corrupt, count, failed, small_count};
-use crate::store::read::{ReadError, SeriesPoint};
+use crate::store::read::{ALL_STEPS, ReadError, SeriesPoint};
+use crate::store::sql::convert::signed;
 use crate::store::sql::database::{Pool, Reading, query_as};
 use crate::store::sql::points::unpack;
 
@@ -31,7 +33,7 @@ macro_rules! places {
 FROM point_series
 WHERE run_id ",
                 $runs,
-                " AND name = ?2
+                " AND name = ?2 AND last_step >= ?3 AND chunked_to_step < ?4
 ORDER BY run_id, attempt"
             ),
             chunks: concat!(
@@ -39,7 +41,7 @@ ORDER BY run_id, attempt"
 FROM point_chunks
 WHERE run_id ",
                 $runs,
-                " AND name = ?2
+                " AND name = ?2 AND last_step >= ?3 AND first_step <= ?4
 ORDER BY run_id, attempt, first_step"
             ),
         }
@@ -55,19 +57,62 @@ pub(super) const OF_RUN: Places = places!("= ?1");
 /// A chunk or tail: run, attempt and bytes.
 type Packed = (String, i64, Vec<u8>);
 
-/// Hands over the points of each run that has the series, by step and then by attempt. Of the
-/// points, those of one run at a time are in memory.
+/// A series, and which of its steps are read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Part<'a> {
+    pub(super) series: &'a str,
+    first_step: i64,
+    last_step: i64,
+}
+
+impl<'a> Part<'a> {
+    pub(super) fn new(series: &'a str, steps: &RangeInclusive<u64>) -> Self {
+        Self { series, first_step: signed(*steps.start()), last_step: signed(*steps.end()) }
+    }
+
+    /// Adds the points that are in these steps: only what may have some is unpacked.
+    fn add(
+        &self,
+        points: &mut Vec<RunPoint>,
+        (run_id, attempt, bytes): &Packed,
+    ) -> Result<(), ReadError> {
+        let unpacked = unpack(bytes).map_err(corrupt("points", run_id))?;
+        let steps = self.first_step..=self.last_step;
+        let within = unpacked.into_iter().filter(|(step, _)| steps.contains(step));
+        points.extend(within.map(|(step, value)| (step, *attempt, value)));
+        Ok(())
+    }
+
+    /// A run's points with those of its tails. Each attempt's are in order, so that sorting them
+    /// joins a few runs of numbers.
+    fn in_order(
+        &self,
+        mut points: Vec<RunPoint>,
+        tails: &[Packed],
+    ) -> Result<Vec<RunPoint>, ReadError> {
+        for tail in tails {
+            self.add(&mut points, tail)?;
+        }
+        points.sort_by_key(|(step, attempt, _)| (*step, *attempt));
+        Ok(points)
+    }
+}
+
+/// Hands over the points of each run that may have some, by step and then by attempt. Of the points,
+/// those of one run at a time are in memory.
 pub(super) async fn each_run(
     reading: &mut Reading,
     places: Places,
     id: &str,
-    series: &str,
+    part: Part<'_>,
     mut take: impl FnMut(String, Vec<RunPoint>),
 ) -> Result<(), ReadError> {
     let mut tails: HashMap<String, Vec<Packed>> = HashMap::new();
     let rows: Vec<Packed> = query_as(places.tails)
         .bind(id)
-        .bind(series)
+        .bind(part.series)
+        .bind(part.first_step)
+        .bind(part.last_step)
         .fetch_all(&mut *reading)
         .await
         .map_err(failed("points"))?;
@@ -76,9 +121,14 @@ pub(super) async fn each_run(
     }
     let mut current: Option<(String, Vec<RunPoint>)> = None;
     let mut finish = |(run_id, points): (String, Vec<RunPoint>), tails: Vec<Packed>| {
-        in_order(points, &tails).map(|points| take(run_id, points))
+        part.in_order(points, &tails).map(|points| take(run_id, points))
     };
-    let mut rows = query_as::<Packed>(places.chunks).bind(id).bind(series).fetch(reading);
+    let mut rows = query_as::<Packed>(places.chunks)
+        .bind(id)
+        .bind(part.series)
+        .bind(part.first_step)
+        .bind(part.last_step)
+        .fetch(reading);
     while let Some(row) = rows.try_next().await.map_err(failed("points"))? {
         if current.as_ref().is_none_or(|(run_id, _)| *run_id != row.0)
             && let Some(whole) = current.replace((row.0.clone(), Vec::new()))
@@ -87,7 +137,7 @@ pub(super) async fn each_run(
             finish(whole, tails)?;
         }
         if let Some((_, points)) = &mut current {
-            add(points, &row)?;
+            part.add(points, &row)?;
         }
     }
     if let Some(whole) = current {
@@ -109,7 +159,8 @@ pub(super) async fn of_run(
     let mut reading = pool.begin().await.map_err(failed("points"))?;
     let newest = restarts::newest_of_run(&mut reading, run, series).await?;
     let mut found = Vec::new();
-    each_run(&mut reading, OF_RUN, run.as_str(), series, |_, points| {
+    let whole = Part::new(series, &ALL_STEPS);
+    each_run(&mut reading, OF_RUN, run.as_str(), whole, |_, points| {
         found = with_truth(points, newest);
     })
     .await?;
@@ -129,20 +180,4 @@ fn with_truth(points: Vec<RunPoint>, newest: Option<Restart>) -> Vec<SeriesPoint
         found.push(SeriesPoint { step: step_at, attempt, value, is_current });
     }
     found
-}
-
-/// A run's points with those of its tails. Each attempt's are in order, so that sorting them joins
-/// a few runs of numbers.
-fn in_order(mut points: Vec<RunPoint>, tails: &[Packed]) -> Result<Vec<RunPoint>, ReadError> {
-    for tail in tails {
-        add(&mut points, tail)?;
-    }
-    points.sort_by_key(|(step, attempt, _)| (*step, *attempt));
-    Ok(points)
-}
-
-fn add(points: &mut Vec<RunPoint>, (run_id, attempt, bytes): &Packed) -> Result<(), ReadError> {
-    let unpacked = unpack(bytes).map_err(corrupt("points", run_id))?;
-    points.extend(unpacked.into_iter().map(|(step, value)| (step, *attempt, value)));
-    Ok(())
 }

@@ -1,3 +1,4 @@
+-- The first argument is a study whose cells are joined, or NULL.
 SELECT
     r.id,
     COALESCE(c.name, r.id) AS name,
@@ -27,6 +28,17 @@ SELECT
                 e.step = r.steps
                 OR w.state NOT IN ('succeeded', 'failed', 'cancelled', 'diverged')
             )
+            -- Another study that has the run may measure it otherwise, or elsewhere.
+            AND (?1 IS NULL OR (
+                EXISTS (
+                    SELECT *
+                    FROM asked_evaluations q
+                    WHERE q.study_id = ?1 AND q.task = e.task AND q.sequences = e.sequences
+                )
+                -- `[20,40]` becomes `,20,40,`.
+                AND REPLACE(REPLACE(c.data_point_steps_json, '[', ','), ']', ',')
+                    LIKE '%,' || CAST(e.step AS TEXT) || ',%'
+            ))
         -- A later attempt's weights are the run's; of several measurements that of the most tokens.
         ORDER BY e.step DESC, e.attempt DESC, COALESCE(e.n_tokens, 0) DESC, e.id
         LIMIT 1

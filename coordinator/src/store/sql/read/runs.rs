@@ -46,10 +46,13 @@ LEFT JOIN studies s ON s.id = c.study_id
 const ALL: &str =
     with_cells!("ORDER BY COALESCE(s.created_at_ms, 0), COALESCE(s.id, ''), c.position, r.id");
 const ONE: &str = with_cells!(
-    "WHERE r.id = ?1
+    "WHERE r.id = ?2
 ORDER BY COALESCE(s.created_at_ms, 0), COALESCE(s.id, ''), c.position
 LIMIT 1"
 );
+
+/// A run that is shown without a study has the measurements of all that have it.
+const NO_STUDY: Option<&str> = None;
 
 #[derive(sqlx::FromRow)]
 struct SummaryRow {
@@ -121,7 +124,8 @@ pub(super) async fn active(pool: &Pool, study: &StudyId) -> Result<Vec<RunSummar
 }
 
 pub(super) async fn all(pool: &Pool) -> Result<Vec<RunSummary>, ReadError> {
-    once_each(query_as(ALL).fetch_all(pool).await.map_err(failed("the runs"))?)
+    let query = query_as(ALL).bind(NO_STUDY);
+    once_each(query.fetch_all(pool).await.map_err(failed("the runs"))?)
 }
 
 pub(super) async fn find(pool: &Pool, name_or_id: &str) -> Result<Lookup<RunId>, ReadError> {
@@ -174,7 +178,7 @@ LIMIT ?1",
 }
 
 pub(super) async fn summary(pool: &Pool, run: &RunId) -> Result<Option<RunSummary>, ReadError> {
-    let query = query_as(ONE).bind(run.as_str());
+    let query = query_as(ONE).bind(NO_STUDY).bind(run.as_str());
     let row: Option<SummaryRow> = query.fetch_optional(pool).await.map_err(failed("a run"))?;
     row.map(SummaryRow::into_view).transpose()
 }

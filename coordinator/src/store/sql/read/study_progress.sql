@@ -1,12 +1,16 @@
 -- How much of each study is in which state: one row for each study, kind of work and state.
 WITH study_runs AS (
-    SELECT DISTINCT study_id, run_id
+    SELECT study_id, run_id,
+        -- Cells of one study that share a run are planned alike. `[20,40]` becomes `,20,40,`.
+        REPLACE(REPLACE(MIN(data_point_steps_json), '[', ','), ']', ',') AS data_point_steps
     FROM cells
     WHERE ?1 IS NULL OR study_id = ?1
+    GROUP BY study_id, run_id
 ),
 progress AS (
     SELECT
         sr.study_id,
+        sr.data_point_steps,
         r.id,
         r.preparation_id,
         w.state,
@@ -35,7 +39,11 @@ UNION ALL
 SELECT p.study_id, 'evaluation', w.state, COUNT(*), 0.0, 0.0, NULL
 FROM progress p
 JOIN evaluations e ON e.run_id = p.id
+-- Another study that has the run may measure it otherwise, or elsewhere.
+JOIN asked_evaluations q
+    ON q.study_id = p.study_id AND q.task = e.task AND q.sequences = e.sequences
 JOIN work w ON w.id = e.id
+WHERE p.data_point_steps LIKE '%,' || CAST(e.step AS TEXT) || ',%'
 GROUP BY p.study_id, w.state
 UNION ALL
 SELECT p.study_id, 'preparation', w.state, COUNT(DISTINCT w.id), 0.0, 0.0, NULL

@@ -1,11 +1,11 @@
 //! A store copied from one database to the other and back, and what is copied from under a writer.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use test_postgres::{Disk, Server};
 
-use super::super::copy::{copy, dump, plan_copy, table_names};
+use super::super::copy::{Dump, copy, dump, plan_copy, table_names};
 use crate::changes_channel;
 use crate::clock::Clock;
 use crate::store::conformance::fixture::{Fixture, checkpoint, placement, point};
@@ -14,7 +14,7 @@ use crate::store::{
     Granted, Location, LogLevel, ReportEvent, Reported, SqlStore, Store, StoreError,
 };
 
-async fn open(location: &Location) -> SqlStore {
+pub(super) async fn open(location: &Location) -> SqlStore {
     loop {
         match SqlStore::open(location, Clock::system(), changes_channel()).await {
             Ok(store) => return store,
@@ -34,7 +34,7 @@ fn log(at_ms: i64) -> ReportEvent {
 }
 
 /// A run in the middle of its work, with points in chunks and in a tail.
-async fn fill(f: &Fixture<SqlStore>) -> Granted {
+pub(super) async fn fill(f: &Fixture<SqlStore>) -> Granted {
     let worker = f.prepared().await;
     let granted = f.grant_first(&worker).await;
     let mut events: Vec<ReportEvent> =
@@ -46,7 +46,7 @@ async fn fill(f: &Fixture<SqlStore>) -> Granted {
 }
 
 /// All rows that are copied as they are.
-async fn rows(location: &Location) -> BTreeMap<String, Vec<String>> {
+async fn rows(location: &Location) -> Dump {
     let mut rows = dump(location).await.unwrap();
     assert_eq!(rows.remove("lease_tokens").map(|tokens| tokens.len()), Some(1));
     rows

@@ -142,10 +142,33 @@ async fn a_standby_takes_over_when_the_leader_leaves() {
     let granted = first.grant_first(&worker).await;
     assert_eq!(second.live_leases().await.unwrap().len(), 1, "a standby sees what the leader did");
 
-    let ((), ()) = tokio::join!(first.store.close(), second.wait_to_lead());
+    let ((), ()) = tokio::join!(first.store.close(), second.wait_to_lead(Duration::from_secs(1)));
     assert!(second.try_to_lead().await.unwrap());
     assert_eq!(second.live_leases().await.unwrap()[0].token, granted.token);
     assert!(second.assignment(granted.token).await.unwrap().is_some());
+}
+
+/// Aim: a standby leads as soon as the leader leaves, by one listener that it keeps. Method: it would
+/// else look only after a minute; the server says who listens.
+#[tokio::test]
+async fn a_standby_is_woken_when_the_leader_leaves() {
+    let Some(server) = Server::start(Disk::Unsynced) else { return };
+    let first = open(&server).await;
+    let second = open(&server).await;
+    let mut conn = connect(&server).await;
+    let listening = "SELECT pid FROM pg_stat_activity WHERE query ILIKE 'listen %' ORDER BY pid";
+    second.wait_to_lead(Duration::from_millis(200)).await;
+    let wait = second.wait_to_lead(Duration::from_mins(1));
+    let leave = async {
+        let mut listeners: Vec<i32> = Vec::new();
+        while listeners.len() != 1 {
+            listeners = sqlx::query_scalar(listening).fetch_all(&mut conn).await.unwrap();
+        }
+        first.close().await;
+    };
+    let woken = async { tokio::join!(wait, leave) };
+    tokio::time::timeout(Duration::from_secs(5), Box::pin(woken)).await.expect("it is told");
+    assert!(second.try_to_lead().await.unwrap());
 }
 
 /// Aim: a deposed leader's writes are refused. Method: the server ends the leader's session, as it

@@ -9,7 +9,7 @@ use domain::worker::WorkerState;
 use sqlx::Connection as _;
 use sqlx::sqlite::SqliteConnection;
 
-use super::super::sqlite::MIGRATIONS;
+use super::super::sqlite::{MIGRATIONS, open_to_write};
 use super::super::*;
 use super::old_points;
 use crate::changes_channel;
@@ -47,6 +47,19 @@ ORDER BY name",
     .fetch_all(conn)
     .await
     .unwrap()
+}
+
+/// Aim: what is acknowledged survives the loss of power, and views do not wait for the writer.
+#[tokio::test]
+async fn the_writer_syncs_every_commit_to_its_log() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.db");
+    let (mut writer, _lock) = open_to_write(&path).await.unwrap();
+    let synchronous: i64 =
+        sqlx::query_scalar("PRAGMA synchronous").fetch_one(&mut writer).await.unwrap();
+    let journal: String =
+        sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut writer).await.unwrap();
+    assert_eq!((synchronous, journal.as_str()), (2, "wal"));
 }
 
 #[tokio::test]
@@ -245,4 +258,36 @@ async fn events_are_announced_after_their_commit_and_in_its_order() {
         kinds.push(event.kind);
     }
     assert_eq!(kinds, ["preparation_queued", "run_planned", "run_planned", "study_applied"]);
+}
+
+/// Aim: a part of a curve costs what lies in it. Method: the first chunk is damaged, so that whoever
+/// reads it fails.
+#[tokio::test]
+async fn a_part_of_a_curve_reads_no_other_chunks() {
+    use crate::store::conformance::fixture::{point, run_of};
+    use crate::store::read::{ALL_STEPS, CurveQuery, CurveScope, ReadError, ReadStore as _};
+    let directory = tempfile::tempdir().unwrap();
+    let fixture = Fixture::new((open_in(directory.path()).await.unwrap(), Box::new(())));
+    let worker = fixture.prepared().await;
+    let granted = fixture.grant_first(&worker).await;
+    for steps in [1..=600, 601..=1_200] {
+        let points = steps.map(|step| point(step, step as f64)).collect();
+        fixture.store.report(granted.token, points).await.unwrap();
+    }
+    let url = format!("sqlite:{}", directory.path().join("store.db").display());
+    let mut conn = SqliteConnection::connect(&url).await.unwrap();
+    let damage = "UPDATE point_chunks SET bytes = x'00' WHERE first_step = 1";
+    assert_eq!(sqlx::query(damage).execute(&mut conn).await.unwrap().rows_affected(), 1);
+    let curves = async |steps| {
+        let scope = CurveScope::Run(run_of(&granted.work));
+        let query =
+            CurveQuery { scope, series: "train_loss_nats".into(), max_points: 9_999, steps };
+        fixture.store.curves(&query).await
+    };
+    let part = curves(700..=1_100).await.unwrap().curves.remove(0);
+    assert_eq!(part.steps, (700..=1_100).collect::<Vec<u64>>());
+    for steps in [ALL_STEPS, 600..=700] {
+        let error = curves(steps).await.unwrap_err();
+        assert!(matches!(error, ReadError::Corrupt { .. }), "{error:?}");
+    }
 }

@@ -286,6 +286,10 @@ impl Store for ThroughGrpc {
         self.inner().queue_head(limit, machines).await
     }
 
+    async fn queue_page(&self, limit: u32, page: u32) -> Result<QueueHead, StoreError> {
+        self.inner().queue_page(limit, page).await
+    }
+
     async fn busy_slots(&self) -> Result<Vec<BusySlot>, StoreError> {
         self.inner().busy_slots().await
     }

@@ -1,0 +1,2 @@
+ALTER TABLE evaluations DROP COLUMN sequences;
+DROP TABLE asked_evaluations;
