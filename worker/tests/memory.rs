@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use bench::Trainer;
 use bench::work::{Bench, assignment, run};
+use domain::memory::MemoryEstimate;
 use domain::recipe::PretrainCell;
 use domain::spec::{Precision, WeightAverageSpec};
 use proto::v1;
@@ -54,10 +55,17 @@ fn check_cell(bench: &Bench, cell: &PretrainCell, micro_batch_sequences: u32) {
     let is_last = |event: &Kind| matches!(event, Kind::Checkpoint(found) if found.step == STEPS);
     trainer.until(is_last);
     let measured = (trainer.memory_bytes("VmHWM") - loaded) as f64;
-    let estimate = cell.memory(micro_batch_sequences);
-    let ratio = estimate.total() as f64 / measured;
+    // A CPU without instructions for bf16 products keeps float32 copies of what it multiplies, and may
+    // take as much as in float32, which a plan knows nothing of.
+    let mut estimates = vec![cell.memory(micro_batch_sequences)];
+    if !trainer.capabilities.cpu_capability.contains("+BF16") {
+        let mut exact = cell.clone();
+        exact.training.precision = Precision::Fp32;
+        estimates.push(exact.memory(micro_batch_sequences));
+    }
+    let is_near = |one: &MemoryEstimate| (one.total() as f64 / measured - 1.0).abs() <= 0.15;
     let of = (cell.model.architecture(), cell.training.precision, micro_batch_sequences);
-    assert!((ratio - 1.0).abs() <= 0.15, "{of:?}: {ratio} of {measured}: {estimate:?}");
+    assert!(estimates.iter().any(is_near), "{of:?}: {measured}: {estimates:?}");
 }
 
 #[test]
