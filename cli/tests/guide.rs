@@ -12,7 +12,7 @@ const ROWS: &str = include_str!("../../docs/guides/read-a-fit.csv");
 /// What is indented, block by block.
 fn blocks() -> Vec<Vec<&'static str>> {
     let lines: Vec<Option<&str>> = GUIDE.lines().map(|line| line.strip_prefix("    ")).collect();
-    let blocks = lines.split(|line| line.is_none());
+    let blocks = lines.split(Option::is_none);
     let blocks = blocks.map(|block| block.iter().filter_map(|line| *line).collect::<Vec<&str>>());
     blocks.filter(|block| !block.is_empty()).collect()
 }
