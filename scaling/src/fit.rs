@@ -25,7 +25,7 @@ const DEFAULT_N_POLISHED: usize = 16;
 const N_POLISHED_BEST: usize = 8;
 /// More points than these are searched through a part of them; the best minima are then followed on
 /// all.
-const MAX_SEARCHED: usize = 8192;
+pub(crate) const MAX_SEARCHED: usize = 8192;
 /// Objectives within this share are the same minimum to the optimiser.
 pub const EQUAL_OBJECTIVE: f64 = 1e-6;
 /// Minima within this share of the best are reported: the data hardly prefer one over the other.

@@ -29,7 +29,7 @@ pub struct FileFit {
     pub law: String,
     /// Its formula.
     pub formula: String,
-    /// What N counts: `non_embedding`, `total` or `not stated`.
+    /// What N counts: `non_embedding`, `total`, `not stated`, or `no column` where there is none.
     pub n_counts: String,
     /// Where C comes from: a column, `6 N D`, or not known.
     pub flops: String,
@@ -418,6 +418,8 @@ impl FileFit {
     fn compute(&self) -> String {
         match self.c_counts.as_str() {
             "6ND" => self.flops.clone(),
+            "not stated" if self.flops == "not known" => self.flops.clone(),
+            "not stated" => format!("{} (what it counts is not stated)", self.flops),
             counts => format!("{} ({counts})", self.flops),
         }
     }

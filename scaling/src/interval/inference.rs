@@ -24,7 +24,7 @@ pub struct Resampling {
     pub has_influence: bool,
     /// Whether every replicate is searched by the law's grid of exponents too, and not only from the
     /// minima that the fit found: where resamples can share the grid, as those of `chinchilla` by
-    /// Huber losses or squares of ln L do.
+    /// Huber losses or squares of ln L do, up to 8,192 points.
     pub is_global: bool,
 }
 

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::algebra::{cholesky, solve_upper};
-use crate::fit::{EQUAL_OBJECTIVE, Fit, Grid, Problem};
+use crate::fit::{EQUAL_OBJECTIVE, Fit, Grid, MAX_SEARCHED, Problem};
 use crate::law::{Law, Variable};
 use crate::minimize::Minimum;
 use crate::observation::{Dataset, Observation, SAME_COMPUTE};
@@ -65,7 +65,9 @@ impl<'a> Refitter<'a> {
         // The normal matrix has the weights as they are, whatever they sum to.
         let mean_weight = problem.total_weight() / problem.points.len() as f64;
         let (lower, noise) = (cholesky(&gram, n), fit.residual_rms_log * mean_weight.sqrt());
-        let grid = if is_global { problem.grid() } else { None };
+        // Of more points the fit itself searches a part, and each draw would search all of them.
+        let is_searched = is_global && problem.points.len() <= MAX_SEARCHED;
+        let grid = if is_searched { problem.grid() } else { None };
         Self { problem, classes, starts, lower, noise, grid, switched: AtomicUsize::new(0) }
     }
 
@@ -142,4 +144,30 @@ fn classes(dataset: &Dataset, field: impl Fn(&Observation) -> f64, same: f64) ->
         classes[point] = class;
     }
     classes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fit::{FitOptions, fit};
+    use crate::law::LawName;
+    use crate::observation::RunKey;
+    use crate::planted::Study;
+
+    #[test]
+    fn draws_of_very_many_points_are_not_searched_by_the_grid() {
+        let some = Study { point_sd: 0.01, ..Study::ladder(8) }.observations();
+        for (n, is_searched) in [(some.len(), true), (MAX_SEARCHED + 1, false)] {
+            let points = some.iter().cycle().zip(0_u32..).take(n);
+            let points = points.map(|(point, run)| Observation { run: RunKey(run), ..*point });
+            let data = Dataset::new(&points.collect::<Vec<_>>()).unwrap();
+            let (law, options) = (LawName::Chinchilla.law(), FitOptions::default());
+            let problem = Problem::new(law, &data, options.objective).unwrap();
+            let fitted = fit(law, &data, &options).unwrap();
+            for is_global in [true, false] {
+                let refitter = Refitter::new(law, &problem, &data, &fitted, is_global);
+                assert_eq!(refitter.grid.is_some(), is_global && is_searched, "{n} points");
+            }
+        }
+    }
 }
