@@ -61,6 +61,9 @@ pub struct ApplyView {
     pub n_reused_runs: u64,
     /// Of those, how many have their result.
     pub n_reused_succeeded: u64,
+    /// Data points that the study asks of those which have passed them without a checkpoint: they
+    /// are never measured.
+    pub n_missed_data_points: u64,
     /// Cells that the study had before and has no longer; their runs stay, cancelled if nobody
     /// else wants them.
     pub n_removed_cells: u64,

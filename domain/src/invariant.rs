@@ -21,7 +21,8 @@ pub enum Invariant {
     /// What has succeeded has its result: a run the checkpoint of its last step, an evaluation its
     /// value, a preparation its manifest.
     SuccessHasAResult,
-    /// What is queued, leased or succeeded has the data that it needs.
+    /// What is queued has the data that it needs, and what is leased or has succeeded had it: data
+    /// that is found damaged is made again.
     DataComesFirst,
     /// Who has a lease is there.
     HoldersAreThere,
@@ -67,7 +68,7 @@ impl Invariant {
             Self::TokensGrow => "every attempt has a token of its own, and tokens only grow",
             Self::AttemptsAreCounted => "attempts are numbered from 1 without a gap",
             Self::SuccessHasAResult => "what has succeeded has its result",
-            Self::DataComesFirst => "what is queued, leased or succeeded has its data",
+            Self::DataComesFirst => "what is queued has its data, and what was begun had it",
             Self::HoldersAreThere => "who has a lease is there",
             Self::HeldByPauses => "work is held exactly when all that want it are paused",
             Self::EventsAreWhole => "events are numbered from 1 without a gap",
@@ -185,8 +186,8 @@ pub fn check(snapshot: &Snapshot) -> Vec<Violation> {
     for attempt in &snapshot.attempts {
         attempts.entry(&attempt.work).or_default().push(attempt);
     }
-    let states: BTreeMap<&str, &str> =
-        snapshot.work.iter().map(|work| (work.id.as_str(), work.state.as_str())).collect();
+    let all: BTreeMap<&str, &Work> =
+        snapshot.work.iter().map(|work| (work.id.as_str(), work)).collect();
     let mut violations = Vec::new();
     for work in &snapshot.work {
         let own = attempts.get(work.id.as_str()).map_or(&[][..], Vec::as_slice);
@@ -196,7 +197,7 @@ pub fn check(snapshot: &Snapshot) -> Vec<Violation> {
         one_live_lease(work, own, &mut broken);
         attempts_are_counted(work, own, &mut broken);
         charges_have_happened(work, own, &mut broken);
-        of_one_state(work, &states, &snapshot.workers, &mut broken);
+        of_one_state(work, &all, &snapshot.workers, &mut broken);
     }
     tokens(snapshot, &mut violations);
     gangs(snapshot, &mut violations);
@@ -255,22 +256,28 @@ fn charges_have_happened(
 
 fn of_one_state(
     work: &Work,
-    states: &BTreeMap<&str, &str>,
+    all: &BTreeMap<&str, &Work>,
     workers: &BTreeSet<String>,
     broken: &mut impl FnMut(Invariant, String),
 ) {
     if work.state == "succeeded" && !work.has_result {
         broken(Invariant::SuccessHasAResult, "it has none".to_owned());
     }
-    if let Some(needed) = &work.depends_on
-        && matches!(work.state.as_str(), "queued" | "leased" | "succeeded")
-        && states.get(needed.as_str()) != Some(&"succeeded")
+    let needed = work.depends_on.as_deref().and_then(|needed| all.get(needed));
+    let is_there = needed.is_some_and(|needed| needed.state == "succeeded");
+    let was_there = is_there || needed.is_some_and(|needed| needed.has_result);
+    let has_data = match work.state.as_str() {
+        "queued" => is_there,
+        "leased" | "succeeded" => was_there,
+        _ => true,
+    };
+    if let Some(id) = &work.depends_on
+        && !has_data
     {
-        let state = states.get(needed.as_str()).unwrap_or(&"missing");
-        broken(Invariant::DataComesFirst, format!("it is {}, `{needed}` is {state}", work.state));
+        let state = needed.map_or("missing", |needed| needed.state.as_str());
+        broken(Invariant::DataComesFirst, format!("it is {}, `{id}` is {state}", work.state));
     }
-    let needed = work.depends_on.as_deref().and_then(|needed| states.get(needed));
-    if work.state == "waiting" && !work.waits_for_trunk && needed == Some(&"succeeded") {
+    if work.state == "waiting" && !work.waits_for_trunk && is_there {
         broken(Invariant::WaitsForSomething, "all that it needs is there".to_owned());
     }
     if let Some((_, _, worker)) = &work.lease
@@ -408,6 +415,13 @@ mod tests {
     }
 
     #[test]
+    fn data_that_is_made_again_breaks_nothing_for_who_has_it() {
+        let mut snapshot = sound();
+        snapshot.work[0].state = "queued".to_owned();
+        assert_eq!(check(&snapshot), []);
+    }
+
+    #[test]
     fn every_damage_is_named() {
         use Invariant as I;
         check_broken(I::OneLiveLease, |s| s.work[1].lease = None);
@@ -423,7 +437,15 @@ mod tests {
             s.attempts.remove(1);
         });
         check_broken(I::SuccessHasAResult, |s| s.work[0].has_result = false);
-        check_broken(I::DataComesFirst, |s| s.work[0].state = "failed".to_owned());
+        check_broken(I::DataComesFirst, |s| {
+            (s.work[0].state, s.work[0].has_result) = ("failed".to_owned(), false);
+        });
+        check_broken(I::DataComesFirst, |s| {
+            // It is made again: who has it may go on, and nobody else may begin.
+            s.work[0].state = "queued".to_owned();
+            (s.work[1].state, s.work[1].lease) = ("queued".to_owned(), None);
+            s.attempts[2].state = "ended".to_owned();
+        });
         check_broken(I::HoldersAreThere, |s| s.workers.clear());
         check_broken(I::HeldByPauses, |s| s.work[1].is_held = true);
         check_broken(I::EventsAreWhole, |s| s.events = (8, 9));

@@ -19,6 +19,7 @@ use crate::spec::RetryRule;
 ///    failed                    backoff ◀──────────────────────┘
 ///
 ///   any state that is not terminal ── cancel ──▶ cancelled;  failed, cancelled ── retry ──▶ queued
+///   data that was found damaged: succeeded ── made again ──▶ queued, and what is queued for it waits
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RunState {
@@ -67,6 +68,8 @@ pub enum RunEvent {
     DependencySucceeded,
     /// The data it needs cannot be made.
     DependencyFailed,
+    /// The data it needs was found damaged, and is made again.
+    DependencyRemade,
     /// The scheduler gave it to a worker.
     Granted {
         /// The new right.
@@ -89,6 +92,8 @@ pub enum RunEvent {
     CancelRequested,
     /// Somebody wants it tried again.
     RetryRequested,
+    /// Its result was found damaged: it is to be made again.
+    RemakeRequested,
 }
 
 /// How often it has gone wrong in the way at hand, what the study says to that, and what time it is.
@@ -123,6 +128,8 @@ pub enum Effect {
     ReleaseDependents,
     /// What waits for this has failed.
     FailDependents,
+    /// What is queued waits for this again.
+    HoldBackDependents,
 }
 
 /// The outcome of an event.
@@ -183,6 +190,10 @@ impl RunState {
             | (S::Failed { .. } | S::Cancelled | S::Backoff { .. }, E::RetryRequested) => {
                 Ok(to(S::Queued))
             }
+            (S::Queued, E::DependencyRemade) => Ok(to(S::Waiting)),
+            (S::Succeeded, E::RemakeRequested) => {
+                Ok(to(S::Queued).with(Effect::HoldBackDependents))
+            }
             (S::Waiting, E::DependencyFailed) => {
                 Ok(to(S::Failed { end: AttemptEnd::BadData }).with(Effect::FailDependents))
             }
@@ -198,15 +209,17 @@ impl RunState {
             (S::Leased { token, .. }, E::CancelRequested) => Ok(to(S::Cancelled)
                 .with(Effect::RevokeLease { token: *token })
                 .with(Effect::FailDependents)),
-            // The dependency was already seen to be there, or its news comes after a cancel; a holder
-            // that lost its lease reports late, or reports twice; the run was retried by hand before
+            // The dependency was already seen to be there, or its news comes after a cancel; what is
+            // made again is on its way, or was read before; a holder that lost its lease reports late, or reports twice; the run was retried by hand before
             // the timer rang.
             (
                 _,
                 E::DependencySucceeded
                 | E::DependencyFailed
+                | E::DependencyRemade
                 | E::AttemptEnded { .. }
-                | E::BackoffElapsed,
+                | E::BackoffElapsed
+                | E::RemakeRequested,
             )
             // It is over, or about to run anyway.
             | (S::Succeeded | S::Failed { .. } | S::Cancelled | S::Diverged, E::CancelRequested)

@@ -8,7 +8,7 @@
 /// joining ── confirmed ──▶ active ── drain ──▶ draining
 ///    └──────────┬─────────────┴──────────────────┘
 ///               ├── deregistered ──▶ gone
-///               └── not heard of ──▶ lost ── registered again ──▶ joining
+///               └── not heard of ──▶ lost ── registered again ──▶ joining, draining if it was drained
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WorkerState {
@@ -21,7 +21,10 @@ pub enum WorkerState {
     /// It said goodbye.
     Gone,
     /// It was not heard of, or its agent was started again.
-    Lost,
+    Lost {
+        /// Whether it takes nothing more when it comes back.
+        is_drained: bool,
+    },
 }
 
 /// What happens to a worker.
@@ -52,8 +55,14 @@ pub enum WorkerTransition {
 
 impl WorkerState {
     /// Every state, in the order of life.
-    pub const ALL: [Self; 5] =
-        [Self::Joining, Self::Active, Self::Draining, Self::Gone, Self::Lost];
+    pub const ALL: [Self; 6] = [
+        Self::Joining,
+        Self::Active,
+        Self::Draining,
+        Self::Gone,
+        Self::Lost { is_drained: false },
+        Self::Lost { is_drained: true },
+    ];
 
     /// The text in the store and in dashboards.
     pub fn label(self) -> &'static str {
@@ -62,13 +71,19 @@ impl WorkerState {
             Self::Active => "active",
             Self::Draining => "draining",
             Self::Gone => "gone",
-            Self::Lost => "lost",
+            Self::Lost { .. } => "lost",
         }
     }
 
-    /// The state with this label.
-    pub fn from_label(label: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.label() == label)
+    /// The state with this label; of who is lost, `is_drained` says the rest.
+    pub fn from_label(label: &str, is_drained: bool) -> Option<Self> {
+        let found = Self::ALL.into_iter().find(|state| state.label() == label)?;
+        Some(if matches!(found, Self::Lost { .. }) { Self::Lost { is_drained } } else { found })
+    }
+
+    /// Whether it is lost, and was drained before or since.
+    pub fn is_lost_and_drained(self) -> bool {
+        self == Self::Lost { is_drained: true }
     }
 
     /// Whether it is there.
@@ -82,18 +97,22 @@ impl WorkerState {
         use WorkerState as S;
         use WorkerTransition::{Absent, Stays, To};
         match (self, event) {
-            (S::Lost, E::Registered) => To(S::Joining),
+            (S::Lost { is_drained: false }, E::Registered) => To(S::Joining),
+            (S::Lost { is_drained: false }, E::DrainRequested) | (S::Draining, E::Missed) => {
+                To(S::Lost { is_drained: true })
+            }
             (S::Joining, E::Confirmed) => To(S::Active),
-            (S::Joining | S::Active, E::DrainRequested) => To(S::Draining),
+            // Who asked for the machine of one that was lost still wants it.
+            (S::Joining | S::Active, E::DrainRequested)
+            | (S::Lost { is_drained: true }, E::Registered) => To(S::Draining),
             (S::Joining | S::Active | S::Draining, E::Deregistered) => To(S::Gone),
-            (S::Joining | S::Active | S::Draining, E::Missed) => To(S::Lost),
+            (S::Joining | S::Active, E::Missed) => To(S::Lost { is_drained: false }),
             // It was drained between two confirmations, or registers twice; a drain outlives both.
             (S::Joining | S::Active | S::Draining, E::Registered)
             | (S::Active | S::Draining, E::Confirmed)
-            | (S::Draining, E::DrainRequested) => Stays,
+            | (S::Draining | S::Lost { is_drained: true }, E::DrainRequested) => Stays,
             // Who has said goodbye comes back under another identifier.
-            (S::Gone, _)
-            | (S::Lost, E::Confirmed | E::DrainRequested | E::Deregistered | E::Missed) => Absent,
+            (S::Gone, _) | (S::Lost { .. }, E::Confirmed | E::Deregistered | E::Missed) => Absent,
         }
     }
 }
@@ -122,24 +141,30 @@ mod tests {
                     WorkerTransition::Stays => "·",
                     WorkerTransition::Absent => "absent",
                 };
-                write!(table, " {}>{cell:<9}", &state.label()[..2]).unwrap();
+                let name = if state.is_lost_and_drained() { "ld" } else { &state.label()[..2] };
+                let cell = match state.on(event) {
+                    WorkerTransition::To(state) if state.is_lost_and_drained() => "lost, drained",
+                    _ => cell,
+                };
+                write!(table, " {name}>{cell:<13}").unwrap();
             }
             table = table.trim_end().to_owned() + "\n";
         }
         insta::assert_snapshot!(table, @r"
-        Registered       jo>·         ac>·         dr>·         go>absent    lo>joining
-        Confirmed        jo>active    ac>·         dr>·         go>absent    lo>absent
-        DrainRequested   jo>draining  ac>draining  dr>·         go>absent    lo>absent
-        Deregistered     jo>gone      ac>gone      dr>gone      go>absent    lo>absent
-        Missed           jo>lost      ac>lost      dr>lost      go>absent    lo>absent
+        Registered       jo>·             ac>·             dr>·             go>absent        lo>joining       ld>draining
+        Confirmed        jo>active        ac>·             dr>·             go>absent        lo>absent        ld>absent
+        DrainRequested   jo>draining      ac>draining      dr>·             go>absent        lo>lost, drained ld>·
+        Deregistered     jo>gone          ac>gone          dr>gone          go>absent        lo>absent        ld>absent
+        Missed           jo>lost          ac>lost          dr>lost, drained go>absent        lo>absent        ld>absent
         ");
     }
 
     #[test]
     fn labels_are_read_back() {
         for state in WorkerState::ALL {
-            assert_eq!(WorkerState::from_label(state.label()), Some(state));
+            let is_drained = state.is_lost_and_drained();
+            assert_eq!(WorkerState::from_label(state.label(), is_drained), Some(state));
         }
-        assert_eq!(WorkerState::from_label("idle"), None);
+        assert_eq!(WorkerState::from_label("idle", false), None);
     }
 }

@@ -35,8 +35,10 @@ fn options(database: Option<String>, worker_arguments: &[&str]) -> ClusterOption
 
 /// The newest step with a checkpoint on disk: what the run has done, whoever knows of it.
 fn newest_checkpoint(cluster: &Cluster, run: &str) -> u64 {
-    let folder = cluster.artifacts().join("runs").join(run).join("1");
-    let steps = std::fs::read_dir(folder).into_iter().flatten().filter_map(|entry| {
+    let attempts = std::fs::read_dir(cluster.artifacts().join("runs").join(run));
+    let folders = attempts.into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+    let steps = folders.filter_map(|folder| std::fs::read_dir(folder).ok()).flatten();
+    let steps = steps.filter_map(|entry| {
         let path = entry.ok()?.path();
         let step = path.file_name()?.to_str()?.parse().ok()?;
         path.join("manifest.json").exists().then_some(step)

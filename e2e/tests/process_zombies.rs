@@ -1,6 +1,7 @@
 //! Workers that stand still past their leases and then go on: nothing of what they say then is stored.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use coordinator::store::read::ReadStore as _;
@@ -27,6 +28,18 @@ const ENDLESS: TinyStudy = TinyStudy {
     learning_rate: 3e-3,
     slots: 1,
 };
+
+/// The study, whose runs lose their workers more often in a row than a run may by itself.
+fn endless(folder: &Path) -> PathBuf {
+    let path = tiny_study(folder, &ENDLESS);
+    let text = std::fs::read_to_string(&path).expect("the study");
+    let rule =
+        format!("retries: {{worker_lost: {{attempts: {}, pause_seconds: 0}}}}", 2 * n_trials());
+    let patient = text.replace("runtime: {", &format!("runtime: {{{rule}, "));
+    assert_ne!(patient, text, "the study has a line `runtime`");
+    std::fs::write(&path, patient).expect("a writable folder");
+    path
+}
 
 /// Who has a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,7 +104,7 @@ fn check_zombies(database: Option<String>) -> Result<()> {
     for _ in 0..2 * N_RUNS {
         cluster.start_worker();
     }
-    cluster.apply(&tiny_study(cluster.path(), &ENDLESS));
+    cluster.apply(&endless(cluster.path()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let location: Location = cluster.database().parse()?;
     let store = runtime.block_on(SqlStore::open_read_only(&location))?;

@@ -110,7 +110,7 @@ async fn a_damaged_checkpoint_is_refused_and_the_one_before_it_used() {
     scene.train(2, 1, Vec::new());
     scene.coordinator.wait_for_end(2).await;
     let checkpoints = scene.coordinator.with(|seen| seen.checkpoints(2));
-    let weights = scene.artifact("runs/r_1/1/40/model.safetensors");
+    let weights = scene.artifact("runs/r_1/1-2/40/model.safetensors");
     let mut bytes = std::fs::read(&weights).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     std::fs::write(&weights, bytes).unwrap();
@@ -138,7 +138,7 @@ async fn a_coordinator_that_was_away_gets_every_point_once() {
     let scene = in_training().await;
     scene.coordinator.with(|seen| seen.is_away = true);
     // The trainer goes on: its last checkpoint appears in the store, not at the coordinator.
-    let last = scene.artifact("runs/r_1/1/40/manifest.json");
+    let last = scene.artifact("runs/r_1/1-2/40/manifest.json");
     let written = async {
         while !last.exists() {
             tokio::task::yield_now().await;

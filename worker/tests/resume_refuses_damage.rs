@@ -24,12 +24,12 @@ fn truncated_and_bit_flipped_checkpoints_are_refused_and_the_one_before_is_used(
         |event| !matches!(event, proto::v1::event::Kind::Checkpoint(found) if found.step == 12),
     );
 
-    let flipped = bench.site.path("runs/r_test/1/9/model.safetensors");
+    let flipped = bench.site.path("runs/r_test/1-1/9/model.safetensors");
     let mut bytes = fs::read(&flipped).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(&flipped, bytes).unwrap();
-    let truncated = bench.site.path("runs/r_test/1/6/optimizer.safetensors");
+    let truncated = bench.site.path("runs/r_test/1-1/6/optimizer.safetensors");
     let bytes = fs::read(&truncated).unwrap();
     fs::write(&truncated, &bytes[..bytes.len() - 1]).unwrap();
 
@@ -58,7 +58,7 @@ fn a_run_without_a_usable_checkpoint_starts_from_scratch_and_says_so() {
     let train = bench.train(&cell, &[2]);
     let before = bench.attempt(train.clone(), 1);
     for step in [2, 4] {
-        fs::remove_file(bench.site.path(&format!("runs/r_test/1/{step}/manifest.json"))).unwrap();
+        fs::remove_file(bench.site.path(&format!("runs/r_test/1-1/{step}/manifest.json"))).unwrap();
     }
     assert_eq!(bench.attempt(resumed(train.clone(), &before), 2).end, "worker_lost");
     let after = bench.attempt(resumed_after_doubt(train, &before), 3);
@@ -89,7 +89,7 @@ fn a_checkpoint_that_cannot_be_reached_is_the_machines_fault() {
     let cell = bench.cell("llama", 4);
     let train = bench.train(&cell, &[2]);
     let before = bench.attempt(train.clone(), 1);
-    let (folder, away) = (bench.site.path("runs/r_test/1/4"), bench.site.path("away"));
+    let (folder, away) = (bench.site.path("runs/r_test/1-1/4"), bench.site.path("away"));
     fs::rename(&folder, &away).unwrap();
     fs::write(&folder, b"no folder").unwrap();
     let mut trainer = bench.site.trainer_with(1, &["--read-patience-ms", "0"]);

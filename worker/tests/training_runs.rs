@@ -348,7 +348,7 @@ fn damaged_weights_are_not_measured() {
     let mut trainer = bench.trainer();
     let story = trainer.carry_out(run(bench.train(&cell, &[]), 1));
     let work = bench.evaluate(&cell, story.checkpoint(1));
-    std::fs::write(bench.site.path("runs/r_test/1/1/model.safetensors"), b"nonsense").unwrap();
+    std::fs::write(bench.site.path("runs/r_test/1-1/1/model.safetensors"), b"nonsense").unwrap();
     let story = trainer.carry_out(assignment(Work::Evaluate(work), "e_test", 2));
     assert_eq!(story.end, "bad_checkpoint");
     assert!(story.message.contains("model.safetensors"), "{}", story.message);

@@ -91,6 +91,13 @@ impl View for ApplyView {
             self.n_reused_runs,
             self.n_reused_succeeded
         )];
+        if self.n_missed_data_points > 0 {
+            lines.push(format!(
+                "warning: {} data points are never measured: the runs that were there have passed \
+                 them without a checkpoint",
+                self.n_missed_data_points
+            ));
+        }
         if self.n_removed_cells > 0 {
             lines.push(format!("{} cells are no longer part of it", self.n_removed_cells));
         }

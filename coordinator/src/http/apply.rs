@@ -71,6 +71,7 @@ fn view(applied: &Applied, plan: PlanView) -> ApplyView {
         n_new_runs: applied.n_new_runs,
         n_reused_runs: applied.n_reused_runs,
         n_reused_succeeded: applied.n_reused_succeeded,
+        n_missed_data_points: applied.n_missed_data_points,
         n_removed_cells: applied.n_removed_cells,
         plan,
     }

@@ -256,9 +256,8 @@ async fn of_worker(app: &App, worker: &WorkerView) -> Result<ExplainView, ApiErr
             vec![Reason::new("not_leading", message, "ask the coordinator that leads")]
         }
         None => {
-            let state =
-                WorkerState::from_label(&worker.state).map_or("unknown", WorkerState::label);
-            let message = format!("it is {state}");
+            let state = WorkerState::from_label(&worker.state, false);
+            let message = format!("it is {}", state.map_or("unknown", WorkerState::label));
             vec![Reason::new("absent", message, "start it again")]
         }
     };

@@ -354,7 +354,7 @@ pub fn why_idle(
                 "start its program again to have it take work",
             )];
         }
-        WorkerState::Gone | WorkerState::Lost => {
+        WorkerState::Gone | WorkerState::Lost { .. } => {
             return vec![Reason::new("absent", "it is not there any more", "start it again")];
         }
         WorkerState::Active => {}
@@ -442,7 +442,20 @@ fn why_nothing_suits(seat: &Seat, queue: &QueueHead, seats: &[Seat]) -> Vec<Reas
         let message = "attempts of all that is queued failed here: it goes to other workers";
         return vec![Reason::new("avoided", message, "look into its log")];
     }
+    let mut fit = queue.work.iter().filter(|work| can(seat, work, terms(work), Match::Machine));
+    if fit.all(|work| is_too_large(work, terms(work), seats)) {
+        let message = "all that is queued for it takes more slots at a time than there are";
+        let remedy = "start more such workers, or lower `runtime.placement.slots`";
+        return vec![Reason::new("gang_too_large", message, remedy)];
+    }
     vec![Reason::waits("about_to_run", "it is about to be given work")]
+}
+
+/// Whether no machines are enough for a gang, which is then never placed and keeps nothing.
+fn is_too_large(work: &QueuedWork, terms: &StudyTerms, seats: &[Seat]) -> bool {
+    let active = seats.iter().filter(|seat| seat.state == WorkerState::Active);
+    let fit = active.filter(|seat| can(seat, work, terms, Match::Machine));
+    most_alike(fit, n_asking) < n_slots(work, terms)
 }
 
 #[cfg(test)]

@@ -62,6 +62,8 @@ pub struct Applied {
     pub n_reused_runs: u64,
     /// Of those, how many have their result.
     pub n_reused_succeeded: u64,
+    /// Data points that the study asks of runs which have passed them without a checkpoint.
+    pub n_missed_data_points: u64,
     /// Cells that the study has no longer.
     pub n_removed_cells: u64,
     /// What the removed cells' runs went through.
@@ -278,8 +280,8 @@ pub struct Assignment {
 }
 
 impl Assignment {
-    /// The key of the object where the members of a gang meet; empty for work of one slot. It lies in
-    /// the folder of the attempt, where no other attempt writes.
+    /// The key of the object where the members of a gang meet; empty for work of one slot. No other
+    /// attempt has it.
     pub fn rendezvous(&self) -> String {
         match self.world_size {
             1 => String::new(),

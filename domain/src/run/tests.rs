@@ -42,6 +42,7 @@ fn events() -> Vec<RunEvent> {
     let mut events = vec![
         RunEvent::DependencySucceeded,
         RunEvent::DependencyFailed,
+        RunEvent::DependencyRemade,
         RunEvent::Granted {
             token: LeaseToken(6),
             attempt: AttemptNumber(2),
@@ -50,6 +51,7 @@ fn events() -> Vec<RunEvent> {
         RunEvent::BackoffElapsed,
         RunEvent::CancelRequested,
         RunEvent::RetryRequested,
+        RunEvent::RemakeRequested,
         RunEvent::AttemptEnded { token: LeaseToken(4), end: AttemptEnd::Succeeded },
     ];
     events.extend(AttemptEnd::ALL.map(|end| RunEvent::AttemptEnded { token: LeaseToken(5), end }));

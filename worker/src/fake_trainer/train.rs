@@ -136,7 +136,8 @@ impl Run<'_> {
     fn save(&self, trainer: &mut Trainer, is_data_point: bool) -> Result<(), Failure> {
         let artifacts = trainer.artifacts()?;
         let step = self.state.step;
-        let folder = format!("runs/{}/{}/{step}", self.assignment.work_id, self.assignment.attempt);
+        let v1::Assignment { work_id, attempt, lease_token, .. } = self.assignment;
+        let folder = format!("runs/{work_id}/{attempt}-{lease_token}/{step}");
         let optimizer = format!("optimizer of step {step}").into_bytes();
         let state = serde_json::to_vec(&self.state)
             .map_err(|error| Failure::because(AttemptEnd::Bug, &error))?;

@@ -198,7 +198,7 @@ fn every_reason_of_a_worker_is_named() {
     let usual = StudyTerms::default;
     check_worker(&seat(WorkerState::Joining, 0), vec![], usual(), "joining");
     check_worker(&seat(WorkerState::Draining, 0), vec![], usual(), "draining");
-    check_worker(&seat(WorkerState::Lost, 0), vec![], usual(), "absent");
+    check_worker(&seat(WorkerState::Lost { is_drained: false }, 0), vec![], usual(), "absent");
     check_worker(&seat(WorkerState::Active, 0), vec![work()], usual(), "busy");
     let silent = Seat { n_held: 0, ..seat(WorkerState::Active, 0) };
     check_worker(&silent, vec![work()], usual(), "no_poll");
@@ -213,6 +213,8 @@ fn every_reason_of_a_worker_is_named() {
     assert_eq!(reasons[0].code, "numerics");
     check_worker(&free, vec![bound(4)], usual(), "about_to_run");
     check_worker(&free, vec![work()], usual(), "about_to_run");
+    check_worker(&free, vec![work()], in_gangs(3), "gang_too_large");
+    check_worker(&seat(WorkerState::Active, 2), vec![work()], in_gangs(2), "about_to_run");
 }
 
 /// The codes that stand in the code, where a reason is made or listed.

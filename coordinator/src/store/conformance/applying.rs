@@ -4,7 +4,9 @@ use domain::attempt::AttemptEnd;
 use domain::ids::WorkId;
 use domain::run::RunState;
 
-use super::fixture::{Fixture, checkpoint, is_ended, run_ids, run_of, source, study, study_named};
+use super::fixture::{
+    Fixture, checkpoint, is_ended, preparation_result, run_ids, run_of, source, study, study_named,
+};
 use crate::store::read::ReadStore;
 use crate::store::{ApplyOutcome, Retry, Store, StoreError};
 
@@ -64,6 +66,42 @@ pub(in crate::store) async fn data_that_cannot_be_made_fails_the_runs(
             .all(|(_, state)| { *state == RunState::Waiting })
     );
     assert_eq!(f.queued_ids().await.len(), 1);
+}
+
+/// Aim: data that is found damaged does not fail its study for ever. Method: a run fails by it as
+/// often as it may, and is retried; the data is made again first, and what was queued waits for it.
+pub(in crate::store) async fn damaged_data_is_made_again(f: &Fixture<impl Store + ReadStore>) {
+    f.prepared().await;
+    let study = f.apply(&[]).await.study_id;
+    let worker = f.worker().await;
+    let mut failed = None;
+    for _ in 0..2 {
+        let granted = f.grant_first(&worker).await;
+        assert!(is_ended(&f.finish(granted.token, AttemptEnd::BadData).await));
+        f.store.requeue(std::slice::from_ref(&granted.work)).await.unwrap();
+        failed = Some(granted.work);
+    }
+    let failed = failed.unwrap();
+    let others = Retry::Class(AttemptEnd::Bug);
+    assert!(f.store.retry_study(&study, others).await.unwrap().work.is_empty());
+    let changed = f.store.retry_study(&study, Retry::Failed).await.unwrap();
+    let became: Vec<(&str, &RunState)> =
+        changed.work.iter().map(|(work, state)| (work.kind(), state)).collect();
+    let expected = [
+        ("preparation", &RunState::Queued),
+        ("run", &RunState::Waiting),
+        ("run", &RunState::Waiting),
+    ];
+    assert_eq!(became, expected);
+    assert_eq!(changed.work[2].0, failed, "the other one was queued, and is held back");
+    // A second retry finds it on its way.
+    assert!(f.store.retry_study(&study, Retry::All).await.unwrap().work.is_empty());
+    let queue = f.queued_ids().await;
+    assert_eq!(queue.iter().map(WorkId::kind).collect::<Vec<_>>(), ["preparation"]);
+    let granted = f.grant_first(&worker).await;
+    f.report(granted.token, preparation_result()).await;
+    assert!(is_ended(&f.finish(granted.token, AttemptEnd::Succeeded).await));
+    assert_eq!(f.queued_ids().await.iter().filter(|work| work.kind() == "run").count(), 2);
 }
 
 pub(in crate::store) async fn an_edited_study_cancels_what_it_dropped(

@@ -137,6 +137,29 @@ pub(in crate::store) async fn a_lost_worker_loses_its_leases_and_may_come_back(
     assert!(f.store.confirm_worker(&worker).await.unwrap());
 }
 
+/// Aim: whoever asked for a machine has it, though the worker that is on it was cut off. Method: a
+/// worker is drained before it is lost, or while it is, and comes back.
+pub(in crate::store) async fn a_drain_outlives_the_loss_of_a_worker(
+    f: &Fixture<impl Store + ReadStore>,
+) {
+    for number in [0, 1] {
+        let worker = f.worker().await;
+        if number == 0 {
+            assert!(f.store.drain_worker(&worker).await.unwrap());
+        }
+        f.store.close_lost_workers(std::slice::from_ref(&worker)).await.unwrap();
+        assert!(f.store.drain_worker(&worker).await.unwrap());
+        let again = registration(&format!("w_{number}"), "machine", number);
+        assert_eq!(f.store.register_worker(again).await.unwrap().worker, worker);
+        assert!(f.store.confirm_worker(&worker).await.unwrap());
+        let live = f.store.live_workers().await.unwrap();
+        let state = live.iter().find(|one| one.worker == worker).map(|one| one.state);
+        assert_eq!(state, Some(WorkerState::Draining));
+        f.store.deregister_worker(&worker).await.unwrap();
+        assert!(!f.store.drain_worker(&worker).await.unwrap(), "it has said goodbye");
+    }
+}
+
 pub(in crate::store) async fn an_agent_started_again_ends_its_older_registration(
     f: &Fixture<impl Store + ReadStore>,
 ) {

@@ -3,7 +3,7 @@
 use domain::attempt::AttemptEnd;
 use domain::ids::{LeaseToken, WorkId};
 
-use super::fixture::{Fixture, checkpoint, is_ended, last_step, placement, point};
+use super::fixture::{Fixture, checkpoint, is_ended, last_step, placement, point, study};
 use crate::store::read::ReadStore;
 use crate::store::{AssignmentDetails, Finished, LogLevel, Numerics, ReportEvent, Reported, Store};
 
@@ -51,6 +51,37 @@ pub(in crate::store) async fn a_new_study_of_an_old_run_gets_its_evaluations(
     f.apply(&[("name: tiny", "name: other"), ("design:", more)]).await;
     let after = f.queued_ids().await.into_iter().filter(|w| w.kind() == "evaluation").count();
     assert_eq!((before, after), (1, 2));
+}
+
+/// Aim: a study that asks more data points of a run under way gets those that can still be had, and
+/// is told of the others. Method: it wants steps with a checkpoint, passed without one, and to come.
+pub(in crate::store) async fn a_new_study_of_a_run_under_way_gets_its_data_points(
+    f: &Fixture<impl Store + ReadStore>,
+) {
+    let worker = f.prepared().await;
+    let granted = f.grant_first(&worker).await;
+    let more = [("name: tiny", "name: other"), ("first_step: 20", "first_step: 2")];
+    let wanted = study(&more).plan.cells[0].seedless.data_point_steps.clone();
+    let &[first, second, third, last] = wanted.as_slice() else { panic!("{wanted:?}") };
+    f.report(granted.token, point(second, 3.0)).await;
+    f.report(granted.token, checkpoint(first, false)).await;
+    let evaluations = async || {
+        f.queued_ids().await.into_iter().filter(|work| work.kind() == "evaluation").count()
+    };
+    assert_eq!(evaluations().await, 0);
+    let applied = f.apply(&more).await;
+    assert_eq!(evaluations().await, 1, "of step {first}");
+    assert_eq!(applied.n_missed_data_points, 1, "step {second}");
+    let preempted: Vec<_> = applied.changed.preempted.iter().map(|(token, _)| *token).collect();
+    assert_eq!(preempted, [granted.token], "the attempt does not know of step {third}");
+    let again = f.apply(&more).await;
+    assert_eq!((again.n_missed_data_points, again.changed.preempted.len()), (0, 0));
+    f.finish(granted.token, AttemptEnd::Preempted).await;
+    let next = f.store.grant(&[placement(&granted.work, &worker)]).await.unwrap().remove(0);
+    let assignment = f.store.assignment(next.token).await.unwrap().unwrap();
+    let AssignmentDetails::Train(details) = assignment.details else { panic!("a run") };
+    let steps = &details.data_point_steps;
+    assert!([first, second, third, last].iter().all(|step| steps.contains(step)), "{steps:?}");
 }
 
 /// Aim: damaged weights of one attempt do not fail a data point that the next attempt writes again.

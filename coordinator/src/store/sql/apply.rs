@@ -50,6 +50,7 @@ impl Command for ApplyStudy {
             n_new_runs: 0,
             n_reused_runs: 0,
             n_reused_succeeded: 0,
+            n_missed_data_points: 0,
             n_removed_cells: 0,
             changed: Changed::default(),
         };
@@ -89,6 +90,7 @@ impl Command for ApplyStudy {
             let detail = json!({
                 "name": study.spec.name, "n_new_runs": applied.n_new_runs,
                 "n_removed_cells": applied.n_removed_cells,
+                "n_missed_data_points": applied.n_missed_data_points,
             });
             tx.record(applied.study_id.as_str(), "study_applied", &detail);
         }
@@ -311,7 +313,8 @@ async fn upsert_runs<'a>(
             };
             reused.push(*cell);
             applied.n_reused_succeeded += u64::from(row.state == "succeeded");
-            let first_data_point = reuse::merge_runtime(tx, study, cell, row).await?;
+            let pair = (*cell, row);
+            let first_data_point = reuse::merge_runtime(tx, study, pair, applied).await?;
             let has_begun = row.n_attempts > 0;
             known_before.insert(cell.run_id.clone(), Reused { has_begun, first_data_point });
         }

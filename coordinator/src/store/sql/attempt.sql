@@ -8,6 +8,7 @@ SELECT
             SELECT COUNT(*)
             FROM runs r
             JOIN checkpoints c ON c.run_id = r.id AND c.step = r.steps
+                AND c.refused_reason IS NULL
             WHERE r.id = w.id
         )
         WHEN 'evaluation' THEN (

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
+use domain::attempt::AttemptEnd;
 use domain::ids::{IdError, RunId, StudyId, WorkId};
 use domain::run::RunEvent;
 use domain::study::StudyEvent;
@@ -200,7 +201,10 @@ async fn retry_with_needs(
         WorkId::Evaluation(_) | WorkId::Preparation(_) => None,
     };
     let runs_meant: Vec<RunId> = meant.iter().filter_map(of_run).collect();
-    // The data first, so that the runs find it on its way.
+    // The data first, so that the runs find it on its way; what they found damaged is made again.
+    for preparation in found_damaged(tx, runs, which).await? {
+        advance(tx, &preparation, RunEvent::RemakeRequested, changed).await?;
+    }
     for preparation in preparations_of(tx, &runs_meant).await? {
         for preparation in meant_of(tx, &[preparation], Retry::All).await? {
             advance(tx, &preparation, RunEvent::RetryRequested, changed).await?;
@@ -252,6 +256,30 @@ pub(super) async fn evaluations_of(tx: &mut Tx, runs: &[RunId]) -> Result<Vec<Wo
 async fn preparations_of(tx: &mut Tx, runs: &[RunId]) -> Result<BTreeSet<WorkId>, StoreError> {
     let sql = "SELECT DISTINCT preparation_id FROM runs WHERE id IN";
     Ok(of_runs(tx, runs, sql).await?.into_iter().collect())
+}
+
+/// What was prepared for those of these runs that failed because it is damaged, or whose evaluations
+/// did, each once; of those that a retry means.
+async fn found_damaged(
+    tx: &mut Tx,
+    runs: &[RunId],
+    which: Retry,
+) -> Result<BTreeSet<WorkId>, StoreError> {
+    if !which.means("failed", Some(AttemptEnd::BadData.label())) {
+        return Ok(BTreeSet::new());
+    }
+    let by_runs = "SELECT DISTINCT runs.preparation_id
+FROM runs
+JOIN work ON work.id = runs.id AND work.state = 'failed' AND work.failed_end = 'bad_data'
+WHERE runs.id IN";
+    let by_evaluations = "SELECT DISTINCT runs.preparation_id
+FROM evaluations
+JOIN runs ON runs.id = evaluations.run_id
+JOIN work ON work.id = evaluations.id AND work.state = 'failed' AND work.failed_end = 'bad_data'
+WHERE evaluations.run_id IN";
+    let mut found: BTreeSet<WorkId> = of_runs(tx, runs, by_runs).await?.into_iter().collect();
+    found.extend(of_runs::<WorkId>(tx, runs, by_evaluations).await?);
+    Ok(found)
 }
 
 /// The identifiers that a statement, up to its list of runs, finds of some runs at a time; in order.

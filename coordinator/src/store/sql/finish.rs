@@ -181,6 +181,11 @@ async fn end_row(
     }
 }
 
+pub(super) const LEASES_OF_WORKER: &str = "SELECT lease_token
+FROM work
+WHERE state = 'leased' AND lease_worker_id = ?
+ORDER BY lease_token";
+
 /// Every token that a worker holds, ended in one way.
 pub(super) async fn end_attempts_of(
     tx: &mut Tx,
@@ -189,16 +194,11 @@ pub(super) async fn end_attempts_of(
     message: &str,
     changed: &mut Changed,
 ) -> Result<(), StoreError> {
-    let held: Vec<i64> = query_scalar(
-        "SELECT lease_token
-FROM work
-WHERE state = 'leased' AND lease_worker_id = ?
-ORDER BY lease_token",
-    )
-    .bind(worker.as_str())
-    .fetch_all(&mut tx.conn)
-    .await
-    .map_err(from_driver)?;
+    let held: Vec<i64> = query_scalar(LEASES_OF_WORKER)
+        .bind(worker.as_str())
+        .fetch_all(&mut tx.conn)
+        .await
+        .map_err(from_driver)?;
     for token in held {
         let token = LeaseToken(unsigned(token));
         end_held(tx, token, (end, message), worker, changed).await?;
@@ -275,20 +275,18 @@ impl Command for Requeue {
     }
 }
 
-/// The work that is backing off. Both ends of a pause were written by one reading of the clock, so
-/// that its length is right whatever the clock does.
-pub(super) async fn backoffs(pool: &Pool, limit: u32) -> Result<Vec<Backoff>, StoreError> {
-    let rows: Vec<(String, i64, i64)> = query_as(
-        "SELECT id, backoff_until_ms, backoff_until_ms - updated_at_ms AS pause_ms
+pub(super) const BACKOFFS: &str =
+    "SELECT id, backoff_until_ms, backoff_until_ms - updated_at_ms AS pause_ms
 FROM work
 WHERE state = 'backoff'
 ORDER BY backoff_until_ms, id
-LIMIT ?",
-    )
-    .bind(limit)
-    .fetch_all(pool)
-    .await
-    .map_err(from_driver)?;
+LIMIT ?";
+
+/// The work that is backing off. Both ends of a pause were written by one reading of the clock, so
+/// that its length is right whatever the clock does.
+pub(super) async fn backoffs(pool: &Pool, limit: u32) -> Result<Vec<Backoff>, StoreError> {
+    let rows: Vec<(String, i64, i64)> =
+        query_as(BACKOFFS).bind(limit).fetch_all(pool).await.map_err(from_driver)?;
     rows.into_iter()
         .map(|(id, until_ms, pause_ms)| {
             let pause_ms = u64::try_from(pause_ms).unwrap_or_default();

@@ -207,17 +207,15 @@ VALUES";
     Ok(())
 }
 
-/// The leases that are live, with the rights of gangs' other members to their slots.
-pub(super) async fn live_leases(pool: &Pool) -> Result<Vec<LiveLease>, StoreError> {
-    let rows: Vec<(i64, String, String)> = query_as(
-        "SELECT lease_token, id, lease_worker_id
+pub(super) const LIVE_LEASES: &str = "SELECT lease_token, id, lease_worker_id
 FROM work
 WHERE state = 'leased'
-ORDER BY lease_token",
-    )
-    .fetch_all(pool)
-    .await
-    .map_err(from_driver)?;
+ORDER BY lease_token";
+
+/// The leases that are live, with the rights of gangs' other members to their slots.
+pub(super) async fn live_leases(pool: &Pool) -> Result<Vec<LiveLease>, StoreError> {
+    let rows: Vec<(i64, String, String)> =
+        query_as(LIVE_LEASES).fetch_all(pool).await.map_err(from_driver)?;
     let mut leases = members::live(pool).await?;
     for (token, work, worker) in rows {
         let token = LeaseToken(unsigned(token));

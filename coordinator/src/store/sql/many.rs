@@ -109,7 +109,9 @@ fn alone(
     // Only preparations are depended on.
     let has_dependents = matches!(work, WorkId::Preparation(_));
     let is_alone = effects.iter().all(|effect| match effect {
-        Effect::ReleaseDependents | Effect::FailDependents => !has_dependents,
+        Effect::ReleaseDependents | Effect::FailDependents | Effect::HoldBackDependents => {
+            !has_dependents
+        }
         Effect::RevokeLease { .. } => false,
     });
     Ok(is_alone.then_some(state))

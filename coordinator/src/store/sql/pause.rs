@@ -37,25 +37,24 @@ impl Command for PauseStudy {
     }
 }
 
-/// The attempts of runs that are held, and of gangs that a member has left. Evaluations and
-/// preparations are short: they end by themselves.
-pub(super) async fn held_leases(
-    place: impl Into<Place<'_>>,
-) -> Result<Vec<(LeaseToken, WorkerId)>, StoreError> {
-    let rows: Vec<(i64, String)> = query_as(
-        "SELECT lease_token, lease_worker_id
+/// That a lease has a token is said for the sake of SQLite, which would else go through the queues.
+pub(super) const HELD_LEASES: &str = "SELECT lease_token, lease_worker_id
 FROM work
-WHERE state = 'leased' AND is_held = 1 AND kind = 'run'
+WHERE state = 'leased' AND lease_token IS NOT NULL AND is_held = 1 AND kind = 'run'
 UNION
 SELECT w.lease_token, w.lease_worker_id
 FROM work w
 JOIN members m ON m.attempt_token = w.lease_token AND m.is_held = 0
 WHERE w.state = 'leased'
-ORDER BY 1",
-    )
-    .fetch_all(place)
-    .await
-    .map_err(from_driver)?;
+ORDER BY 1";
+
+/// The attempts of runs that are held, and of gangs that a member has left. Evaluations and
+/// preparations are short: they end by themselves.
+pub(super) async fn held_leases(
+    place: impl Into<Place<'_>>,
+) -> Result<Vec<(LeaseToken, WorkerId)>, StoreError> {
+    let rows: Vec<(i64, String)> =
+        query_as(HELD_LEASES).fetch_all(place).await.map_err(from_driver)?;
     rows.into_iter()
         .map(|(token, worker)| Ok((LeaseToken(unsigned(token)), parse_id(&worker)?)))
         .collect()

@@ -70,10 +70,7 @@ impl BusyRow {
     }
 }
 
-/// The slots that are taken.
-pub(super) async fn busy(pool: &Pool) -> Result<Vec<BusySlot>, StoreError> {
-    let rows: Vec<BusyRow> = query_as(
-        "SELECT work.lease_worker_id AS worker_id,
+pub(super) const BUSY: &str = "SELECT work.lease_worker_id AS worker_id,
     COALESCE(runs.flops_exact, work.cost_flops) AS all_flops,
     COALESCE(runs.latest_step, 0) AS latest_step, COALESCE(runs.steps, 1) AS steps
 FROM work
@@ -84,11 +81,11 @@ SELECT members.worker_id, runs.flops_exact, runs.latest_step, runs.steps
 FROM work
 JOIN members ON members.attempt_token = work.lease_token AND members.is_held = 1
 JOIN runs ON runs.id = work.id
-WHERE work.state = 'leased'",
-    )
-    .fetch_all(pool)
-    .await
-    .map_err(from_driver)?;
+WHERE work.state = 'leased'";
+
+/// The slots that are taken.
+pub(super) async fn busy(pool: &Pool) -> Result<Vec<BusySlot>, StoreError> {
+    let rows: Vec<BusyRow> = query_as(BUSY).fetch_all(pool).await.map_err(from_driver)?;
     rows.into_iter().map(BusyRow::into_slot).collect()
 }
 

@@ -4,18 +4,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use domain::ids::{RunId, WorkId};
+use domain::ids::{LeaseToken, RunId, WorkId};
 use planner::PlannedCell;
 
 use super::change::evaluations_of;
-use super::convert::{from_json, parse_id, small, to_json};
-use super::database::{query, query_with_list};
+use super::convert::{from_json, parse_id, signed, small, to_json, unsigned};
+use super::database::{query, query_scalar, query_with_list};
 use super::error::from_driver;
 use super::many::{self, Asked};
 use super::retries;
 use super::work::WorkRow;
 use super::writer::Tx;
-use crate::store::{Changed, StoreError, StudyToApply};
+use crate::store::{Applied, Changed, StoreError, StudyToApply};
 
 /// What a study that has a run too may change of it.
 #[derive(Debug, sqlx::FromRow)]
@@ -27,6 +27,10 @@ pub(super) struct KnownRun {
     retries_json: Option<String>,
     data_point_steps_json: String,
     rolling_checkpoint_seconds: i64,
+    latest_step: i64,
+    steps: i64,
+    lease_token: Option<i64>,
+    lease_worker_id: Option<String>,
 }
 
 /// Those runs that are there.
@@ -35,7 +39,8 @@ pub(super) async fn known_runs(
     cells: &[&PlannedCell],
 ) -> Result<BTreeMap<RunId, KnownRun>, StoreError> {
     let head = "SELECT runs.id, work.state, work.n_attempts, work.max_failures, work.retries_json,
-    runs.data_point_steps_json, runs.rolling_checkpoint_seconds
+    runs.data_point_steps_json, runs.rolling_checkpoint_seconds, runs.latest_step, runs.steps,
+    work.lease_token, work.lease_worker_id
 FROM runs
 JOIN work ON work.id = runs.id
 WHERE runs.id IN";
@@ -78,13 +83,19 @@ async fn in_state(tx: &mut Tx, works: &[WorkId], state: &str) -> Result<Vec<Work
 pub(super) async fn merge_runtime(
     tx: &mut Tx,
     study: &StudyToApply,
-    cell: &PlannedCell,
-    row: &KnownRun,
+    (cell, row): (&PlannedCell, &KnownRun),
+    applied: &mut Applied,
 ) -> Result<Option<u64>, StoreError> {
     let runtime = &study.spec.runtime;
     let what = "data_point_steps_json";
     let mut steps: BTreeSet<u64> = from_json(&row.data_point_steps_json, what)?;
-    steps.extend(&cell.seedless.data_point_steps);
+    let wanted = &cell.seedless.data_point_steps;
+    let added: BTreeSet<u64> =
+        wanted.iter().filter(|step| !steps.contains(step)).copied().collect();
+    if row.n_attempts > 0 && !added.is_empty() {
+        measure_more(tx, (&cell.run_id, row), &added, applied).await?;
+    }
+    steps.extend(wanted);
     let first = steps.first().copied();
     let steps = to_json(&steps, what)?;
     let rolling = i64::from(runtime.rolling_checkpoint_seconds);
@@ -103,6 +114,59 @@ WHERE id = ?",
     }
     merge_retries(tx, study, row).await?;
     Ok(first)
+}
+
+/// Data points that are wanted of a run after it has begun: a checkpoint that is there is measured;
+/// an attempt that has yet to come to one is asked back, so that the next one knows of it; and what
+/// was passed without a checkpoint is counted, for it will never be measured.
+async fn measure_more(
+    tx: &mut Tx,
+    (run, row): (&RunId, &KnownRun),
+    added: &BTreeSet<u64>,
+    applied: &mut Applied,
+) -> Result<(), StoreError> {
+    let kept: Vec<i64> = query_scalar(
+        "SELECT DISTINCT step
+FROM checkpoints
+WHERE run_id = ? AND refused_reason IS NULL AND NOT EXISTS (
+    SELECT 1
+    FROM attempts AS later
+    WHERE later.work_id = checkpoints.run_id AND later.attempt > checkpoints.attempt
+        AND later.started_at_ms IS NOT NULL AND later.resumed_from_step < checkpoints.step
+)",
+    )
+    .bind(run.as_str())
+    .fetch_all(&mut tx.conn)
+    .await
+    .map_err(from_driver)?;
+    let kept: BTreeSet<u64> = kept.into_iter().map(unsigned).collect();
+    for step in added.intersection(&kept) {
+        query(
+            "UPDATE checkpoints
+SET is_data_point = 1
+WHERE run_id = ? AND step = ? AND refused_reason IS NULL",
+        )
+        .bind(run.as_str())
+        .bind(signed(*step))
+        .execute(&mut tx.conn)
+        .await
+        .map_err(from_driver)?;
+    }
+    let latest = unsigned(row.latest_step);
+    let passed = match row.state.as_str() {
+        "succeeded" => unsigned(row.steps),
+        "leased" => latest,
+        _ => kept.last().copied().unwrap_or_default(),
+    };
+    let is_missed = |step: &&u64| **step <= passed && !kept.contains(step);
+    applied.n_missed_data_points += added.iter().filter(is_missed).count() as u64;
+    if let (Some(token), Some(worker)) = (row.lease_token, &row.lease_worker_id)
+        && added.iter().any(|step| *step > latest)
+    {
+        let right = (LeaseToken(unsigned(token)), parse_id(worker)?);
+        applied.changed.preempted.push(right);
+    }
+    Ok(())
 }
 
 async fn merge_retries(

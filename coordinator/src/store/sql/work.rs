@@ -229,7 +229,7 @@ pub(super) async fn advance_row(
     let state = wait_for_needs(tx, work, row, state).await?;
     let counts = Counts::after(row, &event, charge)?;
     write(tx, work, row, &state, &counts).await?;
-    if event == RunEvent::RetryRequested {
+    if matches!(event, RunEvent::RetryRequested | RunEvent::RemakeRequested) {
         log_rules::forget(tx, work).await?;
     }
     tx.record(work.as_str(), &kind_of(work, &state), &detail_of(&event));
@@ -295,7 +295,7 @@ impl Counts {
             (Charge::Nothing, RunEvent::AttemptEnded { .. }) => counts.n_losses = 0,
             (_, RunEvent::Granted { attempt, .. }) => counts.n_attempts = i64::from(attempt.0),
             // Whoever asks for a retry gives a new budget.
-            (_, RunEvent::RetryRequested) => {
+            (_, RunEvent::RetryRequested | RunEvent::RemakeRequested) => {
                 (counts.n_failures, counts.n_losses) = (0, 0);
                 counts.failures.clear();
             }
@@ -367,7 +367,11 @@ async fn carry_out(
     // Only preparations are depended on.
     let has_dependents = matches!(work, WorkId::Preparation(_));
     match effect {
-        Effect::ReleaseDependents | Effect::FailDependents if !has_dependents => Ok(()),
+        Effect::ReleaseDependents | Effect::FailDependents | Effect::HoldBackDependents
+            if !has_dependents =>
+        {
+            Ok(())
+        }
         Effect::RevokeLease { token } => {
             if !is_planted(Mistake::CancelKeepsAttempt) {
                 close_attempt(tx, token, AttemptEnd::Cancelled, "", changed).await?;
@@ -384,6 +388,7 @@ async fn carry_out(
         Effect::FailDependents => {
             advance_dependents(tx, work, RunEvent::DependencyFailed, changed).await
         }
+        Effect::HoldBackDependents => hold_back_dependents(tx, work, changed).await,
     }
 }
 
@@ -445,6 +450,36 @@ RETURNING id"
     trunks::settle_branches(tx, &runs.iter().collect::<Vec<_>>(), changed).await
 }
 
+/// What is queued for data that is made again waits for it; what is leased has read it.
+async fn hold_back_dependents(
+    tx: &mut Tx,
+    work: &WorkId,
+    changed: &mut Changed,
+) -> Result<(), StoreError> {
+    let moved: Vec<String> = query_scalar(
+        "UPDATE work
+SET state = 'waiting', updated_at_ms = ?
+WHERE depends_on = ? AND state = 'queued'
+RETURNING id",
+    )
+    .bind(tx.now_ms)
+    .bind(work.as_str())
+    .fetch_all(&mut tx.conn)
+    .await
+    .map_err(from_driver)?;
+    let mut runs = Vec::new();
+    for id in moved {
+        let dependent: WorkId = parse_id(&id)?;
+        let detail = json!({ "for": work.as_str() });
+        tx.record(&id, &kind_of(&dependent, &RunState::Waiting), &detail);
+        if let WorkId::Run(run) = &dependent {
+            runs.push(run.clone());
+        }
+        changed.work.push((dependent, RunState::Waiting));
+    }
+    trunks::settle_branches(tx, &runs.iter().collect::<Vec<_>>(), changed).await
+}
+
 /// Notes a grant.
 pub(super) fn record_grant(tx: &mut Tx, lease: &Granted) {
     let (token, attempt, worker) = (lease.token, lease.attempt, lease.worker.clone());
@@ -467,6 +502,7 @@ pub(super) fn detail_of(event: &RunEvent) -> Value {
             json!({ "lease_token": token.0, "ended_as": end.label() })
         }
         RunEvent::RetryRequested => json!({ "why": "retry_requested" }),
+        RunEvent::RemakeRequested => json!({ "why": "data_damaged" }),
         _ => json!({}),
     }
 }

@@ -37,10 +37,10 @@ impl Command for RegisterWorker {
             changed: Changed::default(),
         };
         let (mut state, mut is_new) = (WorkerState::Joining, true);
-        if let Some((id, name, label)) = of_this_process(tx, &worker).await? {
+        if let Some((id, name, label, is_drained)) = of_this_process(tx, &worker).await? {
             registered.worker = parse_id(&id)?;
             registered.name = name;
-            let from = state_from(&label)?;
+            let from = state_from(&label, is_drained)?;
             state = match from.on(WorkerEvent::Registered) {
                 WorkerTransition::To(state) => state,
                 WorkerTransition::Stays | WorkerTransition::Absent => from,
@@ -65,9 +65,9 @@ impl Command for RegisterWorker {
 async fn of_this_process(
     tx: &mut Tx,
     worker: &WorkerToRegister,
-) -> Result<Option<(String, String, String)>, StoreError> {
+) -> Result<Option<(String, String, String, i64)>, StoreError> {
     query_as(
-        "SELECT id, name, state
+        "SELECT id, name, state, is_drained
 FROM workers
 WHERE hostname = ? AND instance = ? AND instance <> '' AND state <> 'gone'
 ORDER BY registered_at_ms DESC, id
@@ -136,7 +136,7 @@ SET n_slots = excluded.n_slots, device_kind = excluded.device_kind,
     cpu_capability = excluded.cpu_capability, libtorch_version = excluded.libtorch_version,
     memory_bytes = excluded.memory_bytes, recipes_json = excluded.recipes_json,
     labels_json = excluded.labels_json,
-    state = excluded.state,
+    state = excluded.state, is_drained = 0,
     last_seen_at_ms = excluded.last_seen_at_ms",
     )
     .bind(registered.worker.as_str())
@@ -177,7 +177,7 @@ impl Command for MoveWorker {
                 if self.event == WorkerEvent::Confirmed {
                     tx.actor = Actor::Worker(self.worker.clone());
                 }
-                set_state(tx, &self.worker, state, &json!({})).await?;
+                set_state(tx, &self.worker, (self.event, state), &json!({})).await?;
                 Ok(true)
             }
             WorkerTransition::Stays => Ok(true),
@@ -198,7 +198,7 @@ impl Command for DeregisterWorker {
             tx.actor = Actor::Worker(self.0.clone());
             let why = "its worker left";
             end_attempts_of(tx, &self.0, AttemptEnd::Preempted, why, &mut changed).await?;
-            set_state(tx, &self.0, state, &json!({})).await?;
+            set_state(tx, &self.0, (event, state), &json!({})).await?;
         }
         Ok(changed)
     }
@@ -224,13 +224,14 @@ async fn lose(
     why: &str,
     changed: &mut Changed,
 ) -> Result<bool, StoreError> {
-    let WorkerTransition::To(state) = transition(tx, worker, WorkerEvent::Missed).await? else {
+    let event = WorkerEvent::Missed;
+    let WorkerTransition::To(state) = transition(tx, worker, event).await? else {
         return Ok(false);
     };
     if !is_planted(Mistake::LostWorkerKeepsLeases) {
         end_attempts_of(tx, worker, AttemptEnd::WorkerLost, why, changed).await?;
     }
-    set_state(tx, worker, state, &json!({ "why": why })).await?;
+    set_state(tx, worker, (event, state), &json!({ "why": why })).await?;
     Ok(true)
 }
 
@@ -240,39 +241,42 @@ async fn transition(
     worker: &WorkerId,
     event: WorkerEvent,
 ) -> Result<WorkerTransition, StoreError> {
-    let label: Option<String> = query_scalar("SELECT state FROM workers WHERE id = ?")
-        .bind(worker.as_str())
-        .fetch_optional(&mut tx.conn)
-        .await
-        .map_err(from_driver)?;
-    match label {
-        Some(label) => Ok(state_from(&label)?.on(event)),
+    let found: Option<(String, i64)> =
+        query_as("SELECT state, is_drained FROM workers WHERE id = ?")
+            .bind(worker.as_str())
+            .fetch_optional(&mut tx.conn)
+            .await
+            .map_err(from_driver)?;
+    match found {
+        Some((label, is_drained)) => Ok(state_from(&label, is_drained)?.on(event)),
         None => Ok(WorkerTransition::Absent),
     }
 }
 
-fn state_from(label: &str) -> Result<WorkerState, StoreError> {
-    WorkerState::from_label(label).ok_or_else(|| StoreError::Bug(format!("no worker is `{label}`")))
+fn state_from(label: &str, is_drained: i64) -> Result<WorkerState, StoreError> {
+    WorkerState::from_label(label, is_drained != 0)
+        .ok_or_else(|| StoreError::Bug(format!("no worker is `{label}`")))
 }
 
 async fn set_state(
     tx: &mut Tx,
     worker: &WorkerId,
-    state: WorkerState,
+    (event, state): (WorkerEvent, WorkerState),
     detail: &Value,
 ) -> Result<(), StoreError> {
-    query("UPDATE workers SET state = ? WHERE id = ?")
+    query("UPDATE workers SET state = ?, is_drained = ? WHERE id = ?")
         .bind(state.label())
+        .bind(state.is_lost_and_drained())
         .bind(worker.as_str())
         .execute(&mut tx.conn)
         .await
         .map_err(from_driver)?;
-    let kind = match state {
-        WorkerState::Joining => "worker_registered",
-        WorkerState::Active => "worker_joined",
-        WorkerState::Draining => "worker_drained",
-        WorkerState::Gone => "worker_left",
-        WorkerState::Lost => "worker_lost",
+    let kind = match (event, state) {
+        (WorkerEvent::DrainRequested, _) | (_, WorkerState::Draining) => "worker_drained",
+        (_, WorkerState::Joining) => "worker_registered",
+        (_, WorkerState::Active) => "worker_joined",
+        (_, WorkerState::Gone) => "worker_left",
+        (_, WorkerState::Lost { .. }) => "worker_lost",
     };
     tx.record(worker.as_str(), kind, detail);
     Ok(())
@@ -342,7 +346,7 @@ impl WorkerRow {
     fn into_record(self) -> Result<WorkerRecord, StoreError> {
         Ok(WorkerRecord {
             worker: parse_id(&self.id)?,
-            state: state_from(&self.state)?,
+            state: state_from(&self.state, 0)?,
             machine: Machine {
                 n_slots: small(self.n_slots),
                 capabilities: Capabilities {

@@ -149,8 +149,10 @@ fn differences(here: &v1::Numerics, fixed: &v1::Numerics) -> String {
     texts.collect::<Vec<_>>().join(", ")
 }
 
+/// The folder of the attempt. Its token stands in the name too: a store that was restored counts
+/// attempts again from where it was, and tokens never.
 fn key_prefix(assignment: &v1::Assignment) -> String {
-    format!("runs/{}/{}/", assignment.work_id, assignment.attempt)
+    format!("runs/{}/{}-{}/", assignment.work_id, assignment.attempt, assignment.lease_token)
 }
 
 #[cfg(test)]

@@ -79,6 +79,31 @@ WHERE r.id = ?1",
     }))
 }
 
+/// Study by study, as the indexes have them.
+const N_AHEAD: &str = "WITH owners AS (
+    SELECT id FROM studies
+    UNION ALL
+    SELECT ''
+)
+SELECT (
+    SELECT COUNT(*)
+    FROM work
+    WHERE kind = 'preparation' AND state = 'queued' AND is_held = 0 AND priority >= ?1
+) + (
+    SELECT COUNT(*)
+    FROM owners
+    JOIN work ON work.study_id = owners.id
+    WHERE work.kind = 'evaluation' AND work.state = 'queued' AND work.is_held = 0
+        AND work.priority >= ?1
+) + (
+    SELECT COUNT(*)
+    FROM owners
+    JOIN work ON work.study_id = owners.id
+    WHERE work.kind = 'run' AND work.state = 'queued' AND work.is_held = 0
+        AND work.priority >= ?1
+        AND (work.priority > ?1 OR (work.study_id = ?3 AND work.cost_flops > ?2))
+)";
+
 /// What goes first whoever's turn it is: a higher priority, then what is no run, then the study's
 /// longer runs.
 async fn n_ahead(
@@ -87,20 +112,13 @@ async fn n_ahead(
     cost_flops: f64,
     study_id: &str,
 ) -> Result<u64, ReadError> {
-    let n: i64 = query_scalar(
-        "SELECT COUNT(*)
-FROM work
-WHERE state = 'queued' AND is_held = 0 AND (
-    priority > ?1
-    OR (priority = ?1 AND (kind <> 'run' OR (study_id = ?3 AND cost_flops > ?2)))
-)",
-    )
-    .bind(priority)
-    .bind(cost_flops)
-    .bind(study_id)
-    .fetch_one(pool)
-    .await
-    .map_err(failed("the place in the queue"))?;
+    let n: i64 = query_scalar(N_AHEAD)
+        .bind(priority)
+        .bind(cost_flops)
+        .bind(study_id)
+        .fetch_one(pool)
+        .await
+        .map_err(failed("the place in the queue"))?;
     Ok(count(n))
 }
 

@@ -6,9 +6,13 @@ use std::path::Path;
 
 use domain::attempt::AttemptEnd;
 use domain::worker::WorkerState;
-use sqlx::Connection as _;
 use sqlx::sqlite::SqliteConnection;
+use sqlx::{AssertSqlSafe, Connection as _};
 
+use super::super::finish::{BACKOFFS, LEASES_OF_WORKER};
+use super::super::grant::LIVE_LEASES;
+use super::super::pause::HELD_LEASES;
+use super::super::queue::BUSY;
 use super::super::sqlite::{MIGRATIONS, open_to_write};
 use super::super::*;
 use super::old_points;
@@ -60,6 +64,34 @@ async fn the_writer_syncs_every_commit_to_its_log() {
     let journal: String =
         sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut writer).await.unwrap();
     assert_eq!((synchronous, journal.as_str()), (2, "wal"));
+}
+
+/// Aim: what every tick asks across all studies reads what is in hand, and not the queues beside it.
+#[tokio::test]
+async fn what_a_tick_asks_of_all_work_reads_small_indexes() {
+    let mut conn = memory().await;
+    MIGRATIONS.run_direct(None, &mut conn, false).await.unwrap();
+    let leased = [LIVE_LEASES, HELD_LEASES, LEASES_OF_WORKER, BUSY];
+    for (statement, index) in
+        leased.map(|text| (text, "work_leased")).into_iter().chain([(BACKOFFS, "work_backing_off")])
+    {
+        let plan: Vec<(i64, i64, i64, String)> =
+            sqlx::query_as(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}")))
+                .fetch_all(&mut conn)
+                .await
+                .unwrap();
+        let steps: Vec<&str> = plan.iter().map(|(_, _, _, step)| step.as_str()).collect();
+        let of_work = |step: &&&str| {
+            ["SCAN work", "SCAN w ", "SEARCH work", "SEARCH w "]
+                .iter()
+                .any(|of| step.starts_with(of))
+        };
+        assert!(steps.iter().any(|step| step.contains(index)), "{statement}: {steps:?}");
+        for step in steps.iter().filter(of_work) {
+            let by_token = step.contains("(lease_token=?)");
+            assert!(step.contains(index) || by_token, "{statement}: {steps:?}");
+        }
+    }
 }
 
 #[tokio::test]
