@@ -23,6 +23,9 @@ const CONFIG_FILE: &str = "config.json";
 /// The name of a file with all weights on both sides.
 const MODEL_FILE: &str = "model.safetensors";
 
+/// Where Transformers looks for the tokens that end a text before it looks into the configuration.
+const GENERATION_FILE: &str = "generation_config.json";
+
 /// A buffer of old files, which Transformers computes from the configuration and ignores as well.
 const COMPUTED_BUFFER: &str = ".rotary_emb.inv_freq";
 
@@ -44,6 +47,8 @@ pub(crate) struct Transfer {
     pub(crate) ignored_keys: Vec<String>,
     /// Tensors that the configuration already says.
     pub(crate) ignored_tensors: Vec<String>,
+    /// The ids of the tokens that end a text there; the contract has no place for them.
+    pub(crate) stop_tokens: Vec<u64>,
     /// What is written as `config.json`.
     config_text: String,
     /// What the header of the safetensors file says beside the tensors.
@@ -63,7 +68,8 @@ impl Transfer {
     /// A model in the Hugging Face layout, to be written by the contract.
     pub(crate) fn import(folder: &Path) -> Result<Self, WeightsError> {
         let path = folder.join(CONFIG_FILE);
-        let model = HuggingFaceModel::from_map(&read_keys(&path)?)
+        let keys = read_keys(&path)?;
+        let model = HuggingFaceModel::from_map(&keys)
             .map_err(|source| WeightsError::Model { path, source: source.into() })?;
         let expected = expected(&model.config, true)?;
         let source = TensorFiles::open_sharded(folder)?;
@@ -77,6 +83,7 @@ impl Transfer {
             config: model.config,
             ignored_keys: model.ignored_keys,
             ignored_tensors,
+            stop_tokens: stop_tokens(folder, &keys)?,
             // As a trainer writes it: then the same weights are the same file.
             format: None,
             source,
@@ -99,6 +106,7 @@ impl Transfer {
             config,
             ignored_keys: Vec::new(),
             ignored_tensors: Vec::new(),
+            stop_tokens: Vec::new(),
             // Transformers refuses a file that does not say it.
             format: Some("pt"),
             source,
@@ -145,6 +153,22 @@ fn read_keys(path: &Path) -> Result<Map<String, Value>, WeightsError> {
         .map_err(|source| WeightsError::Read { path: path.to_owned(), source })?;
     serde_json::from_str(&text)
         .map_err(|source| WeightsError::Json { path: path.to_owned(), source })
+}
+
+/// What `eos_token_id` says, one id or several. It changes no logit, so another value is passed over as
+/// if it were absent.
+fn stop_tokens(folder: &Path, keys: &Map<String, Value>) -> Result<Vec<u64>, WeightsError> {
+    let path = folder.join(GENERATION_FILE);
+    let generation = if path.exists() { read_keys(&path)? } else { Map::new() };
+    let of_file = |keys: &Map<String, Value>| -> Vec<u64> {
+        match keys.get("eos_token_id") {
+            Some(Value::Array(ids)) => ids.iter().filter_map(Value::as_u64).collect(),
+            Some(id) => id.as_u64().into_iter().collect(),
+            None => Vec::new(),
+        }
+    };
+    let found = of_file(&generation);
+    Ok(if found.is_empty() { of_file(keys) } else { found })
 }
 
 fn text(value: &impl serde::Serialize) -> Result<String, WeightsError> {

@@ -56,7 +56,7 @@ fn plan_prints_a_table_and_a_hint() {
 
     CELL       N  STEPS      D   D/N    FLOPS    MEMORY  POINTS
     llama  26.8k    977  1.00M  37.4  3.57e11  81.6 MiB      10
-    tnl    28.7k    977  1.00M  34.9  3.04e11  83.7 MiB      10
+    tnl    28.7k    977  1.00M  34.9  3.04e11  83.5 MiB      10
 
     2 cells, 2 runs, 0 dropped; 2.00M tokens, 6.61e11 FLOPs (exact, head included)
     N without embeddings and head; D training tokens; memory estimated, beside libtorch

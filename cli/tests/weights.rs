@@ -29,11 +29,12 @@ fn an_import_says_what_the_model_is_and_what_was_widened() {
     status 0
     --- out
     imported `stock` to `model`
-    model       llama, 2 layers, 4 heads (2 for keys and values), untied embeddings
-    widths      d_model 24, ffn_hidden 56, vocab_size 53
-    parameters  14.2k (11.6k without embeddings)
-    tensors     21, of them 21 BF16 widened to F32
-    size        55.4 KiB
+    model        llama, 2 layers, 4 heads (2 for keys and values), untied embeddings
+    widths       d_model 24, ffn_hidden 56, vocab_size 53
+    parameters   14.2k (11.6k without embeddings)
+    tensors      21, of them 21 BF16 widened to F32
+    size         55.4 KiB
+    stop tokens  2 (`gradus-worker generate --stop-token 2`)
     --- err
     ");
     assert!(folder.path().join("model/model.safetensors").is_file());
@@ -48,11 +49,12 @@ fn a_dry_run_checks_and_writes_nothing() {
     status 0
     --- out
     dry run: would import `stock` to `model`
-    model       llama, 2 layers, 3 heads, tied embeddings
-    widths      d_model 24, ffn_hidden 56, vocab_size 53
-    parameters  14.1k (12.8k without embeddings)
-    tensors     20
-    size        54.9 KiB
+    model        llama, 2 layers, 3 heads, tied embeddings
+    widths       d_model 24, ffn_hidden 56, vocab_size 53
+    parameters   14.1k (12.8k without embeddings)
+    tensors      20
+    size         54.9 KiB
+    stop tokens  2 (`gradus-worker generate --stop-token 2`)
     --- err
     ");
     assert!(!folder.path().join("model").exists());
@@ -100,7 +102,8 @@ fn an_export_prints_json() {
       "weights_bytes": 55200,
       "widened": {},
       "ignored_keys": [],
-      "ignored_tensors": []
+      "ignored_tensors": [],
+      "stop_tokens": []
     }
     --- err
     "#);

@@ -52,7 +52,11 @@ pub(crate) struct CosFormer2Mixer {
 }
 
 impl CosFormer2Mixer {
-    pub(crate) fn new(mut path: Path<'_>, config: &ModelConfig) -> Result<Self, ModelsError> {
+    pub(crate) fn new(
+        mut path: Path<'_>,
+        config: &ModelConfig,
+        lrpe: Lrpe,
+    ) -> Result<Self, ModelsError> {
         let MixerConfig::CosFormer2 { gate_rank, .. } = config.mixer else {
             unreachable!("the skeleton chooses the mixer by the configuration");
         };
@@ -60,7 +64,7 @@ impl CosFormer2Mixer {
         Ok(Self {
             heads: i64::from(config.shape.n_heads),
             eps: config.norm_eps,
-            lrpe: Lrpe::new(),
+            lrpe,
             tables: TableCache::new(),
             q: path.linear("q", d, d)?,
             k: path.linear("k", d, d)?,

@@ -24,7 +24,7 @@
 
 mod gates;
 
-use domain::model::{Architecture, ModelConfig};
+use domain::model::ModelConfig;
 use tch::{Kind, Tensor};
 
 use self::gates::{LogBound, gates};
@@ -52,17 +52,11 @@ pub(crate) struct LayerBound {
 }
 
 impl LowerBounds {
-    /// The tensor, all ones, if the architecture has it.
-    pub(crate) fn new(
-        path: &mut Path<'_>,
-        config: &ModelConfig,
-    ) -> Result<Option<Self>, ModelsError> {
-        if config.architecture() != Architecture::Hgrn2 {
-            return Ok(None);
-        }
+    /// The tensor, all ones.
+    pub(crate) fn new(path: &mut Path<'_>, config: &ModelConfig) -> Result<Self, ModelsError> {
         let shape = [i64::from(config.shape.n_layers), i64::from(config.shape.d_model)];
         let gamma = path.tensor("lower_bounds", &shape, Init::Constant(1.0))?;
-        Ok(Some(Self { gamma }))
+        Ok(Self { gamma })
     }
 
     pub(crate) fn layer(&self, layer: u32) -> LayerBound {

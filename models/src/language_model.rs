@@ -13,7 +13,7 @@
 
 use std::collections::HashMap;
 
-use domain::model::{Architecture, FfnActivation, ModelConfig};
+use domain::model::{FfnActivation, MixerConfig, ModelConfig};
 use tch::{Device, Tensor};
 
 use crate::ModelsError;
@@ -22,7 +22,9 @@ use crate::hgrn2::{Hgrn2Mixer, LowerBounds};
 use crate::llama::LlamaMixer;
 use crate::ops::glu::glu;
 use crate::ops::linear_cross_entropy::{LossOptions, LossSums, linear_cross_entropy, nats_of_rows};
+use crate::ops::lrpe::Lrpe;
 use crate::ops::norm::Norm;
+use crate::ops::rotary::Rotary;
 use crate::ops::{Execution, Form, Linear, MatmulPrecision, forward_together, sizes};
 use crate::parameters::{Init, Parameter, Path, Store};
 use crate::past::Past;
@@ -131,12 +133,12 @@ impl LanguageModel {
         let (vocab, d) = (i64::from(config.shape.vocab_size), i64::from(config.shape.d_model));
         let embedding = root.sub("embedding").tensor("weight", &[vocab, d], Init::Normal)?;
         let positions = CosFormer2Positions::new(&mut root, config)?;
-        let lower_bounds = LowerBounds::new(&mut root, config)?;
+        let shared = Shared::new(&mut root, config)?;
         let mut layers = Vec::new();
         for index in 0..config.shape.n_layers {
             let mut path = root.sub(&format!("layers.{index}"));
             let mixer_norm = Norm::new(path.sub("mixer_norm"), config)?;
-            let mixer = mixer(path.sub("mixer"), config, index, lower_bounds.as_ref())?;
+            let mixer = shared.mixer(path.sub("mixer"), config, index)?;
             let channel_norm = Norm::new(path.sub("channel_norm"), config)?;
             let channel = ChannelMixer::new(path.sub("channel"), config)?;
             layers.push(Layer { mixer_norm, mixer, channel_norm, channel });
@@ -302,19 +304,36 @@ fn named(parameter: &Parameter) -> (String, Tensor) {
     (parameter.name.clone(), parameter.tensor.shallow_clone())
 }
 
-fn mixer(
-    path: Path<'_>,
-    config: &ModelConfig,
-    layer: u32,
-    lower_bounds: Option<&LowerBounds>,
-) -> Result<Box<dyn Mixer>, ModelsError> {
-    Ok(match config.architecture() {
-        Architecture::Llama => Box::new(LlamaMixer::new(path, config)?),
-        Architecture::Tnl => Box::new(TnlMixer::new(path, config, layer)?),
-        Architecture::Hgrn2 => {
-            let bounds = lower_bounds.expect("made for every model of this architecture");
-            Box::new(Hgrn2Mixer::new(path, config, bounds.layer(layer))?)
-        }
-        Architecture::CosFormer2 => Box::new(CosFormer2Mixer::new(path, config)?),
-    })
+/// What the mixing layers of a model have in common.
+#[derive(Debug)]
+enum Shared {
+    Llama(Rotary),
+    Tnl,
+    Hgrn2(LowerBounds),
+    CosFormer2(Lrpe),
+}
+
+impl Shared {
+    fn new(root: &mut Path<'_>, config: &ModelConfig) -> Result<Self, ModelsError> {
+        Ok(match config.mixer {
+            MixerConfig::Llama { rope, rope_base, .. } => Self::Llama(Rotary::new(rope, rope_base)),
+            MixerConfig::Tnl { .. } => Self::Tnl,
+            MixerConfig::Hgrn2 => Self::Hgrn2(LowerBounds::new(root, config)?),
+            MixerConfig::CosFormer2 { .. } => Self::CosFormer2(Lrpe::new()),
+        })
+    }
+
+    fn mixer(
+        &self,
+        path: Path<'_>,
+        config: &ModelConfig,
+        layer: u32,
+    ) -> Result<Box<dyn Mixer>, ModelsError> {
+        Ok(match self {
+            Self::Llama(rotary) => Box::new(LlamaMixer::new(path, config, rotary.clone())?),
+            Self::Tnl => Box::new(TnlMixer::new(path, config, layer)?),
+            Self::Hgrn2(bounds) => Box::new(Hgrn2Mixer::new(path, config, bounds.layer(layer))?),
+            Self::CosFormer2(lrpe) => Box::new(CosFormer2Mixer::new(path, config, lrpe.clone())?),
+        })
+    }
 }

@@ -43,8 +43,12 @@ pub(crate) struct LlamaMixer {
 }
 
 impl LlamaMixer {
-    pub(crate) fn new(mut path: Path<'_>, config: &ModelConfig) -> Result<Self, ModelsError> {
-        let MixerConfig::Llama { n_kv_heads, rope, rope_base } = config.mixer else {
+    pub(crate) fn new(
+        mut path: Path<'_>,
+        config: &ModelConfig,
+        rotary: Rotary,
+    ) -> Result<Self, ModelsError> {
+        let MixerConfig::Llama { n_kv_heads, .. } = config.mixer else {
             unreachable!("the skeleton chooses the mixer by the configuration");
         };
         let d = i64::from(config.shape.d_model);
@@ -52,7 +56,7 @@ impl LlamaMixer {
         Ok(Self {
             heads: i64::from(config.shape.n_heads),
             kv_heads: i64::from(n_kv_heads),
-            rotary: Rotary::new(rope, rope_base),
+            rotary,
             q: path.linear("q", d, d)?,
             k: path.linear("k", kv_width, d)?,
             v: path.linear("v", kv_width, d)?,

@@ -205,6 +205,9 @@ pub struct GenerateArgs {
     /// How many tokens to add at most
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_new_tokens: u32,
+    /// End at this token, by its id or as a text that is one token; may be repeated
+    #[arg(long = "stop-token", value_name = "ID|TEXT", allow_hyphen_values = true)]
+    pub stop_tokens: Vec<String>,
     /// Divide the logits by this and draw; 0 takes the likeliest token
     #[arg(long, value_name = "T", default_value_t = 0.0, allow_negative_numbers = true)]
     pub temperature: f64,

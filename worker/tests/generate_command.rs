@@ -13,6 +13,7 @@ use domain::spec::TokenizerSpec;
 use program::{golden, worker};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
+use tokenizers::{AddedToken, Tokenizer};
 use worker::data::TextTokenizer;
 
 fn generate(model: &Path, arguments: &[&str]) -> Output {
@@ -181,6 +182,45 @@ fn the_end_of_a_document_ends_the_text() {
 }
 
 #[test]
+fn a_stop_token_ends_the_text_and_is_no_part_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    byte_model(path, &[b'a'.into(), b'.'.into(), b'\n'.into(), b'b'.into()]);
+    fs::write(path.join("tokenizer.json"), byte_tokenizer()).unwrap();
+    let start = ["--prompt", "a", "--max-new-tokens", "9"];
+    for stop in [&["--stop-token", "\n"][..], &["--stop-token", "z", "--stop-token", "10"]] {
+        let arguments = [&start[..], stop].concat();
+        assert_eq!(text_of(&generate(path, &arguments)), "a.\n");
+        let found = json_of(&generate(path, &[&arguments[..], &["--json"]].concat()));
+        assert_eq!(found["new_tokens"], json!([46, 10]));
+        assert_eq!(found["end"], "stop_token");
+        assert_eq!(found["text"], ".");
+    }
+    // Without a tokenizer the ids are the text, and only ids can be named.
+    fs::remove_file(path.join("tokenizer.json")).unwrap();
+    let ids = Folder::new(&json!([[97]]));
+    let tokens = ids.tokens();
+    let arguments = ["--tokens", &tokens, "--max-new-tokens", "9", "--stop-token", "10"];
+    assert_eq!(text_of(&generate(path, &arguments)), "[[97,46]]\n");
+}
+
+#[test]
+fn a_special_token_is_a_stop_token_by_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    // Token 257 is the first that is no byte and does not end a document.
+    byte_model(path, &[b'a'.into(), b'.'.into(), 257]);
+    let mut tokenizer = Tokenizer::from_bytes(byte_tokenizer()).unwrap();
+    tokenizer.add_special_tokens([AddedToken::from("</s>", true)]).unwrap();
+    fs::write(path.join("tokenizer.json"), tokenizer.to_string(true).unwrap()).unwrap();
+    let arguments = ["--prompt", "a", "--max-new-tokens", "9", "--stop-token", "</s>", "--json"];
+    let found = json_of(&generate(path, &arguments));
+    assert_eq!(found["new_tokens"], json!([46, 257]));
+    assert_eq!(found["end"], "stop_token");
+    assert_eq!(found["text"], ".");
+}
+
+#[test]
 fn a_token_without_text_is_not_passed_over_in_silence() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
@@ -239,6 +279,10 @@ fn wrong_input_is_refused_with_what_would_be_valid() {
     refuse(&bad, &[], "row 0, token 1 is 1000; `vocab_size`");
     refuse(&one, &["--tokenizer", "no-such-file"], "could not read `no-such-file`");
     refuse(&one, &["--prompt", "a"], "cannot be used with");
+    refuse(&one, &["--stop-token", "a"], "`--stop-token a` needs a tokenizer and");
+    for id in ["1000", "99999999999"] {
+        refuse(&one, &["--stop-token", id], "is no token of the model; `vocab_size`");
+    }
     check_refused(&model, &[&["--prompt", "a"][..], &new].concat(), "`--prompt` needs a tokenizer");
     check_refused(&model, &new, "required");
     check_refused(&model, &["--prompt", "a"], "--max-new-tokens");
@@ -252,6 +296,12 @@ fn wrong_input_is_refused_with_what_would_be_valid() {
     let named = ["--tokenizer", tokenizer.to_str().unwrap()];
     let prompt = |text: &'static str| [&["--prompt", text][..], &new, &named].concat();
     check_refused(&model, &prompt(""), "`--prompt` is empty");
+    // é is two bytes, though its letter stands for one in the file.
+    let tokens = one.tokens();
+    for text in ["ab", "é", ""] {
+        let arguments = [&["--tokens", &tokens][..], &new, &named, &["--stop-token", text]];
+        check_refused(&model, &arguments.concat(), "is not one token of the tokenizer");
+    }
     check_refused(&model, &prompt("z"), "`--prompt` holds token 122; `vocab_size`");
     fs::write(&tokenizer, "{}").unwrap();
     check_refused(&model, &prompt("a"), "tokenizer.json` is no tokenizer");

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bench::Trainer;
 use bench::work::{Bench, assignment, run};
 use domain::memory::MemoryEstimate;
+use domain::model::{ModelConfig, Shape};
 use domain::recipe::PretrainCell;
 use domain::spec::{Precision, WeightAverageSpec};
 use proto::v1;
@@ -90,6 +91,20 @@ fn the_estimate_of_hgrn2_holds() {
 fn the_estimate_of_cosformer2_holds() {
     check("cosformer2", Precision::Fp32);
     check("cosformer2", Precision::Bf16);
+}
+
+#[test]
+fn the_estimate_of_the_linear_mixers_holds_for_wide_heads() {
+    // Heads of 128 and of 256 channels, whose states are two and four times as large.
+    for architecture in ["tnl", "hgrn2", "cosformer2"] {
+        for n_heads in [2, 1] {
+            let bench = Bench::new();
+            let mut cell = cell(&bench, architecture, Precision::Fp32);
+            let shape = Shape { n_heads, n_layers: 4, ..cell.model.shape };
+            cell.model = ModelConfig::new(cell.model.architecture(), shape).unwrap();
+            check_cell(&bench, &cell, 8);
+        }
+    }
 }
 
 #[test]

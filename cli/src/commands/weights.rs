@@ -44,6 +44,8 @@ struct WeightsView {
     ignored_keys: Vec<String>,
     /// Tensors that the model does not need.
     ignored_tensors: Vec<String>,
+    /// The ids of the tokens that end a text where the weights come from; none for an export.
+    stop_tokens: Vec<u64>,
 }
 
 pub(super) fn run(global: &Global, command: &WeightsCommand) -> Result<(), Failure> {
@@ -84,6 +86,7 @@ fn finish(
         widened: transfer.widened(),
         ignored_keys: transfer.ignored_keys.clone(),
         ignored_tensors: transfer.ignored_tensors.clone(),
+        stop_tokens: transfer.stop_tokens.clone(),
     };
     Form::of(paths.json, global.quiet).print(&view)?;
     Ok(())
@@ -110,6 +113,7 @@ impl View for WeightsView {
             ("size", format::bytes(self.weights_bytes)),
             ("ignored keys", self.ignored_keys.join(", ")),
             ("ignored tensors", self.ignored_tensors.join(", ")),
+            ("stop tokens", self.stopping()),
         ]);
         format!("{title}\n{lines}")
     }
@@ -128,6 +132,16 @@ impl WeightsView {
         } else {
             format!(", of them {} widened to F32", counts.join(" and "))
         }
+    }
+
+    /// The ids, and how a text ends at them here, where nothing of the model says so.
+    fn stopping(&self) -> String {
+        if self.stop_tokens.is_empty() {
+            return String::new();
+        }
+        let ids: Vec<String> = self.stop_tokens.iter().map(u64::to_string).collect();
+        let options: Vec<String> = ids.iter().map(|id| format!("--stop-token {id}")).collect();
+        format!("{} (`gradus-worker generate {}`)", ids.join(", "), options.join(" "))
     }
 }
 

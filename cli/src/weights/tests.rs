@@ -225,6 +225,29 @@ fn tensors_that_the_configuration_already_says_are_named_and_left_out() {
 }
 
 #[test]
+fn the_tokens_that_end_a_text_are_those_of_generation_or_else_of_the_model() {
+    let mut files = Files::hugging_face();
+    let stop_tokens = |folder: &TempDir| Transfer::import(folder.path()).unwrap().stop_tokens;
+    assert_eq!(stop_tokens(&files.folder()), Vec::<u64>::new());
+    for (value, expected) in [
+        (json!(2), vec![2_u64]),
+        (json!([2, 4]), vec![2, 4]),
+        (json!(null), vec![]),
+        (json!("</s>"), vec![]),
+    ] {
+        files.config["eos_token_id"] = value;
+        assert_eq!(stop_tokens(&files.folder()), expected);
+    }
+    files.config["eos_token_id"] = 2.into();
+    let folder = files.folder();
+    let generation = folder.path().join(GENERATION_FILE);
+    write(&generation, r#"{"eos_token_id": [3, 4], "top_p": 0.9}"#).unwrap();
+    assert_eq!(stop_tokens(&folder), [3_u64, 4]);
+    write(&generation, r#"{"top_p": 0.9}"#).unwrap();
+    assert_eq!(stop_tokens(&folder), [2_u64]);
+}
+
+#[test]
 fn a_head_of_its_own_beside_tied_embeddings_is_refused() {
     let mut files = Files::tied();
     files.insert("lm_head.weight", numbers(&[5, 4], 7.5));

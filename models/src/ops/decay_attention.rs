@@ -302,6 +302,14 @@ mod tests {
     }
 
     #[test]
+    fn heads_of_one_channel_agree_with_the_recurrence_over_several_chunks() {
+        for (time, key, value) in [(65, 1, 1), (129, 2, 1), (129, 1, 3)] {
+            check(&[0.84, 0.0039, 0.0], time, key, value, CHUNK);
+            check(&[0.0, 0.0], time, key, value, CHUNK);
+        }
+    }
+
+    #[test]
     fn wide_heads_and_shared_gradients_agree() {
         check(&[0.25, 0.0039], 150, 128, 64, CHUNK);
     }

@@ -93,7 +93,8 @@ impl GateTable {
         let of_rows = starts.permute([1, 2, 0, 3, 4]).view([rows * h, key, value]);
         let mut output = made.output;
         let output = output.baddbmm_(&made.faded_q, &of_rows).view([rows, h, chunk, value]);
-        let output = output.transpose(1, 2).reshape([rows, chunk, h * value]);
+        // With one channel a head this would be a view, which cannot become rows of a text.
+        let output = output.transpose(1, 2).reshape([rows, chunk, h * value]).contiguous();
         [self.text(&output, inputs[2]), last, starts]
     }
 
@@ -377,6 +378,15 @@ mod tests {
             check(time, 3, 5, 4, chunk, 1.0);
         }
         check(33, 1, 12, 24, 8, 1.0);
+    }
+
+    #[test]
+    fn heads_of_one_channel_agree_with_the_recurrence_over_several_chunks() {
+        for (time, heads) in [(65, 3), (129, 2), (70, 1)] {
+            check(time, heads, 1, 1, CHUNK, 1.0);
+        }
+        check(70, 3, 1, 4, CHUNK, 1.0);
+        check(70, 3, 4, 1, CHUNK, 1.0);
     }
 
     #[test]

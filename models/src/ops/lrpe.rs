@@ -16,8 +16,9 @@ fn theta(head: i64, channel: i64, heads: i64, head_width: i64) -> f64 {
     10_000_f64.powf(-2.0 * (head * head_width + channel) as f64 / width as f64)
 }
 
-/// Doubles the channels of queries or keys by their position.
-#[derive(Debug)]
+/// Doubles the channels of queries or keys by their position. Clones share their tables, which are the
+/// same in every layer of a model.
+#[derive(Debug, Clone)]
 pub struct Lrpe {
     /// Cosines and sines, `[T, H, K]`.
     tables: TableCache<(Tensor, Tensor)>,

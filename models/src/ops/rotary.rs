@@ -25,8 +25,9 @@ fn frequency(rope: Rope, base: f64, heads: i64, head_width: i64, head: i64, pair
     base.powf(-(exponent as f64) / width as f64)
 }
 
-/// Turns queries and keys by their position.
-#[derive(Debug)]
+/// Turns queries and keys by their position. Clones share their tables, which are the same in every
+/// layer of a model.
+#[derive(Debug, Clone)]
 pub struct Rotary {
     rope: Rope,
     base: f64,

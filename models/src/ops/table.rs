@@ -2,8 +2,8 @@
 //!
 //! It does not know what they mean.
 
-use std::cell::RefCell;
 use std::ops::Deref;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tch::{Device, Kind, Tensor};
 
@@ -57,14 +57,22 @@ impl Key {
 }
 
 /// The table that was asked for last. A training run has one length, so one is enough.
+///
+/// Clones share it: layers that need the same table are given clones of one cache.
 #[derive(Debug)]
 pub(crate) struct TableCache<T> {
-    last: RefCell<Option<(Key, T)>>,
+    last: Arc<Mutex<Option<(Key, T)>>>,
+}
+
+impl<T> Clone for TableCache<T> {
+    fn clone(&self) -> Self {
+        Self { last: Arc::clone(&self.last) }
+    }
 }
 
 impl<T> TableCache<T> {
     pub(crate) fn new() -> Self {
-        Self { last: RefCell::new(None) }
+        Self { last: Arc::new(Mutex::new(None)) }
     }
 
     /// Reads the table for a key, building it if it is not the last one.
@@ -74,10 +82,35 @@ impl<T> TableCache<T> {
         build: impl FnOnce() -> T,
         read: impl FnOnce(&T) -> R,
     ) -> R {
-        let mut last = self.last.borrow_mut();
+        // A panic in here leaves no table or a whole one.
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         match last.take() {
             Some((known, table)) if known == key => read(&last.insert((key, table)).1),
             _ => read(&last.insert((key, tch::no_grad(build))).1),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clones_share_one_table_and_build_it_once() {
+        let cache = TableCache::new();
+        let clone = cache.clone();
+        let x = Tensor::zeros([1, 5, 2, 4], (Kind::Float, Device::Cpu));
+        let mut n_built = 0;
+        let mut build = || {
+            n_built += 1;
+            Tensor::arange(5, (Kind::Float, Device::Cpu))
+        };
+        let address = |table: &Tensor| table.data_ptr();
+        let first = cache.with(Key::of(&x, 0), &mut build, address);
+        let second = clone.with(Key::of(&x, 0), &mut build, address);
+        let other = clone.with(Key::of(&x, 1), &mut build, address);
+        assert_eq!(first, second);
+        assert_eq!(cache.with(Key::of(&x, 1), &mut build, address), other);
+        assert_eq!(n_built, 2);
     }
 }

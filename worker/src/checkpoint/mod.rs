@@ -43,6 +43,10 @@ const STATE_VERSION: u32 = 2;
 pub type NamedTensors = Vec<(String, Tensor)>;
 
 /// What is neither weight nor moment.
+///
+/// Of the random generators it holds that of the CPU alone, because training draws nothing on a device.
+/// A layer that did, such as dropout, would need the device's generator in here too: without it a run
+/// that goes on from a checkpoint would not be the uninterrupted one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct State {

@@ -22,6 +22,7 @@ pub(super) struct Generation {
     model: LanguageModel,
     tokenizer: Option<Tokenizer>,
     prompt: Vec<i64>,
+    ends: Vec<(i64, Ending)>,
     sampler: Sampler,
     seed: u64,
     max_new_tokens: usize,
@@ -31,9 +32,10 @@ pub(super) struct Generation {
 /// Why no more tokens were added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum End {
+enum Ending {
     MaxNewTokens,
     EndOfDocument,
+    StopToken,
 }
 
 /// What `--json` prints.
@@ -41,12 +43,12 @@ enum End {
 struct Generated {
     /// The ids that the model was given.
     prompt_tokens: Vec<i64>,
-    /// The ids that it added, the end of the document among them where it came.
+    /// The ids that it added, the end of the document or the stop token among them where it came.
     new_tokens: Vec<i64>,
-    /// The text of the added ids; none without a tokenizer.
+    /// The text of the added ids without the stop token; none without a tokenizer.
     text: Option<String>,
     /// Why it ended.
-    end: End,
+    end: Ending,
     /// The seed of the draws.
     seed: u64,
     /// Memory of the state at the end.
@@ -64,11 +66,14 @@ impl Generation {
         }
         let tokenizer = tokenizer(args)?;
         let model = input::model(&args.model)?;
-        let prompt = prompt(args, tokenizer.as_ref(), model.config().shape.vocab_size)?;
+        let vocab_size = model.config().shape.vocab_size;
+        let prompt = prompt(args, tokenizer.as_ref(), vocab_size)?;
+        let ends = ends(args, tokenizer.as_ref(), vocab_size)?;
         Ok(Self {
             model,
             tokenizer,
             prompt,
+            ends,
             sampler,
             seed: args.seed,
             max_new_tokens: usize::try_from(args.max_new_tokens)?,
@@ -78,20 +83,19 @@ impl Generation {
 
     /// Generates and prints.
     pub(super) fn run(self) -> Result<()> {
-        let end_of_document =
-            self.tokenizer.as_ref().and_then(|tokenizer| tokenizer.token_to_id(END_OF_DOCUMENT));
         let mut continuation = self.model.continuation(&self.prompt, self.sampler);
-        let (mut new_tokens, mut end) = (Vec::new(), End::MaxNewTokens);
+        let (mut new_tokens, mut end) = (Vec::new(), Ending::MaxNewTokens);
         for token in continuation.by_ref().take(self.max_new_tokens) {
             let token = token?;
             new_tokens.push(token);
-            if end_of_document.is_some_and(|end| i64::from(end) == token) {
-                end = End::EndOfDocument;
+            if let Some((_, found)) = self.ends.iter().find(|(id, _)| *id == token) {
+                end = *found;
                 break;
             }
         }
         let state_bytes = continuation.state().bytes();
-        let whole = [&self.prompt[..], &new_tokens].concat();
+        let n_of_text = new_tokens.len() - usize::from(end == Ending::StopToken);
+        let whole = [&self.prompt[..], &new_tokens[..n_of_text]].concat();
         let text =
             self.tokenizer.as_ref().map(|tokenizer| decode(tokenizer, &whole)).transpose()?;
         if !self.is_json {
@@ -152,6 +156,68 @@ fn prompt(args: &GenerateArgs, tokenizer: Option<&Tokenizer>, vocab_size: u32) -
         );
     }
     Ok(ids.iter().map(|id| i64::from(*id)).collect())
+}
+
+/// The tokens at which the text ends, each with what is said then.
+fn ends(
+    args: &GenerateArgs,
+    tokenizer: Option<&Tokenizer>,
+    vocab_size: u32,
+) -> Result<Vec<(i64, Ending)>> {
+    let of_document = tokenizer.and_then(|tokenizer| tokenizer.token_to_id(END_OF_DOCUMENT));
+    let mut ends: Vec<_> =
+        of_document.into_iter().map(|id| (i64::from(id), Ending::EndOfDocument)).collect();
+    for name in &args.stop_tokens {
+        let id = stop_token(name, args, tokenizer)?;
+        let Some(id) = id.filter(|id| *id < vocab_size) else {
+            bail!(
+                "`--stop-token {name}` is no token of the model; `vocab_size` {vocab_size} allows \
+                 0 to {}",
+                vocab_size - 1
+            );
+        };
+        ends.push((i64::from(id), Ending::StopToken));
+    }
+    Ok(ends)
+}
+
+/// The id that a `--stop-token` names, which is one if it is all digits; none if no id is so large.
+fn stop_token(
+    name: &str,
+    args: &GenerateArgs,
+    tokenizer: Option<&Tokenizer>,
+) -> Result<Option<u32>> {
+    if !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Ok(name.parse().ok());
+    }
+    let Some(tokenizer) = tokenizer else {
+        bail!(
+            "`--stop-token {name}` needs a tokenizer and `{}` does not exist; name one by \
+             `--tokenizer`, or give the token's id",
+            args.model.join(TOKENIZER_FILE).display()
+        );
+    };
+    let Some(id) = token_of(tokenizer, name)? else {
+        bail!(
+            "`--stop-token {name}` is not one token of the tokenizer; valid: a text that is one, the \
+             name of a special token, or a token's id"
+        );
+    };
+    Ok(Some(id))
+}
+
+/// The special token of this name, or the one token that the text is. A token that stands for other
+/// texts too, as for all that is unknown, is none.
+fn token_of(tokenizer: &Tokenizer, text: &str) -> Result<Option<u32>> {
+    if tokenizer.get_added_vocabulary().is_special_token(text) {
+        return Ok(tokenizer.token_to_id(text));
+    }
+    let encoding = tokenizer
+        .encode(text, false)
+        .map_err(|error| anyhow!("could not encode `--stop-token {text}`: {error}"))?;
+    let [id] = encoding.get_ids() else { return Ok(None) };
+    let is_its_text = tokenizer.decode(&[*id], false).is_ok_and(|decoded| decoded == text);
+    Ok(is_its_text.then_some(*id))
 }
 
 fn one_row(path: &Path, vocab_size: u32) -> Result<Vec<i64>> {

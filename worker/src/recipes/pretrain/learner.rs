@@ -184,13 +184,12 @@ pub(super) fn read_step(
     Ok((losses.iter().sum(), *gradient_norm))
 }
 
+/// Whether all numbers of all tensors, of which there is at least one, are finite; the device is waited
+/// for once and not for each tensor.
 fn are_finite<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Result<bool, tch::TchError> {
-    for tensor in tensors {
-        if tensor.f_isfinite()?.f_all()?.f_int64_value(&[])? == 0 {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+    let finite = tensors.into_iter().map(|tensor| tensor.f_isfinite()?.f_all());
+    let finite = finite.collect::<Result<Vec<_>, _>>()?;
+    Ok(Tensor::f_stack(&finite, 0)?.f_all()?.f_int64_value(&[])? != 0)
 }
 
 #[cfg(test)]
