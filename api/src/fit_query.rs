@@ -168,6 +168,22 @@ pub struct FitPredictionList {
     pub predictions: Vec<FitPrediction>,
 }
 
+/// The best model for a budget along the sizes that were trained, whose FLOPs for a token need not
+/// be κ N with one κ for all.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct LadderPrediction {
+    /// N_opt; not identified where it is an end of the ladder.
+    pub parameters: EstimateView,
+    /// D_opt, which is C over the FLOPs of a token at N_opt.
+    pub tokens: EstimateView,
+    /// The loss there.
+    pub loss_nats: EstimateView,
+    /// N of the trained size with the least loss at this budget; `null` where the law does not say.
+    pub rung_parameters: Option<f64>,
+    /// Share of the draws whose best size is the smallest or the largest that was trained.
+    pub share_at_end: f64,
+}
+
 /// What one method says of one group.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct FitPrediction {
@@ -187,6 +203,10 @@ pub struct FitPrediction {
     pub measured_loss_nats: EstimateView,
     /// κ of C = κ N D, where N and D are told apart by it.
     pub flops_per_parameter_token: Option<f64>,
+    /// The best N and D along the models that were trained, each with its own FLOPs for a token;
+    /// `null` where a model was asked about, for laws that are not laws of N and D, and where the
+    /// models are no ladder.
+    pub along_sizes: Option<LadderPrediction>,
     /// C over the largest fitted one.
     pub extrapolation: Option<f64>,
     /// What to know before quoting it.

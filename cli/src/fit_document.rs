@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use api::EstimateView;
 use scaling::interval::Inference;
-use scaling::ladder::MAX_KAPPA_SPREAD;
+use scaling::ladder::{Ladder, MAX_KAPPA_SPREAD};
 use serde::{Deserialize, Serialize};
 
 use crate::args::ColumnArgs;
@@ -15,7 +15,7 @@ use crate::args::ColumnArgs;
 mod restore;
 mod save;
 
-pub use save::{Saved, estimate_view};
+pub use save::{Saved, estimate_view, ladder_view};
 pub(crate) use save::{check_replaceable, replace};
 
 /// What the file says it is.
@@ -24,6 +24,10 @@ const FORMAT: &str = "gradus-fit";
 const VERSION: u32 = 1;
 /// The name of the warning that one κ stands for several.
 const ONE_KAPPA: &str = "flops-per-parameter";
+/// Names of the ratios among [`SavedRanges::others`]: of D to N, and of D to the unique tokens, which
+/// is how often these are read.
+pub(crate) const TOKENS_PER_PARAMETER: &str = "D / N";
+pub(crate) const EPOCHS: &str = "D / U";
 
 /// A saved fit of one file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -126,6 +130,9 @@ pub struct SavedFit {
     pub residuals_log: Vec<f64>,
     /// Where the fitted rows lie.
     pub ranges: SavedRanges,
+    /// The fitted sizes, ascending, where a column has their FLOPs for a token; empty otherwise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sizes: Vec<SavedRung>,
     /// Rows that were fitted.
     pub n_observations: u64,
     /// Runs that they belong to.
@@ -180,6 +187,16 @@ impl Conventions {
             )
         })
     }
+}
+
+/// A size of the file.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SavedRung {
+    /// N.
+    pub n: f64,
+    /// FLOPs of training for one token.
+    pub flops_per_token: f64,
 }
 
 /// A coefficient's name with its estimate.
@@ -245,7 +262,8 @@ pub struct SavedRanges {
     pub d: Option<[f64; 2]>,
     /// C.
     pub c: Option<[f64; 2]>,
-    /// What else the law looks at, by the words for it.
+    /// What else the law looks at, by the words for it, and the ratios `D / N` and `D / U` of what it
+    /// looks at; documents from before there were ratios have none.
     pub others: BTreeMap<String, [f64; 2]>,
 }
 
@@ -329,6 +347,8 @@ pub struct Restored {
     pub saved: SavedFit,
     /// What predicts.
     pub inference: Inference,
+    /// The fitted sizes, where their FLOPs for a token were known.
+    pub sizes: Option<Ladder>,
 }
 
 impl FitDocument {

@@ -17,6 +17,7 @@ pub mod fit_parts;
 mod fits;
 pub mod format;
 mod history;
+pub mod ladder;
 mod plan;
 pub mod predict;
 pub(crate) mod run;

@@ -170,7 +170,8 @@ fn below(share: f64, n: usize) -> usize {
     ((share * n as f64) as usize).min(n - 1)
 }
 
-/// Powers of ten inside a range; with fewer than three of them also twice and five times each.
+/// Powers of ten inside a range; with fewer than three of them also twice and five times each, and
+/// where there are hardly any of these either, equal steps.
 fn ticks((low, high): (f64, f64)) -> Vec<f64> {
     // A margin may reach beyond the numbers that there are.
     let (low, high) = (low.max(f64::MIN_POSITIVE), high.min(f64::MAX));
@@ -188,7 +189,27 @@ fn ticks((low, high): (f64, f64)) -> Vec<f64> {
     if coarse.len() >= 3 {
         return coarse;
     }
-    inside(decades().flat_map(|power| [power, 2.0 * power, 5.0 * power]).collect())
+    let fine = inside(decades().flat_map(|power| [power, 2.0 * power, 5.0 * power]).collect());
+    if fine.len() > 1 { fine } else { inside(steps((low, high))) }
+}
+
+/// At most ten multiples of 1, 2 or 5 times a power of ten, from the lower end of a range.
+fn steps((low, high): (f64, f64)) -> Vec<f64> {
+    /// Steps that a range should have.
+    const WANTED: f64 = 7.0;
+    let rough = (high - low) / WANTED;
+    if !(rough > 0.0 && rough.is_finite()) {
+        return Vec::new();
+    }
+    let power = rough.log10().floor();
+    // Divided by a whole power, three tenths are 0.3 and not 0.30000000000000004.
+    let scaled = |value: f64| {
+        if power < 0.0 { value / 10_f64.powf(-power) } else { value * 10_f64.powf(power) }
+    };
+    let factor = [1.0, 2.0, 5.0].into_iter().find(|factor| scaled(*factor) >= rough);
+    let factor = factor.unwrap_or(10.0);
+    let first = (low / scaled(factor)).ceil();
+    (0..10_u8).map(|index| scaled((first + f64::from(index)) * factor)).collect()
 }
 
 /// Braille dots below, marks above.
@@ -293,6 +314,10 @@ mod tests {
     fn ticks_within_a_decade_are_not_only_powers_of_ten() {
         assert_eq!(ticks((1.5e10, 6e10)), [2e10, 5e10]);
         assert_eq!(ticks((1e3, 2e6)), [1e3, 1e4, 1e5, 1e6]);
+        // Losses and accuracies lie within a decade.
+        assert_eq!(ticks((2.3, 4.4)), [2.5, 3.0, 3.5, 4.0]);
+        assert_eq!(ticks((0.23, 0.41)), [0.25, 0.3, 0.35, 0.4]);
+        assert_eq!(ticks((3.1e8, 3.9e8)), [3.2e8, 3.4e8, 3.6e8, 3.8e8]);
     }
 
     #[test]

@@ -47,6 +47,15 @@ fn groups_of_one_ratio_of_tokens_to_parameters_are_not_compared() {
     assert!(line.contains("not identified  (1)"), "{line}");
 }
 
+#[test]
+fn a_budget_far_beyond_the_data_is_named_as_a_prediction_there_is() {
+    let found = warnings(&two("x", ["1", "1"]), &format!("{FIT} --compare-at 1e32"));
+    let far: Vec<&String> =
+        found.iter().filter(|text| text.starts_with("far-extrapolation: C = 1.000e32")).collect();
+    assert_eq!(far.len(), 2, "{found:?}");
+    assert!(far[0].contains("e11 times the largest fitted, ") && far[0].ends_with(", of `mixer`"));
+}
+
 /// Two groups of 5 × 6 with whatever else their rows say.
 fn two(header: &str, others: [&str; 2]) -> String {
     let mut text = format!("arch,n,d,loss,{header}\n");

@@ -80,6 +80,56 @@ fn the_objective_is_named_and_another_one_gives_another_value() {
 }
 
 #[test]
+fn an_accuracy_is_called_so_and_drawn_to_the_rows_that_are_held_out() {
+    let folder = file(&planted());
+    let arguments = "fit --csv points.csv --law sigmoid --loss task --accuracy accuracy --draws 100 \
+                     --hold-out loss<0.7 --plot fit.svg";
+    let fit = json(&folder, &format!("{arguments} --json"));
+    assert_eq!(fit["objective_name"], "sum of squared residuals of accuracy");
+    let text = shown(&gradus(&folder, arguments));
+    assert!(
+        text.contains("rms of ln accuracy") && text.contains("accuracy over task loss"),
+        "{text}"
+    );
+    assert!(text.contains("an error is predicted over measured, less one"), "{text}");
+    let svg = std::fs::read_to_string(folder.path().join("fit.svg")).unwrap();
+    assert!(svg.contains("predicted / measured − 1, %"), "{svg}");
+    // The first broken part of the curve begins where the first held-out row is.
+    let number = |text: &str| -> f64 {
+        text.split([',', '"']).next().unwrap().parse().unwrap_or_else(|_| panic!("{text}"))
+    };
+    let (_, curve) = svg.split_once("<polyline class=\"line s0 dashed\" points=\"").unwrap();
+    let (_, mark) = curve.split_once("<circle class=\"mark s0 f0\" cx=\"").unwrap();
+    assert!((number(curve) - number(mark)).abs() < 0.1, "{svg}");
+}
+
+/// Aim: a user can do what the hint says. Method: it is done, with a number for each word in capitals.
+#[test]
+fn the_hint_after_a_fit_is_a_question_that_the_fit_can_answer() {
+    for columns in [
+        "--law chinchilla --n n --d d --loss chinchilla",
+        "--law kaplan --n n --d d --loss kaplan",
+        "--law overtraining --n n --d d --c c --loss over",
+        "--law data_constrained --n n --d d --unique unique --loss repeated",
+        "--law precision --n n --d d --bits bits --loss precise",
+        "--law power --d d --loss power",
+        "--law annealing --rate-sum s1 --rate-fall s2 --loss annealed",
+        "--law sigmoid --loss task --accuracy accuracy",
+    ] {
+        let folder = file(&planted());
+        let fit = format!("fit --csv points.csv {columns} --draws 100 --out fit.json");
+        let text = shown(&gradus(&folder, &fit));
+        let (_, hint) = text.split_once("hint: `gradus ").unwrap_or_else(|| panic!("{text}"));
+        let command = hint.split('`').next().unwrap();
+        let is_name = |word: &&str| word.bytes().all(|byte| byte.is_ascii_uppercase());
+        let words = command.split(' ').map(|word| if is_name(&word) { "1" } else { word });
+        let command = words.collect::<Vec<_>>().join(" ");
+        let output = gradus(&folder, &command);
+        assert!(output.status.success(), "{command}\n{}", shown(&output));
+    }
+}
+
+#[test]
 fn threads_change_no_byte() {
     let folder = file(&planted());
     let arguments =
@@ -186,6 +236,17 @@ fn a_missing_column_is_named_with_its_flag() {
     refused(&text, "--law power --c c --loss floor --objective lad --delta 1", &["`lad` has none"]);
     refused(&text, "--law power --c c --loss floor --delta -1", &["--delta"]);
     refused(&text, "--law power --c c --loss floor --hold-out big", &["is no rule"]);
+    let rule = "--law power --c c --loss floor --hold-out c>large";
+    refused(&text, rule, &["`--hold-out c>large` is no rule", "`large` is not a number"]);
+    for draws in ["--draws 99", "--bootstrap 0"] {
+        let few = format!("--law power --c c --loss floor {draws}");
+        refused(&text, &few, &["`--bootstrap`, must be at least 100"]);
+    }
+    for approach in ["envelope", "isoflop"] {
+        let columns = format!("--law {approach} --n n --d d --loss floor");
+        let expected = format!("`{approach}` is no law, but another approach");
+        refused(&text, &columns, &[&expected, "`--law chinchilla`", "gradus fit STUDY"]);
+    }
     refused(&text, "--law power --c c --loss floor --hold-out c>1", &["every row is held out"]);
 }
 

@@ -202,6 +202,77 @@ fn a_path_that_cannot_be_written_is_refused_before_the_fit() {
     assert_eq!(names, ["folder", "points.csv"]);
 }
 
+/// The groups of `two` and a third one of four rows.
+fn with_a_small_one() -> String {
+    let small = [(1e6, 3e7, 5.2), (5e6, 3e7, 4.6), (1e6, 3e8, 4.9), (5e6, 3e8, 4.1)];
+    small
+        .iter()
+        .fold(two(1.1, 0.01), |text, (n, d, loss)| text + &format!("small,{n},{d},{loss}\n"))
+}
+
+const SMALL: &str = "law `chinchilla` has 5 parameters, found 4 points";
+
+/// Aim: one group that cannot be fitted costs the others nothing. Method: everything that a fit of groups can be asked
+/// for, of a file with such a group.
+#[test]
+fn a_group_without_a_fit_is_listed_and_the_others_are_fitted() {
+    let folder = file(&with_a_small_one());
+    let asked = format!("{FIT} --compare-at 1e19 --out fit.json --plot fit.svg");
+    let fits = json(&folder, &format!("{asked} --json"));
+    let groups: Vec<&Value> =
+        fits["groups"].as_array().unwrap().iter().map(|one| &one["group"]).collect();
+    assert_eq!(groups, ["alpha", "beta"]);
+    assert_eq!(fits["unfitted"], serde_json::json!([{"group": "small", "reason": SMALL}]));
+    let expected = "unfitted-groups: 1 of 3 groups could not be fitted: `small`";
+    assert_eq!(fits["warnings"], serde_json::json!([expected]));
+    assert_eq!(fits["comparisons"].as_array().unwrap().len(), 1);
+    let text = shown(&gradus(&folder, &asked));
+    assert!(text.contains("GROUP WITHOUT A FIT") && text.contains(expected), "{text}");
+    assert!(!std::fs::read_to_string(folder.path().join("fit.svg")).unwrap().contains("small"));
+    let predicted = json(&folder, "predict fit.json --c 1e18 --json");
+    assert_eq!(predicted["predictions"].as_array().unwrap().len(), 2);
+    let again = shown(&gradus(&folder, "fit --again fit.json"));
+    assert!(again.contains("was made again, bit for bit"), "{again}");
+}
+
+#[test]
+fn a_group_that_is_held_out_leaves_the_others_and_what_is_alone_is_not_compared() {
+    let folder = file(&two(1.1, 0.01));
+    let fits = json(&folder, &format!("{FIT} --hold-out arch=beta --compare-at 1e19 --json"));
+    assert_eq!(fits["groups"].as_array().unwrap().len(), 1);
+    let reason = "every row is held out";
+    assert_eq!(fits["unfitted"], serde_json::json!([{"group": "beta", "reason": reason}]));
+    assert_eq!(fits["comparisons"], serde_json::json!([]));
+    let text = fits["warnings"][0].as_str().unwrap();
+    assert!(text.ends_with("`beta`; fewer than two are left, so that none are compared"), "{text}");
+    let own = fits["groups"][0]["warnings"].to_string();
+    assert!(!own.contains("nothing-held-out"), "{own}");
+}
+
+#[test]
+fn a_file_none_of_whose_groups_can_be_fitted_is_refused_with_the_reason_of_each() {
+    let text = with_a_small_one();
+    let held_out = format!("{FIT} --hold-out arch=alpha --hold-out arch=beta");
+    let each = ["group `alpha`: every row", "group `beta`: every row"];
+    let small = format!("group `small`: {SMALL}");
+    refused(&text, &held_out, &["no group that can be fitted", each[0], each[1], &small]);
+    // What is wrong with a row is wrong with the file.
+    let wrong = text.replace("small,1000000,30000000,5.2", "small,1000000,-3,5.2");
+    assert_ne!(wrong, text);
+    refused(&wrong, FIT, &["column `d` must be above zero", "`-3`"]);
+}
+
+#[test]
+fn rows_of_a_group_are_counted_in_the_group() {
+    let fits = json(&file(&two(1.1, 0.01)), &format!("{FIT} --json"));
+    for group in fits["groups"].as_array().unwrap() {
+        let warnings = group["warnings"].as_array().unwrap();
+        let mut all = warnings.iter().map(|one| one.as_str().unwrap());
+        let found = all.find(|text| text.starts_with("rows-as-runs: ")).unwrap();
+        assert!(found.contains("the 30 rows"), "{found}");
+    }
+}
+
 /// A line of thirty runs of which one lies far out.
 fn with_one_far_run(has_runs: bool) -> String {
     let mut text = String::from(if has_runs { "name,c,loss\n" } else { "c,loss\n" });

@@ -124,6 +124,57 @@ fn a_place_outside_the_data_is_named_with_its_factor() {
     assert!(small.contains("outside-data: N = 1.000e4 is 0.010 times the smallest"), "{small}");
 }
 
+// N and D are both among the fitted ones, and the largest N was never trained on the smallest D.
+#[test]
+fn a_ratio_outside_the_data_is_named_though_both_its_numbers_are_inside() {
+    let table = planted();
+    let is_inside = |line: &&str| {
+        let cell = |at: usize| line.split(',').nth(at).unwrap().parse::<f64>().ok();
+        // The header has no numbers.
+        cell(1).zip(cell(2)).is_none_or(|(n, d)| (5.0..=500.0).contains(&(d / n)))
+    };
+    let lines: Vec<&str> = table.lines().filter(is_inside).collect();
+    let folder = file(&(lines.join("\n") + "\n"));
+    let output = gradus(&folder, &format!("{CHINCHILLA} --draws 120 --out fit.json"));
+    assert!(output.status.success(), "{}", shown(&output));
+    let range = &document(&folder)["fits"][0]["ranges"]["others"]["D / N"];
+    let [low, high] = [&range[0], &range[1]].map(|end| end.as_f64().unwrap());
+    assert!(low >= 5.0 * (1.0 - 1e-9) && high <= 500.0 * (1.0 + 1e-9), "{range}");
+    let said = |arguments: &str| shown(&gradus(&folder, &format!("predict fit.json {arguments}")));
+    let far = said("--n 2e6 --d 2e10");
+    assert!(far.contains("far-extrapolation: D / N = 1.000e4"), "{far}");
+    assert!(!far.contains(": N = ") && !far.contains(": D = "), "{far}");
+    assert!(!said("--n 2e7 --d 1e9").contains("D / N ="), "{}", said("--n 2e7 --d 1e9"));
+    // A budget of which the best split has another ratio than any row.
+    let view = json(&folder, "predict fit.json --c 1e24 --json");
+    let ratio =
+        view["predictions"][0]["optimum"]["tokens_per_parameter"]["value"].as_f64().unwrap();
+    let warnings = view["predictions"][0]["warnings"].to_string();
+    assert_eq!(warnings.contains(": D / N = "), ratio < low || ratio > high, "{ratio} {warnings}");
+    // A fit from before there were ratios says nothing of them.
+    let mut older = document(&folder);
+    older["fits"][0]["ranges"]["others"].as_object_mut().unwrap().remove("D / N");
+    std::fs::write(folder.path().join("fit.json"), older.to_string()).unwrap();
+    assert!(!said("--n 2e6 --d 2e10").contains("D / N ="), "{}", said("--n 2e6 --d 2e10"));
+}
+
+#[test]
+fn more_epochs_than_fitted_and_more_unique_tokens_than_d_are_named() {
+    let folder = saved(
+        "fit --csv points.csv --law data_constrained --n n --d d --unique unique --loss repeated",
+    );
+    let said = |unique: &str| {
+        let arguments = format!("predict fit.json --n 3.6e7 --d 6e9 --unique {unique}");
+        shown(&gradus(&folder, &arguments))
+    };
+    // The rows read their text up to 15 times.
+    assert!(said("3e8").contains("outside-data: D / U = 2.000e1"), "{}", said("3e8"));
+    let few = said("1e9");
+    assert!(!few.contains("D / U =") && !few.contains("unique-above-d"), "{few}");
+    let above = said("1e10");
+    assert!(above.contains("unique-above-d: `--unique 10000000000` is more than D"), "{above}");
+}
+
 #[test]
 fn every_group_is_predicted_and_one_can_be_chosen() {
     let folder = saved(&format!("{CHINCHILLA} --group-by arch"));

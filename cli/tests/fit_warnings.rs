@@ -152,3 +152,47 @@ fn the_bias_of_parabolas_is_told_by_the_law_of_the_same_rows() {
     let fit = json(&file(&profiles(additive)), &format!("{FIT} --json"));
     assert!(warnings(&fit, "parabola-bias").is_empty(), "{fit}");
 }
+
+#[test]
+fn an_accuracy_that_was_given_as_a_loss_is_said_to_rise() {
+    let mut text = String::from("n,d,loss,accuracy\n");
+    for (size, count) in (0..30_i32).map(|at| (at / 6, at % 6)) {
+        let (n, d) = (1e7 * 4_f64.powi(size), 2e8 * 4_f64.powi(count));
+        let luck = 1.0 + 2e-3 * ((f64::from(size * 6 + count) * 0.618_033_988_749).fract() - 0.5);
+        let loss = additive(n, d) * luck;
+        writeln!(text, "{n},{d},{loss},{}", 1.5 / loss).unwrap();
+    }
+    let folder = file(&text);
+    let of = |law: &str, column: &str| {
+        let fit =
+            format!("fit --csv points.csv --law {law} --n n --d d --loss {column} --draws 100");
+        warnings(&json(&folder, &format!("{fit} --json")), "loss-rises")
+    };
+    for law in ["power", "chinchilla"] {
+        assert_eq!(of(law, "loss"), Vec::<String>::new());
+        let said = of(law, "accuracy");
+        assert!(said.len() == 1 && said[0].contains("is it an accuracy?"), "{law}: {said:?}");
+    }
+}
+
+// Every N is another, so that no two rows contradict each other; D goes its own way.
+#[test]
+fn a_law_of_n_over_rows_of_any_d_is_no_frontier() {
+    let rows = |ratio: &dyn Fn(f64) -> f64| {
+        let mut text = String::from("n,d,loss\n");
+        for row in 0..24_i32 {
+            let n = 1e7 * 1.3_f64.powi(row);
+            let d = n * ratio((f64::from(row + 1) * 0.618_033_988_749).fract());
+            writeln!(text, "{n},{d},{}", additive(n, d)).unwrap();
+        }
+        text
+    };
+    let said = |text: &str| {
+        let fit =
+            "fit --csv points.csv --law power_floor --of n --n n --d d --loss loss --draws 100";
+        warnings(&json(&file(text), &format!("{fit} --json")), "not-a-frontier")
+    };
+    let own = said(&rows(&|place| 400_f64.powf(place)));
+    assert!(own.len() == 1 && own[0].contains("off a power of N"), "{own:?}");
+    assert_eq!(said(&rows(&|_| 20.0)), Vec::<String>::new());
+}

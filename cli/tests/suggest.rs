@@ -88,6 +88,36 @@ fn a_suggestion_that_makes_no_sense_is_refused_or_named() {
     // Smaller than what was fitted is allowed, and said.
     let small = json(&folder, "suggest fit.json --budget 1e17 --json");
     assert!(small["warnings"].to_string().contains("not-larger"), "{small}");
+    let text = small["text"].as_str().unwrap();
+    assert!(text.contains("description: 'Sizes around the best that a fit predicts"), "{text}");
+}
+
+// Budgets of a study are exact FLOPs: a fit of others, or of nobody knows which, has other best sizes.
+#[test]
+fn a_count_of_flops_that_is_not_exact_or_not_stated_is_named() {
+    let mut text = String::from("n,d,c,loss\n");
+    for (size, count) in (0..36_i32).map(|at| (at / 6, at % 6)) {
+        let (n, d) = (2e5 * 3_f64.powi(size), 4e6 * 3_f64.powi(count));
+        let luck = (f64::from(size * 6 + count) * 0.618_033_988_749).fract() - 0.5;
+        let loss = (1.7 + 400.0 / n.powf(0.34) + 900.0 / d.powf(0.31)) * (1.0 + 0.01 * luck);
+        writeln!(text, "{n},{d},{},{loss}", 6.0 * n * d).unwrap();
+    }
+    let said = |counts: &str| {
+        let folder = file(&text);
+        let fit = format!(
+            "fit --csv points.csv --law chinchilla --n n --d d --c c --loss loss --draws 200 \
+             --out fit.json {counts}"
+        );
+        assert!(gradus(&folder, &fit).status.success());
+        json(&folder, "suggest fit.json --budget 1e19 --json")["warnings"].to_string()
+    };
+    assert!(
+        said("").contains("flop-count: what C of the fit counts is not stated"),
+        "{}",
+        said("")
+    );
+    assert!(said("--c-counts published").contains("flop-count: the fit counts C as `published`"));
+    assert!(!said("--c-counts exact").contains("flop-count"));
 }
 
 #[test]

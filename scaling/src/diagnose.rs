@@ -12,6 +12,7 @@ use crate::profile::FloorProfile;
 mod coefficient;
 mod design;
 mod pattern;
+mod slope;
 
 pub use design::mixed;
 pub(crate) use design::shared_trunks;
@@ -61,6 +62,7 @@ pub fn diagnose(
         say("unbalanced-seeds", design::unbalanced_seeds(dataset));
     }
     say("not-a-frontier", design::not_a_frontier(law.variables(), dataset));
+    say("loss-rises", coefficient::loss_rises(fit, inference, dataset));
     let n_clusters = dataset.n_clusters().unwrap_or(fit.n_runs);
     say("shared-trunks", shared_trunks(n_clusters, fit.n_runs));
     say("at-bound", coefficient::at_bound(fit));
@@ -103,5 +105,7 @@ fn correlation(pairs: &[(f64, f64)]) -> Option<f64> {
 
 #[cfg(test)]
 mod named_tests;
+#[cfg(test)]
+mod pattern_tests;
 #[cfg(test)]
 mod tests;

@@ -148,7 +148,7 @@ impl Fit {
             Weighting::Given => ", each times its given weight",
             Weighting::SeedNoise => ", each over the variance of ln L between seeds",
         };
-        format!("{}{weights}", self.objective_kind)
+        format!("{}{weights}", self.objective_kind.name_of(self.law.measured()))
     }
 
     /// Loss in nats per token at N, D and C, without an interval; `interval::Inference::predict`

@@ -6,6 +6,9 @@
 //! or an embedding make κ fall with N; then the law is minimised along the ladder itself, where a
 //! budget buys D = C / F(N) tokens.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+
 use crate::interval::{Estimate, Inference};
 use crate::law::{Law, LogPoint, Quantity, Variable};
 
@@ -81,7 +84,8 @@ pub enum LadderError {
 /// falls and has no corner at which an optimum would stick.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ladder {
-    /// (ln N, ln F), ascending.
+    rungs: Vec<Rung>,
+    /// (ln N, ln F) of each.
     places: Vec<(f64, f64)>,
     slopes: Vec<f64>,
 }
@@ -160,7 +164,12 @@ impl Ladder {
         }
         let place = |rung: &Rung| (rung.parameters.ln(), rung.flops_per_token.ln());
         let places: Vec<(f64, f64)> = distinct.iter().map(place).collect();
-        Ok(Self { slopes: slopes(&places), places })
+        Ok(Self { slopes: slopes(&places), places, rungs: distinct })
+    }
+
+    /// Its sizes, ascending, each once.
+    pub fn rungs(&self) -> &[Rung] {
+        &self.rungs
     }
 
     /// N of the smallest and of the largest rung.
@@ -198,7 +207,7 @@ impl Ladder {
             tokens: (flops.ln() - self.ln_cost(size)).exp(),
             loss_nats: loss(size),
             is_end: size - low < SAME_SIZE || high - size < SAME_SIZE,
-            rung_parameters: sizes[rung].exp(),
+            rung_parameters: self.rungs[rung / PLACES].parameters,
         })
     }
 
@@ -208,9 +217,15 @@ impl Ladder {
         if law.variables() != [Variable::Parameters, Variable::Tokens] {
             return None;
         }
-        let at = |theta: &[f64]| self.optimum(law, theta, flops);
-        let found = at(&inference.resampled.theta)?;
         let replicates = &inference.resampled.replicates;
+        // Each draw is minimised once, for all that is asked of it.
+        let known = RefCell::new(HashMap::<Vec<u64>, Option<LadderOptimum>>::new());
+        let at = |theta: &[f64]| {
+            let key = theta.iter().map(|value| value.to_bits()).collect();
+            let mut known = known.borrow_mut();
+            *known.entry(key).or_insert_with(|| self.optimum(law, theta, flops))
+        };
+        let found = at(&inference.resampled.theta)?;
         let ends = replicates.iter().filter(|theta| at(theta).is_some_and(|one| one.is_end));
         let share_at_end = ends.count() as f64 / replicates.len().max(1) as f64;
         let blocked = inference.why_no_optimum();

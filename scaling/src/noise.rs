@@ -11,7 +11,7 @@ use crate::law::LogPoint;
 use crate::observation::{Dataset, RunKey};
 
 /// Logs of N, D and what else a law may look at within this are one place.
-const SAME_PLACE: f64 = 1e-6;
+pub(crate) const SAME_PLACE: f64 = 1e-6;
 /// Degrees of freedom below which a variance is known to a factor of two at best (95 % from 0.4 to
 /// 4 of it with eight).
 pub const MIN_FREEDOM: usize = 4;

@@ -60,6 +60,20 @@ impl Objective {
         }
     }
 
+    /// The whole name, where `what` stands for what is measured and predicted.
+    pub fn name_of(self, what: &str) -> String {
+        match self {
+            Self::Huber { delta } => {
+                format!("sum of Huber losses of the residuals of ln {what}, δ = {delta}")
+            }
+            Self::AbsoluteDeviations => {
+                format!("sum of absolute residuals of ln {what} (least absolute deviations)")
+            }
+            Self::LogSquares => format!("sum of squared residuals of ln {what}"),
+            Self::LossSquares => format!("sum of squared residuals of {what}"),
+        }
+    }
+
     /// The contribution of one point of weight 1 with the measured and predicted logs.
     pub fn of(self, log_measured: f64, log_predicted: f64) -> f64 {
         let residual = log_predicted - log_measured;
@@ -77,16 +91,7 @@ impl Objective {
 
 impl fmt::Display for Objective {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Huber { delta } => {
-                write!(formatter, "sum of Huber losses of the residuals of ln L, δ = {delta}")
-            }
-            Self::AbsoluteDeviations => {
-                formatter.write_str("sum of absolute residuals of ln L (least absolute deviations)")
-            }
-            Self::LogSquares => formatter.write_str("sum of squared residuals of ln L"),
-            Self::LossSquares => formatter.write_str("sum of squared residuals of L"),
-        }
+        formatter.write_str(&self.name_of("L"))
     }
 }
 
@@ -120,6 +125,15 @@ mod tests {
         }
         let message = "mse".parse::<Objective>().unwrap_err().to_string();
         assert!(message.starts_with("no objective is called `mse`"), "{message}");
+    }
+
+    #[test]
+    fn a_name_says_what_is_measured_and_without_more_it_is_the_loss() {
+        assert_eq!(Objective::LossSquares.to_string(), "sum of squared residuals of L");
+        let huber = Objective::default();
+        let expected = "sum of Huber losses of the residuals of ln accuracy, δ = 0.001";
+        assert_eq!(huber.name_of("accuracy"), expected);
+        assert_eq!(huber.to_string(), expected.replace("accuracy", "L"));
     }
 
     #[test]

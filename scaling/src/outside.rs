@@ -6,6 +6,9 @@
 /// (`docs/guides/read-a-fit.md`).
 pub const FAR: f64 = 10.0;
 
+/// From this factor on it is written with a power of ten.
+const LARGE: f64 = 1e4;
+
 /// A value and the fitted ones that it stands beside.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Standing {
@@ -43,6 +46,7 @@ impl Standing {
         let (end, word) = if value > high { (high, "largest") } else { (low, "smallest") };
         let side = if value > high { "above" } else { "below" };
         let place = match self.factor {
+            Some(factor) if factor >= LARGE => format!("{factor:.2e} times"),
             Some(factor) if factor >= 0.01 => format!("{factor:.3} times"),
             Some(factor) => format!("{factor:.1e} times"),
             None => side.to_owned(),
@@ -69,6 +73,10 @@ mod tests {
         assert_eq!(
             warning(1e10),
             "far-extrapolation: N = 1.000e10 is 100.000 times the largest fitted, 1.000e8"
+        );
+        assert_eq!(
+            warning(3e20),
+            "far-extrapolation: N = 3.000e20 is 3.00e12 times the largest fitted, 1.000e8"
         );
         assert_eq!(
             warning(2e8),

@@ -49,7 +49,7 @@ pub struct FitArgs {
     /// Another law to compare with by its error on rows it has not seen; again for more
     #[arg(long, value_name = "NAME", conflicts_with = "again")]
     pub against: Vec<String>,
-    /// Bootstrap draws; without it 1000, of a study as many as its file says
+    /// Bootstrap draws, at least 100; without it 1000, of a study as many as its file says
     #[arg(long, visible_alias = "bootstrap")]
     pub draws: Option<u32>,
     /// Seed of the bootstrap; without it 0, of a study what its file says

@@ -8,29 +8,34 @@ use anyhow::Context;
 use scaling::diagnose::diagnose;
 use scaling::fit::{EQUAL_OBJECTIVE, Fit, FitError, FitOptions, fit, weighted_by_noise};
 use scaling::interval::{Inference, IntervalOptions, MIN_DRAWS, Resampling, infer_with};
+use scaling::ladder::Ladder;
 use scaling::law::{Law, LawName};
 use scaling::noise::SeedNoise;
 use scaling::objective::Objective;
 use scaling::observation::{Covariates, Dataset, Observation};
 
+use self::groups::{Groups, NothingLeft};
 use self::hold_out::{Out, Rule};
 use self::picture::Picture;
 use self::read::{Row, Table};
+use self::suspect::{warn_of_checkpoints, warn_of_copies, warn_of_units};
 use crate::args::FitArgs;
 use crate::failure::Failure;
 use crate::fit_document::{check_replaceable, replace};
 use crate::output::file_fit::{AuditView, ExcludedRow, FileFit, FileFits};
-use crate::output::{Form, data};
+use crate::output::{Form, data, note};
 
 mod alike;
 mod approaches;
 mod choose;
 mod compare;
+mod groups;
 mod hold_out;
 mod keep;
 mod ladder;
 mod picture;
 mod profiles;
+mod question;
 mod read;
 mod report;
 mod suspect;
@@ -70,13 +75,12 @@ fn show(
             .map_err(Failure::Wrong)?;
     }
     with_job(file, args, |job| {
-        let fits = job.groups()?;
-        let is_grouped = args.columns.group_by.is_some();
-        let comparisons = compare::compare(job, &fits)?;
+        let groups = job.by_group()?;
+        let comparisons = compare::compare(job, &groups)?;
         if let Some(out) = &args.out {
-            keep::write(job, &fits, out)?;
+            keep::write(job, &groups.fits, out)?;
         }
-        let picture = Picture::of(job, &fits);
+        let picture = Picture::of(job, &groups.fits);
         if let Some(path) = &args.plot {
             let bytes = if is_png(path) {
                 picture.png().map_err(anyhow::Error::new)?
@@ -86,30 +90,38 @@ fn show(
             replace(path, &bytes)
                 .with_context(|| format!("could not write `{}`", path.display()))?;
         }
+        let warnings: Vec<String> = groups.warning().into_iter().collect();
+        let Groups { fits, unfitted } = groups;
         let mut groups: Vec<FileFit> = fits.into_iter().map(|one| one.report).collect();
         for one in &mut groups {
-            name.clone_into(&mut one.file);
-            let name = |text: &String| text.split(": ").next().unwrap_or_default().to_owned();
-            let known: Vec<String> = one.warnings.iter().map(name).collect();
-            let said = notes(one.group.as_deref());
-            let said = said.into_iter().filter(|text| !known.contains(&name(text)));
-            one.warnings.splice(0..0, said.collect::<Vec<_>>());
+            say(one, name, notes);
         }
         match groups.pop() {
-            Some(report) if !is_grouped => form.print(&report)?,
+            Some(report) if args.columns.group_by.is_none() => form.print(&report)?,
             last => {
                 groups.extend(last);
-                form.print(&FileFits { groups, comparisons })?;
+                form.print(&FileFits { groups, comparisons, unfitted, warnings })?;
             }
         }
         if form == Form::Table {
             data(&format!("\n{}", picture.text()));
         }
         if let Some(out) = &args.out {
-            form.hint(&format!("`gradus predict {} --c FLOPS` uses the fit", out.display()));
+            let flags = question::flags(job.table.choice);
+            form.hint(&format!("`gradus predict {} {flags}` uses the fit", out.display()));
         }
         Ok(())
     })
+}
+
+/// The name of what was fitted, and what is to be known beside its rows.
+fn say(fit: &mut FileFit, name: &str, notes: &dyn Fn(Option<&str>) -> Vec<String>) {
+    name.clone_into(&mut fit.file);
+    let name = |text: &String| text.split(": ").next().unwrap_or_default().to_owned();
+    let known: Vec<String> = fit.warnings.iter().map(name).collect();
+    let said = notes(fit.group.as_deref());
+    let said = said.into_iter().filter(|text| !known.contains(&name(text)));
+    fit.warnings.splice(0..0, said.collect::<Vec<_>>());
 }
 
 /// Whether a picture's name asks for pixels; any other gives SVG.
@@ -117,11 +129,15 @@ fn is_png(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("png"))
 }
 
-/// Fits a file and saves the fit, without a word.
+/// Fits a file and saves the fit, without a word but of groups that have none.
 pub(super) fn save(file: &Path, args: &FitArgs) -> Result<(), Failure> {
-    with_job(file, args, |job| match &args.out {
-        Some(out) => keep::write(job, &job.groups()?, out),
-        None => Ok(()),
+    with_job(file, args, |job| {
+        let Some(out) = &args.out else { return Ok(()) };
+        let groups = job.by_group()?;
+        if let Some(warning) = groups.warning() {
+            note(&format!("warning: {warning}"));
+        }
+        keep::write(job, &groups.fits, out)
     })
 }
 
@@ -136,12 +152,31 @@ fn with_job<T>(
     args: &FitArgs,
     of: impl FnOnce(&Job<'_>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    let name = args.law.as_deref().unwrap_or_default();
-    let law: LawName = name.parse().map_err(|error| Failure::Wrong(anyhow::Error::new(error)))?;
+    let law = law_named(args.law.as_deref().unwrap_or_default()).map_err(Failure::Wrong)?;
+    check_draws(args).map_err(Failure::Wrong)?;
     let objective = objective(args, law).map_err(Failure::Wrong)?;
     let table = read::read(file, args, law).map_err(Failure::Wrong)?;
     let rules = hold_out::rules(&args.hold_out, &table).map_err(Failure::Wrong)?;
     of(&Job { file, args, table: &table, rules: &rules, objective })
+}
+
+/// The law of this name; of an approach that is none, where it is to be seen.
+fn law_named(name: &str) -> anyhow::Result<LawName> {
+    match approaches::beside_a_law(name) {
+        Some(text) => anyhow::bail!(text),
+        None => Ok(name.parse()?),
+    }
+}
+
+/// Refuses draws that are too few for an interval before anything is fitted.
+fn check_draws(args: &FitArgs) -> anyhow::Result<()> {
+    let draws = args.draws();
+    anyhow::ensure!(
+        draws as usize >= MIN_DRAWS,
+        "`--draws`, also `--bootstrap`, must be at least {MIN_DRAWS}, found {draws}: fewer draws \
+         make no interval"
+    );
+    Ok(())
 }
 
 fn objective(args: &FitArgs, law: LawName) -> anyhow::Result<Objective> {
@@ -179,6 +214,8 @@ struct Fitted {
     dataset: Dataset,
     fit: Fit,
     inference: Inference,
+    /// Its sizes as a ladder, where a column has the FLOPs of a token.
+    sizes: Option<Ladder>,
     /// Per column in which rows should be alike, the values of the fitted rows.
     alike: Vec<BTreeSet<u32>>,
     /// The rows that were held out.
@@ -187,25 +224,9 @@ struct Fitted {
 }
 
 impl Job<'_> {
-    /// Every group by itself, in the order of their names.
-    fn groups(&self) -> Result<Vec<Fitted>, Failure> {
-        if self.args.columns.group_by.is_none() {
-            return Ok(vec![self.fit(&self.table.rows.iter().collect::<Vec<_>>())?]);
-        }
-        let mut groups: BTreeMap<&str, Vec<&Row>> = BTreeMap::new();
-        for row in &self.table.rows {
-            groups.entry(&row.group).or_default().push(row);
-        }
-        let of_group = |(group, rows): (&str, Vec<&Row>)| {
-            let mut fitted =
-                self.fit(&rows).map_err(|failure| failure.context(format!("group `{group}`")))?;
-            fitted.report.group = Some(group.to_owned());
-            Ok(fitted)
-        };
-        groups.into_iter().map(of_group).collect()
-    }
-
-    fn fit(&self, rows: &[&Row]) -> Result<Fitted, Failure> {
+    /// The fit of rows that are the whole file, or one of its groups.
+    fn fit(&self, own: &[Row]) -> Result<Fitted, Failure> {
+        let rows: &[&Row] = &own.iter().collect::<Vec<_>>();
         let reasons = hold_out::apply(self.rules, rows);
         let dataset = self
             .dataset(rows, &reasons)
@@ -214,17 +235,11 @@ impl Job<'_> {
         let law = self.table.choice.law();
         let options = FitOptions { objective: self.objective, ..FitOptions::default() };
         let (dataset, noise) = self.weighted(dataset, law, &options)?;
-        let mut warnings = self.table.warnings.clone();
-        warnings.extend(warn_of_constant_loss(&dataset));
-        warnings.extend(hold_out::idle(self.rules, rows));
-        warnings.extend(hold_out::same_run(rows, &reasons));
-        if self.args.columns.trunk.is_some() {
-            warnings.extend(hold_out::shared_trunks(rows, &reasons));
-        }
+        let mut warnings = self.doubts(own, &reasons, &dataset);
         let kept = rows.iter().zip(&reasons).filter(|(_, reason)| reason.is_none());
         let kept: Vec<&Row> = kept.map(|(row, _)| *row).collect();
         warnings.extend(alike::warnings(self.table, kept.iter().copied()));
-        let alike = alike::values(self.table, kept.iter().copied());
+        let alike = alike::values(self.table, kept.into_iter());
         let interval = self.interval(dataset.points().len(), &mut warnings);
         let resampling = Resampling {
             n_threads: self.threads(),
@@ -245,7 +260,8 @@ impl Job<'_> {
         let (approaches, found) = approaches::of(&dataset, (&inference, &objective), &interval);
         warnings.extend(found);
         let (selection, selected_by) = choose::choose(self.table, &dataset, &options)?;
-        let along = ladder::along(rows, &inference).map_err(Failure::Wrong)?;
+        let sizes = ladder::of(rows).context("`--flops-per-token`").map_err(Failure::Wrong)?;
+        let along = sizes.as_ref().map(|sizes| ladder::along(sizes, &inference));
         let predicted = report::held_out(rows, &reasons, &inference, self.table.has_flops());
         let is_predicted = |out: &Option<Out>| out.as_ref().is_some_and(|one| one.is_predicted);
         let held_out = rows.iter().zip(&reasons).filter(|(_, out)| is_predicted(out));
@@ -270,10 +286,32 @@ impl Job<'_> {
             selected_by,
             audit,
             n_trunks: dataset.n_clusters().map(|n| n as u64),
-            ladder: along,
+            ladder: along.unwrap_or_default(),
             ..report
         };
-        Ok(Fitted { dataset, fit: fitted, inference, alike, held_out, report })
+        Ok(Fitted { dataset, fit: fitted, inference, sizes, alike, held_out, report })
+    }
+
+    /// What is to be known of these rows, whatever is fitted to them.
+    fn doubts(&self, own: &[Row], reasons: &[Option<Out>], dataset: &Dataset) -> Vec<String> {
+        let (columns, table) = (&self.args.columns, self.table);
+        let ([has_n, has_d, has_c], law) = (table.has, table.choice.name);
+        let rows: &[&Row] = &own.iter().collect::<Vec<_>>();
+        let mut warnings = table.warnings.clone();
+        if columns.run.is_none() && columns.trunk.is_none() {
+            warnings.extend(warn_of_checkpoints(own, has_n, law));
+        }
+        warnings.extend(warn_of_copies(own));
+        let has_read_flops = has_c || columns.flops_per_token.is_some();
+        warnings.extend(warn_of_units(own, [has_n, has_d, has_read_flops], law));
+        warnings.extend(warn_of_constant_loss(dataset));
+        let group_by = columns.group_by.as_deref().and_then(|name| table.kept_position(name));
+        warnings.extend(hold_out::idle(self.rules, rows, group_by));
+        warnings.extend(hold_out::same_run(rows, reasons));
+        if columns.trunk.is_some() {
+            warnings.extend(hold_out::shared_trunks(rows, reasons));
+        }
+        warnings
     }
 
     /// The data set with the weights that were asked for, and the noise between its seeds where there are some.
@@ -347,7 +385,7 @@ impl Job<'_> {
             let line = rows[error.index()].line;
             anyhow::Error::new(error).context(format!("{}:{line}", self.file.display()))
         })?;
-        anyhow::ensure!(!dataset.points().is_empty(), "every row is held out");
+        anyhow::ensure!(!dataset.points().is_empty(), NothingLeft);
         self.drawn_as_asked(dataset, rows)
     }
 

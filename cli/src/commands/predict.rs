@@ -8,7 +8,9 @@ use scaling::outside::Standing;
 
 use crate::args::{Global, PredictArgs};
 use crate::failure::Failure;
-use crate::fit_document::{FitDocument, Restored, estimate_view};
+use crate::fit_document::{
+    EPOCHS, FitDocument, Restored, TOKENS_PER_PARAMETER, estimate_view, ladder_view,
+};
 use crate::output::Form;
 use crate::output::predict::{
     ExtrapolationView, OptimumView, PlaceView, PredictionList, PredictionView,
@@ -160,7 +162,7 @@ impl Asked<'_> {
         let point = LogPoint::new(known(place.n), known(place.d), known(place.c));
         let prediction = self.inference().predict_at(&point.with(&covariates));
         let views = (estimate_view(&prediction.curve), estimate_view(&prediction.measured));
-        Ok(self.view(place, None, views))
+        Ok(self.view(place, views))
     }
 
     fn at_budget(&self, flops: f64) -> anyhow::Result<PredictionView> {
@@ -179,7 +181,13 @@ impl Asked<'_> {
         let views = (estimate_view(&optimum.loss_nats), estimate_view(&measured));
         let place =
             PlaceView { n: optimum.parameters.value(), d: optimum.tokens.value(), c: Some(flops) };
-        Ok(self.view(place, Some(Self::optimum_view(&optimum, flops, kappa)), views))
+        let sizes = self.fit.sizes.as_ref();
+        let along = sizes.and_then(|sizes| sizes.estimate(self.inference(), flops));
+        Ok(PredictionView {
+            optimum: Some(Self::optimum_view(&optimum, flops, kappa)),
+            along_sizes: along.as_ref().map(ladder_view),
+            ..self.view(place, views)
+        })
     }
 
     fn optimum_view(optimum: &OptimumEstimate, flops: f64, kappa: f64) -> OptimumView {
@@ -203,7 +211,6 @@ impl Asked<'_> {
     fn view(
         &self,
         at: PlaceView,
-        optimum: Option<OptimumView>,
         (curve, measured): (EstimateView, EstimateView),
     ) -> PredictionView {
         let saved = &self.fit.saved;
@@ -214,22 +221,32 @@ impl Asked<'_> {
             formula: saved.formula.clone(),
             conventions: saved.conventions.clone(),
             at,
-            optimum,
+            optimum: None,
+            along_sizes: None,
             curve,
             measured,
             level: saved.level,
             intervals: self.inference().resampled.scheme.to_string(),
-            warnings: self.warnings(&extrapolation),
+            warnings: self.warnings(at, &extrapolation),
             extrapolation,
         }
     }
 
-    /// How far each variable that is known here is from the fitted ones.
+    /// Distinct tokens among D, as the law counts them: no more than all, and all where nothing is said.
+    fn unique_tokens(&self, at: PlaceView) -> Option<f64> {
+        match (self.args.unique, at.d) {
+            (Some(unique), Some(d)) => Some(unique.min(d)),
+            (unique, d) => unique.or(d),
+        }
+    }
+
+    /// How far each variable that is known here is from the fitted ones, and each ratio of them.
     fn extrapolation(&self, at: PlaceView) -> Vec<ExtrapolationView> {
         let (ranges, args) = (&self.fit.saved.ranges, self.args);
         let [weights, activations, cache] = Variable::BITS;
+        let unique = self.unique_tokens(at);
         let others = [
-            (Variable::UniqueTokens, args.unique.or(at.d)),
+            (Variable::UniqueTokens, unique),
             (weights, args.bits),
             (activations, args.bits_activations),
             (cache, args.bits_cache),
@@ -237,9 +254,12 @@ impl Asked<'_> {
             (Variable::RateSum, args.rate_sum),
             (Variable::RateFall, args.rate_fall),
         ];
-        let of_others = others.into_iter().map(|(variable, value)| {
-            (variable.label(), value, ranges.others.get(variable.label()).copied())
-        });
+        let ratio = |one: Option<f64>, other: Option<f64>| Some(one? / other?);
+        let ratios = [(TOKENS_PER_PARAMETER, ratio(at.d, at.n)), (EPOCHS, ratio(at.d, unique))];
+        let named = others.into_iter().map(|(variable, value)| (variable.label(), value));
+        let of_others = named
+            .chain(ratios)
+            .map(|(name, value)| (name, value, ranges.others.get(name).copied()));
         let own = [("N", at.n, ranges.n), ("D", at.d, ranges.d), ("C", at.c, ranges.c)];
         own.into_iter()
             .chain(of_others)
@@ -254,11 +274,18 @@ impl Asked<'_> {
 
     /// The warnings about this place, then those of the fit itself, which say where one κ stands
     /// for several.
-    fn warnings(&self, extrapolation: &[ExtrapolationView]) -> Vec<String> {
+    fn warnings(&self, at: PlaceView, extrapolation: &[ExtrapolationView]) -> Vec<String> {
         let about = |one: &ExtrapolationView| {
             Standing::of(one.value, (one.low, one.high)).warning(&one.variable)
         };
         let mut warnings: Vec<String> = extrapolation.iter().filter_map(about).collect();
+        let above = self.args.unique.zip(at.d).filter(|(unique, d)| unique > d);
+        warnings.extend(above.map(|(unique, d)| {
+            format!(
+                "unique-above-d: `--unique {unique}` is more than D = {d:.3e}; it counts as D, so that \
+                 nothing is repeated"
+            )
+        }));
         warnings.extend(self.fit.saved.own_warnings());
         warnings
     }

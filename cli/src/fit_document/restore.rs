@@ -6,6 +6,7 @@ use std::path::Path;
 use api::EstimateView;
 use scaling::fit::Ranges;
 use scaling::interval::{Estimate, Inference, NamedEstimate, Resampled, Scheme};
+use scaling::ladder::{Ladder, Rung};
 use scaling::law::{Axis, LawChoice, LawForm, LawName, MAX_BREAKS};
 
 use super::{DocumentError, FORMAT, FitDocument, Restored, SavedFit, SavedScheme, VERSION};
@@ -46,7 +47,8 @@ pub(super) fn restore(
     }
     let one = |saved: &&SavedFit| {
         let reader = Reader { path, saved };
-        Ok(Restored { saved: (*saved).clone(), inference: reader.inference()? })
+        let (inference, sizes) = (reader.inference()?, reader.sizes()?);
+        Ok(Restored { saved: (*saved).clone(), inference, sizes })
     };
     fits.iter().map(one).collect()
 }
@@ -93,6 +95,20 @@ impl Reader<'_> {
             Some(value) => Err(self.wrong(field, &value, &"finite")),
             None => Ok(()),
         }
+    }
+
+    fn sizes(&self) -> Result<Option<Ladder>, DocumentError> {
+        let rungs = self
+            .saved
+            .sizes
+            .iter()
+            .map(|one| Rung { parameters: one.n, flops_per_token: one.flops_per_token });
+        let rungs: Vec<Rung> = rungs.collect();
+        if rungs.is_empty() {
+            return Ok(None);
+        }
+        let wrong = |error| self.wrong("sizes", &format!("{} sizes", rungs.len()), &error);
+        Ladder::new(&rungs).map(Some).map_err(|error| wrong(error.to_string()))
     }
 
     fn inference(&self) -> Result<Inference, DocumentError> {

@@ -4,14 +4,17 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
 
-use api::EstimateView;
+use api::{EstimateView, LadderPrediction};
 use scaling::fit::Fit;
 use scaling::interval::{Estimate, Inference, Scheme};
+use scaling::ladder::{Ladder, LadderEstimate, Rung};
 use scaling::law::Axis;
+
+use crate::output::ladder::LadderView;
 
 use super::{
     Conventions, DocumentError, FORMAT, FitDocument, Input, Request, SavedCoefficient,
-    SavedExclusion, SavedFit, SavedRanges, SavedScheme, VERSION,
+    SavedExclusion, SavedFit, SavedRanges, SavedRung, SavedScheme, VERSION,
 };
 
 /// What a saved fit is made from.
@@ -25,6 +28,8 @@ pub struct Saved<'a> {
     pub inference: &'a Inference,
     /// How N, D and C were counted.
     pub conventions: Conventions,
+    /// The ladder of the fitted sizes, where their FLOPs for a token are known.
+    pub sizes: Option<&'a Ladder>,
     /// Whether C is known, from a column or as 6 N D.
     pub has_flops: bool,
     /// Smallest and largest value of what the law looks at beside N, D and C.
@@ -44,6 +49,20 @@ pub fn estimate_view(estimate: &Estimate) -> EstimateView {
         Estimate::NotIdentified { reason } => {
             EstimateView::NotIdentified { reason: reason.clone() }
         }
+    }
+}
+
+/// The best model for a budget along the sizes of a file, as the JSON has it.
+pub fn ladder_view(found: &LadderEstimate) -> LadderView {
+    LadderView {
+        flops: found.flops,
+        best: LadderPrediction {
+            parameters: estimate_view(&found.parameters),
+            tokens: estimate_view(&found.tokens),
+            loss_nats: estimate_view(&found.loss_nats),
+            rung_parameters: found.rung_parameters,
+            share_at_end: found.share_at_end,
+        },
     }
 }
 
@@ -91,6 +110,7 @@ impl SavedFit {
                 c: kept(from.has_flops, fit.ranges.flops),
                 others: from.other_ranges,
             },
+            sizes: from.sizes.map(saved_rungs).unwrap_or_default(),
             n_observations: fit.n_points as u64,
             n_runs: fit.n_runs as u64,
             conventions: from.conventions,
@@ -98,6 +118,11 @@ impl SavedFit {
             warnings: from.warnings,
         }
     }
+}
+
+fn saved_rungs(ladder: &Ladder) -> Vec<SavedRung> {
+    let rung = |one: &Rung| SavedRung { n: one.parameters, flops_per_token: one.flops_per_token };
+    ladder.rungs().iter().map(rung).collect()
 }
 
 /// The number of trunks, where it is not that of runs.

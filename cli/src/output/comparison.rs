@@ -5,7 +5,7 @@
 use api::EstimateView;
 use serde::Serialize;
 
-use super::fit_parts::{Footnotes, number};
+use super::fit_parts::{Footnotes, number, warnings};
 use super::table;
 
 /// Two groups beside each other.
@@ -104,6 +104,8 @@ pub(super) fn shown(view: &ComparisonView) -> String {
     if !notes.is_empty() {
         parts.push(notes);
     }
-    parts.extend(view.warnings.iter().map(|warning| format!("warning: {warning}")));
+    if !view.warnings.is_empty() {
+        parts.push(warnings(&view.warnings));
+    }
     parts.join("\n")
 }

@@ -9,8 +9,9 @@ use serde::Serialize;
 
 use super::approach::{self, ApproachView};
 use super::comparison::{ComparisonView, shown as shown_beside};
-use super::fit_parts::{Footnotes, number, with_interval};
-use super::{View, sections, table};
+use super::fit_parts::{Footnotes, compute, number, shown, warnings, with_interval};
+use super::ladder::{self, LadderView};
+use super::{View, rows_or_nothing, sections, table};
 
 /// Excluded rows that are listed; `--json` has all of them.
 const MOST_EXCLUDED: usize = 5;
@@ -82,7 +83,8 @@ pub struct FileFit {
     /// Trunks that these have; not there where none is shared.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub n_trunks: Option<u64>,
-    /// Root mean square of the residuals of ln L, over points less parameters.
+    /// Root mean square of the residuals of ln L, of `sigmoid` of ln accuracy, over points less
+    /// parameters.
     pub residual_rms_log: f64,
     /// What was minimised, by its exact name.
     pub objective_name: String,
@@ -107,23 +109,6 @@ pub struct FileFit {
     pub excluded: Vec<ExcludedRow>,
     /// What to know before quoting it.
     pub warnings: Vec<String>,
-}
-
-/// The best N and D of a budget along the actual ladder of models.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct LadderView {
-    /// C.
-    pub flops: f64,
-    /// N_opt.
-    pub parameters: EstimateView,
-    /// D_opt, which is C over the FLOPs of a token at N_opt.
-    pub tokens: EstimateView,
-    /// L there.
-    pub loss_nats: EstimateView,
-    /// N of the file's size with the least loss at this budget; `null` where the law does not say.
-    pub rung_parameters: Option<f64>,
-    /// Share of the draws whose best size is the smallest or the largest of the file.
-    pub share_at_end: f64,
 }
 
 /// Which floors the data do not refuse.
@@ -305,14 +290,31 @@ pub struct FileFits {
     pub groups: Vec<FileFit>,
     /// Every two of them beside each other; empty for laws that do not say the loss at a budget.
     pub comparisons: Vec<ComparisonView>,
+    /// The groups that have no fit, in the order of their names.
+    pub unfitted: Vec<UnfittedGroup>,
+    /// What to know of the groups together.
+    pub warnings: Vec<String>,
+}
+
+/// A group with too little for a fit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UnfittedGroup {
+    /// Its name.
+    pub group: String,
+    /// Why it has no fit.
+    pub reason: String,
 }
 
 impl View for FileFits {
     fn table(&self) -> String {
-        let parts: Vec<String> = self.groups.iter().map(View::table).collect();
-        sections(
-            &parts.into_iter().chain(self.comparisons.iter().map(shown_beside)).collect::<Vec<_>>(),
-        )
+        let unfitted = self.unfitted.iter().map(|one| vec![one.group.clone(), one.reason.clone()]);
+        let last = [
+            rows_or_nothing(&["GROUP WITHOUT A FIT", "REASON"], unfitted.collect()),
+            warnings(&self.warnings),
+        ];
+        let fits = self.groups.iter().map(View::table);
+        let beside = self.comparisons.iter().map(shown_beside);
+        sections(&fits.chain(beside).chain(last).collect::<Vec<_>>())
     }
 
     fn names(&self) -> Vec<String> {
@@ -334,7 +336,8 @@ impl View for FileFit {
         });
         let rows = rows.collect();
         let beside = approach::shown(&self.approaches, &mut notes);
-        let along = self.along_the_ladder(&mut notes);
+        let title = "best N and D along the sizes of the file";
+        let along = ladder::along(title, &self.ladder, &mut notes);
         let group = self.group.as_ref().map(|group| format!("group `{group}`\n"));
         let title = format!(
             "{}{}: {}\n{}",
@@ -358,11 +361,7 @@ impl View for FileFit {
             self.laws(),
             self.predicted(),
             self.left_out(),
-            self.warnings
-                .iter()
-                .map(|warning| format!("warning: {warning}"))
-                .collect::<Vec<_>>()
-                .join("\n"),
+            warnings(&self.warnings),
         ])
     }
 
@@ -380,27 +379,21 @@ fn interval(estimate: &EstimateView) -> String {
     }
 }
 
-fn shown(estimate: &EstimateView, notes: &mut Footnotes) -> [String; 2] {
-    match estimate {
-        EstimateView::Identified { value, low, high } => with_interval(*value, *low, *high),
-        EstimateView::NotIdentified { reason } => ["not identified".to_owned(), notes.mark(reason)],
-    }
-}
-
 impl FileFit {
     fn facts(&self) -> String {
         let intervals =
             if self.intervals.is_empty() { "none can be made" } else { &self.intervals };
         format!(
-            "{} points of {} runs{} in `{}`; rms of ln L {}\nN: {}; C: {}\n{}{}: {:.6e}\n\
+            "{} points of {} runs{} in `{}`; rms of ln {} {}\nN: {}; C: {}\n{}{}: {:.6e}\n\
              {} of {} followed starts reach it{}\n{:.0} % intervals: {intervals}",
             self.n_observations,
             self.n_runs,
             self.n_trunks.map_or_else(String::new, |n| format!(", {n} trunks,")),
             self.file,
+            if self.law == "sigmoid" { "accuracy" } else { "L" },
             number(self.residual_rms_log),
             self.n_counts,
-            self.compute(),
+            compute(&self.flops, &self.c_counts),
             self.noise(),
             self.objective_name,
             self.objective,
@@ -412,16 +405,6 @@ impl FileFit {
             },
             100.0 * self.confidence,
         )
-    }
-
-    /// Where C comes from, and what it counts where that does not say so.
-    fn compute(&self) -> String {
-        match self.c_counts.as_str() {
-            "6ND" => self.flops.clone(),
-            "not stated" if self.flops == "not known" => self.flops.clone(),
-            "not stated" => format!("{} (what it counts is not stated)", self.flops),
-            counts => format!("{} ({counts})", self.flops),
-        }
     }
 
     fn noise(&self) -> String {
@@ -441,26 +424,6 @@ impl FileFit {
             if noise.is_used { ", used as weights" } else { "" },
             number(noise.lack_of_fit),
         )
-    }
-
-    fn along_the_ladder(&self, notes: &mut Footnotes) -> String {
-        if self.ladder.is_empty() {
-            return String::new();
-        }
-        let rows = self.ladder.iter().map(|one| {
-            let mut row = vec![number(one.flops)];
-            for estimate in [&one.parameters, &one.tokens, &one.loss_nats] {
-                let [value, interval] = shown(estimate, notes);
-                let is_known = matches!(estimate, EstimateView::Identified { .. });
-                // Eight columns leave no room for words.
-                row.extend([if is_known { value } else { "–".to_owned() }, interval]);
-            }
-            row.push(one.rung_parameters.map_or_else(|| "–".to_owned(), number));
-            row
-        });
-        let rows = rows.collect();
-        let columns = [">C", ">N", "INTERVAL", ">D", "INTERVAL", ">LOSS", "INTERVAL", ">BEST SIZE"];
-        format!("best N and D along the sizes of the file\n{}", table(&columns, rows))
     }
 
     fn other_minima(&self) -> String {
@@ -533,7 +496,8 @@ impl FileFit {
         });
         let columns = [">LINE", ">PREDICTED", "INTERVAL", ">MEASURED", ">ERROR"];
         format!(
-            "held out, predicted only: mean error {:.2} %, bias {:+.2} %, worst {:.2} %, {:.0} % inside\n{}",
+            "held out, predicted only: mean error {:.2} %, bias {:+.2} %, worst {:.2} %, {:.0} % inside\n\
+             an error is predicted over measured, less one\n{}",
             100.0 * summary.mean_absolute_error,
             100.0 * summary.bias,
             100.0 * summary.worst_error,

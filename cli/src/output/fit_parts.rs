@@ -74,6 +74,14 @@ pub(crate) fn with_interval(value: f64, low: f64, high: f64) -> [String; 2] {
     [value, format!("[{low}, {high}]")]
 }
 
+/// A value and its interval, or the mark of why there is none.
+pub(crate) fn shown(estimate: &EstimateView, notes: &mut Footnotes) -> [String; 2] {
+    match estimate {
+        EstimateView::Identified { value, low, high } => with_interval(*value, *low, *high),
+        EstimateView::NotIdentified { reason } => ["not identified".to_owned(), notes.mark(reason)],
+    }
+}
+
 /// How many digits tell the ends of an interval apart; few for one without any width, which has no
 /// better ones.
 fn digits(value: f64, low: f64, high: f64) -> f64 {
@@ -105,6 +113,52 @@ fn significant(value: f64, n_digits: usize) -> String {
         }
         _ => scientific,
     }
+}
+
+/// Where C comes from, and what it counts where that does not say so.
+pub(crate) fn compute(source: &str, counts: &str) -> String {
+    match counts {
+        "6ND" => source.to_owned(),
+        "not stated" if source == "not known" => source.to_owned(),
+        "not stated" => format!("{source} (what it counts is not stated)"),
+        counts => format!("{source} ({counts})"),
+    }
+}
+
+/// Warnings of one name that are shown in full.
+const MOST_REPEATS: usize = 3;
+
+/// Warnings, one a line; of more than a few of one name, the first two with their number.
+pub(crate) fn warnings(all: &[String]) -> String {
+    let mut kinds: Vec<(&str, Vec<&str>)> = Vec::new();
+    for text in all.iter().map(String::as_str) {
+        let name = name(text);
+        match kinds.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, texts)) => texts.push(text),
+            None => kinds.push((name, vec![text])),
+        }
+    }
+    let shown = |(name, texts): &(&str, Vec<&str>)| {
+        if let [first, second, others @ ..] = texts.as_slice()
+            && texts.len() > MOST_REPEATS
+        {
+            let rest = second.strip_prefix(*name).and_then(|rest| rest.strip_prefix(": "));
+            let second = rest.unwrap_or_default();
+            let (n, n_others) = (texts.len(), others.len());
+            return format!(
+                "warning: {first}; {second}; and {n_others} more, {n} in all, see `--json`"
+            );
+        }
+        texts.iter().map(|text| format!("warning: {text}")).collect::<Vec<_>>().join("\n")
+    };
+    kinds.iter().map(shown).collect::<Vec<_>>().join("\n")
+}
+
+/// What stands before a warning's text, and before that whose warning it is.
+fn name(text: &str) -> &str {
+    const OF_THE_FIT: &str = "of the fit: ";
+    let start = if text.starts_with(OF_THE_FIT) { OF_THE_FIT.len() } else { 0 };
+    text[start..].find(": ").map_or(text, |end| &text[..start + end])
 }
 
 /// What the numbers are of: without this line they mean nothing.
@@ -149,6 +203,27 @@ mod tests {
         // Exact losses give an interval of rounding, and one without any width has no better digits.
         assert_eq!(shown(0.25, 0.25, 0.25), "0.250 [0.250, 0.250]");
         assert_eq!(shown(1.0, 1.0 - 1e-10, 1.0 + 1e-10), "1.0000000 [1.0000000, 1.0000000]");
+    }
+
+    #[test]
+    fn many_warnings_of_one_name_are_one_line() {
+        let all: Vec<String> = (1..=5)
+            .map(|at| format!("of the fit: akima-disagrees: at {at}e18 FLOPs"))
+            .chain(["of the fit: copies: 2 rows".to_owned(), "untold".to_owned()])
+            .collect();
+        let expected = "warning: of the fit: akima-disagrees: at 1e18 FLOPs; at 2e18 FLOPs; and 3 \
+                        more, 5 in all, see `--json`\nwarning: of the fit: copies: 2 rows\n\
+                        warning: untold";
+        assert_eq!(warnings(&all), expected);
+        assert_eq!(warnings(&all[..3]).lines().count(), 3);
+        assert_eq!(warnings(&[]), "");
+    }
+
+    #[test]
+    fn what_c_counts_is_said_once() {
+        assert_eq!(compute("6 N D", "6ND"), "6 N D");
+        assert_eq!(compute("column `c`", "exact"), "column `c` (exact)");
+        assert_eq!(compute("not known", "not stated"), "not known");
     }
 
     #[test]

@@ -44,13 +44,14 @@ impl View for FitPredictionList {
         let mut notes = Footnotes::default();
         let rows = self.predictions.iter().map(|one| row(one, &mut notes)).collect();
         let columns = ["GROUP", "METHOD", ">C", "N", "D", "LOSS", "OF A NEW RUN"];
+        let along = along(&self.predictions, &mut notes);
         let mut warnings: Vec<String> = Vec::new();
         for one in &self.predictions {
             for text in &one.warnings {
                 warnings.push(format!("warning: {}, {}: {text}", one.group, one.method));
             }
         }
-        sections(&[head, table(&columns, rows), notes.text(), warnings.join("\n")])
+        sections(&[head, table(&columns, rows), along, notes.text(), warnings.join("\n")])
     }
 
     fn names(&self) -> Vec<String> {
@@ -75,6 +76,30 @@ fn row(one: &FitPrediction, notes: &mut Footnotes) -> Vec<String> {
     ]
 }
 
+/// Where a budget is spent best along the trained sizes; nothing where no line knows them.
+fn along(predictions: &[FitPrediction], notes: &mut Footnotes) -> String {
+    let loss = |value: f64| format!("{value:.4}");
+    let mut rows = Vec::new();
+    for one in predictions {
+        let Some(best) = &one.along_sizes else { continue };
+        rows.push(vec![
+            one.group.clone(),
+            one.method.clone(),
+            format::optional(one.flops, format::flops),
+            estimate(&best.parameters, number, notes),
+            estimate(&best.tokens, number, notes),
+            estimate(&best.loss_nats, loss, notes),
+            format::optional(best.rung_parameters, number),
+        ]);
+    }
+    if rows.is_empty() {
+        return String::new();
+    }
+    let columns = ["GROUP", "METHOD", ">C", "N", "D", "LOSS", ">BEST SIZE"];
+    let title = "along the trained sizes, each with its own FLOPs for a token";
+    format!("{title}\n{}", table(&columns, rows))
+}
+
 /// A value with its interval; what was given has none.
 fn estimate(view: &EstimateView, text: impl Fn(f64) -> String, notes: &mut Footnotes) -> String {
     match view {
@@ -90,6 +115,8 @@ fn estimate(view: &EstimateView, text: impl Fn(f64) -> String, notes: &mut Footn
 
 #[cfg(test)]
 mod tests {
+    use api::LadderPrediction;
+
     use super::*;
 
     fn identified(value: f64) -> EstimateView {
@@ -107,6 +134,13 @@ mod tests {
             loss_nats: identified(2.25),
             measured_loss_nats: identified(2.25),
             flops_per_parameter_token: Some(6.0),
+            along_sizes: Some(LadderPrediction {
+                parameters: identified(4.1e9),
+                tokens: identified(3.9e10),
+                loss_nats: identified(2.26),
+                rung_parameters: Some(4e9),
+                share_at_end: 0.0,
+            }),
             extrapolation: Some(40.0),
             warnings: vec!["far-extrapolation: C is 40 times the largest fitted one".into()],
         };
@@ -117,6 +151,7 @@ mod tests {
             tokens: reason(),
             loss_nats: reason(),
             measured_loss_nats: reason(),
+            along_sizes: None,
             warnings: Vec::new(),
             ..law.clone()
         };
@@ -140,6 +175,12 @@ mod tests {
         tnl    envelope    1.00e21  not           not           not          not
                                     identified    identified    identified   identified
                                     (1)           (1)           (1)          (1)
+
+        along the trained sizes, each with its own FLOPs for a token
+        GROUP  METHOD            C  N         D          LOSS              BEST SIZE
+        tnl    chinchilla  1.00e21  4.10e9    3.90e10    2.2600               4.00e9
+                                    [3.69e9,  [3.51e10,  [2.0340, 2.4860]
+                                    4.51e9]   4.29e10]
 
         (1) one size
 

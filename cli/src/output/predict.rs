@@ -5,7 +5,8 @@
 use api::EstimateView;
 use serde::Serialize;
 
-use super::fit_parts::{Footnotes, number};
+use super::fit_parts::{Footnotes, compute, number, warnings};
+use super::ladder::{self, LadderView};
 use super::{View, sections, table};
 
 /// What a saved fit says. `gradus predict --json` prints this.
@@ -38,6 +39,10 @@ pub struct PredictionView {
     /// The compute-optimal N and D; only where a budget alone was given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub optimum: Option<OptimumView>,
+    /// The same along the fitted sizes, each with its own FLOPs for a token; only where a budget
+    /// alone was given and the fit knows them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub along_sizes: Option<LadderView>,
     /// The law's loss in nats per token; of `sigmoid` the accuracy.
     pub curve: EstimateView,
     /// The same with the interval of one new measurement.
@@ -114,13 +119,12 @@ fn one(view: &PredictionView) -> String {
     let group = view.group.as_ref().map(|name| format!("group `{name}`, "));
     let conventions = &view.conventions;
     let title = format!(
-        "{}{}: {}\nN: {}; C: {}, {}",
+        "{}{}: {}\nN: {}; C: {}",
         group.unwrap_or_default(),
         view.law,
         view.formula,
         conventions.n_counts,
-        conventions.c_source,
-        conventions.c_counts,
+        compute(&conventions.c_source, &conventions.c_counts),
     );
     let mut notes = Footnotes::default();
     let mut rows = Vec::new();
@@ -150,14 +154,17 @@ fn one(view: &PredictionView) -> String {
     let what = if view.law == "sigmoid" { "accuracy" } else { "loss" };
     push(what, &view.curve);
     push(&format!("{what}, measured once"), &view.measured);
+    let sizes = view.along_sizes.as_slice();
+    let along = ladder::along("best N and D along the fitted sizes", sizes, &mut notes);
     let intervals =
         if view.intervals.is_empty() { "none can be made" } else { view.intervals.as_str() };
     sections(&[
         title,
         table(&["", ">VALUE", "INTERVAL"], rows),
+        along,
         format!("{:.0} % intervals: {intervals}", 100.0 * view.level),
         notes.text(),
-        view.warnings.iter().map(|text| format!("warning: {text}")).collect::<Vec<_>>().join("\n"),
+        warnings(&view.warnings),
     ])
 }
 

@@ -188,27 +188,29 @@ impl Predictor {
         }
     }
 
-    /// What a prediction names that lies outside the fitted: N, D and C, given or best.
+    /// What a prediction names that lies outside the fitted: N, D and C, given or best, and D / N.
     fn outside(&self, question: Question, prediction: &FitPrediction) -> Vec<String> {
         let ranges = match self {
-            Self::Envelope(fit) => [None, None, Some(fit.flops_range)],
+            Self::Envelope(fit) => [None, None, Some(fit.flops_range), None],
             Self::Law(model) => {
                 let ranges = &model.inference.ranges;
-                [Some(ranges.parameters), Some(ranges.tokens), Some(ranges.flops)]
+                let own = [ranges.parameters, ranges.tokens, ranges.flops].map(Some);
+                [own[0], own[1], own[2], model.ratio_range]
             }
-            Self::Nothing(_) => [None; 3],
+            Self::Nothing(_) => [None; 4],
         };
         let value = |view: &EstimateView| match view {
             EstimateView::Identified { value, .. } => Some(*value),
             EstimateView::NotIdentified { .. } => None,
         };
-        let values = [value(&prediction.parameters), value(&prediction.tokens), prediction.flops];
+        let (n, d) = (value(&prediction.parameters), value(&prediction.tokens));
+        let values = [n, d, prediction.flops, d.zip(n).map(|(d, n)| d / n)];
         // C of a model is by one C / (N D) for all, and its own may differ.
         let is_near = |standing: &Standing| match question {
             Question::Model { .. } => standing.factor.is_some_and(|f| (0.5..=2.0).contains(&f)),
             Question::Budget { .. } => standing.is_inside,
         };
-        let places = ["N", "D", "C"].into_iter().zip(values).zip(ranges);
+        let places = ["N", "D", "C", "D / N"].into_iter().zip(values).zip(ranges);
         let standings =
             places.filter_map(|((name, value), range)| Some((name, Standing::of(value?, range?))));
         let outside = standings.filter(|(name, one)| *name != "C" || !is_near(one));
@@ -283,6 +285,7 @@ fn best(model: &LawModel, flops: f64) -> FitPrediction {
         loss_nats: view::estimate(&optimum.loss_nats),
         measured_loss_nats: view::estimate(&measured),
         flops_per_parameter_token: Some(kappa),
+        along_sizes: model.along_sizes(flops),
         extrapolation,
         ..blocked("", Some(flops), None)
     }
@@ -301,6 +304,7 @@ fn blocked(reason: &str, flops: Option<f64>, model: Option<(f64, f64)>) -> FitPr
         loss_nats: none(),
         measured_loss_nats: none(),
         flops_per_parameter_token: None,
+        along_sizes: None,
         extrapolation: None,
         warnings: Vec::new(),
     }

@@ -85,6 +85,7 @@ fn a_prediction_outside_the_fitted_sizes_and_tokens_says_so() {
     assert!(has(&texts, "far-extrapolation: N = "), "{texts:?}");
     assert!(has(&texts, "outside-data: D = "), "{texts:?}");
     assert!(!texts.iter().any(|text| text.contains(": C = ")), "{texts:?}");
+    assert!(has(&texts, "outside-data: D / N = "), "{texts:?}");
     let small = model.measured_range().0 / 3.0;
     let texts = warned(Question::Budget { flops: small });
     assert!(has(&texts, "outside-data: C = "), "{texts:?}");

@@ -115,6 +115,7 @@ async fn a_fit_is_made_listed_and_asked() {
     let (low, high) = (loss["low"].as_f64().unwrap(), loss["high"].as_f64().unwrap());
     assert!(low < planted && planted < high, "{planted} is not in {low} to {high}");
     assert_eq!(of(&answer, "envelope")["loss_nats"]["status"], "not_identified");
+    assert_eq!(law["along_sizes"], Value::Null, "no budget is spent");
     // A budget: the best model costs what the budget is.
     let path = format!("/api/v1/fits/{id}/predict?c=1e10&method=chinchilla");
     let answer = served.get(&path).await.ok();
@@ -124,6 +125,17 @@ async fn a_fit_is_made_listed_and_asked() {
     let kappa = law["flops_per_parameter_token"].as_f64().unwrap();
     let cost = kappa * value("parameters") * value("tokens");
     assert!((cost / 1e10 - 1.0).abs() < 1e-9, "{cost}");
+    // Beside it the best of the trained sizes, each with its own FLOPs for a token.
+    let along = &law["along_sizes"];
+    let observations = made["groups"][0]["observations"].as_array().unwrap();
+    let sizes = || observations.iter().map(|one| one["parameters"].as_f64().unwrap());
+    let best = along["rung_parameters"].as_f64().unwrap();
+    assert!(sizes().any(|size| size.to_bits() == best.to_bits()), "{best}");
+    let (low, high) = (sizes().fold(best, f64::min), sizes().fold(best, f64::max));
+    let size = along["parameters"]["value"].as_f64();
+    assert!(size.is_none_or(|size| low <= size && size <= high), "{size:?}");
+    let reason = along["parameters"]["reason"].as_str();
+    assert!(reason.is_none_or(|text| text.contains("an end of the ladder")), "{reason:?}");
     let path = format!("/api/v1/fits/{id}/curve?points=5");
     let curve = served.get(&path).await.ok();
     for line in curve["lines"].as_array().unwrap() {

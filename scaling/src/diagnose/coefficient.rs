@@ -2,10 +2,11 @@
 //! Does not look at residuals.
 
 use super::correlation;
+use super::slope::CLEAR_LEVEL;
 use crate::fit::Fit;
-use crate::interval::Inference;
-use crate::law::{Coefficient, DataConstrained, LawForm, LogPoint, Quantity};
-use crate::observation::Dataset;
+use crate::interval::{Inference, student};
+use crate::law::{Coefficient, DataConstrained, LawForm, LogPoint, Quantity, Variable};
+use crate::observation::{Dataset, Observation};
 use crate::profile::FloorProfile;
 
 /// An exponent above this has not been published for any language model.
@@ -26,6 +27,11 @@ const TIED_CORRELATION: f64 = 0.95;
 /// needed.
 const REPEATED: f64 = 4.0;
 const MIN_REPEATED: usize = 10;
+/// Rank correlation of the loss with what is spent above which it rises, the points that say so, and
+/// the factor that they must span: budgets of one profile differ by whole steps.
+const RISING: f64 = 0.5;
+const MIN_RANKED: usize = 5;
+const MIN_SPENT: f64 = 2.0;
 
 pub(super) fn at_bound(fit: &Fit) -> Option<String> {
     let named: Vec<String> = fit
@@ -41,6 +47,58 @@ pub(super) fn several_minima(fit: &Fit) -> Option<String> {
     let first = rivals.first()?;
     let percent = 100.0 * (first.objective / fit.objective - 1.0);
     Some(format!("{} others within 0.5 %, the next {percent:.3} % above", rivals.len()))
+}
+
+/// A loss that rises with what is spent, such as an accuracy that was taken for one: the laws of N,
+/// D and C are of losses that fall.
+pub(super) fn loss_rises(fit: &Fit, inference: &Inference, dataset: &Dataset) -> Option<String> {
+    let variables = fit.form.law().variables();
+    let variable = match variables {
+        [one @ (Variable::Parameters | Variable::Tokens | Variable::Flops)] => *one,
+        _ if variables.contains(&Variable::Parameters) => Variable::Flops,
+        _ => return None,
+    };
+    let spent = |point: &Observation| LogPoint::from(point).value(variable);
+    let law = fit.law;
+    let why = format!("and `{law}` is a law of a loss that falls; is it an accuracy?");
+    let exponents = fit.coefficients.iter().zip(&inference.coefficients);
+    let mut negative = exponents.filter_map(|(one, inferred)| {
+        let (_, high) = inferred.estimate.interval()?;
+        (one.quantity == Quantity::Exponent && high < 0.0).then_some((one.name, one.value))
+    });
+    if let Some((name, value)) = negative.next() {
+        return Some(format!("`{name}` = {value:.3} makes the loss rise, {why}"));
+    }
+    let pairs: Vec<(f64, f64)> =
+        dataset.points().iter().map(|point| (spent(point), point.loss_nats)).collect();
+    let (low, high) = dataset.range(spent)?;
+    if pairs.len() < MIN_RANKED || high < MIN_SPENT * low {
+        return None;
+    }
+    let rank = rank_correlation(&pairs)?;
+    let freedom = pairs.len() as f64 - 2.0;
+    // Ranks that agree wholly have no error.
+    let is_clear = rank >= 1.0
+        || rank * (freedom / (1.0 - rank * rank)).sqrt() > student(CLEAR_LEVEL, freedom);
+    (rank > RISING && is_clear)
+        .then(|| format!("the loss rises with {variable} (rank correlation {rank:.2}), {why}"))
+}
+
+/// Spearman's correlation; equal values have their mean rank.
+fn rank_correlation(pairs: &[(f64, f64)]) -> Option<f64> {
+    let ranks = |values: Vec<f64>| -> Vec<f64> {
+        let mut sorted = values.clone();
+        sorted.sort_unstable_by(f64::total_cmp);
+        let rank = |value: &f64| {
+            let below = sorted.partition_point(|one| one < value);
+            let up_to = sorted.partition_point(|one| one <= value);
+            (below + up_to) as f64
+        };
+        values.iter().map(rank).collect()
+    };
+    let first = ranks(pairs.iter().map(|pair| pair.0).collect());
+    let second = ranks(pairs.iter().map(|pair| pair.1).collect());
+    correlation(&first.into_iter().zip(second).collect::<Vec<_>>())
 }
 
 /// A minimum that a single start reached may not be the lowest.

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::{Finding, correlation};
+use crate::algebra::line;
 use crate::fit::Fit;
 use crate::interval::MIN_RUNS_FOR_BOOTSTRAP;
 use crate::law::Variable;
@@ -20,6 +21,12 @@ const HIGH_CORRELATION: f64 = 0.9;
 /// Runs at one place over those at another; two seeds beside single ones are how a noise is
 /// measured.
 const UNBALANCED: usize = 3;
+/// Root mean square of the factors by which what a law does not look at misses a power of what it
+/// does: winners at budgets of a ladder whose sizes are ten times apart stay below it, and a loss
+/// moves with a factor of two in N or D by more than seeds do. And the degrees of freedom from which
+/// on it means something.
+const OFF_POWER: f64 = 2.0;
+const LEAST_FREEDOM: usize = 3;
 /// Values that the warning `mixed` names.
 const MOST_NAMED: usize = 4;
 
@@ -53,37 +60,68 @@ pub(super) fn fixed_ratio(dataset: &Dataset) -> Option<String> {
 }
 
 /// A law of one of N, D and C over runs that differ in another at the same place is the loss of a
-/// middling run there, and not of the best.
+/// middling run there, and not of the best. So is a law of N or D where no place has two runs, but
+/// the other variable goes its own way.
 pub(super) fn not_a_frontier(variables: &[Variable], dataset: &Dataset) -> Option<String> {
     let by_size = |of: fn(&Observation) -> f64| spans(dataset, |point| point.parameters, of);
+    let (size, tokens) =
+        (|point: &Observation| point.parameters, |point: &Observation| point.tokens);
     match variables {
         [Variable::Flops] => overlapping(&by_size(|point| point.flops)).then(|| {
             format!(
                 "a law of C is fitted to {} sizes whose budgets overlap, so it is the loss of a \
                  middling run at C, and not of the best that C can buy; `envelope` fits that",
-                dataset.n_distinct(|point| point.parameters)
+                dataset.n_distinct(size)
             )
         }),
-        [Variable::Tokens] => overlapping(&by_size(|point| point.tokens)).then(|| {
+        [Variable::Tokens] if overlapping(&by_size(tokens)) => Some(format!(
+            "a law of D is fitted to {} sizes whose D overlap, so it is the loss of a middling \
+             size at D; a law of N and D tells them apart",
+            dataset.n_distinct(size)
+        )),
+        [Variable::Tokens] => off_power(dataset, tokens, size).map(|factor| {
             format!(
-                "a law of D is fitted to {} sizes whose D overlap, so it is the loss of a middling \
-                 size at D; a law of N and D tells them apart",
-                dataset.n_distinct(|point| point.parameters)
+                "a law of D is fitted to rows whose N is a factor of {factor:.1} off a power of D \
+                 (root mean square), so it is the loss of a middling size; a law of N and D tells \
+                 them apart"
             )
         }),
-        [Variable::Parameters] => {
-            let spans = by_size(|point| point.tokens);
-            let (low, high) =
-                spans.into_iter().max_by(|a, b| (a.1 / a.0).total_cmp(&(b.1 / b.0)))?;
-            (low < SAME_COMPUTE * high).then(|| {
-                format!(
-                    "a law of N is fitted to rows of one N with D from {low:.3e} to {high:.3e}, so \
-                     it is the loss after a middling D; a law of N and D tells them apart"
-                )
-            })
-        }
+        [Variable::Parameters] => one_of_several(&by_size(tokens)).or_else(|| {
+            let factor = off_power(dataset, size, tokens)?;
+            Some(format!(
+                "a law of N is fitted to rows whose D is a factor of {factor:.1} off a power of N \
+                 (root mean square), so it is the loss after a middling D; a law of N and D tells \
+                 them apart"
+            ))
+        }),
         _ => None,
     }
+}
+
+/// A size with several D.
+fn one_of_several(spans: &[(f64, f64)]) -> Option<String> {
+    let (low, high) = spans.iter().copied().max_by(|a, b| (a.1 / a.0).total_cmp(&(b.1 / b.0)))?;
+    (low < SAME_COMPUTE * high).then(|| {
+        format!(
+            "a law of N is fitted to rows of one N with D from {low:.3e} to {high:.3e}, so it is \
+             the loss after a middling D; a law of N and D tells them apart"
+        )
+    })
+}
+
+/// By what factor, in the root mean square, the other variable misses the best power of one, where
+/// that is more than [`OFF_POWER`].
+fn off_power(
+    dataset: &Dataset,
+    one: fn(&Observation) -> f64,
+    other: fn(&Observation) -> f64,
+) -> Option<f64> {
+    let logs = dataset.points().iter().map(|point| (one(point).ln(), other(point).ln()));
+    let logs: Vec<(f64, f64)> = logs.collect();
+    let freedom = logs.len().checked_sub(2).filter(|freedom| *freedom >= LEAST_FREEDOM)?;
+    let squares = line(&logs, 0.0)?.residual_squares;
+    let factor = (squares / freedom as f64).sqrt().exp();
+    (factor > OFF_POWER).then_some(factor)
 }
 
 /// Smallest and largest value of the points of each group, groups in the order of their key.

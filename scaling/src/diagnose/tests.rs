@@ -141,7 +141,7 @@ fn residuals_of_one_sign_are_told_without_a_number_that_is_none() {
     let fitted = fit(LawName::Power.law(), &dataset, &FitOptions::default()).unwrap();
     let one_sided = Fit { residuals_log: vec![-0.1; 40], ..fitted };
     let text = pattern::residual_runs(&one_sided, &dataset).unwrap();
-    assert_eq!(text, "the losses of all 40 runs lie below the law");
+    assert_eq!(text, "the mean losses of all 40 places lie below the law");
 }
 
 #[test]
@@ -309,4 +309,56 @@ fn a_law_of_one_variable_over_runs_that_differ_in_another_is_no_frontier() {
     });
     assert!(says_no_frontier(of(Axis::Flops), &two));
     assert!(!says_no_frontier(LawChoice::of(LawName::Chinchilla), &grid));
+}
+
+// No two rows have the same N, and D goes its own way.
+#[test]
+fn a_variable_that_goes_its_own_way_is_no_frontier_and_one_that_follows_is() {
+    let of = |axis| LawChoice { axis, ..LawChoice::of(LawName::Power) };
+    let rows = |tokens: &dyn Fn(f64, f64) -> f64| -> Vec<Observation> {
+        let row = |run: u32| {
+            let parameters = 1e6 * 1.4_f64.powi(run.cast_signed());
+            let tokens = tokens(parameters, Stream::new(9, u64::from(run)).uniform());
+            let flops = 6.0 * parameters * tokens;
+            Observation { run: RunKey(run), parameters, tokens, flops, loss_nats: 3.0, seed: 0 }
+        };
+        (0..24).map(row).collect()
+    };
+    let own = rows(&|_, uniform| 1e9 * 400_f64.powf(uniform));
+    let power = rows(&|n, uniform| 3e3 * n.powf(0.7) * (0.9 + 0.2 * uniform));
+    for axis in [Axis::Parameters, Axis::Tokens] {
+        assert!(says_no_frontier(of(axis), &own), "{axis:?}");
+        assert!(!says_no_frontier(of(axis), &power), "{axis:?}");
+    }
+    // Steps a factor of ten wide, a power with more luck, and one D for all.
+    let steps = rows(&|n, _| 20.0 * 10_f64.powf(n.log10().round()));
+    let loose = rows(&|n, uniform| 3e3 * n.powf(0.7) * (0.4 + uniform));
+    let same = rows(&|_, _| 3e11);
+    for frontier in [&steps, &loose, &same] {
+        assert!(!says_no_frontier(of(Axis::Parameters), frontier));
+    }
+}
+
+#[test]
+fn a_loss_that_rises_is_named_and_one_that_falls_is_not() {
+    let text = |dataset: &Dataset, law| {
+        let found = findings(law, dataset);
+        found.into_iter().find(|one| one.name == "loss-rises").map(|one| one.text)
+    };
+    let luck = |run: u32| (0.01 * Stream::new(4, u64::from(run)).normal()).exp();
+    let accuracy = along_compute(|run, flops| 0.9 - (1e15 / flops).powf(0.2) * 0.6 * luck(run));
+    for law in [LawName::Power, LawName::PowerFloor] {
+        let said = text(&accuracy, law).unwrap_or_else(|| panic!("{law}"));
+        assert!(said.contains("is a law of a loss that falls"), "{said}");
+    }
+    let falling = along_compute(|run, flops| 1.5 + (1e17 / flops).powf(0.2) * luck(run));
+    let flat = along_compute(|run, _| 3.0 * luck(run));
+    assert_eq!(text(&falling, LawName::Power), None);
+    assert_eq!(text(&flat, LawName::Power), None);
+    let mut points = broad(3);
+    assert_eq!(text(&Dataset::new(&points).unwrap(), LawName::Chinchilla), None);
+    for point in &mut points {
+        point.loss_nats = 1.0 / point.loss_nats;
+    }
+    assert!(text(&Dataset::new(&points).unwrap(), LawName::Chinchilla).is_some());
 }

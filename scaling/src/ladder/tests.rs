@@ -68,7 +68,8 @@ fn with_attention_the_optimum_is_where_the_law_and_the_price_of_size_balance() {
 fn between_rungs_the_price_never_falls_and_meets_every_rung() {
     let rungs = [(1e6, 6e6), (2e6, 6.1e6), (5e6, 9e7), (5.5e6, 9e7), (2e7, 9.1e7), (9e7, 5e9)]
         .map(|(parameters, flops_per_token)| Rung { parameters, flops_per_token });
-    let ladder = Ladder::new(&rungs).unwrap();
+    let ladder = Ladder::new(&[rungs, rungs].concat()).unwrap();
+    assert_eq!(ladder.rungs(), rungs, "each once");
     for rung in &rungs {
         let found = ladder.flops_per_token(rung.parameters);
         assert!((found / rung.flops_per_token - 1.0).abs() < 1e-12, "{rung:?} {found:e}");

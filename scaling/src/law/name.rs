@@ -77,6 +77,14 @@ impl LawName {
         }
     }
 
+    /// What the law predicts, in words: L, of `sigmoid` the accuracy.
+    pub fn measured(self) -> &'static str {
+        match self {
+            Self::Sigmoid => "accuracy",
+            _ => "L",
+        }
+    }
+
     /// The law itself: of C where it is one of a single variable, with one break, with the bits of
     /// the weights.
     pub fn law(self) -> &'static dyn Law {

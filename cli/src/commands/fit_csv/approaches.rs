@@ -24,6 +24,24 @@ const LEAST_CURVES: usize = 2;
 /// The name of the profiles less what parabolas miss on the law's own surface.
 const CORRECTED: &str = "corrected";
 
+/// Where an approach that is no law is to be seen; `None` for other names.
+pub(super) fn beside_a_law(name: &str) -> Option<String> {
+    let rows = match name {
+        "envelope" => "whose `--run` column has runs of several rows".to_owned(),
+        "isoflop" => format!(
+            "whose rows lie on {} budgets and more of at least {} sizes each",
+            isoflop::MIN_BUDGETS,
+            profiles::LEAST_SIZES
+        ),
+        _ => return None,
+    };
+    Some(format!(
+        "`{name}` is no law, but another approach to the best N and D of a budget: it stands \
+         beside the fit of `--law chinchilla` or `coupled` to a file {rows}; `gradus fit STUDY \
+         --law {name}` makes it of a study"
+    ))
+}
+
 /// The approaches side by side, the law's last, with what is to be warned of.
 pub(super) fn of(
     dataset: &Dataset,

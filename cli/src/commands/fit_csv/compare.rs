@@ -5,28 +5,29 @@
 use scaling::compare::{LawComparison, Side, compare_laws, crossover};
 use scaling::interval::have_same_places;
 use scaling::law::LawName;
+use scaling::outside::Standing;
 
-use super::{Fitted, Job, alike, keep};
+use super::{Fitted, Groups, Job, alike, keep};
 use crate::failure::Failure;
 use crate::fit_document::estimate_view;
 use crate::output::comparison::{BudgetView, ComparisonView};
 
 /// Every pair of groups at the budgets asked for; without any at the largest that both were fitted to.
-pub(super) fn compare(job: &Job<'_>, fits: &[Fitted]) -> Result<Vec<ComparisonView>, Failure> {
-    let asked = &job.args.compare_at;
+pub(super) fn compare(job: &Job<'_>, groups: &Groups) -> Result<Vec<ComparisonView>, Failure> {
+    let (fits, asked) = (&groups.fits, &job.args.compare_at);
     for flops in asked {
         if !(flops.is_finite() && *flops > 0.0) {
             let text = format!("`--compare-at` must be finite and above zero, found {flops}");
             return Err(Failure::wrong(text));
         }
     }
-    let refusal = refusal(job, fits);
-    match (&refusal, asked.is_empty()) {
-        (Some(reason), false) => {
-            return Err(Failure::wrong(format!("`--compare-at` needs {reason}")));
+    if let Some(reason) = refusal(job, fits) {
+        // Where too few of several groups have a fit, the warning `unfitted-groups` says so.
+        let is_said = fits.len() < 2 && !groups.unfitted.is_empty();
+        if asked.is_empty() || is_said {
+            return Ok(Vec::new());
         }
-        (Some(_), true) => return Ok(Vec::new()),
-        (None, _) => {}
+        return Err(Failure::wrong(format!("`--compare-at` needs {reason}")));
     }
     let pairs = (0..fits.len()).flat_map(|i| (i + 1..fits.len()).map(move |j| (i, j)));
     Ok(pairs.filter_map(|(i, j)| pair(job, &fits[i], &fits[j])).collect())
@@ -120,15 +121,8 @@ fn outside(
     flops: f64,
     what: &str,
 ) -> impl Iterator<Item = String> {
-    names.iter().zip(ranges).filter_map(move |(name, (low, high))| {
-        let (end, fitted) = match flops {
-            flops if flops > high => ("largest", high),
-            flops if flops < low => ("smallest", low),
-            _ => return None,
-        };
-        let factor = flops / fitted;
-        Some(format!(
-            "outside-data: {what} = {flops:.3e} is {factor:.3} times the {end} fitted of `{name}`"
-        ))
+    names.iter().zip(ranges).filter_map(move |(name, range)| {
+        let warning = Standing::of(flops, range).warning(what)?;
+        Some(format!("{warning}, of `{name}`"))
     })
 }

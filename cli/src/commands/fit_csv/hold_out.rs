@@ -82,8 +82,18 @@ pub(super) fn apply(rules: &[(String, Rule)], rows: &[&Row]) -> Vec<Option<Out>>
 }
 
 /// Rules that name no row of a group, whose fit is then not held against anything by them.
-pub(super) fn idle(rules: &[(String, Rule)], rows: &[&Row]) -> Vec<String> {
-    let idle = rules.iter().filter(|(_, rule)| !rule.held_out(rows).contains(&true));
+///
+/// A rule that names another group by the column of groups, which stands at `group_by` among the
+/// kept ones, says nothing of this one.
+pub(super) fn idle(
+    rules: &[(String, Rule)],
+    rows: &[&Row],
+    group_by: Option<usize>,
+) -> Vec<String> {
+    let names_a_group =
+        |rule: &Rule| matches!(rule, Rule::Equals { column, .. } if group_by == Some(*column));
+    let others = rules.iter().filter(|(_, rule)| !names_a_group(rule));
+    let idle = others.filter(|(_, rule)| !rule.held_out(rows).contains(&true));
     idle.map(|(text, _)| format!("nothing-held-out: `{text}` names no row here")).collect()
 }
 
@@ -148,7 +158,13 @@ impl Rule {
                 "loss" => 'l',
                 _ => continue,
             };
-            let value: f64 = number.trim().parse().with_context(wrong)?;
+            let number = number.trim();
+            let value = number.parse::<f64>().ok().with_context(|| {
+                format!(
+                    "`--hold-out {text}` is no rule, for `{number}` is not a number such as 1e21; \
+                     rules are {VALID}"
+                )
+            })?;
             anyhow::ensure!(value.is_finite(), wrong());
             return Ok(Self::Compare { variable, comparison, value });
         }

@@ -5,14 +5,15 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use scaling::law::{LawName, Variable};
+use scaling::law::{LawName, LogPoint, Variable};
 use scaling::observation::Dataset;
 
 use super::{Fitted, Job};
 use crate::args::FitArgs;
 use crate::failure::Failure;
 use crate::fit_document::{
-    Conventions, FitDocument, Input, Request, Saved, SavedExclusion, SavedFit,
+    Conventions, EPOCHS, FitDocument, Input, Request, Saved, SavedExclusion, SavedFit,
+    TOKENS_PER_PARAMETER,
 };
 use crate::output::Form;
 
@@ -134,6 +135,7 @@ fn saved(job: &Job<'_>, one: &Fitted) -> SavedFit {
         fit: &one.fit,
         inference: &one.inference,
         conventions: conventions(job, &one.dataset),
+        sizes: one.sizes.as_ref(),
         has_flops: job.table.has_flops(),
         other_ranges: other_ranges(one),
         excluded: one.report.excluded.iter().map(exclusion).collect(),
@@ -141,16 +143,30 @@ fn saved(job: &Job<'_>, one: &Fitted) -> SavedFit {
     })
 }
 
-/// Of each variable of the law beside N, D and C.
+/// Of each variable of the law beside N, D and C, and of the ratios of those that it looks at: a law of
+/// N and D may be far outside in D / N, and inside in both.
 fn other_ranges(one: &Fitted) -> BTreeMap<String, [f64; 2]> {
     let points = one.dataset.log_points();
-    let range = |variable: Variable| {
-        let values = || points.iter().map(|point| point.value(variable));
+    let range = |of: &dyn Fn(&LogPoint) -> f64| {
+        let values = || points.iter().map(of);
         [values().fold(f64::INFINITY, f64::min), values().fold(f64::NEG_INFINITY, f64::max)]
     };
+    let variables = one.fit.form.law().variables();
     let known = [Variable::Parameters, Variable::Tokens, Variable::Flops];
-    let others = one.fit.form.law().variables().iter().filter(|one| !known.contains(one));
-    others.map(|variable| (variable.label().to_owned(), range(*variable))).collect()
+    let others = variables.iter().filter(|one| !known.contains(one));
+    let of = |variable: &Variable| range(&|point: &LogPoint| point.value(*variable));
+    let mut ranges: BTreeMap<String, [f64; 2]> =
+        others.map(|variable| (variable.label().to_owned(), of(variable))).collect();
+    let has = |pair: [Variable; 2]| pair.iter().all(|one| variables.contains(one));
+    if has([Variable::Parameters, Variable::Tokens]) {
+        let ratio = |point: &LogPoint| (point.ln_tokens - point.ln_parameters).exp();
+        ranges.insert(TOKENS_PER_PARAMETER.to_owned(), range(&ratio));
+    }
+    if has([Variable::Tokens, Variable::UniqueTokens]) {
+        let epochs = |point: &LogPoint| 1.0 + point.repetitions();
+        ranges.insert(EPOCHS.to_owned(), range(&epochs));
+    }
+    ranges
 }
 
 /// How N, D and C were counted, as far as the command said so.

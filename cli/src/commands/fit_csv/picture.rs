@@ -61,7 +61,7 @@ impl Kind {
 struct Dot {
     x: f64,
     y: f64,
-    /// Measured over predicted, less one, in per cent.
+    /// Predicted over measured, less one, in per cent.
     residual: f64,
 }
 
@@ -72,8 +72,9 @@ struct Scene {
     held_out: Vec<Dot>,
     /// (x, low, value, high); empty where the law is not identified.
     curve: Vec<(f64, f64, f64, f64)>,
-    /// The largest x among the fitted rows: beyond it the curve is an extrapolation.
-    last: f64,
+    /// The smallest and the largest x among the fitted rows: beyond them the curve is an
+    /// extrapolation.
+    fitted_x: (f64, f64),
     profiles: Vec<Profile>,
 }
 
@@ -184,9 +185,13 @@ impl Picture {
                 is_dashed,
                 label: String::new(),
             };
-            // Both parts have the point at the end of the data, so that there is no gap.
-            layers.push(of(line(&|x| x <= scene.last), false));
-            layers.push(of(line(&|x| x >= scene.last), true));
+            // The parts share the points at the ends of the data, so that there is no gap.
+            let (first, last) = scene.fitted_x;
+            if scene.curve.first().is_some_and(|point| point.0 < first) {
+                layers.push(of(line(&|x| x <= first), true));
+            }
+            layers.push(of(line(&|x| (first..=last).contains(&x)), false));
+            layers.push(of(line(&|x| x >= last), true));
             layers.extend(marks(series, scene, &|dot| (dot.x, dot.y)));
         }
         let title = match self.kind {
@@ -238,7 +243,7 @@ fn scene(job: &Job<'_>, kind: Kind, one: &Fitted) -> Scene {
             Kind::Single(variable) => point.value(variable),
             Kind::Predicted => predicted,
         };
-        Dot { x, y, residual: 100.0 * (y / predicted - 1.0) }
+        Dot { x, y, residual: 100.0 * (predicted / y - 1.0) }
     };
     let pairs = one.dataset.points().iter().copied().zip(one.dataset.covariates().iter().copied());
     let fitted: Vec<Dot> = pairs.map(|pair| dot(&pair)).collect();
@@ -247,30 +252,33 @@ fn scene(job: &Job<'_>, kind: Kind, one: &Fitted) -> Scene {
         let low = dots.iter().map(|dot| dot.x).fold(f64::INFINITY, f64::min);
         (low, dots.iter().map(|dot| dot.x).fold(f64::NEG_INFINITY, f64::max))
     };
-    let ((low, last), (_, furthest)) = (ends(&fitted), ends(&held_out));
+    let (fitted_x, held_out_x) = (ends(&fitted), ends(&held_out));
     let kappa = keep::conventions(job, &one.dataset).flops_per_parameter_token;
     let name = one.report.group.clone().unwrap_or_else(|| "rows".to_owned());
     Scene {
         name,
-        curve: curve(kind, &one.inference, (low, last, furthest), kappa),
+        curve: curve(kind, &one.inference, [fitted_x, held_out_x], kappa),
         profiles: profiles::of(job, one),
         fitted,
         held_out,
-        last,
+        fitted_x,
     }
 }
 
-/// The law over x with its interval; nothing where it is not identified.
+/// The law over x with its interval, from the ends of the fitted rows to those of the held-out ones
+/// on either side; nothing where it is not identified.
 fn curve(
     kind: Kind,
     inference: &Inference,
-    (low, last, furthest): (f64, f64, f64),
+    [(first, last), (nearest, furthest)]: [(f64, f64); 2],
     kappa: Option<f64>,
 ) -> Vec<(f64, f64, f64, f64)> {
     if kind == Kind::Predicted {
-        return [low, last].map(|x| (x, x, x, x)).into();
+        return [first, last].map(|x| (x, x, x, x)).into();
     }
     let is_linear = kind.x_scale() == Scale::Linear;
+    // A task loss is less the better the model is, so that held-out ones lie on that side.
+    let low = first.min(nearest);
     let high = if is_linear { last.max(furthest) } else { (BEYOND * last).max(furthest) };
     let share = |index: usize| index as f64 / (N_CURVE - 1) as f64;
     let between = |index: usize| {
@@ -280,7 +288,9 @@ fn curve(
             (low.ln() + share(index) * (high.ln() - low.ln())).exp()
         }
     };
-    let mut xs: Vec<f64> = (0..N_CURVE).map(between).chain([last]).collect();
+    // Rounding must not begin the curve before the rows.
+    let inside = (0..N_CURVE).map(|index| between(index).max(low));
+    let mut xs: Vec<f64> = inside.chain([first, last]).collect();
     xs.sort_unstable_by(f64::total_cmp);
     let estimate = |x: f64| match kind {
         Kind::Frontier => inference.optimum(x, kappa?).map(|optimum| optimum.loss_nats),

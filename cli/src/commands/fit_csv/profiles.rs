@@ -11,7 +11,7 @@ use crate::figure::{Axis, Layer, Panel, Scale};
 /// Budgets within this share are one: D is a whole number of steps.
 const SAME_BUDGET: f64 = 0.05;
 /// Sizes that make a profile, and profiles that make a panel.
-const LEAST_SIZES: usize = 4;
+pub(super) const LEAST_SIZES: usize = 4;
 const LEAST_PROFILES: usize = 2;
 /// Profiles of a panel: more could not be told apart.
 const MOST_PROFILES: usize = 10;

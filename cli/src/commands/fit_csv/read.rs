@@ -10,8 +10,7 @@ use scaling::law::{Axis, LawChoice, LawName, Variable};
 use scaling::observation::{Covariates, Observation, RunKey};
 
 use self::numbering::{Numbering, Numbers};
-use super::suspect::{warn_of_checkpoints, warn_of_copies, warn_of_units};
-use super::{alike, hold_out};
+use super::{alike, hold_out, law_named};
 use crate::args::{ColumnArgs, FitArgs};
 
 mod numbering;
@@ -47,6 +46,7 @@ pub(super) struct Table {
     pub(super) headers: Vec<String>,
     /// Positions of the columns whose cells are kept: a file may have a million rows.
     pub(super) kept: Vec<usize>,
+    /// The rows of a group beside each other, in the order of the file; the groups by their names.
     pub(super) rows: Vec<Row>,
     /// The law with what the columns say about it.
     pub(super) choice: LawChoice,
@@ -62,6 +62,7 @@ pub(super) struct Table {
     pub(super) has: [bool; 3],
     /// BLAKE3 of the file's bytes as they were read.
     pub(super) blake3: String,
+    /// What is to be known of the columns.
     pub(super) warnings: Vec<String>,
 }
 
@@ -73,6 +74,11 @@ impl Table {
         }
         let row = self.rows.iter().find(|row| row.observation.run == run);
         row.map_or_else(|| format!("run {}", run.0), |row| format!("the row in line {}", row.line))
+    }
+
+    /// Where a column stands among those whose cells are kept.
+    pub(super) fn kept_position(&self, name: &str) -> Option<usize> {
+        self.kept.iter().position(|column| self.headers[*column] == name)
     }
 
     /// Whether both N and D are known.
@@ -287,8 +293,9 @@ pub(super) fn read(file: &Path, args: &FitArgs, law: LawName) -> anyhow::Result<
         rows.push(row);
     }
     anyhow::ensure!(!rows.is_empty(), "`{}` has no row", file.display());
+    rows.sort_by(|one: &Row, other| one.group.cmp(&other.group));
     let has_sizes = columns.parameters.is_some() && columns.tokens.is_some();
-    let (flops, mut warnings) = match (columns.flops, columns.flops_per_token) {
+    let (flops, warnings) = match (columns.flops, columns.flops_per_token) {
         (Some(column), _) => (format!("column `{}`", headers[column]), Vec::new()),
         (None, Some(column)) => (format!("column `{}` times D", headers[column]), Vec::new()),
         (None, None) if has_sizes => (
@@ -297,13 +304,7 @@ pub(super) fn read(file: &Path, args: &FitArgs, law: LawName) -> anyhow::Result<
         ),
         _ => ("not known".to_owned(), Vec::new()),
     };
-    if columns.run.is_none() && columns.trunk.is_none() {
-        warnings.extend(warn_of_checkpoints(&rows, columns.parameters.is_some(), choice.name));
-    }
-    warnings.extend(warn_of_copies(&rows));
     let has = [columns.parameters, columns.tokens, columns.flops].map(|column| column.is_some());
-    let has_read_flops = columns.flops.is_some() || columns.flops_per_token.is_some();
-    warnings.extend(warn_of_units(&rows, [has[0], has[1], has_read_flops], choice.name));
     let runs = numbers.runs.names();
     let alike = watched.iter().zip(values);
     let alike = alike.map(|(column, values)| (headers[*column].clone(), values.names())).collect();
@@ -315,7 +316,7 @@ pub(super) fn read(file: &Path, args: &FitArgs, law: LawName) -> anyhow::Result<
 fn rivals(args: &FitArgs, columns: &Columns, choice: LawChoice) -> anyhow::Result<Vec<LawChoice>> {
     let mut against = Vec::with_capacity(args.against.len());
     for name in &args.against {
-        let other = columns.choice(name.parse()?, args);
+        let other = columns.choice(law_named(name)?, args);
         columns.check(other)?;
         let of_accuracy = |choice: LawChoice| choice.name == LawName::Sigmoid;
         anyhow::ensure!(
@@ -392,7 +393,7 @@ impl Cells<'_> {
         let (text, name) = (self.text(column), &self.headers[column]);
         let (file, line) = (self.file.display(), self.line);
         anyhow::ensure!(!text.is_empty(), "{file}:{line}: column `{name}` is empty");
-        let value: f64 = text.parse().with_context(|| {
+        let value = text.parse::<f64>().ok().with_context(|| {
             format!(
                 "{file}:{line}: `{text}` is not a number, in column `{name}`; write numbers as \
                  1500000 or 1.5e6, and take out rows that have none"

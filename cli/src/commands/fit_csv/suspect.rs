@@ -5,8 +5,23 @@ use scaling::law::LawName;
 
 use super::read::Row;
 
-/// No model of language has fewer parameters, and none is trained on fewer tokens.
-const LEAST_COUNT: f64 = 1e4;
+/// No study ends at so few parameters, or so few tokens.
+const LEAST_LARGEST: f64 = 1e4;
+/// The smallest published models of language have 768 parameters without embeddings (Kaplan et al. 2020, section 3), and
+/// a batch of any study has more than a thousand tokens.
+const LEAST_PARAMETERS: f64 = 700.0;
+const LEAST_TOKENS: f64 = 1e3;
+/// D / N in the middle of a study: published ones lie between less than one and some thousands, and models that are
+/// trained far beyond their best D get to some ten thousands.
+const USUAL_RATIO: (f64, f64) = (0.05, 1e5);
+/// FLOPs of a model of a thousand parameters that reads 170,000 tokens: no study begins below, and none in petaFLOP-days
+/// (8.64e19), exaFLOPs or teraFLOPs begins above.
+const LEAST_FLOPS: f64 = 1e9;
+/// In the middle of a study no text is read so often: after four times it is worth less each time (Muennighoff et al.
+/// 2023).
+const MOST_EPOCHS: f64 = 1e4;
+/// By rounding, tokens that are all distinct may seem more than D.
+const ROUNDED: f64 = 1.001;
 /// C / (N D) is 6, or a few times that with attention over long texts, or 2 for a forward pass.
 const USUAL_KAPPA: (f64, f64) = (0.5, 100.0);
 /// ln of the largest vocabularies is below 13: a uniform guess has no larger loss in nats per token.
@@ -48,36 +63,20 @@ pub(super) fn warn_of_copies(rows: &[Row]) -> Option<String> {
 ///
 /// A fit of them is right in their units, and wrong wherever two units meet: C as 6 N D, and every prediction.
 pub(super) fn warn_of_units(rows: &[Row], has: [bool; 3], law: LawName) -> Vec<String> {
-    let mut warnings = Vec::new();
     let [has_n, has_d, has_c] = has;
-    let of = |field: fn(&Row) -> f64| rows.iter().map(field).fold(0.0, f64::max);
-    let counts = [
-        ("N", has_n, of(|row| row.observation.parameters), "parameters"),
-        ("D", has_d, of(|row| row.observation.tokens), "tokens"),
-    ];
-    for (letter, is_there, largest, what) in counts {
-        if is_there && largest < LEAST_COUNT {
-            warnings.push(format!(
-                "units: the largest {letter} is {largest}, too small for a number of {what}; if the \
-                 column is in millions or billions, multiply it"
-            ));
-        }
+    let mut warnings = counts(rows, has_n, has_d);
+    // One column that is suspected explains every ratio.
+    if has_n && has_d && warnings.is_empty() {
+        warnings.extend(ratio(rows));
     }
-    let mut kappas: Vec<f64> = rows
-        .iter()
-        .map(|row| row.observation)
-        .map(|one| one.flops / (one.parameters * one.tokens))
-        .collect();
-    kappas.sort_unstable_by(f64::total_cmp);
-    let median = kappas.get(kappas.len() / 2).copied().unwrap_or(6.0);
-    let (low, high) = USUAL_KAPPA;
-    if has_n && has_d && has_c && !(low..=high).contains(&median) {
-        warnings.push(format!(
-            "units: C / (N D) is {median:.3e} in the middle, and about 6 where N, D and C count single \
-             parameters, tokens and FLOPs"
-        ));
+    if has_c {
+        let is_alone = !(has_n && has_d);
+        warnings.extend(if is_alone { flops(rows) } else { kappa(rows) });
     }
-    let least = rows.iter().map(|row| row.observation.loss_nats).fold(f64::INFINITY, f64::min);
+    if has_d {
+        warnings.extend(unique_tokens(rows));
+    }
+    let (least, _) = ends(rows, |row| row.observation.loss_nats);
     if law != LawName::Sigmoid && least > LARGEST_LOSS_NATS {
         warnings.push(format!(
             "units: the least loss is {least}, more than a uniform guess has in nats per token; is it \
@@ -85,4 +84,102 @@ pub(super) fn warn_of_units(rows: &[Row], has: [bool; 3], law: LawName) -> Vec<S
         ));
     }
     warnings
+}
+
+/// N and D that are too small at either end.
+fn counts(rows: &[Row], has_n: bool, has_d: bool) -> Vec<String> {
+    let n = has_n.then(|| ends(rows, |row| row.observation.parameters));
+    let d = has_d.then(|| ends(rows, |row| row.observation.tokens));
+    let all = [("N", n, LEAST_PARAMETERS, "parameters"), ("D", d, LEAST_TOKENS, "tokens")];
+    let suspected = all.into_iter().filter_map(|(letter, ends, least, what)| {
+        let (smallest, largest) = ends?;
+        let (which, value) = match () {
+            () if largest < LEAST_LARGEST => ("largest", largest),
+            () if smallest < least => ("smallest", smallest),
+            () => return None,
+        };
+        Some(format!(
+            "units: the {which} {letter} is {value}, too small for a number of {what}; if the \
+             column is in millions or billions, multiply it"
+        ))
+    });
+    suspected.collect()
+}
+
+/// D / N of no study: one of the two is in another unit.
+fn ratio(rows: &[Row]) -> Option<String> {
+    let median = median(rows, |row| Some(row.observation.tokens / row.observation.parameters))?;
+    let (low, high) = USUAL_RATIO;
+    (!(low..=high).contains(&median)).then(|| {
+        format!(
+            "units: D / N is {median:.3e} in the middle, and from one to some thousands in published \
+             studies; if one of the columns is in millions or billions, multiply it"
+        )
+    })
+}
+
+/// C of no study, where N and D do not say how much it should be.
+fn flops(rows: &[Row]) -> Option<String> {
+    let (smallest, _) = ends(rows, |row| row.observation.flops);
+    (smallest < LEAST_FLOPS).then(|| {
+        format!(
+            "units: the smallest C is {smallest}, too small for a number of FLOPs; if the column is \
+             in petaFLOP-days, multiply it by 8.64e19"
+        )
+    })
+}
+
+/// C that does not go with N and D.
+fn kappa(rows: &[Row]) -> Option<String> {
+    let of = |row: &Row| {
+        let one = row.observation;
+        Some(one.flops / (one.parameters * one.tokens))
+    };
+    let median = median(rows, of)?;
+    let (low, high) = USUAL_KAPPA;
+    (!(low..=high).contains(&median)).then(|| {
+        format!(
+            "units: C / (N D) is {median:.3e} in the middle, and about 6 where N, D and C count single \
+             parameters, tokens and FLOPs"
+        )
+    })
+}
+
+/// Distinct tokens that are too few, or more than all.
+fn unique_tokens(rows: &[Row]) -> Vec<String> {
+    let unique = |row: &Row| row.covariates.unique_tokens;
+    let epochs = |row: &Row| Some(row.observation.tokens / unique(row)?);
+    let Some(median) = median(rows, epochs) else { return Vec::new() };
+    let smallest = rows.iter().filter_map(unique).fold(f64::INFINITY, f64::min);
+    let mut warnings = Vec::new();
+    if smallest < LEAST_TOKENS || median > MOST_EPOCHS {
+        warnings.push(format!(
+            "units: the smallest number of unique tokens is {smallest}, and D is {median:.3e} times \
+             theirs in the middle; if the column is in millions or billions, multiply it"
+        ));
+    }
+    let is_above =
+        |row: &&Row| unique(row).is_some_and(|own| own > ROUNDED * row.observation.tokens);
+    let n_above = rows.iter().filter(is_above).count();
+    if n_above > 0 {
+        warnings.push(format!(
+            "unique-above-d: {n_above} of {} rows have more unique tokens than D; these count as D, so \
+             that nothing is repeated there",
+            rows.len()
+        ));
+    }
+    warnings
+}
+
+/// The smallest and the largest.
+fn ends(rows: &[Row], of: impl Fn(&Row) -> f64) -> (f64, f64) {
+    let values = rows.iter().map(of);
+    values.fold((f64::INFINITY, 0.0), |(low, high), value| (low.min(value), high.max(value)))
+}
+
+/// The middle of what is known; of an even number the upper of the two.
+fn median(rows: &[Row], of: impl Fn(&Row) -> Option<f64>) -> Option<f64> {
+    let mut values: Vec<f64> = rows.iter().filter_map(of).collect();
+    values.sort_unstable_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
 }

@@ -334,6 +334,47 @@ fn numbers_in_other_units_are_suspected_and_those_in_the_usual_ones_are_not() {
     assert!(perplexity.len() == 1 && perplexity[0].contains("perplexity"), "{perplexity:?}");
 }
 
+/// Aim: a unit is seen also where the largest number is none too small. Method: sizes over three and a half decades, in
+/// millions, with other columns in the same unit or not; and compute by itself.
+#[test]
+fn other_units_are_suspected_by_the_smallest_number_and_by_ratios() {
+    let table = |n: f64, d: f64, unique: f64| {
+        let mut text = "n,d,c,unique,loss\n".to_owned();
+        for (i, j) in (0..36).map(|at| (at % 6, at / 6)) {
+            let (size, tokens) = (4.4e7 * 3.3_f64.powi(i), 2.2e8 * 4_f64.powi(j));
+            let loss = 1.7 + 400.0 / size.powf(0.34) + 1100.0 / tokens.powf(0.33);
+            let c = 6.0 * size * tokens / 8.64e19;
+            let own = if (i + j) % 2 == 0 { tokens } else { tokens / 3.0 };
+            writeln!(text, "{},{},{c},{},{loss}", size / n, tokens / d, own / unique).unwrap();
+        }
+        text
+    };
+    let warnings = |text: &str, columns: &str, name: &str| -> Vec<String> {
+        let value = outcome(text.as_bytes(), columns).unwrap();
+        let all: Vec<String> = serde_json::from_value(value[0]["warnings"].clone()).unwrap();
+        all.into_iter().filter(|one| one.starts_with(&format!("{name}: "))).collect()
+    };
+    let check = |text: &str, columns: &str, expected: &[&str]| {
+        let found = warnings(text, columns, "units");
+        assert_eq!(found.len(), expected.len(), "{found:?}");
+        assert!(found.iter().zip(expected).all(|(one, part)| one.contains(part)), "{found:?}");
+    };
+    let both = "--law chinchilla --n n --d d --loss loss";
+    check(&table(1.0, 1.0, 1.0), both, &[]);
+    check(&table(1e6, 1.0, 1.0), both, &["the smallest N is 44,"]);
+    check(&table(1e6, 1e6, 1.0), both, &["the smallest N is 44,", "the smallest D is 220,"]);
+    check(&table(1e3, 1e-3, 1.0), both, &["D / N is"]);
+    check(&table(1e-3, 1e3, 1.0), both, &["D / N is"]);
+    check(&table(1.0, 1.0, 1.0), "--law power --c c --loss loss", &["the smallest C is"]);
+    let repeated = "--law data_constrained --n n --d d --unique unique --loss loss";
+    check(&table(1.0, 1.0, 1.0), repeated, &[]);
+    check(&table(1.0, 1.0, 1e9), repeated, &["the smallest number of unique tokens is"]);
+    let above = |unique: f64| warnings(&table(1.0, 1.0, unique), repeated, "unique-above-d");
+    assert!(above(1.0).is_empty());
+    let said = above(0.5);
+    assert!(said.len() == 1 && said[0].contains("18 of 36 rows have more"), "{said:?}");
+}
+
 #[test]
 fn files_of_other_habits_are_refused_with_what_would_be_right() {
     let columns = "--law power --n n --loss loss";

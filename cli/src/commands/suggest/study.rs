@@ -210,13 +210,7 @@ impl Draft<'_> {
                 self.preset
             ));
         }
-        let counts = &self.fit.saved.conventions.c_counts;
-        if ["published", "6ND"].contains(&counts.as_str()) {
-            warnings.push(format!(
-                "flop-count: the fit counts C as `{counts}`, and the budgets of a study are `exact` \
-                 FLOPs: its cells train on other D than the best ones named here"
-            ));
-        }
+        warnings.extend(flop_count(&self.fit.saved.conventions.c_counts));
         warnings.extend(self.fit.saved.own_warnings());
         warnings
     }
@@ -241,7 +235,7 @@ impl Draft<'_> {
              schedule: {{cosine: {{warmup_steps: {warmup}, final_share: 0.1}}}}\n        axes:\n          \
              - name: size\n            values:\n",
             quoted(&self.args.name),
-            quoted("Sizes around the predicted best at budgets beyond the fitted ones"),
+            quoted("Sizes around the best that a fit predicts at each budget"),
             quoted(&self.args.data),
             self.preset
         );
@@ -294,6 +288,22 @@ impl Draft<'_> {
             );
         }
         text
+    }
+}
+
+/// What C of the fit counts, where budgets of a study count something else, or may.
+fn flop_count(counts: &str) -> Option<String> {
+    let budgets = "the budgets of a study are `exact` FLOPs";
+    let result = "its cells train on other D than the best ones named here";
+    match counts {
+        "exact" => None,
+        "published" | "6ND" => {
+            Some(format!("flop-count: the fit counts C as `{counts}`, and {budgets}: {result}"))
+        }
+        _ => Some(format!(
+            "flop-count: what C of the fit counts is {counts}, and {budgets}: where these are not the \
+             same, {result}; `gradus fit --c-counts` says it"
+        )),
     }
 }
 

@@ -3,13 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use api::{EstimateView, MethodFit};
+use api::{EstimateView, LadderPrediction, MethodFit};
 use domain::spec::{FitMethod, FitObjective, FitWeights};
 use scaling::approach::Approach;
 use scaling::diagnose::diagnose;
 use scaling::fit::{self, Fit, FitOptions, weighted_by_noise};
 use scaling::interval::{Estimate, Inference, Resampling, infer_with};
-use scaling::ladder::MAX_KAPPA_SPREAD;
+use scaling::ladder::{Ladder, MAX_KAPPA_SPREAD, Rung};
 use scaling::law::{LawName, Variable};
 use scaling::noise::SeedNoise;
 use scaling::objective::Objective;
@@ -32,12 +32,28 @@ pub(in crate::fits) struct LawModel {
     pub(in crate::fits) inference: Inference,
     /// κ of C = κ N D.
     pub(in crate::fits) kappa: f64,
+    /// Smallest and largest D / N of the fitted points; `None` for a law that does not look at both.
+    pub(in crate::fits) ratio_range: Option<(f64, f64)>,
+    /// The fitted sizes with their own FLOPs for a token; `None` where they are no ladder.
+    ladder: Option<Ladder>,
 }
 
 impl LawModel {
     /// Whether it looks at C alone.
     pub(in crate::fits) fn is_of_compute(&self) -> bool {
         self.inference.form.law().variables() == [Variable::Flops]
+    }
+
+    /// How a budget is spent best along the fitted sizes.
+    pub(in crate::fits) fn along_sizes(&self, flops: f64) -> Option<LadderPrediction> {
+        let found = self.ladder.as_ref()?.estimate(&self.inference, flops)?;
+        Some(LadderPrediction {
+            parameters: view::estimate(&found.parameters),
+            tokens: view::estimate(&found.tokens),
+            loss_nats: view::estimate(&found.loss_nats),
+            rung_parameters: found.rung_parameters,
+            share_at_end: found.share_at_end,
+        })
     }
 
     /// The loss at a budget: where it is split best, or by a law of C, which knows no split.
@@ -134,7 +150,9 @@ fn try_fit(
     let (is_drawn, interval_note) =
         (scheme.is_some_and(view::is_drawn), scheme.and_then(view::explain));
     let intervals = scheme.map(ToString::to_string).unwrap_or_default();
-    let model = LawModel { inference, kappa: kappa.mean };
+    let ladder = Ladder::new(&rungs(dataset.points())).ok();
+    let ratio_range = ratio_range(law, &dataset);
+    let model = LawModel { inference, kappa: kappa.mean, ratio_range, ladder };
     let view = MethodFit {
         method: method.label().to_owned(),
         formulas: formulas(law),
@@ -241,6 +259,22 @@ fn approach(model: &LawModel) -> Option<Approach> {
         parameters_exponent,
         exponent_sum: None,
     })
+}
+
+/// Where the points of a law of N and D lie in D / N, which may be far off with both inside.
+fn ratio_range(law: LawName, dataset: &Dataset) -> Option<(f64, f64)> {
+    let variables = law.law().variables();
+    let is_joint =
+        [Variable::Parameters, Variable::Tokens].iter().all(|one| variables.contains(one));
+    dataset.range(|point| point.tokens / point.parameters).filter(|_| is_joint)
+}
+
+fn rungs(points: &[Observation]) -> Vec<Rung> {
+    let rung = |point: &Observation| Rung {
+        parameters: point.parameters,
+        flops_per_token: point.flops / point.tokens,
+    };
+    points.iter().map(rung).collect()
 }
 
 /// κ of C = κ·N·D over the fitted points: exact FLOPs count attention and head, which do not grow

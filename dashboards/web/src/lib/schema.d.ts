@@ -655,6 +655,12 @@ export interface components {
             is_update: boolean;
             /**
              * Format: int64
+             * @description Data points that the study asks of those which have passed them without a checkpoint: they
+             *     are never measured.
+             */
+            n_missed_data_points: number;
+            /**
+             * Format: int64
              * @description Runs that this made.
              */
             n_new_runs: number;
@@ -1110,6 +1116,7 @@ export interface components {
         };
         /** @description What one method says of one group. */
         FitPrediction: {
+            along_sizes?: components["schemas"]["LadderPrediction"] | null;
             /**
              * Format: double
              * @description C over the largest fitted one.
@@ -1377,6 +1384,28 @@ export interface components {
         HistoryPage: {
             /** @description The oldest first. */
             events: components["schemas"]["HistoryEvent"][];
+        };
+        /**
+         * @description The best model for a budget along the sizes that were trained, whose FLOPs for a token need not
+         *     be κ N with one κ for all.
+         */
+        LadderPrediction: {
+            /** @description The loss there. */
+            loss_nats: components["schemas"]["EstimateView"];
+            /** @description N_opt; not identified where it is an end of the ladder. */
+            parameters: components["schemas"]["EstimateView"];
+            /**
+             * Format: double
+             * @description N of the trained size with the least loss at this budget; `null` where the law does not say.
+             */
+            rung_parameters?: number | null;
+            /**
+             * Format: double
+             * @description Share of the draws whose best size is the smallest or the largest that was trained.
+             */
+            share_at_end: number;
+            /** @description D_opt, which is C over the FLOPs of a token at N_opt. */
+            tokens: components["schemas"]["EstimateView"];
         };
         /** @description One log line. */
         LogLineView: {

@@ -11,7 +11,8 @@ const REACH: f64 = 2.0;
 /// It reaches at least so far, in per cent: below lies the rounding of exact losses.
 const LEAST_REACH: f64 = 0.001;
 
-/// Measured over predicted, less one, over the same axis as the first panel.
+/// Predicted over measured, less one, as the errors of held-out rows are, over the same axis as the
+/// first panel.
 pub(super) fn panel(scenes: &[Scene], x: Axis) -> Panel {
     let all = || scenes.iter().flat_map(|scene| scene.fitted.iter().chain(&scene.held_out));
     let low = all().map(|dot| dot.x).fold(f64::INFINITY, f64::min);
@@ -44,7 +45,7 @@ pub(super) fn panel(scenes: &[Scene], x: Axis) -> Panel {
     Panel {
         title: title(&beyond),
         x,
-        y: Axis { label: "per cent".to_owned(), scale: Scale::Linear },
+        y: Axis { label: "predicted / measured − 1, %".to_owned(), scale: Scale::Linear },
         height: 150.0,
         layers,
     }
@@ -62,7 +63,7 @@ fn reach(scenes: &[Scene]) -> f64 {
 }
 
 fn title(beyond: &[f64]) -> String {
-    let title = "Residuals: measured over predicted, less one";
+    let title = "Residuals: predicted over measured, less one";
     let low = beyond.iter().copied().fold(f64::INFINITY, f64::min);
     let high = beyond.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let shown = |value: f64| format!("{value:.3}").replace('-', "−");
@@ -91,7 +92,7 @@ mod tests {
             fitted: dots(fitted),
             held_out: dots(held_out),
             curve: Vec::new(),
-            last: 1.0,
+            fitted_x: (1.0, 1.0),
             profiles: Vec::new(),
         }
     }
