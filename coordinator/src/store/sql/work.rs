@@ -383,24 +383,29 @@ async fn carry_out(
         }
         Effect::ReleaseDependents if is_planted(Mistake::DependentsForgotten) => Ok(()),
         Effect::ReleaseDependents => {
-            advance_dependents(tx, work, RunEvent::DependencySucceeded, changed).await
+            let event = (RunState::Waiting, RunEvent::DependencySucceeded);
+            advance_dependents(tx, work, event, changed).await
         }
         Effect::FailDependents => {
-            advance_dependents(tx, work, RunEvent::DependencyFailed, changed).await
+            let event = (RunState::Waiting, RunEvent::DependencyFailed);
+            advance_dependents(tx, work, event, changed).await
         }
-        Effect::HoldBackDependents => hold_back_dependents(tx, work, changed).await,
+        Effect::HoldBackDependents => {
+            let event = (RunState::Queued, RunEvent::DependencyRemade);
+            advance_dependents(tx, work, event, changed).await
+        }
     }
 }
 
-/// Everything that waits is in one state and sees one event, so the transition is asked for once
-/// and written for all. Dependents have none of their own: only preparations are depended on.
+/// Everything that is in one state sees one event, so the transition is asked for once and written
+/// for all. Dependents have none of their own: only preparations are depended on.
 async fn advance_dependents(
     tx: &mut Tx,
     work: &WorkId,
-    event: RunEvent,
+    (from, event): (RunState, RunEvent),
     changed: &mut Changed,
 ) -> Result<(), StoreError> {
-    let transition = RunState::Waiting
+    let transition = from
         .on(event, Tries::none(unsigned(tx.now_ms)))
         .map_err(|source| StoreError::Transition { work: work.to_string(), source })?;
     let Transition::To { state, .. } = transition else {
@@ -415,14 +420,14 @@ async fn advance_dependents(
         RunState::Queued => concat!(
             "UPDATE work
 SET state = ?, failed_end = ?, updated_at_ms = ?
-WHERE depends_on = ? AND state = 'waiting' AND NOT ",
+WHERE depends_on = ? AND state = ? AND NOT ",
             waits_for_trunk!(),
             " RETURNING id"
         ),
         _ => {
             "UPDATE work
 SET state = ?, failed_end = ?, updated_at_ms = ?
-WHERE depends_on = ? AND state = 'waiting'
+WHERE depends_on = ? AND state = ?
 RETURNING id"
         }
     };
@@ -431,6 +436,7 @@ RETURNING id"
         .bind(failed_end)
         .bind(tx.now_ms)
         .bind(work.as_str())
+        .bind(from.label())
         .fetch_all(&mut tx.conn)
         .await
         .map_err(from_driver)?;
@@ -447,36 +453,6 @@ RETURNING id"
     // Those whose trunk ended before the data was there begin without it.
     trunks::settle(tx, &runs, changed).await?;
     // A run that is queued now keeps others waiting on other terms than while it waited itself.
-    trunks::settle_branches(tx, &runs.iter().collect::<Vec<_>>(), changed).await
-}
-
-/// What is queued for data that is made again waits for it; what is leased has read it.
-async fn hold_back_dependents(
-    tx: &mut Tx,
-    work: &WorkId,
-    changed: &mut Changed,
-) -> Result<(), StoreError> {
-    let moved: Vec<String> = query_scalar(
-        "UPDATE work
-SET state = 'waiting', updated_at_ms = ?
-WHERE depends_on = ? AND state = 'queued'
-RETURNING id",
-    )
-    .bind(tx.now_ms)
-    .bind(work.as_str())
-    .fetch_all(&mut tx.conn)
-    .await
-    .map_err(from_driver)?;
-    let mut runs = Vec::new();
-    for id in moved {
-        let dependent: WorkId = parse_id(&id)?;
-        let detail = json!({ "for": work.as_str() });
-        tx.record(&id, &kind_of(&dependent, &RunState::Waiting), &detail);
-        if let WorkId::Run(run) = &dependent {
-            runs.push(run.clone());
-        }
-        changed.work.push((dependent, RunState::Waiting));
-    }
     trunks::settle_branches(tx, &runs.iter().collect::<Vec<_>>(), changed).await
 }
 
