@@ -90,7 +90,7 @@ pub(crate) fn judge(
         }
     }
     for (j, text) in blind_parameters(problem, theta, law) {
-        for i in touched(law, theta, j) {
+        for i in touched(law, theta, j, problem.steps()[j]) {
             reasons[i].get_or_insert_with(|| text.clone());
         }
     }
@@ -191,9 +191,8 @@ fn blind_parameters(problem: &Problem<'_>, theta: &[f64], law: &dyn Law) -> Vec<
     // Whatever weights sum to, an effect is one on ln L.
     let total = problem.total_weight();
     let effects: Vec<f64> = (0..n).map(|j| (gram[j * n + j] / total).sqrt()).collect();
-    let units = (0..n).map(|j| law.unit_of(j, &problem.points, &problem.log_losses));
     let mut found = Vec::new();
-    for ((j, effect), unit) in effects.iter().enumerate().zip(units) {
+    for ((j, effect), unit) in effects.iter().enumerate().zip(problem.steps()) {
         // Written so that an effect that is not a number counts as none.
         let is_seen = *effect * unit >= MIN_EFFECT;
         if !is_seen {
@@ -223,9 +222,9 @@ fn blind_parameters(problem: &Problem<'_>, theta: &[f64], law: &dyn Law) -> Vec<
 }
 
 /// Which coefficients depend on parameter `j`.
-fn touched(law: &dyn Law, theta: &[f64], j: usize) -> Vec<usize> {
+fn touched(law: &dyn Law, theta: &[f64], j: usize, step: f64) -> Vec<usize> {
     let mut moved = theta.to_vec();
-    moved[j] += 1e-3;
+    moved[j] += 1e-3 * step;
     let pairs = law.coefficients(theta).into_iter().zip(law.coefficients(&moved));
     pairs.enumerate().filter(|(_, (a, b))| a.value != b.value).map(|(i, _)| i).collect()
 }

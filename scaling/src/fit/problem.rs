@@ -13,7 +13,7 @@ use crate::observation::Dataset;
 /// Thresholds of the Huber losses that lead to absolute deviations, each started where the last one
 /// ended.
 const SHARPENING: [f64; 5] = [1e-3, 1e-4, 1e-5, 1e-6, 1e-7];
-/// The residual that counts as one in sums of squares.
+/// The residual of ln L that counts as one in sums of squares; of L that times a middling loss.
 const SQUARES_UNIT: f64 = 1e-3;
 /// Starts are close when no parameter differs by more than this share of its width over all starts;
 /// so many of the best are looked at.
@@ -42,6 +42,8 @@ pub(crate) struct Problem<'a> {
     /// Residuals beyond this count linearly; infinite for squares.
     threshold: f64,
     unit: f64,
+    /// Of each parameter, the change that counts as one (`Law::unit_of`).
+    steps: Vec<f64>,
     /// The additive law has a faster descent of its own.
     fast: Option<Additive>,
 }
@@ -75,7 +77,8 @@ impl<'a> Problem<'a> {
         let (threshold, unit) = match objective {
             Objective::Huber { delta } => (delta, delta),
             Objective::AbsoluteDeviations => (SHARPENING[0], SHARPENING[0]),
-            Objective::LogSquares | Objective::LossSquares => (f64::INFINITY, SQUARES_UNIT),
+            Objective::LogSquares => (f64::INFINITY, SQUARES_UNIT),
+            Objective::LossSquares => (f64::INFINITY, SQUARES_UNIT * middling_loss(dataset)),
         };
         let given: Vec<f64> = dataset.points().iter().map(|point| point.loss_nats.ln()).collect();
         let covariates = dataset.covariates();
@@ -96,6 +99,7 @@ impl<'a> Problem<'a> {
             let scale = unit * unit * total_weight;
             Additive::new(&points, &log_losses, &weights, (threshold, scale))
         });
+        let steps = steps(law, &points, &log_losses);
         Ok(Self {
             law,
             points,
@@ -106,6 +110,7 @@ impl<'a> Problem<'a> {
             objective,
             threshold,
             unit,
+            steps,
             fast,
         })
     }
@@ -122,6 +127,7 @@ impl<'a> Problem<'a> {
             objective: self.objective,
             threshold: self.threshold,
             unit: self.unit,
+            steps: steps(law, &self.points, &self.log_losses),
             fast: None,
         }
     }
@@ -163,6 +169,7 @@ impl<'a> Problem<'a> {
             rows: kept.iter().map(|at| self.rows[*at]).collect(),
             total_weight,
             weights,
+            steps: self.steps.clone(),
             ..*self
         }
     }
@@ -214,15 +221,15 @@ impl<'a> Problem<'a> {
     pub(crate) fn descend(&self, start: &[f64]) -> Minimum {
         if let Some(fast) = &self.fast {
             let minimum = fast.descend(start);
-            return if minimum.converged { minimum } else { minimize(self, &minimum.theta) };
+            return if minimum.converged { minimum } else { self.minimize(&minimum.theta) };
         }
         if self.objective != Objective::AbsoluteDeviations {
-            return minimize(self, start);
+            return self.minimize(start);
         }
-        let mut minimum = minimize(self, start);
+        let mut minimum = self.minimize(start);
         for threshold in &SHARPENING[1..] {
             let sharper = Self { threshold: *threshold, unit: *threshold, ..self.clone() };
-            let next = minimize(&sharper, &minimum.theta);
+            let next = sharper.minimize(&minimum.theta);
             // The corners of absolute values stop a descent before its tests say so; the smoother
             // problem converged.
             let converged = minimum.converged;
@@ -234,6 +241,22 @@ impl<'a> Problem<'a> {
         // In units of the first threshold, so that minima of several starts compare.
         minimum.value = self.plain(&minimum.theta) / (self.unit * self.total_weight);
         minimum
+    }
+
+    /// As `minimize::minimize`, which takes one for a step of order one in every parameter.
+    fn minimize(&self, start: &[f64]) -> Minimum {
+        if self.steps.iter().all(|step| *step == 1.0) {
+            return minimize(self, start);
+        }
+        let steps = &self.steps;
+        let start: Vec<f64> = start.iter().zip(steps).map(|(value, step)| value / step).collect();
+        let found = minimize(&InSteps { problem: self }, &start);
+        Minimum { theta: in_units(&found.theta, steps)[..steps.len()].to_vec(), ..found }
+    }
+
+    /// Of each parameter, the change that counts as one.
+    pub(crate) fn steps(&self) -> &[f64] {
+        &self.steps
     }
 
     /// The minimum that `minimum` is close to, as exactly as rounding allows.
@@ -364,6 +387,51 @@ impl Smooth for Problem<'_> {
         }
         self.gram(theta, |residual| scale * (threshold / residual.abs().max(threshold)))
     }
+}
+
+/// A problem whose parameters are counted in their steps.
+struct InSteps<'a> {
+    problem: &'a Problem<'a>,
+}
+
+impl Smooth for InSteps<'_> {
+    fn value(&self, counts: &[f64], gradient: &mut [f64]) -> f64 {
+        let steps = &self.problem.steps;
+        let theta = in_units(counts, steps);
+        let value = self.problem.value(&theta[..steps.len()], gradient);
+        gradient.iter_mut().zip(steps).for_each(|(slope, step)| *slope *= step);
+        value
+    }
+
+    fn metric(&self, counts: &[f64]) -> Vec<f64> {
+        let (steps, n) = (&self.problem.steps, counts.len());
+        let theta = in_units(counts, steps);
+        let mut metric = self.problem.metric(&theta[..n]);
+        for (at, value) in metric.iter_mut().enumerate() {
+            *value *= steps[at / n] * steps[at % n];
+        }
+        metric
+    }
+}
+
+/// The parameters, from how many of their steps they are.
+fn in_units(counts: &[f64], steps: &[f64]) -> [f64; MAX_PARAMETERS] {
+    let mut theta = [0.0; MAX_PARAMETERS];
+    for ((value, count), step) in theta.iter_mut().zip(counts).zip(steps) {
+        *value = count * step;
+    }
+    theta
+}
+
+/// The geometric mean of the smallest and the largest loss, which does not depend on the order of
+/// rows.
+fn middling_loss(dataset: &Dataset) -> f64 {
+    let range = dataset.range(|point| point.loss_nats);
+    range.map_or(1.0, |(low, high)| (0.5 * (low.ln() + high.ln())).exp())
+}
+
+fn steps(law: &dyn Law, points: &[LogPoint], log_losses: &[f64]) -> Vec<f64> {
+    (0..law.parameter_names().len()).map(|j| law.unit_of(j, points, log_losses)).collect()
 }
 
 /// The starts in their order, but for those among the best that lie close to a better one: these come

@@ -84,12 +84,7 @@ impl Units {
             let factor = 10_f64.powf(decades * stream.normal());
             if law.invariances().contains(&invariance) { factor } else { 1.0 }
         };
-        let mut of = |variable: Variable| {
-            // x0 of `sigmoid` and C of `annealing` are free parameters in these units, and the search
-            // takes one of them for a step of order one: a million times that is not found.
-            let is_linear = [Variable::TaskLoss, Variable::RateFall].contains(&variable);
-            unit(Invariance::UnitOf(variable), if is_linear { 1.5 } else { 3.0 })
-        };
+        let mut of = |variable: Variable| unit(Invariance::UnitOf(variable), 3.0);
         Self {
             parameters: of(Variable::Parameters),
             tokens: of(Variable::Tokens),
@@ -207,4 +202,45 @@ fn the_declared_units_of_any_law_change_prefactors_only() {
             assert!((new / old - 1.0).abs() < SAME, "{what}: {old} {new}");
         }
     });
+}
+
+/// Aim: numbers in a unit that is a million times another one are fitted as well, where a parameter
+/// is counted in it and where it is that of the loss.
+#[test]
+fn units_far_from_those_of_a_study_change_no_coefficient_without_a_unit() {
+    let of = LawChoice::of;
+    let laws = [
+        (of(LawName::Sigmoid), vec![3.0, -1.1, 1.7, 0.9], vec!["a", "b"]),
+        (of(LawName::Annealing), vec![0.6, 1.8, 0.3, 0.7], vec!["alpha"]),
+        (of(LawName::PowerFloor), vec![0.5, 4.0, 0.25], vec!["alpha"]),
+    ];
+    for (choice, theta, pure) in laws {
+        let law = choice.law();
+        let rows = rows(law, &theta, 5);
+        let has = |invariance| law.invariances().contains(&invariance);
+        for objective in [Objective::default(), Objective::LossSquares] {
+            let options = FitOptions { objective, ..FitOptions::default() };
+            let first = fit_rows(law, &rows, &options);
+            for factor in [1e-12, 1e-6, 1e6, 1e12] {
+                let of = |is_free| if is_free { factor } else { 1.0 };
+                let rate_fall = of(has(Invariance::UnitOf(Variable::RateFall)));
+                let units = Units {
+                    parameters: 1.0,
+                    tokens: 1.0,
+                    flops: 1.0,
+                    task_loss: of(has(Invariance::UnitOf(Variable::TaskLoss))),
+                    rates: (1.0, rate_fall),
+                    loss: of(has(Invariance::UnitOfLoss)).recip(),
+                };
+                let moved: Vec<Row> = rows.iter().map(|row| units.apply(row)).collect();
+                let again = fit_rows(law, &moved, &options);
+                for (a, b) in first.coefficients.iter().zip(&again.coefficients) {
+                    let error = (a.value / b.value - 1.0).abs();
+                    let is_same = error < SAME || !pure.contains(&a.name);
+                    assert!(is_same, "{choice:?} {objective} {units:?}: {} {error:e}", a.name);
+                }
+                assert_eq!(first.identifiability, again.identifiability, "{choice:?} {units:?}");
+            }
+        }
+    }
 }

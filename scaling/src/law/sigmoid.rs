@@ -99,7 +99,7 @@ impl Law for Sigmoid {
         let high = points.iter().map(|point| point.task_loss).fold(f64::NEG_INFINITY, f64::max);
         let chance = log_losses.iter().copied().fold(f64::INFINITY, f64::min).exp();
         let best = log_losses.iter().copied().fold(f64::NEG_INFINITY, f64::max).exp();
-        let width = (high - low).max(1e-9);
+        let width = (high - low).max(1e-300);
         let logit = |share: f64| (share / (1.0 - share)).ln();
         let mut starts = Vec::new();
         for top in [0.5 * (best + 1.0), 0.999, best * 1.02] {
