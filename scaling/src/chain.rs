@@ -2,8 +2,8 @@
 //! accuracy at it. Does not fit the two; their intervals are carried through both.
 
 use crate::fit::Fit;
-use crate::interval::{Estimate, Inference, estimate_pair};
-use crate::law::{Law, LogPoint, Quantity};
+use crate::interval::{Estimate, Inference, estimate_steps};
+use crate::law::{Law, LogPoint};
 use crate::observation::Covariates;
 
 /// Accuracy at `point`, from the fit of the task loss and that of the accuracy (Bhagia et al. 2024,
@@ -36,32 +36,70 @@ pub fn predict(task_loss: &Fit, accuracy: &Fit, point: &LogPoint) -> f64 {
     through((task_loss.form.law(), &task_loss.theta), (accuracy.form.law(), &accuracy.theta), point)
 }
 
-/// As [`predict`], with the interval that both steps leave.
+/// An accuracy that two steps predict.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Chained {
+    /// The accuracy that the second law has at the task loss of the first.
+    pub accuracy: Estimate,
+    /// The same with the interval of one new measurement: its run has luck in the task loss, and in
+    /// the accuracy at that loss.
+    pub measured: Estimate,
+}
+
+/// As [`predict`], with the interval that both steps leave; at most 1, as an accuracy is.
 ///
-/// `is_paired` says that both were resampled from the same runs with the same seed; then what they
-/// share is kept. Otherwise their variances add, and the draws of one say nothing about the other.
-pub fn estimate(
+/// The two are taken as independent: the first leaves open what the task loss is, the second what
+/// accuracy goes with it, and the luck of a run in the one says nothing about the other.
+pub fn estimate(task_loss: &Inference, accuracy: &Inference, point: &LogPoint) -> Chained {
+    let law = task_loss.form.law();
+    match &task_loss.whole {
+        Some(reason) => Chained::not_identified(reason),
+        None => chained(task_loss, accuracy, |theta| law.predict(theta, point)),
+    }
+}
+
+/// As [`estimate`] at the compute-optimal point of `flops` = κ N D with κ =
+/// `flops_per_parameter_token`; `None` where the first law has no such point in closed form.
+pub fn estimate_at_budget(
     task_loss: &Inference,
     accuracy: &Inference,
-    is_paired: bool,
-    point: &LogPoint,
-) -> Estimate {
-    for one in [task_loss, accuracy] {
-        if let Some(reason) = &one.whole {
-            return Estimate::not_identified(reason.clone());
-        }
+    flops: f64,
+    flops_per_parameter_token: f64,
+) -> Option<Chained> {
+    let optimum = task_loss.optimum_in_closed_form()?;
+    Some(match task_loss.why_no_optimum() {
+        Some(reason) => Chained::not_identified(&reason),
+        None => chained(task_loss, accuracy, |theta| {
+            optimum(theta, flops, flops_per_parameter_token).loss_nats
+        }),
+    })
+}
+
+impl Chained {
+    fn not_identified(reason: &str) -> Self {
+        let none = Estimate::not_identified(reason);
+        Self { accuracy: none.clone(), measured: none }
     }
-    let (first, second) = (task_loss.form.law(), accuracy.form.law());
-    estimate_pair(
-        (&task_loss.resampled, &accuracy.resampled),
-        is_paired,
-        Quantity::Loss,
-        |a: &[f64], b: &[f64]| through((first, a), (second, b), point),
-    )
+}
+
+fn chained(first: &Inference, second: &Inference, loss: impl Fn(&[f64]) -> f64) -> Chained {
+    if let Some(reason) = &second.whole {
+        return Chained::not_identified(reason);
+    }
+    let law = second.form.law();
+    let of = |x: &[f64], noise_log: f64, y: &[f64]| at_loss((law, y), loss(x) * noise_log.exp());
+    let (accuracy, measured) = estimate_steps((&first.resampled, &second.resampled), of);
+    Chained { accuracy: accuracy.at_most(1.0), measured: measured.at_most(1.0) }
 }
 
 fn through(first: (&dyn Law, &[f64]), second: (&dyn Law, &[f64]), point: &LogPoint) -> f64 {
-    let task_loss = Some(first.0.predict(first.1, point));
-    let at = LogPoint::of_logs(0.0, 0.0, 0.0).with(&Covariates { task_loss, ..Default::default() });
-    second.0.predict(second.1, &at)
+    at_loss(second, first.0.predict(first.1, point))
 }
+
+fn at_loss((law, theta): (&dyn Law, &[f64]), task_loss: f64) -> f64 {
+    let known = Covariates { task_loss: Some(task_loss), ..Covariates::default() };
+    law.predict(theta, &LogPoint::of_logs(0.0, 0.0, 0.0).with(&known))
+}
+
+#[cfg(test)]
+mod tests;

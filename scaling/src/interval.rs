@@ -24,6 +24,7 @@ mod draw;
 mod inference;
 mod order;
 mod refit;
+mod steps;
 mod words;
 
 pub(crate) use draw::{Plan, resample_by, shift};
@@ -31,6 +32,7 @@ pub use inference::{
     Inference, NamedEstimate, OptimumEstimate, Prediction, Resampling, infer, infer_with,
 };
 pub use order::have_same_places;
+pub(crate) use steps::estimate_steps;
 
 /// With two runs a difference between them has no scale to be judged by.
 pub const MIN_RUNS_FOR_INTERVAL: usize = 3;
@@ -78,6 +80,16 @@ impl Estimate {
         match self {
             Self::Identified { low, high, .. } => Some((*low, *high)),
             Self::NotIdentified { .. } => None,
+        }
+    }
+
+    /// The same with ends of at most `most`, beyond which no value can be.
+    pub(crate) fn at_most(self, most: f64) -> Self {
+        match self {
+            Self::Identified { value, low, high } => {
+                Self::Identified { value, low: low.min(most), high: high.min(most) }
+            }
+            none @ Self::NotIdentified { .. } => none,
         }
     }
 
@@ -357,12 +369,17 @@ pub(crate) fn are_drawn_together(a: &Resampled, b: &Resampled) -> bool {
     is_whole && a.scheme == b.scheme
 }
 
-/// Half width from two variances with their degrees of freedom (Welch and Satterthwaite).
+/// Half width from two variances with their degrees of freedom.
 fn independent_half(parts: [(f64, f64); 2], level: f64) -> f64 {
+    let (total, freedom) = welch(parts);
+    student(level, freedom) * total.sqrt()
+}
+
+/// The sum of two variances with its degrees of freedom (Welch and Satterthwaite).
+fn welch(parts: [(f64, f64); 2]) -> (f64, f64) {
     let total: f64 = parts.iter().map(|(variance, _)| variance).sum();
     let weights: f64 = parts.iter().map(|(variance, freedom)| variance * variance / freedom).sum();
-    let freedom = if weights > 0.0 { total * total / weights } else { 1.0 };
-    student(level, freedom) * total.sqrt()
+    (total, if weights > 0.0 { total * total / weights } else { 1.0 })
 }
 
 /// Variance of one side of a pair and its degrees of freedom.

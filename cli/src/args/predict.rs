@@ -44,6 +44,10 @@ pub struct PredictArgs {
     /// Decayed sum of falls of the learning rate, for `annealing`
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
     pub rate_fall: Option<f64>,
+    /// A saved fit of `sigmoid` whose task loss is what FIT predicts: the accuracy at it is told too,
+    /// with what both fits leave open. Of its groups the one of the same name, or its only fit
+    #[arg(long, value_name = "FIT.json")]
+    pub then: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

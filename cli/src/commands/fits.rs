@@ -47,6 +47,12 @@ pub(super) async fn predict(global: &Global, args: &PredictArgs, fit: &str) -> R
             "`{flag}` is for a law that `{fit}` does not have: a study's fit knows N, D and C"
         )));
     }
+    if args.then.is_some() {
+        return Err(Failure::wrong(format!(
+            "`--then` needs a saved fit of the task loss, and `{fit}` is one that the store keeps: \
+             `gradus fit … --out FILE` saves one"
+        )));
+    }
     let numbers = [("c", args.c), ("n", args.n), ("d", args.d)];
     let numbers = numbers.into_iter().filter_map(|(key, value)| Some((key, value?.to_string())));
     let group = args.group.iter().map(|group| ("group", group.clone()));

@@ -6,6 +6,7 @@ use scaling::law::{LogPoint, Variable};
 use scaling::observation::Covariates;
 use scaling::outside::Standing;
 
+use self::then::Then;
 use crate::args::{Global, PredictArgs};
 use crate::failure::Failure;
 use crate::fit_document::{
@@ -16,11 +17,18 @@ use crate::output::predict::{
     ExtrapolationView, OptimumView, PlaceView, PredictionList, PredictionView,
 };
 
+mod then;
+
 pub(super) fn run(global: &Global, args: &PredictArgs) -> Result<(), Failure> {
     check(args).map_err(Failure::Wrong)?;
     let document = FitDocument::read(&args.file)?;
     let fits = document.restore(&args.file, args.group.as_deref())?;
-    let predict = |fit: &Restored| Asked { args, fit }.predict();
+    let then = args.then.as_deref().map(|file| Then::read(file, &document)).transpose()?;
+    let predict = |fit: &Restored| {
+        let asked = Asked { args, fit };
+        let view = asked.predict()?;
+        then.as_ref().map_or(Ok(view.clone()), |then| then.carry_on(&asked, view))
+    };
     let predictions = fits.iter().map(predict).collect::<anyhow::Result<Vec<_>>>();
     let list = PredictionList {
         fit: args.file.display().to_string(),
@@ -148,8 +156,9 @@ impl Asked<'_> {
         Ok(PlaceView { n, d, c })
     }
 
-    fn at_point(&self) -> anyhow::Result<PredictionView> {
-        let (place, args) = (self.place()?, self.args);
+    /// What the law looks at, at this place.
+    fn point(&self, place: PlaceView) -> LogPoint {
+        let args = self.args;
         let known = |value: Option<f64>| value.unwrap_or(f64::NAN);
         let rates = args.rate_sum.zip(args.rate_fall);
         let covariates = Covariates {
@@ -159,8 +168,12 @@ impl Asked<'_> {
             rates,
             weight: 1.0,
         };
-        let point = LogPoint::new(known(place.n), known(place.d), known(place.c));
-        let prediction = self.inference().predict_at(&point.with(&covariates));
+        LogPoint::new(known(place.n), known(place.d), known(place.c)).with(&covariates)
+    }
+
+    fn at_point(&self) -> anyhow::Result<PredictionView> {
+        let place = self.place()?;
+        let prediction = self.inference().predict_at(&self.point(place));
         let views = (estimate_view(&prediction.curve), estimate_view(&prediction.measured));
         Ok(self.view(place, views))
     }
@@ -223,6 +236,7 @@ impl Asked<'_> {
             at,
             optimum: None,
             along_sizes: None,
+            accuracy: None,
             curve,
             measured,
             level: saved.level,

@@ -47,6 +47,9 @@ pub struct PredictionView {
     pub curve: EstimateView,
     /// The same with the interval of one new measurement.
     pub measured: EstimateView,
+    /// The accuracy that a second fit has at this loss; only with `--then`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<AccuracyView>,
     /// How far beyond the fitted rows this is.
     pub extrapolation: Vec<ExtrapolationView>,
     /// Nominal coverage of the intervals.
@@ -79,6 +82,25 @@ pub struct OptimumView {
     pub tokens_per_parameter: EstimateView,
     /// a of N_opt ∝ C^a.
     pub n_exponent: EstimateView,
+}
+
+/// The accuracy at a predicted task loss.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct AccuracyView {
+    /// The saved fit of `sigmoid`.
+    pub fit: String,
+    /// The file that it was made from.
+    pub input: String,
+    /// BLAKE3 of its bytes.
+    pub input_blake3: String,
+    /// Its formula.
+    pub formula: String,
+    /// The accuracy that both laws give.
+    pub curve: EstimateView,
+    /// The same with the interval of one new measurement.
+    pub measured: EstimateView,
+    /// How the intervals of the second fit were made; empty when there are none.
+    pub intervals: String,
 }
 
 /// How far a variable is from the fitted ones.
@@ -154,15 +176,26 @@ fn one(view: &PredictionView) -> String {
     let what = if view.law == "sigmoid" { "accuracy" } else { "loss" };
     push(what, &view.curve);
     push(&format!("{what}, measured once"), &view.measured);
+    let then = view.accuracy.as_ref();
+    if let Some(accuracy) = then {
+        push("accuracy", &accuracy.curve);
+        push("accuracy, measured once", &accuracy.measured);
+    }
     let sizes = view.along_sizes.as_slice();
     let along = ladder::along("best N and D along the fitted sizes", sizes, &mut notes);
-    let intervals =
-        if view.intervals.is_empty() { "none can be made" } else { view.intervals.as_str() };
+    let made = |text: &str| if text.is_empty() { "none can be made" } else { text }.to_owned();
+    let of_accuracy = then.map_or_else(String::new, |accuracy| {
+        let AccuracyView { fit, input, .. } = accuracy;
+        let made = made(&accuracy.intervals);
+        format!("\naccuracy from `{fit}`, fitted to `{input}`: {made}, independent of the first")
+    });
+    let made = made(&view.intervals);
+    let intervals = format!("{:.0} % intervals: {made}{of_accuracy}", 100.0 * view.level);
     sections(&[
         title,
         table(&["", ">VALUE", "INTERVAL"], rows),
         along,
-        format!("{:.0} % intervals: {intervals}", 100.0 * view.level),
+        intervals,
         notes.text(),
         warnings(&view.warnings),
     ])

@@ -8,11 +8,16 @@ use super::order::ranks;
 use super::refit::Refitter;
 use super::{Estimate, IntervalOptions, Plan, Resampled, Scheme, resample_by};
 use crate::fit::{Fit, FitError, FitOptions, Problem, Ranges};
-use crate::law::{Chinchilla, Coupled, Law, LawForm, LawName, LogPoint, Quantity, Variable};
+use crate::law::{
+    Chinchilla, Coupled, Law, LawForm, LawName, LogPoint, Optimum, Quantity, Variable,
+};
 use crate::observation::Dataset;
 
 /// The exponents by whose ratio N and D share a budget, in the laws that look at both.
 const SHARING: [&str; 4] = ["alpha", "beta", "alpha_N", "alpha_D"];
+
+/// The compute-optimal point by parameters, C and κ.
+type OptimumOf = fn(&[f64], f64, f64) -> Optimum;
 
 /// How the work of resampling is done; no number depends on the threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -243,9 +248,11 @@ impl Inference {
             Some(reason) => Estimate::not_identified(reason.clone()),
             None => self.resampled.estimate_measured(predict),
         };
+        // What `sigmoid` predicts is a share.
+        let most = if self.law == LawName::Sigmoid { 1.0 } else { f64::INFINITY };
         Prediction {
-            curve: self.derive(Quantity::Loss, predict),
-            measured,
+            curve: self.derive(Quantity::Loss, predict).at_most(most),
+            measured: measured.at_most(most),
             extrapolation: point.ln_flops.exp() / self.ranges.flops.1,
         }
     }
@@ -254,20 +261,24 @@ impl Inference {
     /// [`Inference::optimum`] has it for the curve; not identified for laws that have no such
     /// point.
     pub fn optimum_measured(&self, flops: f64, flops_per_parameter_token: f64) -> Estimate {
-        let optimum = match (self.law, &self.form) {
-            (LawName::Chinchilla, LawForm::Free(_)) => Chinchilla::optimum,
-            (LawName::Coupled, LawForm::Free(_)) => Coupled::optimum,
-            _ => {
-                return Estimate::not_identified(
-                    "the law has no compute-optimal point in closed form",
-                );
-            }
+        let Some(optimum) = self.optimum_in_closed_form() else {
+            return Estimate::not_identified("the law has no compute-optimal point in closed form");
         };
         match self.why_no_optimum() {
             Some(reason) => Estimate::not_identified(reason),
             None => self.resampled.estimate_measured(|theta| {
                 optimum(theta, flops, flops_per_parameter_token).loss_nats
             }),
+        }
+    }
+
+    /// The compute-optimal point as a function of parameters, C and κ, for laws that have it.
+    pub(crate) fn optimum_in_closed_form(&self) -> Option<OptimumOf> {
+        // Pinned exponents have other positions; their optimum is not offered.
+        match (self.law, &self.form) {
+            (LawName::Chinchilla, LawForm::Free(_)) => Some(Chinchilla::optimum),
+            (LawName::Coupled, LawForm::Free(_)) => Some(Coupled::optimum),
+            _ => None,
         }
     }
 
@@ -291,12 +302,7 @@ impl Inference {
     /// The compute-optimal point at `flops` = κ N D with κ = `flops_per_parameter_token`; `None`
     /// for laws that have no such point in closed form.
     pub fn optimum(&self, flops: f64, flops_per_parameter_token: f64) -> Option<OptimumEstimate> {
-        // Pinned exponents have other positions; their optimum is not offered.
-        let optimum = match (self.law, &self.form) {
-            (LawName::Chinchilla, LawForm::Free(_)) => Chinchilla::optimum,
-            (LawName::Coupled, LawForm::Free(_)) => Coupled::optimum,
-            _ => return None,
-        };
+        let optimum = self.optimum_in_closed_form()?;
         let blocked = self.why_no_optimum();
         let of = |quantity: Quantity, function: &dyn Fn(&[f64]) -> f64| match &blocked {
             Some(reason) => Estimate::not_identified(reason.clone()),

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::algebra::{cholesky, solve_upper};
 use crate::fit::{EQUAL_OBJECTIVE, Fit, Grid, MAX_SEARCHED, Problem};
 use crate::law::{Law, Variable};
-use crate::minimize::Minimum;
+use crate::minimize::{Minimum, OBJECTIVE_FLOOR};
 use crate::observation::{Dataset, Observation, SAME_COMPUTE};
 use crate::random::Stream;
 
@@ -108,7 +108,8 @@ impl<'a> Refitter<'a> {
             }
         }
         let best = best.ok_or_else(|| "no start converged".to_owned())?;
-        if best.value * (1.0 + EQUAL_OBJECTIVE) < from_optimum {
+        // What rounding leaves of an exact fit is no other minimum.
+        if best.value * (1.0 + EQUAL_OBJECTIVE) + OBJECTIVE_FLOOR < from_optimum {
             self.switched.fetch_add(1, Ordering::Relaxed);
         }
         Ok(problem.sharpen(best).theta)
@@ -150,9 +151,22 @@ fn classes(dataset: &Dataset, field: impl Fn(&Observation) -> f64, same: f64) ->
 mod tests {
     use super::*;
     use crate::fit::{FitOptions, fit};
+    use crate::interval::{IntervalOptions, infer};
     use crate::law::LawName;
     use crate::observation::RunKey;
     use crate::planted::Study;
+
+    #[test]
+    fn an_exact_fit_has_no_draw_with_another_minimum() {
+        let points = Study::ladder(12).observations().into_iter().zip(0..);
+        let points: Vec<Observation> =
+            points.map(|(point, run)| Observation { run: RunKey(run), ..point }).collect();
+        let data = Dataset::new(&points).unwrap();
+        let (law, options) = (LawName::Chinchilla.law(), FitOptions::default());
+        let fitted = fit(law, &data, &options).unwrap();
+        let interval = IntervalOptions { draws: 200, ..IntervalOptions::default() };
+        assert_eq!(infer(&fitted, &data, &options, &interval).unwrap().n_switched, 0);
+    }
 
     #[test]
     fn draws_of_very_many_points_are_not_searched_by_the_grid() {
