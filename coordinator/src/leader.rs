@@ -9,6 +9,7 @@ mod scheduling;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use domain::ids::{LeaseToken, RunId, WorkId, WorkerId};
 use domain::lease::{LeaseTable, Renewal};
@@ -65,6 +66,8 @@ struct Inner {
     repeat_at_ms: u64,
     /// When the workers' last signs of life are written down again.
     record_seen_at_ms: u64,
+    /// Whether something may be queued.
+    may_have_queued: bool,
     /// Whose turn it is.
     turns: Turns,
     /// The page from which the next look behind the head of the queue reads, and when it may.
@@ -106,6 +109,7 @@ impl Inner {
             looked: None,
             repeat_at_ms: 0,
             record_seen_at_ms: 0,
+            may_have_queued: true,
             turns: Turns::default(),
             next_page: (0, 0),
             kept: None,
@@ -256,6 +260,13 @@ impl Leader {
             inner.leases.renew(token, worker, now_ms);
         }
         Some(mail)
+    }
+
+    /// How soon something that was handed over falls due again, if nothing is heard of it until then.
+    pub fn mail_due_in(&self, worker: &WorkerId) -> Option<Duration> {
+        let now_ms = self.clock.monotonic_ms();
+        let due_ms = self.lock().posts.get(worker)?.mail_due_ms(self.redeliver_after_ms)?;
+        Some(Duration::from_millis(due_ms.saturating_sub(now_ms)))
     }
 
     /// The workers that wait with free slots, what every live machine can do, and how many slots of

@@ -19,9 +19,6 @@ use crate::store::Store as _;
 /// The longest wait: shorter than the idle time after which proxies close a silent connection.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
-/// How often an open poll looks for an assignment that was handed over and never heard of.
-const REDELIVERY_CHECK: Duration = Duration::from_secs(1);
-
 /// Assignments that go together, in bytes; the rest of a message is for directives.
 const MAX_ASSIGNMENT_BYTES: usize = MAX_MESSAGE_BYTES / 10 * 9;
 
@@ -57,7 +54,10 @@ impl OpenPoll {
         let Some(poll) = app.leader.open_poll(&worker, n_free_slots) else {
             return Err(ApiError::UnknownWorker { worker });
         };
-        app.nudge.notify_one();
+        // With nothing queued there is nothing to grant to it, and many workers poll.
+        if app.leader.may_have_queued() {
+            app.nudge.notify_one();
+        }
         Ok(Self { app, worker, poll })
     }
 
@@ -102,11 +102,12 @@ pub(super) async fn wait(
         if let Some(answer) = open.look_inside().await? {
             return Ok(answer);
         }
+        // What was handed over and not heard of falls due again without anyone knocking.
+        let again = open.app.leader.mail_due_in(&open.worker).map(|wait| Instant::now() + wait);
         tokio::select! {
             () = open.woken() => {}
             () = open.app.shutdown.cancelled() => {}
-            // An assignment whose answer was lost falls due again without anyone knocking.
-            () = tokio::time::sleep_until(deadline.min(Instant::now() + REDELIVERY_CHECK)) => {
+            () = tokio::time::sleep_until(again.map_or(deadline, |at| deadline.min(at))) => {
                 if Instant::now() >= deadline {
                     return Ok(empty());
                 }

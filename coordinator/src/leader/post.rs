@@ -260,6 +260,17 @@ impl Post {
         self.preempted.remove(&token);
     }
 
+    /// When the first of what was handed over falls due again.
+    pub(super) fn mail_due_ms(&self, redeliver_after_ms: u64) -> Option<u64> {
+        let handed_over = self.deliveries.values().map(|delivery| match *delivery {
+            Delivery::Ready => 0,
+            Delivery::HandedOver { at_ms } => at_ms + redeliver_after_ms,
+        });
+        let is_draining = self.state == WorkerState::Draining;
+        let drained = self.drained_ms.filter(|_| is_draining).map(|ms| ms + redeliver_after_ms);
+        handed_over.chain(drained).min()
+    }
+
     /// What is handed over, and the tokens of it that are for the first time.
     pub(super) fn take_mail(
         &mut self,

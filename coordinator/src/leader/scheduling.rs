@@ -23,6 +23,22 @@ pub enum NextPage {
 }
 
 impl Leader {
+    /// A look at the queue begins: until it has ended, something may be queued.
+    pub fn begin_look(&self) {
+        self.lock().may_have_queued = true;
+    }
+
+    /// A look at the whole queue found something, or nothing.
+    pub fn end_look(&self, has_queued: bool) {
+        self.lock().may_have_queued = has_queued;
+    }
+
+    /// Whether something may be queued, so that a slot that becomes free is to be looked at. What is
+    /// queued later is told to the dispatcher by itself.
+    pub fn may_have_queued(&self) -> bool {
+        self.lock().may_have_queued
+    }
+
     /// Whose turn it is. A starting leader begins the turns anew.
     pub fn turns(&self) -> Turns {
         self.lock().turns.clone()

@@ -88,6 +88,44 @@ fn an_assignment_that_was_mentioned_is_not_handed_over_again() {
     assert!(leader.take_mail(&worker, &poll).unwrap().is_empty());
 }
 
+/// Aim: a poll sleeps until something falls due, however many polls are open.
+#[test]
+fn a_poll_is_told_when_what_was_handed_over_falls_due_again() {
+    let (leader, worker) = leader();
+    let due = |leader: &Leader| leader.mail_due_in(&worker);
+    // The real time of the test goes by too.
+    let is_due_in = |leader: &Leader, ms: u64| {
+        let passed = Duration::from_millis(ms) - due(leader).unwrap();
+        assert!(passed < Duration::from_mins(1), "{passed:?}");
+    };
+    let poll = leader.open_poll(&worker, 2).unwrap();
+    assert_eq!(due(&leader), None);
+    leader.granted(&[granted(1, &worker)]);
+    leader.take_mail(&worker, &poll).unwrap();
+    advance(&leader, MOMENT_MS);
+    is_due_in(&leader, REDELIVER_MS - MOMENT_MS);
+    assert!(leader.renew(&worker, &[LeaseToken(1)]).unwrap().stale.is_empty());
+    assert_eq!(due(&leader), None);
+    assert!(leader.drain(&worker));
+    assert_eq!(leader.take_mail(&worker, &poll).unwrap().directives, [Directive::Drain]);
+    is_due_in(&leader, REDELIVER_MS);
+}
+
+/// Aim: a slot that becomes free while somebody looks is looked at, and one that becomes free while
+/// nothing is queued wakes nobody.
+#[test]
+fn something_may_be_queued_until_a_look_has_found_nothing() {
+    let (leader, _) = leader();
+    assert!(leader.may_have_queued());
+    leader.begin_look();
+    leader.end_look(false);
+    assert!(!leader.may_have_queued());
+    leader.begin_look();
+    assert!(leader.may_have_queued());
+    leader.end_look(true);
+    assert!(leader.may_have_queued());
+}
+
 #[tokio::test]
 async fn a_newer_poll_ends_the_older_one() {
     let (leader, worker) = leader();

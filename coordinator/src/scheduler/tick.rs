@@ -56,6 +56,8 @@ pub async fn dispatch(app: Arc<App>, lead: CancellationToken) {
 
 /// One snapshot, one decision, one transaction; how many leases it made.
 pub async fn tick(app: &App) -> Result<usize, StoreError> {
+    // Before the slots are read: one that becomes free after that asks for a further look.
+    app.leader.begin_look();
     let Seats { free, live, silent } = app.leader.seats();
     if free.is_empty() {
         return Ok(0);
@@ -71,6 +73,7 @@ pub async fn tick(app: &App) -> Result<usize, StoreError> {
     };
     let Decision { placements, reservation } = look(app, &mut snapshot).await?;
     app.leader.keep(reservation);
+    app.leader.end_look(snapshot.queue.is_cut || !snapshot.queue.work.is_empty());
     if placements.is_empty() {
         return Ok(0);
     }

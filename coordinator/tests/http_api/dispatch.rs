@@ -58,6 +58,7 @@ async fn runs_that_are_kept_from_every_worker_hide_no_other() {
     assert!(queue.len() == 80 && large.contains(&queue[39].work));
     let _poll = served.app.leader.open_poll(&worker, 1).unwrap();
     assert_eq!(tick(&served.app).await.unwrap(), 1);
+    assert!(served.app.leader.may_have_queued());
     let leases = served.app.store.live_leases().await.unwrap();
     assert!(!large.contains(&leases[0].work), "{leases:?}");
     assert_eq!(tick(&served.app).await.unwrap(), 0, "its slot is taken");
