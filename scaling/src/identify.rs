@@ -68,8 +68,19 @@ pub fn absurd_interval(quantity: Quantity, low: f64, high: f64) -> Option<String
     // Written so that a ratio that is not a number counts as absurd.
     let is_narrow = ratio <= ratio_limit;
     (!is_narrow).then(|| {
-        format!("its interval, {low:.4e} to {high:.4e}, spans more than a factor of {ratio_limit}")
+        let (low, high) = (short(low), short(high));
+        format!("its interval, {low} to {high}, spans more than a factor of {ratio_limit}")
     })
+}
+
+/// Some four digits; far from one with a power of ten.
+fn short(value: f64) -> String {
+    match value.abs() {
+        size if !(1e-3..1e5).contains(&size) => format!("{value:.3e}"),
+        size if size < 10.0 => format!("{value:.3}"),
+        size if size < 1000.0 => format!("{value:.1}"),
+        _ => format!("{value:.0}"),
+    }
 }
 
 /// Judges a fitted law.
@@ -255,6 +266,10 @@ mod tests {
         assert!(absurd_interval(Quantity::Exponent, 0.1, 1.4).unwrap().contains("wider than"));
         assert_eq!(absurd_interval(Quantity::Difference, -0.1, 0.1), None);
         assert!(absurd_interval(Quantity::Scale, 1.0, 2e3).is_some());
+        let of_loss = absurd_interval(Quantity::Loss, 2.31642, 4.8845).unwrap();
+        assert!(of_loss.contains("2.316 to 4.885,"), "{of_loss}");
+        let of_scale = absurd_interval(Quantity::Scale, 0.01234, 8.7e13).unwrap();
+        assert!(of_scale.contains("0.012 to 8.700e13,"), "{of_scale}");
         assert!(absurd_interval(Quantity::Scale, 0.0, 2e3).is_some());
         assert!(absurd_interval(Quantity::Loss, 2.0, 4.1).is_some());
         assert!(absurd_interval(Quantity::Floor, 1.0, f64::INFINITY).is_some());

@@ -95,7 +95,7 @@ fn a_poll_is_told_when_what_was_handed_over_falls_due_again() {
     let due = |leader: &Leader| leader.mail_due_in(&worker);
     // The real time of the test goes by too.
     let is_due_in = |leader: &Leader, ms: u64| {
-        let passed = Duration::from_millis(ms) - due(leader).unwrap();
+        let passed = Duration::from_millis(ms).checked_sub(due(leader).unwrap()).unwrap();
         assert!(passed < Duration::from_mins(1), "{passed:?}");
     };
     let poll = leader.open_poll(&worker, 2).unwrap();

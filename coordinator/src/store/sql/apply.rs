@@ -18,6 +18,7 @@ use super::database::{Query, query, query_as, query_scalar, query_with_rows};
 use super::decision::{self, decide};
 use super::error::from_driver;
 use super::evaluations;
+use super::statistics::Filled;
 use super::trunks::{self, Reused};
 use super::wanted;
 use super::work::{WorkRow, advance};
@@ -348,6 +349,7 @@ async fn insert_runs(
     cells: &[&PlannedCell],
 ) -> Result<(), StoreError> {
     let now_ms = tx.now_ms;
+    tx.grows_by(cells.len());
     let goes_on =
         |cell: &&PlannedCell| cell.trunk.as_ref().is_some_and(|trunk| trunk.from.is_some());
     let (waiting, ready): (Vec<&PlannedCell>, Vec<&PlannedCell>) =
@@ -355,10 +357,15 @@ async fn insert_runs(
     for (cells, state, kind) in
         [(ready, "queued", "run_queued"), (waiting, "waiting", "run_planned")]
     {
+        if cells.is_empty() {
+            continue;
+        }
         let lots = cells.chunks(ROWS_PER_STATEMENT);
         tx.execute_each(lots.map(|cells| insert_work(common, (state, now_ms), cells))).await?;
+        tx.count(Filled::Work).await?;
         let lots = cells.chunks(ROWS_PER_STATEMENT);
         tx.execute_each(lots.map(|cells| insert_rows(common, cells))).await?;
+        tx.count(Filled::Runs).await?;
         for cells in cells.chunks(ROWS_PER_STATEMENT) {
             for cell in cells {
                 tx.record(cell.run_id.as_str(), kind, &json!({ "name": cell.name }));
@@ -456,7 +463,8 @@ FROM (VALUES";
         }
         Ok(insert)
     });
-    tx.execute_each(statements).await
+    tx.execute_each(statements).await?;
+    tx.count(Filled::Cells).await
 }
 
 async fn insert_dropped(

@@ -32,6 +32,7 @@ mod report;
 mod retries;
 mod reuse;
 mod sqlite;
+mod statistics;
 mod trunks;
 mod wanted;
 mod work;

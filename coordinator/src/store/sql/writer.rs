@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::database::{Connection, Query, query, query_scalar};
 use super::error::from_driver;
 use super::events::Events;
+use super::statistics::Growth;
 use crate::actor::{self, Actor};
 use crate::clock::Clock;
 use crate::store::{StoreError, trial};
@@ -49,6 +50,8 @@ pub(super) struct Tx {
     writes_many: bool,
     /// So many batches more are run with every command kept apart.
     n_careful: u32,
+    /// How much was entered since the tables were counted.
+    pub(super) growth: Growth,
 }
 
 impl Tx {
@@ -223,6 +226,7 @@ impl Writer {
             has_trunks: a_trunk.is_some(),
             writes_many: false,
             n_careful: 0,
+            growth: Growth::default(),
         };
         let task = tokio::spawn(async move {
             let _ends = is_over.drop_guard();

@@ -30,6 +30,35 @@ async fn made() -> Option<(SqlStore, Box<dyn Any + Send + Sync>)> {
 
 conformance!(made);
 
+/// Aim: statements are planned by the rows that a large study has just entered. Method: what the server
+/// says it has counted, after a study of fewer runs than are counted, and after one of more.
+#[tokio::test]
+async fn tables_are_counted_when_a_study_has_filled_them() {
+    let Some(server) = Server::start(Disk::Unsynced) else { return };
+    let fixture = Fixture::new((open(&server).await, Box::new(())));
+    let mut conn = connect(&server).await;
+    let mut counted = async || -> Vec<f32> {
+        sqlx::query_scalar(
+            "SELECT GREATEST(reltuples, 0) FROM pg_class
+WHERE relname IN ('work', 'runs', 'cells') ORDER BY relname",
+        )
+        .fetch_all(&mut conn)
+        .await
+        .unwrap()
+    };
+    fixture.apply(&[]).await;
+    assert_eq!(counted().await, [0.0; 3]);
+    let seeds: Vec<String> = (0..600).map(|seed| seed.to_string()).collect();
+    let seeds = seeds.join(", ");
+    let axes = format!(
+        "        axes:\n          - {{name: seed, field: training.seed, values: [{seeds}]}}\n"
+    );
+    let many = [("name: tiny", "name: many"), ("        axes:\n", axes.as_str())];
+    assert_eq!(fixture.apply(&many).await.n_new_runs, 1198);
+    // The data's preparation is work too.
+    assert_eq!(counted().await, [1202.0, 1200.0, 1201.0]);
+}
+
 async fn connect(server: &Server) -> PgConnection {
     PgConnection::connect(&server.url()).await.unwrap()
 }
