@@ -300,7 +300,16 @@ impl History {
         }
         if curve != truth {
             let wrong = truth.iter().zip(curve).find(|(a, b)| a != b);
-            let found = format!("{id}: {} of {} steps, {wrong:?}", curve.len(), truth.len());
+            let attempt = |one: &api::AttemptView| {
+                (one.attempt, one.granted_at_ms, one.resumed_from_step, one.ended_as.clone())
+            };
+            let attempts: Vec<_> = view.attempts.iter().map(attempt).collect();
+            let kept: Vec<_> = view.checkpoints.iter().map(|c| (c.attempt, c.step)).collect();
+            let found = format!(
+                "{id}: {} of {} steps, {wrong:?}; attempts {attempts:?}, checkpoints {kept:?}",
+                curve.len(),
+                truth.len()
+            );
             self.violate("a curve is that of an undisturbed run", found);
         }
         let is_last = |c: &&api::CheckpointView| c.step == chain.step && c.is_data_point;

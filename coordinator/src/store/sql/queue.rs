@@ -243,12 +243,13 @@ struct WantingRow {
     has_evaluations: i64,
 }
 
-/// Whether something of this kind is queued of the study at hand.
+/// Whether something of this kind is queued of the study at hand. The order is that of the index, whose
+/// first entry then tells: of `EXISTS` PostgreSQL may read all work into a hash.
 macro_rules! has {
     ($study:literal, $kind:literal) => {
         concat!(
-            "CASE WHEN EXISTS (
-        SELECT *
+            "COALESCE((
+        SELECT 1
         FROM work
         WHERE work.study_id = ",
             $study,
@@ -256,40 +257,42 @@ macro_rules! has {
             AND work.kind = '",
             $kind,
             "'
-    ) THEN 1 ELSE 0 END"
+        ORDER BY work.priority DESC, work.cost_flops DESC
+        LIMIT 1
+    ), 0)"
         )
     };
 }
 
-/// The studies that have runs or evaluations in the queue; with none of them, what no live study has.
-async fn wanting(pool: &Pool) -> Result<Vec<Wanting>, StoreError> {
-    let rows: Vec<WantingRow> = query_as(concat!(
-        "SELECT *
+/// Which studies have runs or evaluations in the queue.
+pub(super) const WANTING: &str = concat!(
+    "SELECT *
 FROM (
     SELECT id, user_name, weight, budget_flops, placement_json, spent_flops,
         CAST(",
-        has!("studies.id", "run"),
-        " AS BIGINT) AS has_runs,
+    has!("studies.id", "run"),
+    " AS BIGINT) AS has_runs,
         CAST(",
-        has!("studies.id", "evaluation"),
-        " AS BIGINT) AS has_evaluations
+    has!("studies.id", "evaluation"),
+    " AS BIGINT) AS has_evaluations
     FROM studies
     UNION ALL
     SELECT '' AS id, '' AS user_name, 1.0 AS weight,
         CAST(NULL AS DOUBLE PRECISION) AS budget_flops, '{}' AS placement_json,
         0.0 AS spent_flops,
         CAST(",
-        has!("''", "run"),
-        " AS BIGINT) AS has_runs,
+    has!("''", "run"),
+    " AS BIGINT) AS has_runs,
         CAST(",
-        has!("''", "evaluation"),
-        " AS BIGINT) AS has_evaluations
+    has!("''", "evaluation"),
+    " AS BIGINT) AS has_evaluations
 ) AS asking
-WHERE has_runs = 1 OR has_evaluations = 1",
-    ))
-    .fetch_all(pool)
-    .await
-    .map_err(from_driver)?;
+WHERE has_runs = 1 OR has_evaluations = 1"
+);
+
+/// The studies that have runs or evaluations in the queue; with none of them, what no live study has.
+async fn wanting(pool: &Pool) -> Result<Vec<Wanting>, StoreError> {
+    let rows: Vec<WantingRow> = query_as(WANTING).fetch_all(pool).await.map_err(from_driver)?;
     let wanting = |row: WantingRow| {
         let (study, terms) = row.terms.into_terms()?;
         let (has_runs, has_evaluations) = (row.has_runs != 0, row.has_evaluations != 0);

@@ -30,29 +30,45 @@ pub(super) async fn view(pool: &Pool, run: &RunId) -> Result<Option<RunView>, Re
     CASE
         WHEN work.n_attempts = 0 THEN trunks.from_step
         ELSE (
-            SELECT MIN(kept.step)
-            FROM attempts
-            JOIN checkpoints AS kept ON kept.run_id = trunks.from_run_id
-                AND kept.step = attempts.resumed_from_step
-            WHERE attempts.work_id = runs.id AND kept.step <= trunks.from_step
-                -- What a later attempt has trained from the first step on owes it nothing.
-                AND NOT EXISTS (
-                    SELECT 1
-                    FROM attempts AS fresh
-                    WHERE fresh.work_id = runs.id AND fresh.attempt > attempts.attempt
-                        AND fresh.resumed_from_step = 0
-                        AND (fresh.attempt = work.n_attempts OR EXISTS (
-                            SELECT 1
-                            FROM checkpoints AS left_over
-                            WHERE left_over.run_id = runs.id AND left_over.attempt = fresh.attempt
-                        ))
-                )
-                AND NOT EXISTS (
-                    SELECT 1
-                    FROM checkpoints AS own
-                    WHERE own.run_id = runs.id AND own.step = kept.step
-                        AND own.attempt < attempts.attempt
-                )
+            SELECT gone_on.step
+            FROM (
+                SELECT kept.step, attempts.attempt, CASE
+                    WHEN attempts.attempt = work.n_attempts OR EXISTS (
+                        SELECT 1
+                        FROM checkpoints AS left_over
+                        WHERE left_over.run_id = runs.id
+                            AND left_over.attempt = attempts.attempt
+                    ) THEN 0
+                    ELSE 1
+                END AS came_to_nothing
+                FROM attempts
+                JOIN checkpoints AS kept ON kept.run_id = trunks.from_run_id
+                    AND kept.step = attempts.resumed_from_step
+                WHERE attempts.work_id = runs.id AND kept.step <= trunks.from_step
+                    -- What a later attempt has trained from the first step on owes it nothing.
+                    AND NOT EXISTS (
+                        SELECT 1
+                        FROM attempts AS fresh
+                        WHERE fresh.work_id = runs.id AND fresh.attempt > attempts.attempt
+                            AND fresh.resumed_from_step = 0
+                            AND (fresh.attempt = work.n_attempts OR EXISTS (
+                                SELECT 1
+                                FROM checkpoints AS left_over
+                                WHERE left_over.run_id = runs.id
+                                    AND left_over.attempt = fresh.attempt
+                            ))
+                    )
+                    AND NOT EXISTS (
+                        SELECT 1
+                        FROM checkpoints AS own
+                        WHERE own.run_id = runs.id AND own.step = kept.step
+                            AND own.attempt < attempts.attempt
+                    )
+            ) AS gone_on
+            -- The last attempt, or one that has left what a later one went on from, says from where;
+            -- one that came to nothing may have gone on from an earlier step.
+            ORDER BY gone_on.came_to_nothing, gone_on.attempt DESC
+            LIMIT 1
         )
     END AS from_step
 FROM runs

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use sqlx::postgres::PgConnection;
 use sqlx::sqlite::SqliteConnection;
-use sqlx::{Connection as _, Row as _};
+use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 use test_postgres::{Disk, Server};
 
+use super::super::queue::WANTING;
 use super::super::{postgres, sqlite};
 use super::old_points;
 use crate::changes_channel;
@@ -48,15 +49,37 @@ WHERE relname IN ('work', 'runs', 'cells') ORDER BY relname",
     };
     fixture.apply(&[]).await;
     assert_eq!(counted().await, [0.0; 3]);
-    let seeds: Vec<String> = (0..600).map(|seed| seed.to_string()).collect();
-    let seeds = seeds.join(", ");
-    let axes = format!(
-        "        axes:\n          - {{name: seed, field: training.seed, values: [{seeds}]}}\n"
-    );
+    let axes = many_seeds();
     let many = [("name: tiny", "name: many"), ("        axes:\n", axes.as_str())];
     assert_eq!(fixture.apply(&many).await.n_new_runs, 1198);
     // The data's preparation is work too.
     assert_eq!(counted().await, [1202.0, 1200.0, 1201.0]);
+}
+
+/// Aim: which studies have something queued is read off an index, however much is queued; of `EXISTS`
+/// the server made a hash of all work, in each tick.
+#[tokio::test]
+async fn whether_a_study_has_something_queued_reads_no_whole_table() {
+    let Some(server) = Server::start(Disk::Unsynced) else { return };
+    let fixture = Fixture::new((open(&server).await, Box::new(())));
+    let mut conn = connect(&server).await;
+    fixture
+        .prepared_with(&[("name: tiny", "name: many"), ("        axes:\n", &many_seeds())])
+        .await;
+    let plan: Vec<String> = sqlx::query_scalar(AssertSqlSafe(format!("EXPLAIN {WANTING}")))
+        .fetch_all(&mut conn)
+        .await
+        .unwrap();
+    let plan = plan.join("\n");
+    assert!(plan.contains("work_by_study"), "{plan}");
+    assert!(!plan.contains("Seq Scan on work") && !plan.contains("hashed"), "{plan}");
+}
+
+/// Axes of 600 seeds and what the study has.
+fn many_seeds() -> String {
+    let seeds: Vec<String> = (0..600).map(|seed| seed.to_string()).collect();
+    let seeds = seeds.join(", ");
+    format!("        axes:\n          - {{name: seed, field: training.seed, values: [{seeds}]}}\n")
 }
 
 async fn connect(server: &Server) -> PgConnection {

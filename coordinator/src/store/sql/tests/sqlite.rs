@@ -12,7 +12,7 @@ use sqlx::{AssertSqlSafe, Connection as _};
 use super::super::finish::{BACKOFFS, LEASES_OF_WORKER};
 use super::super::grant::LIVE_LEASES;
 use super::super::pause::HELD_LEASES;
-use super::super::queue::BUSY;
+use super::super::queue::{BUSY, WANTING};
 use super::super::sqlite::{MIGRATIONS, open_to_write};
 use super::super::*;
 use super::old_points;
@@ -92,6 +92,22 @@ async fn what_a_tick_asks_of_all_work_reads_small_indexes() {
             assert!(step.contains(index) || by_token, "{statement}: {steps:?}");
         }
     }
+}
+
+/// Aim: which studies have something queued is read off the first entry of an index, without a sort.
+#[tokio::test]
+async fn whether_a_study_has_something_queued_is_read_off_an_index() {
+    let mut conn = memory().await;
+    MIGRATIONS.run_direct(None, &mut conn, false).await.unwrap();
+    let plan: Vec<(i64, i64, i64, String)> =
+        sqlx::query_as(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {WANTING}")))
+            .fetch_all(&mut conn)
+            .await
+            .unwrap();
+    let steps: Vec<&str> = plan.iter().map(|(_, _, _, step)| step.as_str()).collect();
+    let by = |index: &str| steps.iter().filter(|step| step.contains(index)).count();
+    assert!(by("work_by_study") >= 2 && by("work_to_evaluate") >= 2, "{steps:?}");
+    assert!(!steps.iter().any(|step| step.contains("SCAN work") || step.contains("TEMP B-TREE")));
 }
 
 #[tokio::test]
