@@ -27,7 +27,10 @@ pub(super) fn run(global: &Global, args: &PredictArgs) -> Result<(), Failure> {
     let predict = |fit: &Restored| {
         let asked = Asked { args, fit };
         let view = asked.predict()?;
-        then.as_ref().map_or(Ok(view.clone()), |then| then.carry_on(&asked, view))
+        match &then {
+            Some(then) => then.carry_on(&asked, view),
+            None => Ok(view),
+        }
     };
     let predictions = fits.iter().map(predict).collect::<anyhow::Result<Vec<_>>>();
     let list = PredictionList {

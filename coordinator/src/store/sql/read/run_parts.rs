@@ -20,13 +20,8 @@ struct DetailRow {
     from_step: Option<i64>,
 }
 
-pub(super) async fn view(pool: &Pool, run: &RunId) -> Result<Option<RunView>, ReadError> {
-    let id = run.as_str();
-    let Some(summary) = super::runs::summary(pool, run).await? else {
-        return Ok(None);
-    };
-    let detail: DetailRow = query_as(
-        "SELECT runs.identity_hash, runs.config_json, runs.numerics_json, trunks.from_run_id,
+/// What a run is, and the step that it went on from.
+const DETAIL: &str = "SELECT runs.identity_hash, runs.config_json, runs.numerics_json, trunks.from_run_id,
     CASE
         WHEN work.n_attempts = 0 THEN trunks.from_step
         ELSE (
@@ -74,12 +69,15 @@ pub(super) async fn view(pool: &Pool, run: &RunId) -> Result<Option<RunView>, Re
 FROM runs
 JOIN work ON work.id = runs.id
 LEFT JOIN trunks ON trunks.run_id = runs.id
-WHERE runs.id = ?1",
-    )
-    .bind(id)
-    .fetch_one(pool)
-    .await
-    .map_err(failed("a run's configuration"))?;
+WHERE runs.id = ?1";
+
+pub(super) async fn view(pool: &Pool, run: &RunId) -> Result<Option<RunView>, ReadError> {
+    let id = run.as_str();
+    let Some(summary) = super::runs::summary(pool, run).await? else {
+        return Ok(None);
+    };
+    let detail: DetailRow =
+        query_as(DETAIL).bind(id).fetch_one(pool).await.map_err(failed("a run's configuration"))?;
     let numerics = detail.numerics_json.map(|json| from_json(&json, "numerics", id)).transpose()?;
     Ok(Some(RunView {
         summary,
