@@ -3,7 +3,7 @@
 
 use crate::fit::Fit;
 use crate::interval::{Estimate, Inference, estimate_steps};
-use crate::law::{Law, LogPoint};
+use crate::law::{Law, LogPoint, Quantity};
 use crate::observation::Covariates;
 
 /// Accuracy at `point`, from the fit of the task loss and that of the accuracy (Bhagia et al. 2024,
@@ -85,6 +85,10 @@ impl Chained {
 fn chained(first: &Inference, second: &Inference, loss: impl Fn(&[f64]) -> f64) -> Chained {
     if let Some(reason) = &second.whole {
         return Chained::not_identified(reason);
+    }
+    // An accuracy at a task loss that nobody knows would be one of chance.
+    if let Estimate::NotIdentified { reason } = first.resampled.estimate(Quantity::Loss, &loss) {
+        return Chained::not_identified(&format!("the task loss is not identified: {reason}"));
     }
     let law = second.form.law();
     let of = |x: &[f64], noise_log: f64, y: &[f64]| at_loss((law, y), loss(x) * noise_log.exp());

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::fit::{FitOptions, fit};
-use crate::interval::{IntervalOptions, infer};
+use crate::interval::{IntervalOptions, Scheme, infer};
 use crate::law::LawName;
 use crate::objective::Objective;
 use crate::observation::{Dataset, Observation, RunKey};
@@ -121,4 +121,22 @@ fn what_one_step_does_not_tell_the_chain_does_not_either() {
     assert_eq!(found.accuracy, Estimate::not_identified("there is no top"));
     assert_eq!(found.measured, found.accuracy);
     assert_eq!(estimate_at_budget(&whole, &blind, 1e17, 6.0), None);
+    let reason = |chained: &Chained| match &chained.accuracy {
+        Estimate::NotIdentified { reason } => reason.clone(),
+        known @ Estimate::Identified { .. } => format!("{known:?}"),
+    };
+    blind.whole = None;
+    let why = "two runs are too few".to_owned();
+    blind.resampled.scheme = Scheme::Unavailable { n_runs: 2, reason: why.clone() };
+    blind.resampled.replicates.clear();
+    let at = LogPoint::new(1.0, 1.0, 1e17);
+    assert_eq!(reason(&estimate(&whole, &blind, &at)), why);
+    // Draws of the task loss that lie far apart tell nothing of the accuracy.
+    let seen = inference(LawName::Sigmoid, &study.accuracies, 200);
+    let mut wide = whole.clone();
+    for (n, draw) in wide.resampled.replicates.iter_mut().enumerate() {
+        draw[0] += if n % 2 == 0 { 1.0 } else { -1.0 };
+    }
+    let found = reason(&estimate(&wide, &seen, &at));
+    assert!(found.starts_with("the task loss is not identified: its interval"), "{found}");
 }

@@ -79,6 +79,11 @@ fn around(
     (first, second): (&Resampled, &Resampled),
     function: &impl Fn(&[f64], f64, &[f64]) -> f64,
 ) -> Result<(Estimate, Estimate), String> {
+    for one in [first, second] {
+        if let Scheme::Unavailable { reason, .. } = &one.scheme {
+            return Err(reason.clone());
+        }
+    }
     let log = |a: &[f64], noise: f64, b: &[f64]| function(a, noise, b).ln();
     let (a, b) = (&first.theta, &second.theta);
     let centre = log(a, 0.0, b);

@@ -66,6 +66,16 @@ async fn the_writer_syncs_every_commit_to_its_log() {
     assert_eq!((synchronous, journal.as_str()), (2, "wal"));
 }
 
+/// How SQLite carries a statement out, step by step.
+async fn steps_of(conn: &mut SqliteConnection, statement: &str) -> Vec<String> {
+    let plan: Vec<(i64, i64, i64, String)> =
+        sqlx::query_as(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}")))
+            .fetch_all(conn)
+            .await
+            .unwrap();
+    plan.into_iter().map(|(_, _, _, step)| step).collect()
+}
+
 /// Aim: what every tick asks across all studies reads what is in hand, and not the queues beside it.
 #[tokio::test]
 async fn what_a_tick_asks_of_all_work_reads_small_indexes() {
@@ -75,13 +85,8 @@ async fn what_a_tick_asks_of_all_work_reads_small_indexes() {
     for (statement, index) in
         leased.map(|text| (text, "work_leased")).into_iter().chain([(BACKOFFS, "work_backing_off")])
     {
-        let plan: Vec<(i64, i64, i64, String)> =
-            sqlx::query_as(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}")))
-                .fetch_all(&mut conn)
-                .await
-                .unwrap();
-        let steps: Vec<&str> = plan.iter().map(|(_, _, _, step)| step.as_str()).collect();
-        let of_work = |step: &&&str| {
+        let steps = steps_of(&mut conn, statement).await;
+        let of_work = |step: &&String| {
             ["SCAN work", "SCAN w ", "SEARCH work", "SEARCH w "]
                 .iter()
                 .any(|of| step.starts_with(of))
@@ -99,12 +104,7 @@ async fn what_a_tick_asks_of_all_work_reads_small_indexes() {
 async fn whether_a_study_has_something_queued_is_read_off_an_index() {
     let mut conn = memory().await;
     MIGRATIONS.run_direct(None, &mut conn, false).await.unwrap();
-    let plan: Vec<(i64, i64, i64, String)> =
-        sqlx::query_as(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {WANTING}")))
-            .fetch_all(&mut conn)
-            .await
-            .unwrap();
-    let steps: Vec<&str> = plan.iter().map(|(_, _, _, step)| step.as_str()).collect();
+    let steps = steps_of(&mut conn, WANTING).await;
     let by = |index: &str| steps.iter().filter(|step| step.contains(index)).count();
     assert!(by("work_by_study") >= 2 && by("work_to_evaluate") >= 2, "{steps:?}");
     assert!(!steps.iter().any(|step| step.contains("SCAN work") || step.contains("TEMP B-TREE")));
