@@ -178,12 +178,14 @@ pub enum FitError {
         found: usize,
     },
     /// No start reached a minimum.
-    #[error("law `{law}`: none of {n_polished} starting points converged")]
+    #[error("law `{law}`: none of {n_polished} starting points converged{}", because(.reason))]
     NotConverged {
         /// The law.
         law: LawName,
         /// Starts that were followed.
         n_polished: usize,
+        /// What the data lack, where that is known.
+        reason: Option<String>,
     },
     /// The law is one of a variable that a point does not have.
     #[error("law `{law}` needs the {variable}, which observation {index} does not have")]
@@ -207,6 +209,10 @@ pub enum FitError {
         /// What was given.
         value: f64,
     },
+}
+
+fn because(reason: &Option<String>) -> String {
+    reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default()
 }
 
 /// Fits `law` to the points of `dataset`.
@@ -252,7 +258,8 @@ pub fn fit(law: &dyn Law, dataset: &Dataset, options: &FitOptions) -> Result<Fit
     leave_out_infinite(law, &mut converged);
     converged.sort_by(|a, b| a.value.total_cmp(&b.value));
     let Some(first) = converged.first_mut() else {
-        return Err(FitError::NotConverged { law: law.name(), n_polished });
+        let reason = identify::too_few_values(law, dataset);
+        return Err(FitError::NotConverged { law: law.name(), n_polished, reason });
     };
     *first = problem.sharpen(first.clone());
     let best = first.clone();

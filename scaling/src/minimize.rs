@@ -14,7 +14,7 @@ const CURVATURE: f64 = 0.9;
 /// Steps of one line search before it is given up; 2^-50 is below the resolution of `f64`.
 const LINE_STEPS: usize = 50;
 /// Iterations of one descent; converged ones need 20 to 150.
-const MAX_ITERATIONS: usize = 400;
+pub(crate) const MAX_ITERATIONS: usize = 400;
 /// Converged when the squared Newton decrement, about twice the gain left, is below this share of
 /// the objective.
 pub(crate) const DECREMENT: f64 = 1e-13;
@@ -112,12 +112,12 @@ struct State {
     value: f64,
 }
 
-/// Descends from `start`.
-pub(crate) fn minimize(objective: &impl Smooth, start: &[f64]) -> Minimum {
+/// Descends from `start`, in at most so many iterations.
+pub(crate) fn minimize(objective: &impl Smooth, start: &[f64], most: usize) -> Minimum {
     let mut gradient = vec![0.0; start.len()];
     let value = objective.value(start, &mut gradient);
     let mut state = State { theta: start.to_vec(), gradient, value };
-    let converged = value.is_finite() && descend(objective, &mut state);
+    let converged = value.is_finite() && descend(objective, &mut state, most);
     Minimum {
         gradient_norm: dot(&state.gradient, &state.gradient).sqrt(),
         theta: state.theta,
@@ -126,10 +126,10 @@ pub(crate) fn minimize(objective: &impl Smooth, start: &[f64]) -> Minimum {
     }
 }
 
-fn descend(objective: &impl Smooth, state: &mut State) -> bool {
+fn descend(objective: &impl Smooth, state: &mut State, most: usize) -> bool {
     let mut metric = inverse_metric(objective, &state.theta);
     let mut is_fresh = true;
-    for _ in 0..MAX_ITERATIONS {
+    for _ in 0..most {
         let uphill = multiply(&metric, &state.gradient);
         let direction: Vec<f64> = uphill.iter().map(|value| -value).collect();
         let decrement = -dot(&direction, &state.gradient);
@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn the_curved_valley_is_followed_to_its_end() {
-        let minimum = minimize(&Rosenbrock, &[-1.2, 1.0]);
+        let minimum = minimize(&Rosenbrock, &[-1.2, 1.0], MAX_ITERATIONS);
         assert!(minimum.converged);
         assert!(minimum.theta.iter().all(|x| (x - 1.0).abs() < 1e-5), "{minimum:?}");
     }

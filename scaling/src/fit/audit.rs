@@ -48,7 +48,11 @@ pub fn audit(
     let converged: Vec<&Minimum> = minima.iter().filter(|one| one.converged).collect();
     let best = converged.iter().min_by(|a, b| a.value.total_cmp(&b.value));
     let Some(best) = best else {
-        return Err(FitError::NotConverged { law: law.name(), n_polished: starts.len() });
+        return Err(FitError::NotConverged {
+            law: law.name(),
+            n_polished: starts.len(),
+            reason: None,
+        });
     };
     let limit = best.value * (1.0 + EQUAL_OBJECTIVE) + 1e-12;
     Ok(Audit {

@@ -6,7 +6,7 @@ use std::cmp::Ordering;
 use super::additive::{Additive, Grid};
 use super::{FitError, vertex};
 use crate::law::{Law, LawForm, LawName, LogPoint, MAX_PARAMETERS};
-use crate::minimize::{self, Minimum, Smooth, minimize};
+use crate::minimize::{self, MAX_ITERATIONS, Minimum, Smooth, minimize};
 use crate::objective::Objective;
 use crate::observation::Dataset;
 
@@ -15,6 +15,15 @@ use crate::observation::Dataset;
 const SHARPENING: [f64; 5] = [1e-3, 1e-4, 1e-5, 1e-6, 1e-7];
 /// The residual of ln L that counts as one in sums of squares; of L that times a middling loss.
 const SQUARES_UNIT: f64 = 1e-3;
+/// The parameter that is the logarithm of a law's floor.
+const FLOOR: &str = "ln_e";
+/// Shares of the smallest loss: a floor without effect, the least that is one, and one that is clearly
+/// there.
+const NO_FLOOR: f64 = 1e-11;
+const LEAST_FLOOR: f64 = 1e-6;
+const SOME_FLOOR: f64 = 0.1;
+/// Iterations after which the floor of a descent that is still going on may be falling without end.
+const FEW_ITERATIONS: usize = 150;
 /// Starts are close when no parameter differs by more than this share of its width over all starts;
 /// so many of the best are looked at.
 const CLOSE_STARTS: f64 = 0.1;
@@ -218,18 +227,57 @@ impl<'a> Problem<'a> {
     }
 
     /// Follows `start` to its minimum.
+    ///
+    /// A law's floor is followed by its logarithm. Where none is wanted that falls without end, and
+    /// where none was, nothing leads to one that is wanted: both ends are looked at.
     pub(crate) fn descend(&self, start: &[f64]) -> Minimum {
+        let names = self.law.parameter_names();
+        let Some(floor) = names.iter().position(|name| *name == FLOOR) else {
+            return self.follow(start, MAX_ITERATIONS);
+        };
+        let lowest = self.log_losses.iter().copied().fold(f64::INFINITY, f64::min);
+        let with_floor = |minimum: &Minimum, share: f64, most: usize| {
+            let mut start = minimum.theta.clone();
+            start[floor] = lowest + share.ln();
+            self.follow(&start, most)
+        };
+        let mut minimum = self.follow(start, FEW_ITERATIONS);
+        if !minimum.converged {
+            let without = with_floor(&minimum, NO_FLOOR, MAX_ITERATIONS);
+            minimum = if without.converged && without.value <= minimum.value {
+                without
+            } else {
+                self.follow(&minimum.theta, MAX_ITERATIONS)
+            };
+        }
+        if minimum.converged && minimum.theta[floor] < lowest + LEAST_FLOOR.ln() {
+            let mut gradient = vec![0.0; names.len()];
+            self.value(&minimum.theta, &mut gradient);
+            // The sign is that of the slope in E itself, however small E is.
+            if gradient[floor] < 0.0 {
+                let above = with_floor(&minimum, SOME_FLOOR, MAX_ITERATIONS);
+                if above.converged && above.value < minimum.value {
+                    return above;
+                }
+            }
+        }
+        minimum
+    }
+
+    /// Follows `start`, in at most so many iterations of the general minimiser.
+    fn follow(&self, start: &[f64], most: usize) -> Minimum {
         if let Some(fast) = &self.fast {
             let minimum = fast.descend(start);
-            return if minimum.converged { minimum } else { self.minimize(&minimum.theta) };
+            let is_last = most == MAX_ITERATIONS && !minimum.converged;
+            return if is_last { self.minimize(&minimum.theta, most) } else { minimum };
         }
         if self.objective != Objective::AbsoluteDeviations {
-            return self.minimize(start);
+            return self.minimize(start, most);
         }
-        let mut minimum = self.minimize(start);
+        let mut minimum = self.minimize(start, most);
         for threshold in &SHARPENING[1..] {
             let sharper = Self { threshold: *threshold, unit: *threshold, ..self.clone() };
-            let next = sharper.minimize(&minimum.theta);
+            let next = sharper.minimize(&minimum.theta, most);
             // The corners of absolute values stop a descent before its tests say so; the smoother
             // problem converged.
             let converged = minimum.converged;
@@ -244,13 +292,13 @@ impl<'a> Problem<'a> {
     }
 
     /// As `minimize::minimize`, which takes one for a step of order one in every parameter.
-    fn minimize(&self, start: &[f64]) -> Minimum {
+    fn minimize(&self, start: &[f64], most: usize) -> Minimum {
         if self.steps.iter().all(|step| *step == 1.0) {
-            return minimize(self, start);
+            return minimize(self, start, most);
         }
         let steps = &self.steps;
         let start: Vec<f64> = start.iter().zip(steps).map(|(value, step)| value / step).collect();
-        let found = minimize(&InSteps { problem: self }, &start);
+        let found = minimize(&InSteps { problem: self }, &start, most);
         Minimum { theta: in_units(&found.theta, steps)[..steps.len()].to_vec(), ..found }
     }
 

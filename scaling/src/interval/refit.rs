@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::algebra::{cholesky, solve_upper};
 use crate::fit::{EQUAL_OBJECTIVE, Fit, Grid, MAX_SEARCHED, Problem};
 use crate::law::{Law, Variable};
-use crate::minimize::{Minimum, OBJECTIVE_FLOOR};
+use crate::minimize::{MAX_STEP, Minimum, OBJECTIVE_FLOOR};
 use crate::observation::{Dataset, Observation, SAME_COMPUTE};
 use crate::random::Stream;
 
@@ -125,7 +125,10 @@ impl<'a> Refitter<'a> {
         let n = centre.len();
         let noise: Vec<f64> = (0..n).map(|_| PERTURBATION * self.noise * stream.normal()).collect();
         let step = solve_upper(self.lower.as_ref()?, n, &noise);
-        Some(centre.iter().zip(&step).map(|(value, step)| value + step).collect())
+        // A parameter without effect, such as a floor of zero, has no standard error.
+        let most = self.problem.steps().iter().map(|unit| MAX_STEP * unit);
+        let step = step.iter().zip(most).map(|(step, most)| step.max(-most).min(most));
+        Some(centre.iter().zip(step).map(|(value, step)| value + step).collect())
     }
 }
 
