@@ -80,6 +80,9 @@ pub fn diagnose(
         say("few-repetitions", coefficient::few_repetitions(fit, dataset));
         say("outside-repetitions", coefficient::outside_repetitions(fit, dataset));
     }
+    if fit.law == LawName::Overtraining {
+        say("few-ratios", design::few_ratios(dataset));
+    }
     if is_joint && fit.law != LawName::Coupled {
         say("interaction", pattern::interaction(fit, dataset));
     }

@@ -145,7 +145,7 @@ pub(crate) fn refuse_bounds(
 }
 
 /// Distinct values of each variable against what the law needs.
-fn too_few_values(law: &dyn Law, dataset: &Dataset) -> Option<String> {
+pub(crate) fn too_few_values(law: &dyn Law, dataset: &Dataset) -> Option<String> {
     let needs = law.needs();
     // One budget is one C, however many runs spend it; a law of N and D sees their own values.
     let is_of_compute = law.variables().contains(&Variable::Flops);
@@ -197,7 +197,6 @@ fn disagreement(spread: f64) -> Option<String> {
 /// Parameters without effect, or part of a direction without effect.
 fn blind_parameters(problem: &Problem<'_>, theta: &[f64], law: &dyn Law) -> Vec<(usize, String)> {
     let n = theta.len();
-    let names = law.parameter_names();
     let gram = problem.gram(theta, |_| 1.0);
     // Whatever weights sum to, an effect is one on ln L.
     let total = problem.total_weight();
@@ -207,7 +206,8 @@ fn blind_parameters(problem: &Problem<'_>, theta: &[f64], law: &dyn Law) -> Vec<
         // Written so that an effect that is not a number counts as none.
         let is_seen = *effect * unit >= MIN_EFFECT;
         if !is_seen {
-            found.push((j, format!("the losses hardly depend on `{}` at the optimum", names[j])));
+            let name = name_of(law, theta, j, *unit);
+            found.push((j, format!("the losses hardly depend on `{name}` at the optimum")));
         }
     }
     // Among those that are seen, what can be traded for what.
@@ -226,10 +226,20 @@ fn blind_parameters(problem: &Problem<'_>, theta: &[f64], law: &dyn Law) -> Vec<
         }
         let involved = seen.iter().zip(vector).filter(|(_, share)| share.abs() > SINGULAR_SHARE);
         found.extend(involved.map(|(j, _)| {
-            (*j, format!("`{}` can be traded for others: the Hessian is singular", names[*j]))
+            let name = name_of(law, theta, *j, problem.steps()[*j]);
+            (*j, format!("`{name}` can be traded for others: the Hessian is singular"))
         }));
     }
     found
+}
+
+/// What readers know parameter `j` by: the coefficient of its name, or the first that depends on it.
+fn name_of(law: &dyn Law, theta: &[f64], j: usize, step: f64) -> &'static str {
+    let coefficients = law.coefficients(theta);
+    let own = law.parameter_names()[j];
+    let is_one = coefficients.iter().any(|one| one.name == own);
+    let first = touched(law, theta, j, step).first().map(|at| coefficients[*at].name);
+    if is_one { own } else { first.unwrap_or(own) }
 }
 
 /// Which coefficients depend on parameter `j`.

@@ -163,6 +163,16 @@ pub enum Scheme {
     },
 }
 
+impl Scheme {
+    /// What its replicates are called.
+    pub(crate) fn replicates(&self) -> &'static str {
+        match self {
+            Self::Jackknife { .. } => "fits that leave one run out",
+            Self::Bootstrap { .. } | Self::StatedNoise { .. } | Self::Unavailable { .. } => "draws",
+        }
+    }
+}
+
 /// A parameter vector with its replicates: everything that is needed for intervals of functions of
 /// it.
 #[derive(Debug, Clone, PartialEq)]
@@ -208,7 +218,17 @@ impl Resampled {
         let back = |value: f64| if is_log(quantity) { value.exp() } else { value };
         let centre = forward(function(&self.theta));
         let values: Vec<f64> = self.replicates.iter().map(|one| forward(function(one))).collect();
-        match self.ends(centre, values, with_noise) {
+        let of_law = self.ends(centre, values.clone(), false);
+        let ends = of_law.and_then(|law| {
+            if !with_noise {
+                return Ok(law);
+            }
+            // Where the noise is small beside the law's spread, the residuals that a few hundred
+            // draws happen to get may make it seem smaller.
+            let measured = self.ends(centre, values, true)?;
+            Ok((law.0.min(measured.0), law.1.max(measured.1)))
+        });
+        match ends {
             Ok((low, high)) => judged(quantity, back(centre), back(low), back(high)),
             Err(reason) => Estimate::NotIdentified { reason },
         }

@@ -36,6 +36,8 @@ pub const MIN_BIAS: f64 = 0.01;
 
 /// Share of the largest variance of a minimum below which a smaller one counts no more.
 const LEAST_VARIANCE: f64 = 0.01;
+/// Budgets that a warning names.
+const MOST_NAMED: usize = 4;
 
 /// How to fit isoFLOP profiles.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -155,10 +157,12 @@ pub fn fit(dataset: &Dataset, budgets: &[f64], options: &IsoflopOptions) -> Isof
     minima.sort_by(|a, b| a.flops.total_cmp(&b.flops));
     let mut warnings = Vec::new();
     if !dropped.is_empty() {
+        let why = |one: &DroppedBudget| format!("{:.3e} FLOPs ({})", one.flops, one.reason);
         warnings.push(format!(
-            "dropped-budgets: {} of {} isoFLOP budgets were dropped",
+            "dropped-budgets: {} of {} isoFLOP budgets were dropped: {}",
             dropped.len(),
-            budgets.len()
+            budgets.len(),
+            some(dropped.iter().map(why))
         ));
     }
     warnings.extend(edge_minima(&minima));
@@ -284,15 +288,26 @@ fn edge_minima(minima: &[ProfileMinimum]) -> Option<String> {
         .filter(|one| one.is_at_edge)
         .map(|one| format!("{:.3e}", one.flops))
         .collect();
-    (!at_edge.is_empty()).then(|| {
+    let n = at_edge.len();
+    (n > 0).then(|| {
         format!(
             "edge-minima: {} of {} minima lie between the last two sizes of a side, where one size \
              bends the parabola: those at {} FLOPs",
-            at_edge.len(),
+            n,
             minima.len(),
-            at_edge.join(", ")
+            some(at_edge.into_iter())
         )
     })
+}
+
+/// The first [`MOST_NAMED`], and how many more there are.
+fn some(all: impl ExactSizeIterator<Item = String>) -> String {
+    let more = all.len().saturating_sub(MOST_NAMED);
+    let mut named: Vec<String> = all.take(MOST_NAMED).collect();
+    if more > 0 {
+        named.push(format!("{more} more"));
+    }
+    named.join(", ")
 }
 
 fn akima_warning(minimum: &ProfileMinimum) -> Option<String> {

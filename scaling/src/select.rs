@@ -76,8 +76,8 @@ pub struct Candidate {
     pub error: Option<f64>,
     /// The same over the splits by size.
     pub size_error: Option<f64>,
-    /// Share of the points at larger C inside their 95 % predictive interval, over the same splits;
-    /// `None` where one of them has no interval.
+    /// Share of the points at larger C inside their 95 % predictive interval, over those of these
+    /// splits at which every law has intervals; `None` without any.
     pub coverage: Option<f64>,
 }
 
@@ -145,10 +145,16 @@ pub fn select(
     let shared = (0..splits.len()).filter(is_shared);
     let (sizes, compute): (Vec<usize>, Vec<usize>) =
         shared.partition(|at| matches!(splits[*at], Split::Size { .. }));
+    let has_intervals = |at: &&usize| {
+        let of =
+            |one: &Candidate| one.held_out[**at].as_ref().is_ok_and(|one| one.coverage.is_some());
+        candidates.iter().all(of)
+    };
+    let covered: Vec<usize> = compute.iter().filter(has_intervals).copied().collect();
     for candidate in &mut candidates {
         candidate.error = mean_error(candidate, &compute);
         candidate.size_error = mean_error(candidate, &sizes);
-        candidate.coverage = coverage(candidate, &compute);
+        candidate.coverage = coverage(candidate, &covered);
     }
     let (preferred, basis) = choice(&candidates);
     Ok(Selection { candidates, preferred, basis })

@@ -64,8 +64,9 @@ pub fn crossover(first: Side<'_>, second: Side<'_>, is_paired: bool) -> Crossove
     let flops = if 10 * missing > n {
         Estimate::not_identified(format!(
             "the two cross at C = {:.3e}, but between {low:.1e} and {high:.1e} FLOPs not in \
-             {missing} of {n} draws",
-            chosen.ln_flops.exp()
+             {missing} of {n} {}",
+            chosen.ln_flops.exp(),
+            pair.0.scheme.replicates()
         ))
     } else {
         estimate_pair(pair, is_paired, Quantity::Scale, of_draw)

@@ -119,7 +119,8 @@ fn share_better(first: Side<'_>, second: Side<'_>, is_paired: bool, flops: f64) 
     let losses = pairs.map(|(a, b)| (first.loss(a, flops), second.loss(b, flops)));
     let known: Vec<(f64, f64)> = losses.filter(|(x, y)| x.is_finite() && y.is_finite()).collect();
     let better = known.iter().filter(|(x, y)| x < y).count();
-    (!known.is_empty()).then(|| better as f64 / known.len() as f64)
+    let equal = known.iter().filter(|(x, y)| x == y).count();
+    (!known.is_empty()).then(|| (better as f64 + 0.5 * equal as f64) / known.len() as f64)
 }
 
 /// A draw of the first beside one of the second.

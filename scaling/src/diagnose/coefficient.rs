@@ -114,7 +114,8 @@ pub(super) fn lone_start(fit: &Fit) -> Option<String> {
 
 pub(super) fn basin_switch(inference: &Inference) -> Option<String> {
     let (n, all) = (inference.n_switched, inference.resampled.replicates.len());
-    (n as f64 > SWITCHED_SHARE * all as f64)
+    // Draws that were thrown away leave no interval that could be wrong.
+    (all > 0 && n as f64 > SWITCHED_SHARE * all as f64)
         .then(|| format!("{n} of {all} draws have another minimum than the fit's"))
 }
 

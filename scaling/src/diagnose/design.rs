@@ -7,7 +7,7 @@ use super::{Finding, correlation};
 use crate::algebra::line;
 use crate::fit::Fit;
 use crate::interval::MIN_RUNS_FOR_BOOTSTRAP;
-use crate::law::Variable;
+use crate::law::{Overtraining, Variable};
 use crate::noise::runs_by_place;
 use crate::observation::{Dataset, Observation, SAME_COMPUTE};
 
@@ -16,6 +16,8 @@ const FEW_SIZES: usize = 5;
 const NARROW_DECADES: f64 = 2.0;
 /// Span of N or D below which its exponent rests on little.
 const NARROW_SPAN: f64 = 8.0;
+/// Ratios D/N of which one is left over when two have settled the law of over-training.
+const CONTRADICTING_RATIOS: usize = 3;
 /// Correlation of ln N and ln D above which the two terms are hard to tell apart.
 const HIGH_CORRELATION: f64 = 0.9;
 /// Runs at one place over those at another; two seeds beside single ones are how a noise is
@@ -42,6 +44,17 @@ pub(super) fn few_sizes(fit: &Fit) -> Option<String> {
             "{} sizes; with four a replicate without one of them goes through the others, and 95 % \
              intervals held in 84 to 89 % of planted studies",
             fit.n_sizes
+        )
+    })
+}
+
+/// The law of over-training on as few ratios D/N as it can be solved from.
+pub(super) fn few_ratios(dataset: &Dataset) -> Option<String> {
+    let n = Overtraining::n_ratios(&dataset.log_points());
+    (n < CONTRADICTING_RATIOS).then(|| {
+        format!(
+            "{n} ratios D/N; {CONTRADICTING_RATIOS} are needed before data could contradict how the \
+             loss depends on D/N, so a prediction at another ratio rests on the law's form"
         )
     })
 }

@@ -46,6 +46,35 @@ fn failing_resamples_are_counted_and_too_many_leave_no_interval() {
     assert!(reason.ends_with("the first: run 0 again"), "{reason}");
 }
 
+/// Aim: what is measured once is no more certain than the law there. Method: noise far below the
+/// spread of the draws, so that chance decides which residuals they get.
+#[test]
+fn a_measured_loss_is_no_more_certain_than_the_law() {
+    for seed in 0..20 {
+        let mut stream = Stream::new(seed, 0);
+        let mut normals =
+            |sd: f64, n: usize| -> Vec<f64> { (0..n).map(|_| sd * stream.normal()).collect() };
+        let mut residuals_log = normals(1e-4, 30);
+        residuals_log.sort_unstable_by(f64::total_cmp);
+        let (n_runs, draws) = (30, 200);
+        let scheme =
+            Scheme::Bootstrap { n_runs, n_clusters: n_runs, n_strata: 1, draws, failed: 0, seed };
+        let replicates = normals(0.05, draws).into_iter().map(|one| vec![one]).collect();
+        let resampled = Resampled {
+            theta: vec![0.0],
+            replicates,
+            scheme,
+            level: 0.95,
+            residuals_log,
+            influence: Vec::new(),
+        };
+        let loss = |theta: &[f64]| theta[0].exp();
+        let law = resampled.estimate(Quantity::Loss, loss).interval().unwrap();
+        let measured = resampled.estimate_measured(loss).interval().unwrap();
+        assert!(measured.0 <= law.0 && measured.1 >= law.1, "{measured:?} {law:?}");
+    }
+}
+
 #[test]
 fn a_jackknife_replicate_that_fails_leaves_no_interval() {
     let options = IntervalOptions::default();
