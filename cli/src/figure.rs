@@ -16,8 +16,11 @@ use std::fmt::Write as _;
 
 /// Width of a figure, in pixels.
 const WIDTH: f64 = 860.0;
-/// Room for title and legend above the panels.
+/// Room for the title and one line of the legend above the panels, and for each further line.
 const HEAD: f64 = 58.0;
+const LEGEND_LINE: f64 = 19.0;
+/// Where a line of the legend begins, and where it ends at the latest.
+const LEGEND: (f64, f64) = (76.0, WIDTH - 12.0);
 /// Room below a panel for its axis.
 const FOOT: f64 = 52.0;
 /// Room above a panel for its title.
@@ -135,7 +138,8 @@ impl Figure {
 
     fn styled(&self, css: &str) -> String {
         let mut body = String::new();
-        let mut top = HEAD;
+        let (legend, n_lines) = self.legend();
+        let mut top = HEAD + LEGEND_LINE * (n_lines - 1) as f64;
         for (index, panel) in self.panels.iter().enumerate() {
             if let Some(drawn) = panel::draw(panel, index, top + TITLE) {
                 body.push_str(&drawn);
@@ -157,29 +161,33 @@ impl Figure {
             "<text class=\"title\" x=\"70\" y=\"24\">{}</text>",
             escaped(&self.title)
         );
-        svg.push_str(&self.legend());
+        svg.push_str(&legend);
         svg.push_str(&body);
         svg.push_str("</svg>\n");
         svg
     }
 
-    fn legend(&self) -> String {
+    /// The legend and its number of lines, at least one.
+    fn legend(&self) -> (String, usize) {
         let mut text = String::new();
-        let mut x = 76.0;
-        for (index, name) in self.series.iter().enumerate() {
-            text.push_str(&style::mark(index, (x, 43.0), false));
-            _ = writeln!(text, "<text x=\"{:.1}\" y=\"47\">{}</text>", x + 10.0, escaped(name));
-            x += 34.0 + style::width(name);
-        }
-        for note in &self.notes {
-            _ = writeln!(
-                text,
-                "<text class=\"note\" x=\"{x:.1}\" y=\"47\">{}</text>",
-                escaped(note)
+        let (mut x, mut line) = (LEGEND.0, 0);
+        let names = self.series.iter().enumerate().map(|(index, name)| (Some(index), name));
+        for (series, words) in names.chain(self.notes.iter().map(|note| (None, note))) {
+            let (before, after) = if series.is_some() { (10.0, 24.0) } else { (0.0, 18.0) };
+            let width = before + style::width(words);
+            if x > LEGEND.0 && x + width > LEGEND.1 {
+                (x, line) = (LEGEND.0, line + 1);
+            }
+            let y = 47.0 + LEGEND_LINE * line as f64;
+            let class = if series.is_some() { "" } else { " class=\"note\"" };
+            text.push_str(
+                &series.map_or_else(String::new, |index| style::mark(index, (x, y - 4.0), false)),
             );
-            x += 18.0 + style::width(note);
+            let words = escaped(words);
+            _ = writeln!(text, "<text{class} x=\"{:.1}\" y=\"{y}\">{words}</text>", x + before);
+            x += width + after;
         }
-        text
+        (text, line + 1)
     }
 }
 
@@ -229,6 +237,26 @@ mod tests {
         let inside = centres.map(|x| x.parse::<f64>().unwrap()).all(|x| (0.0..WIDTH).contains(&x));
         assert!(inside, "{svg}");
         assert!(svg.contains(">10¹⁹<"), "{svg}");
+    }
+
+    #[test]
+    fn a_long_legend_has_several_lines_and_every_series_a_mark_of_its_own() {
+        let names: Vec<String> = (0..14).map(|i| format!("an architecture number {i}")).collect();
+        let panels = vec![panel(vec![Layer::Marks {
+            series: 0,
+            points: vec![(1e18, 3.0), (1e19, 2.5)],
+            is_filled: false,
+        }])];
+        let notes = vec!["shaded: 95 % interval".to_owned()];
+        let svg = Figure { title: "t".to_owned(), series: names.clone(), notes, panels }.svg();
+        for name in names.iter().map(String::as_str).chain(["shaded: 95 % interval"]) {
+            let before = svg.split(&format!(">{name}<")).next().unwrap();
+            let left = before.rsplit("x=\"").next().unwrap().split('"').next().unwrap();
+            assert!(left.parse::<f64>().unwrap() + style::width(name) <= WIDTH, "{name}: {left}");
+        }
+        let marks: std::collections::BTreeSet<String> =
+            (0..14).map(|series| style::mark(series, (0.0, 0.0), false)).collect();
+        assert_eq!(marks.len(), 14);
     }
 
     /// Aim: a label at the end of a line is not cut by the border. Method: lines that end here and

@@ -26,8 +26,8 @@ pub(crate) mod study;
 pub mod suggest;
 pub(crate) mod worker;
 
-/// The widest table: the width that every terminal has.
-const WIDTH: u16 = 80;
+/// The widest table, where its words allow: the width that every terminal has.
+const WIDTH: usize = 80;
 
 /// Something that can be shown to people.
 pub trait View: Serialize {
@@ -105,7 +105,8 @@ pub(crate) fn rows_or_nothing(columns: &[&str], rows: Vec<Vec<String>>) -> Strin
 pub(crate) fn table(columns: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_content_arrangement(ContentArrangement::Dynamic).set_width(WIDTH).force_no_tty();
+    let width = u16::try_from(width(columns, &rows)).unwrap_or(u16::MAX);
+    table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width).force_no_tty();
     table.set_header(columns.iter().map(|column| column.trim_start_matches('>')));
     table.add_rows(rows);
     let last = columns.len().saturating_sub(1);
@@ -122,6 +123,21 @@ pub(crate) fn table(columns: &[&str], rows: Vec<Vec<String>>) -> String {
         }
     }
     trimmed(&table.to_string())
+}
+
+/// As wide as [`WIDTH`], or as the first column and the longest word of each other one need: a number
+/// that is broken over lines cannot be read.
+fn width(columns: &[&str], rows: &[Vec<String>]) -> usize {
+    let letters = |text: &str| text.chars().count();
+    let longest_word = |text: &str| text.split_whitespace().map(letters).max().unwrap_or(0);
+    let longest_line = |text: &str| text.lines().map(letters).max().unwrap_or(0);
+    let needed = (0..columns.len()).map(|at| {
+        let cells = rows.iter().filter_map(|row| row.get(at)).map(String::as_str);
+        let all = cells.chain([columns[at].trim_start_matches('>')]);
+        let most = if at == 0 { all.map(longest_line).max() } else { all.map(longest_word).max() };
+        most.unwrap_or(0) + 2
+    });
+    needed.sum::<usize>().saturating_sub(2).max(WIDTH)
 }
 
 /// Pairs of a name and a value below each other, without the pairs whose value is empty.
@@ -143,4 +159,20 @@ pub(crate) fn sections(parts: &[String]) -> String {
     let parts: Vec<&str> =
         parts.iter().map(String::as_str).filter(|part| !part.is_empty()).collect();
     parts.join("\n\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Aim: a long name leaves the numbers beside it whole. Method: names that take nearly a line.
+    #[test]
+    fn a_long_name_widens_the_table_and_breaks_no_number() {
+        let name = "loss of `marin_202603_comma_llama_2` - `marin_202603_dclm_llama_2`, nats";
+        let cells = [name, "+0.2365", "[+0.1596, +0.3133]"].map(str::to_owned);
+        let shown = table(&["AT C = 1.00e20", ">VALUE", "INTERVAL"], vec![cells.to_vec()]);
+        assert!(shown.contains(&format!("{name}  +0.2365  [+0.1596,")), "{shown}");
+        let short = table(&["NAME", ">VALUE"], vec![vec!["a".to_owned(), "1".to_owned()]]);
+        assert!(short.lines().all(|line| line.chars().count() <= WIDTH), "{short}");
+    }
 }

@@ -196,3 +196,43 @@ fn a_law_of_n_over_rows_of_any_d_is_no_frontier() {
     assert!(own.len() == 1 && own[0].contains("off a power of N"), "{own:?}");
     assert_eq!(said(&rows(&|_| 20.0)), Vec::<String>::new());
 }
+
+/// Aim: checkpoints are not taken for runs where a column says what they are, also without N.
+#[test]
+fn an_unused_column_of_runs_is_named_where_it_has_fewer_names_than_rows() {
+    let table = |runs: usize| {
+        let mut text = String::from("Run,d,loss\n");
+        for i in 0..24 {
+            let d = 1e8 * 1.3_f64.powi(i);
+            writeln!(text, "r{},{d},{}", i as usize % runs, 9.0 * d.powf(-0.05)).unwrap();
+        }
+        file(&text)
+    };
+    let law = "fit --csv points.csv --law power --d d --loss loss --json";
+    let said = warnings(&json(&table(3), law), "rows-as-runs");
+    assert!(said.len() == 1 && said[0].contains("column `Run` names 3 runs"), "{said:?}");
+    assert_eq!(warnings(&json(&table(24), law), "rows-as-runs"), [""; 0]);
+    assert_eq!(warnings(&json(&table(3), &format!("{law} --run Run")), "rows-as-runs"), [""; 0]);
+}
+
+/// Aim: the design of the paper that the law of over-training is from is fitted. Method: four sizes at
+/// one ratio D/N, and one of them at another (Gadre et al. 2024, section 3).
+#[test]
+fn over_training_is_fitted_to_two_ratios_with_a_warning() {
+    let mut text = String::from("n,d,loss\n");
+    for (i, ratio) in [20.0, 20.0, 20.0, 20.0, 20.0, 20.0, 320.0, 320.0].into_iter().enumerate() {
+        let n = 1e7 * 3_f64.powi(i as i32 % 6);
+        let c = 6.0 * n * n * ratio;
+        let m = f64::powf(ratio, 0.12);
+        let luck = 1.0 + 1e-4 * f64::from([1, -1, -1, 1, 1, -1, -1, 1][i]);
+        let loss = (1.5 + (141.0 * m + 190.0 / m) * c.powf(-0.12)) * luck;
+        writeln!(text, "{n},{},{loss}", n * ratio).unwrap();
+    }
+    let law = "--law overtraining --n n --d d --loss loss";
+    let fit = json(&file(&text), &format!("fit --csv points.csv {law} --json"));
+    let eta = &fit["coefficients"]["eta"];
+    assert_eq!(eta["status"], "identified", "{fit}");
+    assert!((eta["value"].as_f64().unwrap() - 0.12).abs() < 0.01, "{eta}");
+    let said = warnings(&fit, "few-ratios");
+    assert!(said.len() == 1 && said[0].starts_with("few-ratios: 2 ratios D/N"), "{said:?}");
+}

@@ -74,6 +74,11 @@ fn show(
             .with_context(|| format!("could not write `{}`", path.display()))
             .map_err(Failure::Wrong)?;
     }
+    if let Some(path) = args.plot.as_ref().filter(|path| !is_png(path) && !has_ending(path, "svg"))
+    {
+        let text = format!("`--plot` writes `.svg` or `.png`, found `{}`", path.display());
+        return Err(Failure::wrong(text));
+    }
     with_job(file, args, |job| {
         let groups = job.by_group()?;
         let comparisons = compare::compare(job, &groups)?;
@@ -124,9 +129,13 @@ fn say(fit: &mut FileFit, name: &str, notes: &dyn Fn(Option<&str>) -> Vec<String
     fit.warnings.splice(0..0, said.collect::<Vec<_>>());
 }
 
-/// Whether a picture's name asks for pixels; any other gives SVG.
+/// Whether a picture's name asks for pixels.
 fn is_png(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("png"))
+    has_ending(path, "png")
+}
+
+fn has_ending(path: &Path, ending: &str) -> bool {
+    path.extension().is_some_and(|found| found.eq_ignore_ascii_case(ending))
 }
 
 /// Fits a file and saves the fit, without a word but of groups that have none.
@@ -299,11 +308,12 @@ impl Job<'_> {
         let rows: &[&Row] = &own.iter().collect::<Vec<_>>();
         let mut warnings = table.warnings.clone();
         if columns.run.is_none() && columns.trunk.is_none() {
-            warnings.extend(warn_of_checkpoints(own, has_n, law));
+            warnings.extend(warn_of_checkpoints(own, has_n, law, table.run_names.as_ref()));
         }
         warnings.extend(warn_of_copies(own));
         let has_read_flops = has_c || columns.flops_per_token.is_some();
-        warnings.extend(warn_of_units(own, [has_n, has_d, has_read_flops], law));
+        let loss = columns.loss.as_deref().unwrap_or_default();
+        warnings.extend(warn_of_units(own, [has_n, has_d, has_read_flops], law, loss));
         warnings.extend(warn_of_constant_loss(dataset));
         let group_by = columns.group_by.as_deref().and_then(|name| table.kept_position(name));
         warnings.extend(hold_out::idle(self.rules, rows, group_by));

@@ -1,6 +1,7 @@
 //! Owns the colours and marks of a figure.
 
-/// Series with a colour and a mark of their own; more begin again.
+/// Colours, and marks. Every series has a pair of its own: each time the colours begin again, the marks
+/// are one further.
 pub(super) const N_SERIES: usize = 7;
 
 /// Colours by name where the ground is light, and where it is dark.
@@ -91,7 +92,7 @@ pub(super) fn mark(series: usize, (x, y): (f64, f64), is_filled: bool) -> String
             corners.iter().map(|(dx, dy)| format!("{:.2},{:.2}", x + dx, y + dy)).collect();
         format!("<polygon class=\"{class}\" points=\"{}\"/>\n", points.join(" "))
     };
-    match one {
+    match (series + series / N_SERIES) % N_SERIES {
         0 => format!("<circle class=\"{class}\" cx=\"{x:.2}\" cy=\"{y:.2}\" r=\"3.6\"/>\n"),
         1 => path(&[(0.0, -4.6), (4.4, 3.2), (-4.4, 3.2)]),
         2 => path(&[(-3.3, -3.3), (3.3, -3.3), (3.3, 3.3), (-3.3, 3.3)]),

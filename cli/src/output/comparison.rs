@@ -13,6 +13,8 @@ use super::table;
 pub struct ComparisonView {
     /// The groups, the first and the second.
     pub names: [String; 2],
+    /// Whether each stands at its own best N and D for a budget; a law of C alone has neither.
+    pub is_at_best_sizes: bool,
     /// At each budget.
     pub budgets: Vec<BudgetView>,
     /// The C at which both have the same loss: of several the one among the fitted budgets of
@@ -32,7 +34,11 @@ pub struct ComparisonView {
     pub warnings: Vec<String>,
 }
 
-/// Two groups at one budget, each at its own best N and D.
+const NO_DRAWS: &str = "a share of bootstrap draws, which so few runs do not have";
+/// Names that are longer together leave no room for numbers in a line of 80 letters.
+const MOST_NAMED: usize = 26;
+
+/// Two groups at one budget.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct BudgetView {
     /// C.
@@ -52,10 +58,19 @@ pub struct BudgetView {
 
 /// A comparison as text.
 pub(super) fn shown(view: &ComparisonView) -> String {
-    let [first, second] = &view.names;
+    let names = &view.names;
+    let is_long = names.iter().map(|name| name.chars().count()).sum::<usize>() > MOST_NAMED;
+    let [first, second] = if is_long {
+        ["the first", "the second"].map(str::to_owned)
+    } else {
+        [&names[0], &names[1]].map(|name| format!("`{name}`"))
+    };
     let mut notes = Footnotes::default();
     let mut parts = vec![format!(
-        "`{first}` against `{second}`, each at its own best N and D, {:.0} % intervals{}",
+        "`{}` against `{}`, {}{:.0} % intervals{}",
+        names[0],
+        names[1],
+        if view.is_at_best_sizes { "each at its own best N and D, " } else { "" },
         100.0 * view.level,
         if view.is_paired { ", drawn together" } else { "" }
     )];
@@ -74,17 +89,17 @@ pub(super) fn shown(view: &ComparisonView) -> String {
         };
         let fine: fn(f64) -> String = |value| format!("{value:.4}");
         let signed: fn(f64) -> String = |value| format!("{value:+.4}");
-        push(format!("loss of `{first}` - `{second}`, nats"), &one.loss_difference_nats, signed);
+        push(format!("loss of {first} - {second}, nats"), &one.loss_difference_nats, signed);
         push("ratio of the losses".to_owned(), &one.loss_ratio, fine);
-        push(format!("compute of `{second}` for equal loss"), &one.flops_ratio, number);
+        push(format!("compute of {second} for equal loss"), &one.flops_ratio, number);
         let [share, why] = match (one.first_is_better, &one.loss_difference_nats) {
             (Some(share), _) => [format!("{share:.3}"), String::new()],
             (None, EstimateView::NotIdentified { reason }) => {
                 ["not identified".to_owned(), notes.mark(reason)]
             }
-            (None, EstimateView::Identified { .. }) => ["–".to_owned(), String::new()],
+            (None, EstimateView::Identified { .. }) => ["–".to_owned(), notes.mark(NO_DRAWS)],
         };
-        rows.push(vec![format!("probability that `{first}` is better"), share, why]);
+        rows.push(vec![format!("probability that {first} is better"), share, why]);
         let heading = format!("AT C = {}", number(one.flops));
         parts.push(table(&[heading.as_str(), ">VALUE", "INTERVAL"], rows));
     }

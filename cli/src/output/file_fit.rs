@@ -478,7 +478,13 @@ impl FileFit {
             }
             None => "\nnone is preferred: no split leaves enough to fit for all of them",
         };
-        format!("{table}{why}")
+        let has_intervals = self.selection.iter().any(|one| one.coverage.is_some());
+        let inside = if has_intervals {
+            ""
+        } else {
+            "\nINSIDE is counted where a split by C leaves every law with intervals; none does"
+        };
+        format!("{table}{why}{inside}")
     }
 
     fn predicted(&self) -> String {

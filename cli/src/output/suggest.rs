@@ -8,6 +8,9 @@ use serde::Serialize;
 use super::fit_parts::{number, with_interval};
 use super::{View, sections, table};
 
+/// Proposals that cost less of the budget hardly use it.
+const SMALL_SHARE: f64 = 0.1;
+
 /// Cells that lower the variance of a quantity. `gradus suggest --refine --json` prints this.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RefinementView {
@@ -108,10 +111,23 @@ impl View for RefinementView {
             numbers.map(number).into()
         });
         let columns = [">N", ">D", ">D / N", ">FLOPS", ">SD BEFORE", ">SD AFTER"];
+        let cost: f64 = self.cells.iter().map(|one| one.flops).sum();
+        let spent = format!(
+            "together {} FLOPs, {} % of the budget{}",
+            number(cost),
+            number(100.0 * cost / self.budget_flops),
+            if self.per == "flop" && cost < SMALL_SHARE * self.budget_flops {
+                ": the most for each FLOP are small runs; `--cells` asks for more of them, `--per run` \
+                 for the runs that lower it most"
+            } else {
+                ""
+            }
+        );
         sections(&[
             title,
             reason,
             table(&columns, rows.collect()),
+            spent,
             self.warnings
                 .iter()
                 .map(|text| format!("warning: {text}"))

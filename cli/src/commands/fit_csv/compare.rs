@@ -94,6 +94,7 @@ fn pair(job: &Job<'_>, first: &Fitted, second: &Fitted) -> Option<ComparisonView
         crossover_flops: estimate_view(&crossing.flops),
         crossover_is_inside_both: crossing.is_inside_both,
         other_crossovers_flops: crossing.others,
+        is_at_best_sizes: matches!(job.table.choice.name, LawName::Chinchilla | LawName::Coupled),
         budgets: found.iter().map(budget).collect(),
         flops_per_parameter_token: kappas,
         is_paired,

@@ -152,9 +152,9 @@ impl Rule {
         for (sign, comparison) in signs {
             let Some((name, number)) = text.split_once(sign) else { continue };
             let variable = match name.trim() {
-                "n" => 'n',
-                "d" => 'd',
-                "c" => 'c',
+                "n" | "N" => 'n',
+                "d" | "D" => 'd',
+                "c" | "C" => 'c',
                 "loss" => 'l',
                 _ => continue,
             };
@@ -296,6 +296,7 @@ mod tests {
             rule("n >= 1e9").unwrap(),
             Rule::Compare { variable: 'n', comparison: at_least, value: 1e9 }
         );
+        assert_eq!(rule("N>=1e9").unwrap(), rule("n >= 1e9").unwrap());
         assert_eq!(rule("arch=tnl").unwrap(), Rule::Equals { column: 0, text: "tnl".to_owned() });
         let texts = ["arch=<base>", "arch = a>=b"].map(|text| rule(text).unwrap());
         let equals = |text: &str| Rule::Equals { column: 0, text: text.to_owned() };

@@ -15,6 +15,8 @@ use crate::args::{ColumnArgs, FitArgs};
 
 mod numbering;
 
+/// What columns that name runs are called.
+const RUN_NAMES: [&str; 5] = ["run", "run_id", "run_name", "run id", "run name"];
 /// C = 6 N D where a law of C has no column for it (Kaplan et al. 2020, section 2.1).
 const FLOPS_PER_PARAMETER_TOKEN: f64 = 6.0;
 
@@ -54,6 +56,9 @@ pub(super) struct Table {
     pub(super) against: Vec<LawChoice>,
     /// Where C comes from, in words.
     pub(super) flops: String,
+    /// A column that seems to name runs where none is given, and how many it names, where these are
+    /// fewer than the rows.
+    pub(super) run_names: Option<(String, usize)>,
     /// The runs' names by their numbers; empty where every row is a run of its own.
     pub(super) runs: Vec<String>,
     /// Columns in which rows should be alike, with their values by number.
@@ -181,7 +186,14 @@ pub(super) fn position(headers: &[String], name: &str) -> anyhow::Result<usize> 
     let index = found.next().with_context(|| {
         let names: Vec<String> = headers.iter().map(|one| format!("`{one}`")).collect();
         let is_one = headers.len() == 1 && headers[0].contains([';', '\t']);
-        let hint = if is_one { "; cells must be separated by commas" } else { "" };
+        let is_comment = headers.first().is_some_and(|first| first.starts_with('#'));
+        let hint = match () {
+            () if is_one => "; cells must be separated by commas",
+            () if is_comment => {
+                "; the first line must name the columns, take out comments before it"
+            }
+            () => "",
+        };
         format!("there is no column `{name}`; the columns are {}{hint}", names.join(", "))
     })?;
     anyhow::ensure!(found.next().is_none(), "there are two columns `{name}`");
@@ -212,6 +224,13 @@ impl Columns {
             trunk: optional(&args.trunk)?,
             group: optional(&args.group_by)?,
         })
+    }
+
+    /// A column that by its name is one of runs, where none is given.
+    fn unused_runs(&self, headers: &[String]) -> Option<usize> {
+        let is_given = self.run.is_some() || self.trunk.is_some();
+        let is_name = |name: &String| RUN_NAMES.contains(&name.to_ascii_lowercase().as_str());
+        headers.iter().position(is_name).filter(|_| !is_given)
     }
 
     /// The law with its variable, breaks and precisions.
@@ -273,6 +292,8 @@ pub(super) fn read(file: &Path, args: &FitArgs, law: LawName) -> anyhow::Result<
     let kept = hold_out::columns(&args.hold_out, &headers);
     let watched = alike::columns(&headers, &args.columns)?;
     let mut values: Vec<Numbers> = watched.iter().map(|_| Numbers::default()).collect();
+    let named = columns.unused_runs(&headers);
+    let mut names = BTreeSet::new();
     let mut rows = Vec::new();
     let mut numbers = Numbering::default();
     let mut record = csv::StringRecord::new();
@@ -289,6 +310,9 @@ pub(super) fn read(file: &Path, args: &FitArgs, law: LawName) -> anyhow::Result<
         for (column, values) in watched.iter().zip(&mut values) {
             row.alike.push(values.of(cells.text(*column))?);
         }
+        if let Some(column) = named {
+            names.insert((row.group.clone(), cells.text(column).to_owned()));
+        }
         row.cells = kept.iter().map(|column| cells.text(*column).to_owned()).collect();
         rows.push(row);
     }
@@ -304,12 +328,27 @@ pub(super) fn read(file: &Path, args: &FitArgs, law: LawName) -> anyhow::Result<
         ),
         _ => ("not known".to_owned(), Vec::new()),
     };
+    let is_fewer = names.len() < rows.len();
+    let run_names = named.filter(|_| is_fewer).map(|at| (headers[at].clone(), names.len()));
     let has = [columns.parameters, columns.tokens, columns.flops].map(|column| column.is_some());
     let runs = numbers.runs.names();
     let alike = watched.iter().zip(values);
     let alike = alike.map(|(column, values)| (headers[*column].clone(), values.names())).collect();
     let blake3 = reader.get_ref().hasher.finalize().to_hex().to_string();
-    Ok(Table { headers, kept, rows, choice, against, flops, runs, alike, has, blake3, warnings })
+    Ok(Table {
+        headers,
+        kept,
+        rows,
+        choice,
+        against,
+        flops,
+        run_names,
+        runs,
+        alike,
+        has,
+        blake3,
+        warnings,
+    })
 }
 
 /// The laws that the fitted one is compared with.
@@ -392,7 +431,10 @@ impl Cells<'_> {
     fn finite(&self, column: usize) -> anyhow::Result<f64> {
         let (text, name) = (self.text(column), &self.headers[column]);
         let (file, line) = (self.file.display(), self.line);
-        anyhow::ensure!(!text.is_empty(), "{file}:{line}: column `{name}` is empty");
+        anyhow::ensure!(
+            !text.is_empty(),
+            "{file}:{line}: column `{name}` is empty; take out rows that have no number"
+        );
         let value = text.parse::<f64>().ok().with_context(|| {
             format!(
                 "{file}:{line}: `{text}` is not a number, in column `{name}`; write numbers as \
@@ -437,9 +479,10 @@ fn row(
             let value = cells.positive(accuracy)?;
             anyhow::ensure!(
                 value <= 1.0,
-                "{}:{}: an accuracy is at most 1, found {value}",
+                "{}:{}: an accuracy is at most 1, found {value} in column `{}`; divide per cent by 100",
                 cells.file.display(),
-                cells.line
+                cells.line,
+                cells.headers[accuracy]
             );
             (value, Some(cells.finite(columns.loss)?))
         }

@@ -28,12 +28,25 @@ const USUAL_KAPPA: (f64, f64) = (0.5, 100.0);
 const LARGEST_LOSS_NATS: f64 = 13.0;
 
 /// Checkpoints of one run share its luck; taken for runs they make intervals too narrow.
-pub(super) fn warn_of_checkpoints(rows: &[Row], has_sizes: bool, law: LawName) -> Option<String> {
+///
+/// `named` is a column that seems to name runs: it, and how many runs it names in all rows.
+pub(super) fn warn_of_checkpoints(
+    rows: &[Row],
+    has_sizes: bool,
+    law: LawName,
+    named: Option<&(String, usize)>,
+) -> Option<String> {
     if law == LawName::Annealing {
         return Some(format!(
             "rows-as-runs: `annealing` is fitted to checkpoints, and without `--run COLUMN` each of the {} rows \
              is a run of its own; the intervals are too narrow",
             rows.len()
+        ));
+    }
+    if let Some((column, n_runs)) = named {
+        return Some(format!(
+            "rows-as-runs: column `{column}` names {n_runs} runs, fewer than there are rows, and without \
+             `--run {column}` each row is a run of its own; the intervals are too narrow"
         ));
     }
     let mut sizes: Vec<u64> = rows.iter().map(|row| row.observation.parameters.to_bits()).collect();
@@ -62,7 +75,8 @@ pub(super) fn warn_of_copies(rows: &[Row]) -> Option<String> {
 /// Numbers in millions, billions or petaFLOP-days, and losses that are none in nats.
 ///
 /// A fit of them is right in their units, and wrong wherever two units meet: C as 6 N D, and every prediction.
-pub(super) fn warn_of_units(rows: &[Row], has: [bool; 3], law: LawName) -> Vec<String> {
+/// `loss` is what the column of losses is called.
+pub(super) fn warn_of_units(rows: &[Row], has: [bool; 3], law: LawName, loss: &str) -> Vec<String> {
     let [has_n, has_d, has_c] = has;
     let mut warnings = counts(rows, has_n, has_d);
     // One column that is suspected explains every ratio.
@@ -72,18 +86,42 @@ pub(super) fn warn_of_units(rows: &[Row], has: [bool; 3], law: LawName) -> Vec<S
     if has_c {
         let is_alone = !(has_n && has_d);
         warnings.extend(if is_alone { flops(rows) } else { kappa(rows) });
+    } else if has_n && has_d && warnings.is_empty() {
+        // Where both are in millions their ratio is right, and 6 N D is not.
+        warnings.extend(assumed_flops(rows));
     }
     if has_d {
         warnings.extend(unique_tokens(rows));
     }
-    let (least, _) = ends(rows, |row| row.observation.loss_nats);
-    if law != LawName::Sigmoid && least > LARGEST_LOSS_NATS {
-        warnings.push(format!(
-            "units: the least loss is {least}, more than a uniform guess has in nats per token; is it \
-             a perplexity, or in per cent?"
-        ));
+    if law != LawName::Sigmoid {
+        warnings.extend(loss_unit(rows, loss));
     }
     warnings
+}
+
+/// Losses that are none in nats per token, by what they are or by what their column is called.
+fn loss_unit(rows: &[Row], column: &str) -> Option<String> {
+    let name = column.to_ascii_lowercase();
+    let has = |parts: &[&str]| parts.iter().any(|part| name.contains(part));
+    if has(&["ppl", "perplexity"]) {
+        return Some(format!(
+            "units: column `{column}` seems to be a perplexity; the loss in nats per token is its \
+             natural logarithm, and a law of one is none of the other"
+        ));
+    }
+    let (_, largest) = ends(rows, |row| row.observation.loss_nats);
+    if largest > LARGEST_LOSS_NATS {
+        return Some(format!(
+            "units: the largest loss is {largest}, more than a uniform guess has in nats per token; is \
+             it a perplexity, or in per cent?"
+        ));
+    }
+    has(&["bpb", "bits", "bpc"]).then(|| {
+        format!(
+            "units: column `{column}` seems to be in bits; all that is called nats per token here is in \
+             its unit then"
+        )
+    })
 }
 
 /// N and D that are too small at either end.
@@ -125,6 +163,17 @@ fn flops(rows: &[Row]) -> Option<String> {
         format!(
             "units: the smallest C is {smallest}, too small for a number of FLOPs; if the column is \
              in petaFLOP-days, multiply it by 8.64e19"
+        )
+    })
+}
+
+/// The same where C is taken as 6 N D.
+fn assumed_flops(rows: &[Row]) -> Option<String> {
+    let (smallest, _) = ends(rows, |row| row.observation.flops);
+    (smallest < LEAST_FLOPS).then(|| {
+        format!(
+            "units: 6 N D is {smallest:.3e} at its smallest, too small for a number of FLOPs; if N and D \
+             are in thousands or millions, multiply them"
         )
     })
 }

@@ -330,6 +330,16 @@ fn numbers_in_other_units_are_suspected_and_those_in_the_usual_ones_are_not() {
     assert!(billions[0].contains("the largest N is 810"), "{billions:?}");
     let days = warnings(&in_units(1.0, 1.0, 8.64e19), columns);
     assert!(days.len() == 1 && days[0].contains("C / (N D)"), "{days:?}");
+    let millions = "--law chinchilla --n n --d d --loss loss";
+    assert_eq!(warnings(&in_units(1.0, 1.0, 1.0), millions), [""; 0]);
+    let both = warnings(&in_units(1e4, 1e4, 1.0), millions);
+    assert!(both.len() == 1 && both[0].contains("6 N D is 1.200e8"), "{both:?}");
+    let named = |name: &str| {
+        let text = in_units(1.0, 1.0, 1.0).replace("loss", name);
+        warnings(&text, &columns.replace("--loss loss", &format!("--loss {name}")))
+    };
+    assert!(named("val_PPL")[0].contains("column `val_PPL` seems to be a perplexity"));
+    assert!(named("bpb")[0].contains("column `bpb` seems to be in bits"));
     let perplexity = warnings(&in_units(1.0, 1.0, 1.0), "--law power --c c --loss n");
     assert!(perplexity.len() == 1 && perplexity[0].contains("perplexity"), "{perplexity:?}");
 }
@@ -380,6 +390,10 @@ fn files_of_other_habits_are_refused_with_what_would_be_right() {
     let columns = "--law power --n n --loss loss";
     let refused = |text: &str| outcome(text.as_bytes(), columns).unwrap_err();
     assert!(refused("n;loss\n1e7;3\n").contains("separated by commas"));
+    assert!(refused("# made by hand\n1e7\n").contains("take out comments before it"));
+    assert!(refused("n,loss\n1e7,\n").contains("take out rows that have no number"));
+    let accuracy = outcome(b"n,acc\n3,26\n", "--law sigmoid --loss n --accuracy acc").unwrap_err();
+    assert!(accuracy.contains("26 in column `acc`; divide per cent by 100"), "{accuracy}");
     let suffix = refused("n,loss\n10M,3\n");
     assert!(suffix.contains("`10M` is not a number") && suffix.contains("1.5e6"), "{suffix}");
 }
