@@ -1,5 +1,7 @@
 //! A whole study through the real processes: plan, apply, train, evaluate, fit, read.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use e2e::{Cluster, ClusterOptions, TinyStudy, libtorch_is_there, tiny_study};
 
@@ -49,12 +51,43 @@ fn a_study_goes_from_its_file_to_its_fits_and_a_second_apply_trains_nothing() ->
         assert!(statuses.iter().any(|status| status == "not_identified"), "{envelope}");
     }
 
+    exports_every_point(&cluster);
     fits_in_full(&cluster);
     let again = cluster.apply(&file);
     assert_eq!(again["n_new_runs"], 0);
     assert_eq!(again["n_reused_succeeded"], 4);
     assert_eq!(cluster.json(&["status", STUDY.name])["summary"]["state"], "complete");
     Ok(())
+}
+
+/// One point a step of each run; another name than that of a series is refused with those there are.
+fn exports_every_point(cluster: &Cluster) {
+    let out = cluster.path().join("points.csv");
+    let out = out.to_str().expect("UTF-8");
+    let export = |series| cluster.gradus(&["export", STUDY.name, "--series", series, "--out", out]);
+    let refused = export("train_loss");
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    assert!(said.contains("`--series train_loss`: no series of the 4 runs; valid: `"), "{said}");
+    assert!(said.contains("`train_loss_nats`") && !std::fs::exists(out).unwrap(), "{said}");
+
+    assert!(export("train_loss_nats").status.success());
+    let text = std::fs::read_to_string(out).expect("points");
+    let mut lines = text.lines();
+    assert_eq!(lines.next(), Some("run,series,attempt,step,value,is_current"));
+    let mut steps: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
+    for line in lines {
+        let [run, series, "1", step, value, "true"] = line.split(',').collect::<Vec<_>>()[..]
+        else {
+            panic!("`{line}` is no current point of a first attempt");
+        };
+        assert_eq!(series, "train_loss_nats");
+        let loss: f64 = value.parse().expect("a loss");
+        assert!(loss > 0.0 && loss < 10.0, "{line}");
+        steps.entry(run).or_default().push(step.parse().expect("a step"));
+    }
+    assert_eq!(steps.len(), 4);
+    assert!(steps.values().all(|steps| steps.iter().copied().eq(1..=60)), "{steps:?}");
 }
 
 /// The rows of a study are fitted by the command as the coordinator fits them, and with more around.

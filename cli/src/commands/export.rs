@@ -1,11 +1,12 @@
 //! `gradus export`: every point of every series of a study or a run.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use anyhow::Context;
-use api::{PointRecord, RunSummary};
+use api::{PointRecord, RunSummary, RunView};
 
 use super::target::Target;
 use crate::args::{ExportArgs, ExportFormat, Global};
@@ -24,6 +25,9 @@ struct Sink {
 pub(super) async fn run(global: &Global, args: &ExportArgs) -> Result<(), Failure> {
     locate::reading(global, async |client| {
         let runs = Target::find(client, &args.target).await?.runs(client).await?;
+        if let Some(name) = &args.series {
+            refuse_unknown(client, name, &runs).await?;
+        }
         let Some(out) = &args.out else {
             let to = Box::new(BufWriter::new(std::io::stdout()));
             export(client, &runs, args, to).await?;
@@ -41,6 +45,26 @@ pub(super) async fn run(global: &Global, args: &ExportArgs) -> Result<(), Failur
         Ok(())
     })
     .await
+}
+
+/// An error where none of the runs has a series of this name, which would be a file without points.
+async fn refuse_unknown(client: &Client, name: &str, runs: &[RunSummary]) -> Result<(), Failure> {
+    let mut known = BTreeSet::new();
+    for run in runs {
+        let view: RunView = client.get(&["runs", &run.id]).await?;
+        if view.series.iter().any(|one| one == name) {
+            return Ok(());
+        }
+        known.extend(view.series);
+    }
+    let known: Vec<String> = known.into_iter().map(|one| format!("`{one}`")).collect();
+    let valid = if known.is_empty() {
+        "none of them has points yet".to_owned()
+    } else {
+        format!("valid: {}", known.join(", "))
+    };
+    let (n, s) = (runs.len(), if runs.len() == 1 { "" } else { "s" });
+    Err(Failure::wrong(format!("`--series {name}`: no series of the {n} run{s}; {valid}")))
 }
 
 fn keep(file: tempfile::NamedTempFile, out: &Path) -> anyhow::Result<()> {

@@ -193,7 +193,28 @@ impl View for LogList {
     }
 }
 
-/// A log line for people.
+/// A log line for people. What would command the terminal is written out, as in `\u{1b}`: the text is
+/// whatever a trainer printed.
 pub(crate) fn log_line(line: &LogLineView) -> String {
-    format!("{} [{}] {:5} {}", format::time(line.at_ms), line.attempt, line.level, line.text)
+    let mut text = String::with_capacity(line.text.len());
+    for letter in line.text.chars() {
+        if letter.is_control() && letter != '\t' {
+            text.extend(letter.escape_default());
+        } else {
+            text.push(letter);
+        }
+    }
+    format!("{} [{}] {:5} {text}", format::time(line.at_ms), line.attempt, line.level)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_command_the_terminal_is_written_out_in_a_log() {
+        let text = "a\tb \u{1b}[2J\r\u{9b}é".to_owned();
+        let line = LogLineView { id: 1, attempt: 2, at_ms: 0, level: "info".to_owned(), text };
+        assert!(log_line(&line).ends_with("[2] info  a\tb \\u{1b}[2J\\r\\u{9b}é"));
+    }
 }
