@@ -38,11 +38,14 @@ pub enum Invariant {
     /// What waits has something to wait for: data that is not there, or a checkpoint of a run that
     /// is not over.
     WaitsForSomething,
+    /// Studies are charged, all together, with what the runs cost that were ever begun: each once, by
+    /// the study that it was granted for.
+    BegunRunsAreCharged,
 }
 
 impl Invariant {
     /// Every invariant, in the order of its number.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::OneLiveLease,
         Self::TokensGrow,
         Self::AttemptsAreCounted,
@@ -54,6 +57,7 @@ impl Invariant {
         Self::ChargesHaveHappened,
         Self::GangsAreWhole,
         Self::WaitsForSomething,
+        Self::BegunRunsAreCharged,
     ];
 
     /// Its number, from 1.
@@ -75,6 +79,7 @@ impl Invariant {
             Self::ChargesHaveHappened => "work is charged with no more than what has happened",
             Self::GangsAreWhole => "a gang has every rank, and holds no slot when it is over",
             Self::WaitsForSomething => "what waits has something to wait for",
+            Self::BegunRunsAreCharged => "studies are charged once with each run that was begun",
         }
     }
 }
@@ -164,7 +169,7 @@ pub struct Member {
 }
 
 /// One consistent state of a store.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Snapshot {
     /// All work.
     pub work: Vec<Work>,
@@ -178,7 +183,12 @@ pub struct Snapshot {
     pub last_token: u64,
     /// How many events there are, and the number of the newest.
     pub events: (u64, u64),
+    /// FLOPs with which all studies are charged, and what the runs cost that were begun.
+    pub spent_flops: (f64, f64),
 }
+
+/// Beyond what sums over a million runs round, and far below what one of them costs.
+const FLOPS_TOLERANCE: f64 = 1e-8;
 
 /// Every violation, by work and then by number.
 pub fn check(snapshot: &Snapshot) -> Vec<Violation> {
@@ -207,6 +217,15 @@ pub fn check(snapshot: &Snapshot) -> Vec<Violation> {
             invariant: Invariant::EventsAreWhole,
             subject: "events".to_owned(),
             found: format!("{n_events} of them, the newest is number {newest}"),
+        });
+    }
+    let (charged, cost) = snapshot.spent_flops;
+    let difference = (charged - cost).abs();
+    if difference.is_nan() || difference > FLOPS_TOLERANCE * cost {
+        violations.push(Violation {
+            invariant: Invariant::BegunRunsAreCharged,
+            subject: "studies".to_owned(),
+            found: format!("charged with {charged:e} FLOPs, and begun runs cost {cost:e}"),
         });
     }
     violations
@@ -398,6 +417,7 @@ mod tests {
             workers: BTreeSet::from(["w_1".to_owned()]),
             last_token: 8,
             events: (9, 9),
+            spent_flops: (3e9 * (1.0 + 1e-12), 3e9),
         }
     }
 
@@ -457,6 +477,9 @@ mod tests {
         check_broken(I::GangsAreWhole, |s| s.attempts[2].state = "ended".to_owned());
         check_broken(I::HoldersAreThere, |s| s.members[0].worker = "w_2".to_owned());
         check_broken(I::WaitsForSomething, |s| s.work[1].state = "waiting".to_owned());
+        check_broken(I::BegunRunsAreCharged, |s| s.spent_flops.0 = 0.0);
+        check_broken(I::BegunRunsAreCharged, |s| s.spent_flops.0 = f64::NAN);
+        check_broken(I::BegunRunsAreCharged, |s| s.spent_flops.1 = 0.0);
     }
 
     #[test]

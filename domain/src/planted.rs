@@ -52,6 +52,8 @@ pub enum Mistake {
     EventNumberSkipped,
     /// A gang's other members keep their slots when their attempt is over.
     MembersKeepSlots,
+    /// A study is not charged with the runs that begin.
+    ChargeForgotten,
     /// The agent takes an assignment that it has already.
     AgentRunsTwice,
     /// The agent takes a report that was not answered for stored.
@@ -64,7 +66,7 @@ pub enum Mistake {
 
 impl Mistake {
     /// Every mistake.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::ReportsAreNotFenced,
         Self::EndsAreNotFenced,
         Self::AnsweredBeforeCommit,
@@ -88,6 +90,7 @@ impl Mistake {
         Self::LaterCheckpointsUnmeasured,
         Self::EventNumberSkipped,
         Self::MembersKeepSlots,
+        Self::ChargeForgotten,
         Self::AgentRunsTwice,
         Self::AgentForgetsReports,
         Self::AgentEndsTooEarly,

@@ -15,7 +15,7 @@ const SEEDS_NEARBY: u64 = 300;
 
 /// The first seed that finds each mistake, and the promise that it sees broken. The list stands in
 /// `docs/reference/simulation.md` too.
-const FOUND: [(Mistake, u64, &str); 27] = [
+const FOUND: [(Mistake, u64, &str); 28] = [
     (Mistake::ReportsAreNotFenced, 9, "a dead lease writes nothing"),
     (Mistake::EndsAreNotFenced, 2, "a dead lease writes nothing"),
     (Mistake::AnsweredBeforeCommit, 30, "what is acknowledged is kept"),
@@ -39,6 +39,7 @@ const FOUND: [(Mistake, u64, &str); 27] = [
     (Mistake::LaterCheckpointsUnmeasured, 3, "every data point is measured"),
     (Mistake::EventNumberSkipped, 3, "an invariant holds"),
     (Mistake::MembersKeepSlots, 17, "an invariant holds"),
+    (Mistake::ChargeForgotten, 0, "an invariant holds"),
     (Mistake::AgentRunsTwice, 172, "an attempt runs once"),
     (Mistake::AgentForgetsReports, 5, "a curve is that of an undisturbed run"),
     (Mistake::AgentEndsTooEarly, 0, "what is acknowledged is kept"),

@@ -160,7 +160,7 @@ WHERE work.id = lease.column1 AND work.state = 'queued' AND work.is_held = 0";
 /// What runs cost that begin is charged to the studies that they are granted for, once and for good:
 /// a study that gives up a run which it has begun gets nothing back.
 async fn charge_studies(tx: &mut Tx, begun: &[&WorkId]) -> Result<(), StoreError> {
-    if begun.is_empty() {
+    if begun.is_empty() || is_planted(Mistake::ChargeForgotten) {
         return Ok(());
     }
     let head = "UPDATE studies

@@ -121,6 +121,18 @@ ORDER BY attempt_token, rank",
         .fetch_one(&mut reading)
         .await
         .map_err(failed("the events' numbers"))?;
+    let spent_flops: (f64, f64) = query_as(
+        "SELECT
+    (SELECT COALESCE(SUM(spent_flops), CAST(0 AS DOUBLE PRECISION)) FROM studies),
+    (
+        SELECT COALESCE(SUM(cost_flops), CAST(0 AS DOUBLE PRECISION))
+        FROM work
+        WHERE kind = 'run' AND n_attempts > 0
+    )",
+    )
+    .fetch_one(&mut reading)
+    .await
+    .map_err(failed("what studies are charged with"))?;
     Ok(Snapshot {
         work: work.into_iter().map(WorkRow::into_work).collect(),
         attempts: attempts.into_iter().map(AttemptRow::into_attempt).collect(),
@@ -128,6 +140,7 @@ ORDER BY attempt_token, rank",
         workers: workers.into_iter().collect(),
         last_token: count(last_token),
         events: (count(events.0), count(events.1)),
+        spent_flops,
     })
 }
 
