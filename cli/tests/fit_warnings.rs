@@ -202,9 +202,9 @@ fn a_law_of_n_over_rows_of_any_d_is_no_frontier() {
 fn an_unused_column_of_runs_is_named_where_it_has_fewer_names_than_rows() {
     let table = |runs: usize| {
         let mut text = String::from("Run,d,loss\n");
-        for i in 0..24 {
-            let d = 1e8 * 1.3_f64.powi(i);
-            writeln!(text, "r{},{d},{}", i as usize % runs, 9.0 * d.powf(-0.05)).unwrap();
+        for (i, power) in (0..24).zip(0..) {
+            let d = 1e8 * 1.3_f64.powi(power);
+            writeln!(text, "r{},{d},{}", i % runs, 9.0 * d.powf(-0.05)).unwrap();
         }
         file(&text)
     };
@@ -220,8 +220,10 @@ fn an_unused_column_of_runs_is_named_where_it_has_fewer_names_than_rows() {
 #[test]
 fn over_training_is_fitted_to_two_ratios_with_a_warning() {
     let mut text = String::from("n,d,loss\n");
-    for (i, ratio) in [20.0, 20.0, 20.0, 20.0, 20.0, 20.0, 320.0, 320.0].into_iter().enumerate() {
-        let n = 1e7 * 3_f64.powi(i as i32 % 6);
+    let rows =
+        [(0, 20.0), (1, 20.0), (2, 20.0), (3, 20.0), (4, 20.0), (5, 20.0), (0, 320.0), (1, 320.0)];
+    for (i, (size, ratio)) in rows.into_iter().enumerate() {
+        let n = 1e7 * 3_f64.powi(size);
         let c = 6.0 * n * n * ratio;
         let m = f64::powf(ratio, 0.12);
         let luck = 1.0 + 1e-4 * f64::from([1, -1, -1, 1, 1, -1, -1, 1][i]);

@@ -178,7 +178,7 @@ pub enum FitError {
         found: usize,
     },
     /// No start reached a minimum.
-    #[error("law `{law}`: none of {n_polished} starting points converged{}", because(.reason))]
+    #[error("law `{law}`: none of {n_polished} starting points converged{}", because(.reason.as_deref()))]
     NotConverged {
         /// The law.
         law: LawName,
@@ -211,8 +211,8 @@ pub enum FitError {
     },
 }
 
-fn because(reason: &Option<String>) -> String {
-    reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default()
+fn because(reason: Option<&str>) -> String {
+    reason.map(|reason| format!(": {reason}")).unwrap_or_default()
 }
 
 /// Fits `law` to the points of `dataset`.

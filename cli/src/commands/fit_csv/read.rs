@@ -269,6 +269,20 @@ impl Columns {
         }
         Ok(())
     }
+
+    /// Where C is from, and the warnings of that.
+    fn flops_in_words(&self, headers: &[String]) -> (String, Vec<String>) {
+        let has_sizes = self.parameters.is_some() && self.tokens.is_some();
+        match (self.flops, self.flops_per_token) {
+            (Some(column), _) => (format!("column `{}`", headers[column]), Vec::new()),
+            (None, Some(column)) => (format!("column `{}` times D", headers[column]), Vec::new()),
+            (None, None) if has_sizes => (
+                "6 N D".to_owned(),
+                vec!["assumed-flops: no column has C, so it is taken as 6 N D".to_owned()],
+            ),
+            _ => ("not known".to_owned(), Vec::new()),
+        }
+    }
 }
 
 /// Reads the whole file.
@@ -318,16 +332,7 @@ pub(super) fn read(file: &Path, args: &FitArgs, law: LawName) -> anyhow::Result<
     }
     anyhow::ensure!(!rows.is_empty(), "`{}` has no row", file.display());
     rows.sort_by(|one: &Row, other| one.group.cmp(&other.group));
-    let has_sizes = columns.parameters.is_some() && columns.tokens.is_some();
-    let (flops, warnings) = match (columns.flops, columns.flops_per_token) {
-        (Some(column), _) => (format!("column `{}`", headers[column]), Vec::new()),
-        (None, Some(column)) => (format!("column `{}` times D", headers[column]), Vec::new()),
-        (None, None) if has_sizes => (
-            "6 N D".to_owned(),
-            vec!["assumed-flops: no column has C, so it is taken as 6 N D".to_owned()],
-        ),
-        _ => ("not known".to_owned(), Vec::new()),
-    };
+    let (flops, warnings) = columns.flops_in_words(&headers);
     let is_fewer = names.len() < rows.len();
     let run_names = named.filter(|_| is_fewer).map(|at| (headers[at].clone(), names.len()));
     let has = [columns.parameters, columns.tokens, columns.flops].map(|column| column.is_some());
