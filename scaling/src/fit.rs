@@ -178,7 +178,10 @@ pub enum FitError {
         found: usize,
     },
     /// No start reached a minimum.
-    #[error("law `{law}`: none of {n_polished} starting points converged{}", because(.reason.as_deref()))]
+    #[error(
+        "law `{law}`: none of {n_polished} starting points converged{}",
+        because(.reason.as_deref())
+    )]
     NotConverged {
         /// The law.
         law: LawName,

@@ -8,6 +8,11 @@ use serde::Serialize;
 use super::fit_parts::{Footnotes, number, warnings};
 use super::table;
 
+/// Why there is no probability.
+const NO_DRAWS: &str = "a share of bootstrap draws, which so few runs do not have";
+/// Names that are longer together leave no room for numbers in a line of 80 letters.
+const MOST_NAMED: usize = 26;
+
 /// Two groups beside each other.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ComparisonView {
@@ -33,10 +38,6 @@ pub struct ComparisonView {
     /// What to know before quoting it.
     pub warnings: Vec<String>,
 }
-
-const NO_DRAWS: &str = "a share of bootstrap draws, which so few runs do not have";
-/// Names that are longer together leave no room for numbers in a line of 80 letters.
-const MOST_NAMED: usize = 26;
 
 /// Two groups at one budget.
 #[derive(Debug, Clone, PartialEq, Serialize)]
