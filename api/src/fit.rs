@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::comparison::ComparisonView;
+
 /// The fits of a study. `gradus fit STUDY --json` prints this.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct FitReport {
@@ -39,6 +41,11 @@ pub struct FitReport {
     pub group_by: Option<String>,
     /// One for each group.
     pub groups: Vec<GroupFit>,
+    /// Every two groups beside each other, by each law that says the loss at a budget, at the largest
+    /// C that both were fitted to. Empty where there are too many groups, and in reports of older
+    /// builds.
+    #[serde(default)]
+    pub comparisons: Vec<ComparisonView>,
     /// Runs that no fit uses, with the reason.
     pub excluded: Vec<ExcludedRun>,
     /// Cells that a provisional fit misses: their runs are not over.

@@ -8,6 +8,7 @@
 
 mod apply;
 mod check;
+mod comparison;
 mod error;
 mod event;
 mod explain;
@@ -22,6 +23,7 @@ mod worker;
 
 pub use apply::*;
 pub use check::*;
+pub use comparison::*;
 pub use error::*;
 pub use event::*;
 pub use explain::*;

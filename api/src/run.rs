@@ -141,6 +141,9 @@ pub struct CheckpointView {
     pub weights_hash: String,
     /// Why it was refused when a worker wanted to resume from it.
     pub refused_reason: Option<String>,
+    /// Whether later ones stand in for it: its files are gone, or are about to be.
+    #[serde(default)]
+    pub is_superseded: bool,
     /// When it was recorded.
     pub created_at_ms: i64,
 }

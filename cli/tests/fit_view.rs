@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use api::{
-    CurvePoint, DroppedPoint, EstimateView, ExcludedRun, FitReport, GroupFit, HeldOutView,
-    MethodFit, ObservationView,
+    BudgetView, ComparisonView, CurvePoint, DroppedPoint, EstimateView, ExcludedRun, FitReport,
+    GroupFit, HeldOutView, MethodFit, ObservationView,
 };
 use cli::output::View;
 use insta::assert_snapshot;
@@ -110,6 +110,30 @@ fn group(name: &str, scale: f64) -> GroupFit {
     }
 }
 
+fn beside(names: [&str; 2], difference: EstimateView) -> ComparisonView {
+    let is_known = matches!(difference, EstimateView::Identified { .. });
+    ComparisonView {
+        method: "chinchilla".to_owned(),
+        names: names.map(str::to_owned),
+        is_at_best_sizes: true,
+        budgets: vec![BudgetView {
+            flops: 7.68e11,
+            loss_ratio: difference.clone(),
+            flops_ratio: difference.clone(),
+            loss_difference_nats: difference.clone(),
+            first_is_better: is_known.then_some(0.25),
+            is_inside_both: true,
+        }],
+        crossover_flops: difference,
+        crossover_is_inside_both: false,
+        other_crossovers_flops: Vec::new(),
+        is_paired: true,
+        flops_per_parameter_token: [6.0, 6.0],
+        level: 0.95,
+        warnings: Vec::new(),
+    }
+}
+
 fn report() -> FitReport {
     FitReport {
         id: "f_1".to_owned(),
@@ -128,6 +152,10 @@ fn report() -> FitReport {
         groups: [("llama_study", 6.0), ("tnl", 5.5), ("hgrn2", 5.2), ("cosformer2", 5.0)]
             .map(|(name, scale)| group(name, scale))
             .into(),
+        comparisons: vec![
+            beside(["llama_study", "tnl"], identified(0.5)),
+            beside(["hgrn2", "cosformer2"], not_identified("of the first: alpha: too few sizes")),
+        ],
         missing: Vec::new(),
         excluded: vec![ExcludedRun {
             run_id: "r_x".to_owned(),
@@ -192,8 +220,16 @@ fn a_report_shows_tables_held_out_runs_the_plot_and_what_is_not_known() {
     cosformer2-s3   envelope    7.68e11  4.050 [3.645, 4.455]     4.000  +1.2 %
     cosformer2-s3   chinchilla  7.68e11  not identified (2)       4.000       –
 
+    two groups by chinchilla at C = 7.68e11
+    FIRST - SECOND      LOSS DIFFERENCE, NATS       COMPUTE OF SECOND        P
+    llama_study - tnl   +0.5000 [+0.4500, +0.5500]  0.500 [0.450, 0.550]  0.25
+    hgrn2 - cosformer2  not identified (3)          not identified (3)       –
+    compute of the second for the loss of the first, over C; P: the first is better
+    equal loss, extrapolated, at C = 0.500 [0.450, 0.550]: llama_study and tnl
+
     (1) one size is best at every budget
     (2) 3 sizes; an exponent of N needs 4
+    (3) of the first: alpha: too few sizes
 
     L, nats per token over C, FLOPs
      6.383 ┤ ○⠤⣀⡀

@@ -1,22 +1,22 @@
 //! The one artifact store: sources come in through it, workers prove with it that they see it.
 //!
 //! Weights never pass through here: trainers write and read them directly. No key comes from a
-//! client's string; keys are made of hashes and identifiers that were parsed.
+//! client's string unchecked; keys are made of hashes and identifiers that were parsed.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use domain::ids::{ContentHash, WorkerId};
-use futures::{Stream, StreamExt as _};
+use domain::ids::{ContentHash, RunId, WorkerId};
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path as Key;
 use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt as _, PutMode, PutPayload};
 
 use crate::random::Random;
-use crate::store::Artifact;
+use crate::store::{Artifact, SupersededCheckpoint};
 
 /// Bytes in one part of an upload: what is held in memory at a time.
 const PART_BYTES: usize = 8 * 1024 * 1024;
@@ -66,6 +66,23 @@ pub enum ArtifactError {
         #[source]
         source: object_store::Error,
     },
+    /// An object cannot be removed.
+    #[error("could not remove the artifact `{key}`")]
+    Remove {
+        /// Its key.
+        key: String,
+        /// Why not.
+        #[source]
+        source: object_store::Error,
+    },
+    /// A checkpoint lies where no trainer puts one, and is not touched.
+    #[error("`{key}` is not in the folder of a checkpoint of `{run}`; it is left alone")]
+    ForeignKey {
+        /// The key of its manifest.
+        key: String,
+        /// The run.
+        run: RunId,
+    },
     /// The sender broke off.
     #[error("the upload of `{key}` broke off")]
     Upload {
@@ -96,6 +113,8 @@ pub enum ArtifactError {
 pub struct Artifacts {
     store: Option<Arc<dyn ObjectStore>>,
     uri: String,
+    /// The directory, if it is one.
+    directory: Option<PathBuf>,
 }
 
 impl Artifacts {
@@ -108,19 +127,24 @@ impl Artifacts {
             .map_err(|()| ArtifactError::Uri { path: path.clone() })?;
         // A manifest's row promises that its objects survive the loss of power.
         let store = LocalFileSystem::new_with_prefix(&path)
-            .map_err(|source| ArtifactError::Open { path, source })?
+            .map_err(|source| ArtifactError::Open { path: path.clone(), source })?
             .with_fsync(true);
-        Ok(Self { store: Some(Arc::new(store)), uri: uri.into() })
+        Ok(Self { store: Some(Arc::new(store)), uri: uri.into(), directory: Some(path) })
     }
 
     /// A store in memory, for simulations: all clones are one.
     pub fn in_memory() -> Self {
-        Self { store: Some(Arc::new(InMemory::new())), uri: "memory:///".to_owned() }
+        Self::over(Arc::new(InMemory::new()))
+    }
+
+    /// The store over these objects, which a simulation has too.
+    pub fn over(objects: Arc<dyn ObjectStore>) -> Self {
+        Self { store: Some(objects), uri: "memory:///".to_owned(), directory: None }
     }
 
     /// No store: every call is refused, nothing is made on disk.
     pub fn closed() -> Self {
-        Self { store: None, uri: String::new() }
+        Self { store: None, uri: String::new(), directory: None }
     }
 
     fn store(&self) -> Result<&dyn ObjectStore, ArtifactError> {
@@ -180,13 +204,49 @@ impl Artifacts {
         }
     }
 
-    /// Whether a worker read its nonce. The object stays until the worker leaves, so that a
-    /// confirmation may be repeated.
-    pub async fn is_nonce(&self, worker: &WorkerId, nonce: &[u8]) -> Result<bool, ArtifactError> {
-        Ok(self.nonce(worker).await?.is_some_and(|kept| kept == nonce))
+    /// A worker has left or is lost: its nonce is of no use any more. One that cannot be removed stays,
+    /// and harms nobody.
+    pub async fn forget(&self, worker: &WorkerId) {
+        if let Err(error) = self.remove(&Key::from(nonce_key(worker))).await {
+            let error: &dyn Error = &error;
+            tracing::warn!(error, worker.id = %worker, "the nonce of a worker that is gone stays");
+        }
     }
 
-    /// A worker's nonce object, as the worker reads it; none when there is none.
+    /// Removes the files of a checkpoint, its manifest first: half a checkpoint is then none. May be
+    /// repeated.
+    pub async fn remove_checkpoint(
+        &self,
+        checkpoint: &SupersededCheckpoint,
+    ) -> Result<(), ArtifactError> {
+        let folder = folder_of(checkpoint).ok_or_else(|| ArtifactError::ForeignKey {
+            key: checkpoint.manifest_key.clone(),
+            run: checkpoint.run.clone(),
+        })?;
+        self.remove(&Key::from(checkpoint.manifest_key.as_str())).await?;
+        let read_error = |source| ArtifactError::Read { key: folder.to_owned(), source };
+        let prefix = Key::from(folder);
+        let files: Vec<_> =
+            self.store()?.list(Some(&prefix)).try_collect().await.map_err(read_error)?;
+        for file in files {
+            self.remove(&file.location).await?;
+        }
+        if let Some(directory) = &self.directory {
+            // Not there, or not empty: neither matters, it is for tidiness.
+            let _ = tokio::fs::remove_dir(directory.join(folder)).await;
+        }
+        Ok(())
+    }
+
+    async fn remove(&self, key: &Key) -> Result<(), ArtifactError> {
+        match self.store()?.delete(key).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(source) => Err(ArtifactError::Remove { key: key.to_string(), source }),
+        }
+    }
+
+    /// A worker's nonce object, as the worker reads it; none when there is none. It stays until the
+    /// worker is gone, so that a confirmation may be repeated.
     pub async fn nonce(&self, worker: &WorkerId) -> Result<Option<Bytes>, ArtifactError> {
         let key = nonce_key(worker);
         let read_error = |source| ArtifactError::Read { key: key.clone(), source };
@@ -201,6 +261,20 @@ impl Artifacts {
 
 fn nonce_key(worker: &WorkerId) -> String {
     format!("nonces/{worker}")
+}
+
+/// The folder of a checkpoint, `runs/RUN/ATTEMPT-TOKEN/STEP`, by the key of its manifest, which came
+/// from a worker: none if it is any other.
+fn folder_of(checkpoint: &SupersededCheckpoint) -> Option<&str> {
+    let (folder, _) = checkpoint.manifest_key.rsplit_once('/')?;
+    let parts: Vec<&str> = folder.split('/').collect();
+    let ["runs", run, attempt, step] = parts[..] else { return None };
+    let (number, token) = attempt.split_once('-').unwrap_or((attempt, "0"));
+    let is_own = run == checkpoint.run.as_str()
+        && number == checkpoint.attempt.to_string()
+        && token.parse::<u64>().is_ok()
+        && step == checkpoint.step.to_string();
+    is_own.then_some(folder)
 }
 
 /// Takes a stream into an upload, part by part, and completes it when the hash is right.
@@ -281,15 +355,75 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_the_nonce_itself_is_the_nonce() {
+    async fn a_worker_reads_its_nonce_as_a_file() {
         let directory = tempfile::tempdir().unwrap();
         let artifacts = Artifacts::open(directory.path()).unwrap();
         let worker: WorkerId = "w_1".parse().unwrap();
-        assert!(!artifacts.is_nonce(&worker, b"").await.unwrap());
+        assert_eq!(artifacts.nonce(&worker).await.unwrap(), None);
         let key = artifacts.ensure_nonce(&worker, &Random::system()).await.unwrap();
         let nonce = std::fs::read(directory.path().join(key)).unwrap();
-        assert!(artifacts.is_nonce(&worker, &nonce).await.unwrap());
-        assert!(!artifacts.is_nonce(&worker, &nonce[1..]).await.unwrap());
+        assert_eq!(artifacts.nonce(&worker).await.unwrap().unwrap(), nonce);
+    }
+
+    fn superseded(manifest_key: &str) -> SupersededCheckpoint {
+        let run = "r_1".parse().unwrap();
+        SupersededCheckpoint { run, attempt: 2, step: 40, manifest_key: manifest_key.to_owned() }
+    }
+
+    #[tokio::test]
+    async fn the_files_of_a_checkpoint_are_removed_and_no_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let artifacts = Artifacts::open(directory.path()).unwrap();
+        let files = [
+            "runs/r_1/2-17/40/manifest.json",
+            "runs/r_1/2-17/40/model.safetensors",
+            "runs/r_1/2-17/400/manifest.json",
+            "runs/r_1/2-17/4/manifest.json",
+        ];
+        for file in files {
+            let path = directory.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "weights").unwrap();
+        }
+        for _ in 0..2 {
+            artifacts.remove_checkpoint(&superseded(files[0])).await.unwrap();
+        }
+        let are_there = files.map(|file| directory.path().join(file).exists());
+        assert_eq!(are_there, [false, false, true, true]);
+        assert!(!directory.path().join("runs/r_1/2-17/40").exists());
+    }
+
+    #[tokio::test]
+    async fn what_is_no_checkpoint_of_the_run_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let artifacts = Artifacts::open(directory.path()).unwrap();
+        std::fs::create_dir_all(directory.path().join("sources")).unwrap();
+        std::fs::write(directory.path().join("sources/text"), "to be").unwrap();
+        let keys = [
+            "sources/text",
+            "runs/r_1/2-17/40/../../../../sources/text",
+            "runs/r_2/2-17/40/manifest.json",
+            "runs/r_1/1-17/40/manifest.json",
+            "runs/r_1/2-x/40/manifest.json",
+            "runs/r_1/2-17/41/manifest.json",
+            "manifest.json",
+        ];
+        for key in keys {
+            let error = artifacts.remove_checkpoint(&superseded(key)).await.unwrap_err();
+            assert!(matches!(error, ArtifactError::ForeignKey { .. }), "{key}: {error}");
+        }
+        assert!(directory.path().join("sources/text").exists());
+    }
+
+    #[tokio::test]
+    async fn the_nonce_of_a_worker_that_left_is_gone() {
+        let artifacts = Artifacts::in_memory();
+        let worker: WorkerId = "w_1".parse().unwrap();
+        artifacts.ensure_nonce(&worker, &Random::seeded(1)).await.unwrap();
+        for _ in 0..2 {
+            artifacts.forget(&worker).await;
+        }
+        assert_eq!(artifacts.nonce(&worker).await.unwrap(), None);
     }
 
     #[tokio::test]
@@ -299,6 +433,6 @@ mod tests {
         artifacts.ensure_nonce(&worker, &Random::seeded(1)).await.unwrap();
         let first = artifacts.nonce(&worker).await.unwrap().unwrap();
         artifacts.ensure_nonce(&worker, &Random::seeded(2)).await.unwrap();
-        assert!(artifacts.is_nonce(&worker, &first).await.unwrap());
+        assert_eq!(artifacts.nonce(&worker).await.unwrap().unwrap(), first);
     }
 }

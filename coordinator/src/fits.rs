@@ -16,6 +16,7 @@ use crate::store::{FitToSave, Store, StoreError, StoreErrorClass};
 mod alike;
 mod ask;
 mod change;
+mod compare;
 mod method;
 mod notes;
 mod observe;
@@ -24,6 +25,7 @@ mod view;
 
 pub use ask::{Model, Question, Which};
 pub use change::FitChange;
+pub use compare::Comparing;
 use observe::{Observed, REPORT_VERSION};
 use report::Made;
 

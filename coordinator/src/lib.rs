@@ -21,6 +21,7 @@ pub mod http;
 pub mod leader;
 pub mod random;
 pub mod reconcile;
+pub mod retention;
 pub mod scheduler;
 pub mod serve;
 pub mod store;

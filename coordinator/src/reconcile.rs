@@ -139,6 +139,7 @@ async fn close(app: &App, lost: &[WorkerId]) -> Result<(), StoreError> {
     for worker in lost {
         tracing::warn!(worker.id = %worker, "a worker was not heard of and is lost");
         app.leader.leave(worker);
+        app.artifacts.forget(worker).await;
     }
     app.nudge.notify_one();
     Ok(())

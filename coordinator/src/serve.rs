@@ -22,7 +22,7 @@ use crate::leader::Leader;
 use crate::random::Random;
 use crate::scheduler::tick::dispatch;
 use crate::store::{SqlStore, StoreError};
-use crate::{App, changes_channel, grpc, http, reconcile};
+use crate::{App, changes_channel, grpc, http, reconcile, retention};
 
 /// What is still in flight after so long is dropped: a client that never reads its answer must not
 /// keep the coordinator.
@@ -107,7 +107,7 @@ pub async fn start(config: Config) -> Result<Running, ServeError> {
     };
     if let Some(listener) = grpc_listener {
         if app.store.is_leading() {
-            reconcile::take_over(&app).await?;
+            ensure_lead(&app).await?;
         }
         running.servers.push(tokio::spawn(serve_grpc(app.clone(), listener)));
         running.loops.push(tokio::spawn(lead(app.clone())));
@@ -127,7 +127,11 @@ pub async fn start(config: Config) -> Result<Running, ServeError> {
 /// dispatches and reconciles for as long as the store can be written.
 async fn lead(app: Arc<App>) {
     while !app.shutdown.is_cancelled() {
-        match ensure_lead(&app).await {
+        let taken = tokio::select! {
+            () = app.shutdown.cancelled() => return,
+            taken = ensure_lead(&app) => taken,
+        };
+        match taken {
             Ok(true) => lead_on(&app).await,
             Ok(false) => tokio::select! {
                 () = app.shutdown.cancelled() => return,
@@ -138,7 +142,10 @@ async fn lead(app: Arc<App>) {
                     error = &error as &dyn std::error::Error,
                     "could not take the lead; again soon"
                 );
-                tokio::time::sleep(TAKE_OVER_PAUSE).await;
+                tokio::select! {
+                    () = app.shutdown.cancelled() => return,
+                    () = tokio::time::sleep(TAKE_OVER_PAUSE) => {}
+                }
             }
         }
     }
@@ -160,7 +167,14 @@ pub async fn ensure_lead(app: &App) -> Result<bool, StoreError> {
         }
     }
     if !app.leader.has_taken_over() {
-        reconcile::take_over(app).await?;
+        // Its reads may wait for a server that is gone without a word.
+        tokio::select! {
+            taken_over = reconcile::take_over(app) => taken_over?,
+            () = app.store.right_is_lost() => {
+                app.store.give_up_lead();
+                return Err(StoreError::ConnectionLost("the server does not answer".into()));
+            }
+        }
     }
     Ok(true)
 }
@@ -184,6 +198,7 @@ async fn lead_on(app: &Arc<App>) {
     let mut parts = JoinSet::new();
     parts.spawn(dispatch(app.clone(), term.clone()));
     parts.spawn(reconcile::reconcile(app.clone(), term.clone()));
+    parts.spawn(retention::retain(app.clone(), term.clone()));
     let ending = tokio::select! {
         // The parts end with a shutdown: no part is broken that was told to end.
         biased;

@@ -54,6 +54,8 @@ pub enum Mistake {
     MembersKeepSlots,
     /// A study is not charged with the runs that begin.
     ChargeForgotten,
+    /// The files of the newest rolling checkpoints are removed with those of the others.
+    NewestCheckpointsRemoved,
     /// The agent takes an assignment that it has already.
     AgentRunsTwice,
     /// The agent takes a report that was not answered for stored.
@@ -66,7 +68,7 @@ pub enum Mistake {
 
 impl Mistake {
     /// Every mistake.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::ReportsAreNotFenced,
         Self::EndsAreNotFenced,
         Self::AnsweredBeforeCommit,
@@ -91,6 +93,7 @@ impl Mistake {
         Self::EventNumberSkipped,
         Self::MembersKeepSlots,
         Self::ChargeForgotten,
+        Self::NewestCheckpointsRemoved,
         Self::AgentRunsTwice,
         Self::AgentForgetsReports,
         Self::AgentEndsTooEarly,

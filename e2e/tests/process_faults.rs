@@ -1,6 +1,7 @@
 //! Real processes that get killed: what a study reports must not depend on it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use e2e::{Cluster, ClusterOptions, TinyStudy, libtorch_is_there, tiny_study, wait_for};
@@ -258,6 +259,46 @@ fn a_damaged_checkpoint_is_passed_over() -> Result<()> {
         assert_eq!(found.get(key), Some(value), "{key}");
     }
     Ok(())
+}
+
+/// Aim: a run that is over has the files of its data points and no others, although it has left
+/// rolling checkpoints on its way.
+#[test]
+fn rolling_checkpoints_do_not_fill_the_disk() -> Result<()> {
+    if !libtorch_is_there() {
+        return Ok(());
+    }
+    let cluster = cluster_with(&LONG)?;
+    wait_until_complete(&cluster, &LONG);
+    let run = the_run(&cluster, LONG.name);
+    let id = run["summary"]["id"].as_str().expect("an identifier");
+    let folder = cluster.path().join("artifacts/runs").join(id);
+    wait_for("the rolling checkpoints to go", 60, || {
+        let run = the_run(&cluster, LONG.name);
+        let checkpoints = run["checkpoints"].as_array().expect("a list");
+        let (kept, others): (Vec<&Value>, Vec<&Value>) =
+            checkpoints.iter().partition(|checkpoint| checkpoint["is_data_point"] == true);
+        assert!(!others.is_empty(), "none was left: {checkpoints:?}");
+        let steps = |of: &[&Value]| -> BTreeSet<String> {
+            of.iter().map(|checkpoint| checkpoint["step"].to_string()).collect()
+        };
+        let are_marked = others.iter().all(|checkpoint| checkpoint["is_superseded"] == true);
+        let found = steps_on_disk(&folder);
+        assert!(found.is_superset(&steps(&kept)), "{found:?} of {checkpoints:?}");
+        (are_marked && found == steps(&kept)).then_some(())
+    });
+    Ok(())
+}
+
+/// The folders of checkpoints that have files, of all attempts of a run.
+fn steps_on_disk(folder: &Path) -> BTreeSet<String> {
+    let entries = |folder: &Path| -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(folder).expect("a folder");
+        entries.map(|entry| entry.expect("an entry").path()).collect()
+    };
+    let checkpoints = entries(folder).into_iter().flat_map(|attempt| entries(&attempt));
+    let name = |path: PathBuf| path.file_name().expect("a name").to_string_lossy().into_owned();
+    checkpoints.map(name).collect()
 }
 
 #[test]

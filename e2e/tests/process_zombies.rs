@@ -4,10 +4,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use api::AttemptView;
 use coordinator::store::read::ReadStore as _;
 use coordinator::store::{Location, SqlStore};
-use domain::ids::RunId;
+use domain::attempt::AttemptEnd;
+use domain::ids::{ContentHash, LeaseToken, RunId};
 use e2e::{Cluster, ClusterOptions, TinyStudy, tiny_study, wait_for};
+use proto::v1::event::Kind;
+use proto::v1::worker_service_client::WorkerServiceClient;
+use proto::{to_wire, v1};
 
 /// So many runs at a time, with twice as many workers: each run's holder is frozen, and another worker
 /// takes over.
@@ -64,24 +69,76 @@ fn holders(cluster: &Cluster) -> BTreeMap<String, Holder> {
 }
 
 /// Everything that the store has of an attempt.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 struct Stored {
     steps: Vec<u64>,
     checkpoint_steps: Vec<u64>,
-    ended_as: Option<String>,
+    log_lines: Vec<String>,
+    attempt: AttemptView,
 }
 
 async fn stored(store: &SqlStore, run: &str, attempt: u32) -> Stored {
     let run: RunId = run.parse().expect("an identifier");
     let points = store.points(&run, "train_loss_nats").await.expect("points");
+    let logs = store.logs(&run, 0, u32::MAX).await.expect("log lines");
     let view = store.run_view(&run).await.expect("a view").expect("the run");
     Stored {
         steps: points.iter().filter(|p| p.attempt == attempt).map(|p| p.step).collect(),
         checkpoint_steps: (view.checkpoints.iter().filter(|c| c.attempt == attempt))
             .map(|c| c.step)
             .collect(),
-        ended_as: (view.attempts.iter().find(|a| a.attempt == attempt))
-            .and_then(|a| a.ended_as.clone()),
+        log_lines: (logs.lines.into_iter().filter(|line| line.attempt == attempt))
+            .map(|line| line.text)
+            .collect(),
+        attempt: (view.attempts.into_iter().find(|a| a.attempt == attempt)).expect("the attempt"),
+    }
+}
+
+/// The rights that these attempts had.
+async fn tokens_of(store: &SqlStore, attempts: &[(&String, u32)]) -> Vec<LeaseToken> {
+    let all = store.snapshot().await.expect("a snapshot").attempts;
+    let token_of = |(run, attempt): &(&String, u32)| {
+        let found = all.iter().find(|found| found.work == **run && found.attempt == *attempt);
+        LeaseToken(found.expect("the attempt").token)
+    };
+    attempts.iter().map(token_of).collect()
+}
+
+/// What an attempt might have to say, beyond what any has said.
+fn news() -> Vec<v1::Event> {
+    let step = 900_000;
+    let artifact = |key: &str| {
+        let hash = ContentHash::of(key.as_bytes()).to_string();
+        Some(v1::ArtifactRef { key: key.to_owned(), hash, n_bytes: 1 })
+    };
+    let values = [("train_loss_nats".to_owned(), 0.5)].into();
+    let text = "a zombie speaks".to_owned();
+    let kinds = [
+        Kind::Point(v1::MetricPoint { step, values }),
+        Kind::Log(v1::LogLine { at_ms: 1, level: "info".to_owned(), text }),
+        Kind::Checkpoint(v1::Checkpoint {
+            step,
+            manifest: artifact("zombie/manifest.json"),
+            weights: artifact("zombie/model.safetensors"),
+            is_data_point: false,
+            n_bytes: 1,
+        }),
+    ];
+    kinds.map(to_wire::event).into()
+}
+
+/// Says all that a worker may say under a token. The answer is stale each time: an agent of ours would
+/// not even ask, since it stops writing before its lease has ended.
+async fn speak_under(token: LeaseToken, grpc: &str) {
+    let mut client = WorkerServiceClient::connect(grpc.to_owned()).await.expect("a coordinator");
+    let report = v1::ReportRequest { lease_token: token.0, events: news() };
+    let answer = client.report(report).await.expect("an answer").into_inner();
+    assert!(answer.stale, "a report under {token}");
+    // As it has ended by its expiry, that end would only be answered again.
+    for end in AttemptEnd::ALL.into_iter().filter(|end| *end != AttemptEnd::WorkerLost) {
+        let finish = to_wire::finish(token, end, "a zombie ends");
+        let answer = client.finish(finish).await.expect("an answer").into_inner();
+        assert!(answer.stale, "the end {end:?} under {token}");
     }
 }
 
@@ -92,7 +149,8 @@ fn n_given_up(cluster: &Cluster, worker: usize) -> usize {
 
 /// Aim: a worker that comes back after its lease ran out writes nothing under it. Method: the agents
 /// of all holders are stopped by a signal, until others have their runs; their trainers go on filling
-/// the pipes meanwhile. Then they go on, and what the store had of their attempts stays as it was.
+/// the pipes meanwhile. At first somebody speaks under their tokens, whom the store alone can refuse.
+/// Then they go on, and what the store had of their attempts stays as it was.
 fn check_zombies(database: Option<String>) -> Result<()> {
     let options = ClusterOptions {
         lease_term_ms: 600,
@@ -108,7 +166,7 @@ fn check_zombies(database: Option<String>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let location: Location = cluster.database().parse()?;
     let store = runtime.block_on(SqlStore::open_read_only(&location))?;
-    for _ in 0..n_trials().div_ceil(N_RUNS) {
+    for round in 0..n_trials().div_ceil(N_RUNS) {
         let old = wait_for("every run to be worked on", 60, || {
             let holders = holders(&cluster);
             (holders.len() == N_RUNS).then_some(holders)
@@ -131,7 +189,13 @@ fn check_zombies(database: Option<String>) -> Result<()> {
             runtime.block_on(futures::future::join_all(all))
         };
         let before = read();
-        assert!(before.iter().all(|stored| stored.ended_as.is_some()), "{before:?}");
+        assert!(before.iter().all(|stored| stored.attempt.ended_as.is_some()), "{before:?}");
+        if round == 0 {
+            for token in runtime.block_on(tokens_of(&store, &attempts)) {
+                runtime.block_on(speak_under(token, &cluster.endpoint().grpc));
+            }
+            assert_eq!(read(), before, "an old token has written");
+        }
         for holder in old.values() {
             cluster.worker(holder.worker).thaw();
         }

@@ -4,9 +4,11 @@
 
 mod crossing;
 mod laws;
+mod pair;
 
 pub use crossing::{Crossover, crossover};
 pub use laws::{LawComparison, Side, compare_laws};
+pub use pair::{PairComparison, compare_pair};
 
 use crate::envelope::EnvelopeFit;
 use crate::interval::{Estimate, estimate_pair};

@@ -1,9 +1,8 @@
-//! Two groups of a file beside each other, for people and programs.
+//! Two groups beside each other, for people.
 //!
 //! It compares nothing, and it ranks nobody: an interval that holds zero says that the data do not tell.
 
-use api::EstimateView;
-use serde::Serialize;
+use api::{BudgetView, ComparisonView, EstimateView};
 
 use super::fit_parts::{Footnotes, number, warnings};
 use super::table;
@@ -12,50 +11,6 @@ use super::table;
 const NO_DRAWS: &str = "a share of bootstrap draws, which so few runs do not have";
 /// Names that are longer together leave no room for numbers in a line of 80 letters.
 const MOST_NAMED: usize = 26;
-
-/// Two groups beside each other.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct ComparisonView {
-    /// The groups, the first and the second.
-    pub names: [String; 2],
-    /// Whether each stands at its own best N and D for a budget; a law of C alone has neither.
-    pub is_at_best_sizes: bool,
-    /// At each budget.
-    pub budgets: Vec<BudgetView>,
-    /// The C at which both have the same loss: of several the one among the fitted budgets of
-    /// both, or nearest to them.
-    pub crossover_flops: EstimateView,
-    /// Whether it lies among them.
-    pub crossover_is_inside_both: bool,
-    /// The others, ascending.
-    pub other_crossovers_flops: Vec<f64>,
-    /// Whether the draws of both were taken together, for both were measured at the same places.
-    pub is_paired: bool,
-    /// κ of C = κ N D of each.
-    pub flops_per_parameter_token: [f64; 2],
-    /// Nominal coverage of the intervals.
-    pub level: f64,
-    /// What to know before quoting it.
-    pub warnings: Vec<String>,
-}
-
-/// Two groups at one budget.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct BudgetView {
-    /// C.
-    pub flops: f64,
-    /// L of the first minus L of the second, nats per token.
-    pub loss_difference_nats: EstimateView,
-    /// L of the first over L of the second.
-    pub loss_ratio: EstimateView,
-    /// FLOPs that the second needs for the loss that the first has here, over C: above one the first saves compute.
-    pub flops_ratio: EstimateView,
-    /// Share of the draws in which the first has less loss; `null` without a bootstrap, or where
-    /// the difference is not identified.
-    pub first_is_better: Option<f64>,
-    /// Whether C lies among the fitted ones of both.
-    pub is_inside_both: bool,
-}
 
 /// A comparison as text.
 pub(super) fn shown(view: &ComparisonView) -> String {
@@ -124,4 +79,65 @@ pub(super) fn shown(view: &ComparisonView) -> String {
         parts.push(warnings(&view.warnings));
     }
     parts.join("\n")
+}
+
+/// Every two groups of a study, a line each: method by method, budget by budget.
+pub(super) fn table_of(comparisons: &[ComparisonView], notes: &mut Footnotes) -> String {
+    let mut parts = Vec::new();
+    let budgets = |one: &ComparisonView| -> Vec<(String, f64)> {
+        one.budgets.iter().map(|at| (one.method.clone(), at.flops)).collect()
+    };
+    let mut places: Vec<(String, f64)> = Vec::new();
+    for place in comparisons.iter().flat_map(budgets) {
+        if !places.contains(&place) {
+            places.push(place);
+        }
+    }
+    for (method, flops) in places {
+        let of_method = comparisons.iter().filter(|one| one.method == method);
+        let at = of_method.flat_map(|one| {
+            let here = one.budgets.iter().filter(|at| at.flops == flops);
+            here.map(move |at| (one, at))
+        });
+        let rows = at.map(|(one, at)| row(one, at, notes)).collect();
+        let heading = format!("two groups by {method} at C = {}", number(flops));
+        let columns = ["FIRST - SECOND", "LOSS DIFFERENCE, NATS", "COMPUTE OF SECOND", ">P"];
+        parts.push(format!("{heading}\n{}", table(&columns, rows)));
+    }
+    if !parts.is_empty() {
+        parts.push(
+            "compute of the second for the loss of the first, over C; P: the first is better"
+                .to_owned(),
+        );
+    }
+    let is_one_method = comparisons.iter().all(|one| one.method == comparisons[0].method);
+    for one in comparisons {
+        if let EstimateView::Identified { value, low, high } = &one.crossover_flops {
+            let [value, low, high] = [value, low, high].map(|end| number(*end));
+            let how = if one.crossover_is_inside_both { "" } else { ", extrapolated," };
+            let by = if is_one_method { String::new() } else { format!(" ({})", one.method) };
+            let [first, second] = &one.names;
+            parts.push(format!(
+                "equal loss{how} at C = {value} [{low}, {high}]: {first} and {second}{by}"
+            ));
+        }
+    }
+    parts.join("\n")
+}
+
+fn row(one: &ComparisonView, at: &BudgetView, notes: &mut Footnotes) -> Vec<String> {
+    let mut shown = |estimate: &EstimateView, form: fn(f64) -> String| match estimate {
+        EstimateView::Identified { value, low, high } => {
+            format!("{} [{}, {}]", form(*value), form(*low), form(*high))
+        }
+        EstimateView::NotIdentified { reason } => format!("not identified {}", notes.mark(reason)),
+    };
+    let difference = shown(&at.loss_difference_nats, |value| format!("{value:+.4}"));
+    let compute = shown(&at.flops_ratio, number);
+    let share = match (at.first_is_better, &at.loss_difference_nats) {
+        (Some(share), _) => format!("{share:.2}"),
+        (None, EstimateView::Identified { .. }) => format!("– {}", notes.mark(NO_DRAWS)),
+        (None, EstimateView::NotIdentified { .. }) => "–".to_owned(),
+    };
+    vec![format!("{} - {}", one.names[0], one.names[1]), difference, compute, share]
 }

@@ -4,11 +4,11 @@
 
 use std::collections::BTreeMap;
 
-use api::EstimateView;
+use api::{ComparisonView, EstimateView};
 use serde::Serialize;
 
 use super::approach::{self, ApproachView};
-use super::comparison::{ComparisonView, shown as shown_beside};
+use super::comparison::shown as shown_beside;
 use super::fit_parts::{Footnotes, compute, number, shown, warnings, with_interval};
 use super::ladder::{self, LadderView};
 use super::{View, rows_or_nothing, sections, table};

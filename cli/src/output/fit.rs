@@ -4,6 +4,7 @@
 
 use api::{EstimateView, FitReport, GroupFit, HeldOutView, MethodFit};
 
+use super::comparison;
 use super::fit_parts::{Footnotes, cell, conventions, number};
 use super::{View, format, sections, table};
 use crate::plot::{Labels, Mark, Series, render};
@@ -43,6 +44,7 @@ impl View for FitReport {
             parts.push(method_part(self, &method, &mut notes));
         }
         parts.push(held_out(&self.groups, &mut notes));
+        parts.push(comparison::table_of(&self.comparisons, &mut notes));
         parts.push(notes.text());
         parts.push(plot(&self.groups));
         parts.push(excluded(self));

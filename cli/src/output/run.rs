@@ -152,7 +152,11 @@ fn workers(attempt: &AttemptView) -> String {
 
 fn checkpoints(checkpoints: &[CheckpointView]) -> String {
     let row = |checkpoint: &CheckpointView| {
-        let kind = if checkpoint.is_data_point { "data point" } else { "rolling" };
+        let kind = match (checkpoint.is_data_point, checkpoint.is_superseded) {
+            (true, _) => "data point",
+            (false, false) => "rolling",
+            (false, true) => "superseded",
+        };
         vec![
             checkpoint.step.to_string(),
             kind.to_owned(),

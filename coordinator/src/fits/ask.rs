@@ -3,10 +3,13 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use api::{EstimateView, FitCurve, FitLine, FitPrediction, FitPredictionList, FitReport};
+use api::{
+    ComparisonList, EstimateView, FitCurve, FitLine, FitPrediction, FitPredictionList, FitReport,
+};
 use scaling::interval::Estimate;
 use scaling::outside::Standing;
 
+use super::compare::{self, Comparing};
 use super::method::{LawModel, Predictor};
 use super::report::Made;
 use super::view;
@@ -89,11 +92,17 @@ pub struct Model {
     made: Made,
     curves: Answers<(Which, (f64, f64), usize), FitCurve>,
     predictions: Answers<(Which, Question), FitPredictionList>,
+    comparisons: Answers<Comparing, ComparisonList>,
 }
 
 impl Model {
     pub(super) fn new(made: Made) -> Self {
-        Self { made, curves: Answers::new(), predictions: Answers::new() }
+        Self {
+            made,
+            curves: Answers::new(),
+            predictions: Answers::new(),
+            comparisons: Answers::new(),
+        }
     }
 
     /// The report.
@@ -152,6 +161,16 @@ impl Model {
     /// What every method says of every group that is wanted.
     pub fn predict(&self, which: &Which, question: Question) -> FitPredictionList {
         self.predictions.of((which.clone(), question), || self.make_prediction(which, question))
+    }
+
+    /// The groups that are wanted beside each other.
+    pub fn compare(&self, wanted: &Comparing) -> ComparisonList {
+        self.comparisons.of(wanted.clone(), || {
+            let groups = self.groups().into_iter().zip(&self.made.predictors);
+            let groups: Vec<_> = groups.map(|(name, own)| (name, own.as_slice())).collect();
+            let comparisons = compare::compare(&self.methods(), &groups, wanted);
+            ComparisonList { fit: self.report().id.clone(), comparisons }
+        })
     }
 
     fn make_prediction(&self, which: &Which, question: Question) -> FitPredictionList {

@@ -17,7 +17,7 @@ use crate::store::read::{FitEvaluation, FitInputs, FitRun, FitUnmeasured};
 
 /// Grows whenever the same observations would give another report, so that stored ones are made
 /// anew.
-pub(super) const REPORT_VERSION: u32 = 15;
+pub(super) const REPORT_VERSION: u32 = 16;
 
 /// The name of the only group when there is no `group_by`.
 const UNGROUPED: &str = "all";

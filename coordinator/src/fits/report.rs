@@ -1,10 +1,11 @@
 //! The report: groups, their fits, predictions of what was held out, and what a reader must know.
 //! It reads nothing and stores nothing.
 
-use api::{EstimateView, FitReport, GroupFit, HeldOutView, ObservationView};
+use api::{ComparisonView, EstimateView, FitReport, GroupFit, HeldOutView, ObservationView};
 use domain::ids::{ContentHash, FitId};
 use domain::spec::{FitMethod, FlopKind, ParameterKind};
 
+use super::compare::{self, Comparing};
 use super::method::{self, CONFIDENCE, Fitted, Predictor, Settings};
 use super::notes;
 use super::observe::{Group, Observed, Point, Run};
@@ -51,6 +52,7 @@ pub(super) fn make(observed: &Observed, inputs_hash: &ContentHash) -> Made {
         notes.extend(found.iter().map(|text| if is_grouped { named(text) } else { text.clone() }));
     }
     notes.extend(interval_notes);
+    let comparisons = comparisons(observed, &predictors, &mut notes);
     let report = FitReport {
         id: FitId::from_hash(inputs_hash).to_string(),
         study: observed.study.clone(),
@@ -66,11 +68,32 @@ pub(super) fn make(observed: &Observed, inputs_hash: &ContentHash) -> Made {
         confidence: CONFIDENCE,
         group_by: observed.spec.group_by.clone(),
         groups,
+        comparisons,
         excluded: observed.excluded.clone(),
         missing: observed.missing.clone(),
         notes,
     };
     Made { report, predictors, findings }
+}
+
+/// Every two groups beside each other, unless they are too many.
+fn comparisons(
+    observed: &Observed,
+    predictors: &[Vec<Predictor>],
+    notes: &mut Vec<String>,
+) -> Vec<ComparisonView> {
+    let n_groups = observed.groups.len();
+    if n_groups > compare::MOST_GROUPS {
+        notes.push(format!(
+            "{n_groups} groups are too many to hold each against each other: ask for two of them \
+             (`GET /api/v1/fits/FIT/compare?group=…&with=…`)"
+        ));
+        return Vec::new();
+    }
+    let methods: Vec<&str> = observed.spec.methods.iter().map(|one| one.label()).collect();
+    let groups = observed.groups.iter().zip(predictors);
+    let groups: Vec<_> = groups.map(|(group, own)| (group.name.as_str(), own.as_slice())).collect();
+    compare::compare(&methods, &groups, &Comparing::default())
 }
 
 fn parameter_kind(kind: ParameterKind) -> &'static str {

@@ -48,9 +48,10 @@ impl WorkerApi {
         let registered = self.app.store.register_worker(worker).await?;
         self.carry_out(&registered.changed);
         registered.replaced.iter().for_each(|older| self.app.leader.leave(older));
+        // First, so that a worker that gives up for the nonce is missed in time.
+        self.app.leader.enter(&registered.worker, machine);
         let nonce_key =
             self.app.artifacts.ensure_nonce(&registered.worker, &self.app.random).await?;
-        self.app.leader.enter(&registered.worker, machine);
         tracing::info!(worker.id = %registered.worker, "a worker registered");
         let config = &self.app.config;
         Ok(v1::RegisterResponse {
@@ -64,8 +65,11 @@ impl WorkerApi {
     }
 
     async fn confirm(&self, worker: WorkerId, nonce: &[u8]) -> Result<(), ApiError> {
-        if !self.app.artifacts.is_nonce(&worker, nonce).await? {
-            return Err(ApiError::WrongNonce { worker });
+        match self.app.artifacts.nonce(&worker).await? {
+            Some(kept) if kept == nonce => {}
+            Some(_) => return Err(ApiError::WrongNonce { worker }),
+            // It was lost or has left meanwhile.
+            None => return Err(ApiError::UnknownWorker { worker }),
         }
         let is_known = self.app.store.confirm_worker(&worker).await?;
         if is_known && self.app.leader.activate(&worker) {
@@ -124,6 +128,7 @@ impl WorkerApi {
         let changed = self.app.store.deregister_worker(&worker).await?;
         self.carry_out(&changed);
         self.app.leader.leave(&worker);
+        self.app.artifacts.forget(&worker).await;
         tracing::info!(worker.id = %worker, "a worker left");
         Ok(())
     }

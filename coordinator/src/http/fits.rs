@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use api::{ErrorBody, FitCurve, FitList, FitPredictionList, FitReport, FitRequest};
+use api::{ComparisonList, ErrorBody, FitCurve, FitList, FitPredictionList, FitReport, FitRequest};
 use axum::Json;
 use axum::extract::{Path, State};
 use domain::ids::{FitId, StudyId};
@@ -15,7 +15,7 @@ use super::error::ApiError;
 use super::extract::{Body, Parameters, in_range};
 use super::fit_settings;
 use crate::App;
-use crate::fits::{self, Model, Question, Which};
+use crate::fits::{self, Comparing, FitsError, Model, Question, Which};
 use crate::store::read::{Lookup, ReadStore};
 
 /// The most fits of a list.
@@ -82,6 +82,21 @@ pub(super) struct PredictParameters {
     /// Only this group.
     group: Option<String>,
     /// Only this method.
+    method: Option<String>,
+}
+
+/// Which groups are compared, and where.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct CompareParameters {
+    /// C; by default the largest that both were fitted to.
+    c: Option<f64>,
+    /// Only pairs with this group.
+    group: Option<String>,
+    /// Only pairs with this one too.
+    with: Option<String>,
+    /// Only by this method.
     method: Option<String>,
 }
 
@@ -219,6 +234,41 @@ pub(super) async fn predict(
     let model = model(&app, fit).await?;
     let which = which(&model, asked.group, asked.method)?;
     Ok(Json(model.predict(&which, question)))
+}
+
+/// Two groups beside each other, or every two: loss at a budget, compute for equal loss, where they
+/// cross. Only laws that say the loss at a budget compare.
+#[utoipa::path(
+    get,
+    path = "/fits/{fit}/compare",
+    tag = "fits",
+    params(FitAddress, CompareParameters),
+    responses(
+        (status = 200, body = ComparisonList),
+        (status = 400, body = ErrorBody),
+        (status = 404, body = ErrorBody),
+        (status = 409, description = "Another build made it", body = ErrorBody)
+    )
+)]
+pub(super) async fn compare(
+    State(app): State<Arc<App>>,
+    Path(fit): Path<String>,
+    Parameters(asked): Parameters<CompareParameters>,
+) -> Result<Json<ComparisonList>, ApiError> {
+    let model = model(&app, fit).await?;
+    known("method", asked.method.as_deref(), &model.methods())?;
+    known("group", asked.group.as_deref(), &model.groups())?;
+    known("with", asked.with.as_deref(), &model.groups())?;
+    if asked.with.is_some() && asked.with == asked.group {
+        let message = format!("`with` is `group`, `{}`", asked.with.unwrap_or_default());
+        return Err(ApiError::BadRequest(message));
+    }
+    let budgets = positive("c", asked.c)?.into_iter().collect();
+    let CompareParameters { method, group, with, .. } = asked;
+    let wanted = Comparing { method, group, with, budgets };
+    // Seconds of a core where there are many groups.
+    let compared = tokio::task::spawn_blocking(move || model.compare(&wanted));
+    Ok(Json(compared.await.map_err(|source| FitsError::Broken { source })?))
 }
 
 fn identifier(fit: &str) -> Result<FitId, ApiError> {

@@ -70,6 +70,7 @@ fn documented() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(fits::show))
         .routes(routes!(fits::curve))
         .routes(routes!(fits::predict))
+        .routes(routes!(fits::compare))
         .routes(routes!(studies::cancel))
         .routes(routes!(studies::retry))
         .routes(routes!(studies::pause))

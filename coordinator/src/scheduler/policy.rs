@@ -4,7 +4,7 @@
 //! is `turns`', and which slots are kept for a gang is `seats`'.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use domain::ids::{StudyId, WorkId, WorkerId};
 use domain::spec::PlacementSpec;
@@ -190,12 +190,21 @@ impl Snapshot {
         self.user_weights.get(user).copied().unwrap_or(1.0)
     }
 
+    /// Whose turn the queue may take.
+    fn lines<'a>(&'a self, usual: &'a StudyTerms) -> BTreeSet<Line<'a>> {
+        let taking_turns = self.queue.work.iter().filter(|work| takes_turns(work));
+        taking_turns
+            .map(|work| Line { user: &self.terms(work, usual).user, study: study_key(work) })
+            .collect()
+    }
+
     /// Moves the turns on by these grants, in the order in which they were placed: another one would
     /// bring who comes last forward to the present, and take from him what he is owed.
     pub fn serve<'a>(&self, turns: &mut Turns, granted: impl Iterator<Item = &'a WorkId>) {
         let queued: BTreeMap<&WorkId, &QueuedWork> =
             self.queue.work.iter().map(|work| (&work.work, work)).collect();
         let usual = StudyTerms::default();
+        turns.line_up(&self.lines(&usual));
         for work in granted.filter_map(|work| queued.get(work)) {
             if takes_turns(work) {
                 let terms = self.terms(work, &usual);
@@ -284,6 +293,7 @@ pub fn decide(snapshot: &Snapshot) -> Decision {
         .filter_map(|(study, terms)| Some((study, terms.budget_left_flops?)))
         .collect();
     let mut turns = snapshot.turns.clone();
+    turns.line_up(&snapshot.lines(&usual));
     let mut queue: Vec<&QueuedWork> = snapshot.queue.work.iter().collect();
     queue.sort_by(|a, b| order(a, b));
     queue.dedup_by(|a, b| a.work == b.work);

@@ -167,6 +167,22 @@ pub trait Store: Send + Sync + 'static {
     /// repeated.
     async fn requeue(&self, works: &[WorkId]) -> Result<Changed, StoreError>;
 
+    /// Marks rolling checkpoints that later ones stand in for, of at most `limit` runs; how many. No
+    /// attempt is told of them from here on, and no study can have them measured. Kept are the last
+    /// three that are sound, data points, the end of a trunk, and what runs that go on from it need.
+    /// Repeating it changes nothing.
+    async fn supersede_checkpoints(&self, limit: u32) -> Result<u64, StoreError>;
+
+    /// At most `limit` marked checkpoints whose files are there and that no attempt can be about to
+    /// read. Reads only.
+    async fn superseded_checkpoints(
+        &self,
+        limit: u32,
+    ) -> Result<Vec<SupersededCheckpoint>, StoreError>;
+
+    /// The files of these are gone. Repeating it changes nothing.
+    async fn note_removed(&self, removed: Vec<SupersededCheckpoint>) -> Result<(), StoreError>;
+
     /// Keeps a fit. The same study with the same inputs' hash is kept once; repeating it changes
     /// nothing.
     async fn save_fit(&self, fit: FitToSave) -> Result<(), StoreError>;

@@ -336,6 +336,19 @@ pub struct TrainDetails {
     pub branch_step: Option<u64>,
 }
 
+/// A rolling checkpoint that later ones stand in for, whose files may be removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SupersededCheckpoint {
+    /// The run that left it.
+    pub run: RunId,
+    /// The attempt that did.
+    pub attempt: u32,
+    /// The step after which it was written.
+    pub step: u64,
+    /// The key of its manifest. Its files lie beside that.
+    pub manifest_key: String,
+}
+
 /// A checkpoint that an attempt may continue from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OfferedCheckpoint {

@@ -10,6 +10,7 @@ const ROUTES: &[&str] = &[
     "GET /api/v1/explain/{target}",
     "GET /api/v1/fits",
     "GET /api/v1/fits/{fit}",
+    "GET /api/v1/fits/{fit}/compare",
     "GET /api/v1/fits/{fit}/curve",
     "GET /api/v1/fits/{fit}/predict",
     "GET /api/v1/health",

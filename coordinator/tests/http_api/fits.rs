@@ -116,6 +116,8 @@ async fn a_fit_is_made_listed_and_asked() {
     assert!(low < planted && planted < high, "{planted} is not in {low} to {high}");
     assert_eq!(of(&answer, "envelope")["loss_nats"]["status"], "not_identified");
     assert_eq!(law["along_sizes"], Value::Null, "no budget is spent");
+    let alone = served.get(&format!("/api/v1/fits/{id}/compare?c=1e10")).await.ok();
+    assert_eq!(alone, json!({ "fit": made["id"], "comparisons": [] }), "there is one group");
     // A budget: the best model costs what the budget is.
     let path = format!("/api/v1/fits/{id}/predict?c=1e10&method=chinchilla");
     let answer = served.get(&path).await.ok();
@@ -215,6 +217,9 @@ async fn what_a_fit_cannot_answer_is_refused_by_name() {
         ("curve?low=2&high=1", "`low` is 2e0"),
         ("curve?points=1", "points"),
         ("curve?step=1", "step"),
+        ("compare?group=tnl", "`group` is `tnl`; the fit has `all`"),
+        ("compare?group=all&with=all", "`with` is `group`, `all`"),
+        ("compare?c=0", "`c` is 0"),
     ] {
         let message = served.get(&format!("{fit}/{path}")).await.refused(400, "bad_request");
         assert!(message.contains(named), "{path}: {message}");

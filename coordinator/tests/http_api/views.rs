@@ -186,7 +186,7 @@ async fn health_says_what_serves() {
     let served = half_way().await;
     let health = served.get("/api/v1/health").await.ok();
     assert_eq!(health["is_read_only"], false);
-    assert_eq!(health["schema_version"], 13);
+    assert_eq!(health["schema_version"], 14);
     assert_eq!(health["n_live_workers"], 2);
 }
 

@@ -17,6 +17,7 @@ use coordinator::config::Config;
 use coordinator::grpc::{OpenPoll, WorkerApi};
 use coordinator::random::Random;
 use coordinator::reconcile;
+use coordinator::retention;
 use coordinator::scheduler::tick::tick;
 use coordinator::serve::{self, Surroundings};
 use coordinator::store::memory::{Memory, Session};
@@ -116,9 +117,14 @@ pub(crate) struct Coordinator {
     pub(crate) waiting: Vec<Waiting>,
     pub(crate) is_ticking: bool,
     pub(crate) is_leading_on: bool,
+    n_rounds: u64,
     /// Whether its session is to break at some statement.
     pub(crate) is_to_break: std::cell::Cell<bool>,
 }
+
+/// Superseded checkpoints are swept away in one of so many rounds: a little more often than in truth,
+/// since checkpoints are too.
+const ROUNDS_PER_SWEEP: u64 = 16;
 
 /// The wall clock's time at the start of each simulation: 2026-01-01.
 pub(crate) const WALL_START_MS: i64 = 1_767_225_600_000;
@@ -138,6 +144,7 @@ impl Coordinator {
             waiting: Vec::new(),
             is_ticking: false,
             is_leading_on: false,
+            n_rounds: 0,
             is_to_break: std::cell::Cell::new(false),
         }
     }
@@ -285,7 +292,15 @@ impl Coordinator {
 
     pub(crate) fn reconcile(&mut self) -> Option<u64> {
         let app = self.app.clone()?;
-        Some(self.begin(Box::pin(async move { Outcome::Reconciled(reconcile::round(&app).await) })))
+        self.n_rounds += 1;
+        let sweeps = self.n_rounds.is_multiple_of(ROUNDS_PER_SWEEP);
+        Some(self.begin(Box::pin(async move {
+            let mut outcome = reconcile::round(&app).await;
+            if outcome.is_ok() && sweeps {
+                outcome = retention::sweep(&app).await;
+            }
+            Outcome::Reconciled(outcome)
+        })))
     }
 
     pub(crate) fn lead(&mut self) -> Option<u64> {

@@ -2,10 +2,14 @@
 //! those that were not synced when its power fails.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use domain::cell::Identity;
 use domain::ids::ContentHash;
 use domain::recipe::CellConfig;
+use futures::FutureExt as _;
+use object_store::path::Path as Key;
+use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload};
 use proto::v1;
 
 use crate::chance::Chance;
@@ -94,12 +98,22 @@ struct Object {
 }
 
 /// All objects by key.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Disk {
     objects: BTreeMap<String, Object>,
+    /// Their names, where the coordinators can remove them.
+    names: Arc<dyn ObjectStore>,
 }
 
+/// Why a checkpoint cannot be read whose files a coordinator has removed.
+pub(crate) const REMOVED: &str = "was removed";
+
 impl Disk {
+    /// Nothing yet; `names` is the coordinators' artifact store.
+    pub(crate) fn new(names: Arc<dyn ObjectStore>) -> Self {
+        Self { objects: BTreeMap::new(), names }
+    }
+
     /// Writes the two objects of a checkpoint; a loss of power may still take them.
     pub(crate) fn write(&mut self, machine: usize, manifest_key: &str, chain: Chain) {
         let weights_key = format!("{manifest_key}.weights");
@@ -110,6 +124,9 @@ impl Disk {
     }
 
     fn put(&mut self, machine: usize, key: String, content: Content) {
+        let name = Key::from(key.as_str());
+        let put = self.names.put(&name, PutPayload::from_static(b"")).now_or_never();
+        put.expect("memory does not wait").expect("memory takes it");
         self.objects.insert(key, Object { content, machine, is_synced: false });
     }
 
@@ -152,6 +169,10 @@ impl Disk {
         let Some(object) = self.objects.get(&manifest.key) else {
             return Err(format!("`{}` is not there", manifest.key));
         };
+        let name = Key::from(manifest.key.as_str());
+        if self.names.head(&name).now_or_never().expect("memory does not wait").is_err() {
+            return Err(format!("`{}` {REMOVED}", manifest.key));
+        }
         let Content::Manifest { weights_key, weights_hash } = &object.content else {
             return Err(format!("`{}` is torn", manifest.key));
         };

@@ -7,7 +7,7 @@ use api::RunView;
 use domain::attempt::AttemptEnd;
 use proto::v1::{self, assignment, event};
 
-use crate::disk::{Chain, Course};
+use crate::disk::{Chain, Course, REMOVED};
 
 /// Something that must not be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,6 +157,10 @@ impl History {
                     Fact::Checkpoint { step: checkpoint.step }
                 }
                 Some(event::Kind::CheckpointRefused(refused)) => {
+                    if refused.reason.ends_with(REMOVED) {
+                        let found = format!("{}: {}", right.work, refused.reason);
+                        self.violate("what is offered is there", found);
+                    }
                     let key = refused.manifest_key.clone();
                     let who = (right.work.clone(), right.attempt);
                     if *self.doubts.entry(key).or_insert_with(|| who.clone()) == who {

@@ -15,7 +15,7 @@ const SEEDS_NEARBY: u64 = 300;
 
 /// The first seed that finds each mistake, and the promise that it sees broken. The list stands in
 /// `docs/reference/simulation.md` too.
-const FOUND: [(Mistake, u64, &str); 28] = [
+const FOUND: [(Mistake, u64, &str); 29] = [
     (Mistake::ReportsAreNotFenced, 9, "a dead lease writes nothing"),
     (Mistake::EndsAreNotFenced, 2, "a dead lease writes nothing"),
     (Mistake::AnsweredBeforeCommit, 30, "what is acknowledged is kept"),
@@ -40,6 +40,7 @@ const FOUND: [(Mistake, u64, &str); 28] = [
     (Mistake::EventNumberSkipped, 3, "an invariant holds"),
     (Mistake::MembersKeepSlots, 17, "an invariant holds"),
     (Mistake::ChargeForgotten, 0, "an invariant holds"),
+    (Mistake::NewestCheckpointsRemoved, 0, "a run goes on from its newest checkpoint"),
     (Mistake::AgentRunsTwice, 172, "an attempt runs once"),
     (Mistake::AgentForgetsReports, 5, "a curve is that of an undisturbed run"),
     (Mistake::AgentEndsTooEarly, 0, "what is acknowledged is kept"),
@@ -91,6 +92,7 @@ fn the_page_of_the_simulator_says_what_is_so() {
     let (_, table) = page.split_once("| mistake |").unwrap();
     let table: Vec<&str> = table.lines().skip(2).take_while(|line| line.starts_with('|')).collect();
     assert_eq!(table, rows);
+    assert!(page.contains(&format!("{} mistakes can be planted", rows.len())));
     let concepts = read("docs/concepts/execution.md");
     let n_invariants = concepts.lines().filter(|line| line.starts_with("| INV-")).count();
     assert!(page.contains(&format!("the {n_invariants} invariants of the store")));

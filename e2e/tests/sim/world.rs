@@ -3,10 +3,13 @@
 //! One seed decides all of it. Whatever two simulations of a seed do, they do alike.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use coordinator::artifacts::Artifacts;
 use coordinator::config::Config;
 use coordinator::store::memory::Memory;
+use object_store::ObjectStore;
+use object_store::memory::InMemory;
 use tokio::runtime::Runtime;
 use tonic::Status;
 use worker::agent::core::Input;
@@ -106,6 +109,7 @@ impl World {
         let mut config = Config::for_directory(std::path::Path::new(""));
         config.lease_term_ms = scenario.lease_term_ms;
         let memory = Memory::new();
+        let names: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
         let coordinators = (0..n_coordinators).map(|i| Coordinator::new(i, &memory)).collect();
         let workers: Vec<Worker> = (scenario.slots.iter().enumerate())
             .map(|(index, n_slots)| Worker::new(index, *n_slots, n_coordinators))
@@ -117,8 +121,8 @@ impl World {
             chance: Chance::new(seed, 1),
             runtime: runtime.expect("a runtime"),
             config,
-            artifacts: Artifacts::in_memory(),
-            disk: Disk::default(),
+            artifacts: Artifacts::over(names.clone()),
+            disk: Disk::new(names),
             network: Network::new(Chance::new(seed, 2)),
             coordinators,
             dying: vec![None; n_coordinators],

@@ -2,15 +2,14 @@
 //!
 //! The comparison itself is `scaling::compare`.
 
-use scaling::compare::{LawComparison, Side, compare_laws, crossover};
+use api::{BudgetView, ComparisonView};
+use scaling::compare::{LawComparison, Side, compare_pair};
 use scaling::interval::have_same_places;
 use scaling::law::LawName;
-use scaling::outside::Standing;
 
 use super::{Fitted, Groups, Job, alike, keep};
 use crate::failure::Failure;
 use crate::fit_document::estimate_view;
-use crate::output::comparison::{BudgetView, ComparisonView};
 
 /// Every pair of groups at the budgets asked for; without any at the largest that both were fitted to.
 pub(super) fn compare(job: &Job<'_>, groups: &Groups) -> Result<Vec<ComparisonView>, Failure> {
@@ -71,31 +70,23 @@ fn pair(job: &Job<'_>, first: &Fitted, second: &Fitted) -> Option<ComparisonView
         Side { inference: &first.inference, flops_per_parameter_token: kappas[0] },
         Side { inference: &second.inference, flops_per_parameter_token: kappas[1] },
     ];
-    let ranges = [first.fit.ranges.flops, second.fit.ranges.flops];
-    let budgets = if job.args.compare_at.is_empty() {
-        vec![ranges[0].1.min(ranges[1].1)]
-    } else {
-        job.args.compare_at.clone()
-    };
     let names = [first.report.group.clone()?, second.report.group.clone()?];
-    let found = compare_laws(sides[0], sides[1], is_paired, &budgets);
     let group_by = job.args.columns.group_by.as_deref();
     let mut warnings = alike::unlike(job.table, group_by, &names, [&first.alike, &second.alike]);
     for (name, side) in names.iter().zip([first, second]) {
         warnings.extend(keep::one_kappa(job, &side.dataset, Some(name)));
     }
-    let crossing = crossover(sides[0], sides[1], is_paired);
-    let outside_budgets = found.iter().filter(|one| !one.is_inside_both).map(|one| one.flops);
-    warnings.extend(outside_budgets.flat_map(|flops| outside(&names, ranges, flops, "C")));
-    if let (Some(flops), false) = (crossing.flops.value(), crossing.is_inside_both) {
-        warnings.extend(outside(&names, ranges, flops, "equal loss at C"));
-    }
+    let both = [names[0].as_str(), names[1].as_str()];
+    let found = compare_pair(both, sides, is_paired, &job.args.compare_at);
+    warnings.extend(found.warnings);
+    let crossing = found.crossover;
     Some(ComparisonView {
+        method: job.table.choice.name.to_string(),
         crossover_flops: estimate_view(&crossing.flops),
         crossover_is_inside_both: crossing.is_inside_both,
         other_crossovers_flops: crossing.others,
         is_at_best_sizes: matches!(job.table.choice.name, LawName::Chinchilla | LawName::Coupled),
-        budgets: found.iter().map(budget).collect(),
+        budgets: found.budgets.iter().map(budget).collect(),
         flops_per_parameter_token: kappas,
         is_paired,
         level: first.inference.resampled.level,
@@ -113,17 +104,4 @@ fn budget(one: &LawComparison) -> BudgetView {
         first_is_better: one.first_is_better,
         is_inside_both: one.is_inside_both,
     }
-}
-
-/// Of which group's fitted budgets this one is outside, and how far.
-fn outside(
-    names: &[String; 2],
-    ranges: [(f64, f64); 2],
-    flops: f64,
-    what: &str,
-) -> impl Iterator<Item = String> {
-    names.iter().zip(ranges).filter_map(move |(name, range)| {
-        let warning = Standing::of(flops, range).warning(what)?;
-        Some(format!("{warning}, of `{name}`"))
-    })
 }

@@ -34,6 +34,8 @@ pub(in crate::fits) struct LawModel {
     pub(in crate::fits) kappa: f64,
     /// Smallest and largest D / N of the fitted points; `None` for a law that does not look at both.
     pub(in crate::fits) ratio_range: Option<(f64, f64)>,
+    /// What it was fitted to.
+    pub(in crate::fits) dataset: Dataset,
     /// The fitted sizes with their own FLOPs for a token; `None` where they are no ladder.
     ladder: Option<Ladder>,
 }
@@ -42,6 +44,11 @@ impl LawModel {
     /// Whether it looks at C alone.
     pub(in crate::fits) fn is_of_compute(&self) -> bool {
         self.inference.form.law().variables() == [Variable::Flops]
+    }
+
+    /// Whether it says how a budget is split best.
+    pub(in crate::fits) fn has_optimum(&self) -> bool {
+        has_optimum(self.inference.law)
     }
 
     /// How a budget is spent best along the fitted sizes.
@@ -152,7 +159,7 @@ fn try_fit(
     let intervals = scheme.map(ToString::to_string).unwrap_or_default();
     let ladder = Ladder::new(&rungs(dataset.points())).ok();
     let ratio_range = ratio_range(law, &dataset);
-    let model = LawModel { inference, kappa: kappa.mean, ratio_range, ladder };
+    let model = LawModel { inference, kappa: kappa.mean, ratio_range, dataset, ladder };
     let view = MethodFit {
         method: method.label().to_owned(),
         formulas: formulas(law),

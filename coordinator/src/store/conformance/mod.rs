@@ -12,6 +12,7 @@ pub(in crate::store) mod holding;
 pub(in crate::store) mod leasing;
 pub(in crate::store) mod races;
 pub(in crate::store) mod reporting;
+pub(in crate::store) mod retaining;
 pub(in crate::store) mod scheduling;
 pub(in crate::store) mod sharing;
 pub(in crate::store) mod trunks;
@@ -78,6 +79,13 @@ macro_rules! conformance {
                 the_first_attempt_fixes_the_numerics,
                 a_report_is_stored_whole_and_may_be_repeated,
                 an_evaluation_ends_with_its_value,
+            }
+            retaining {
+                the_last_three_checkpoints_and_the_data_points_are_kept,
+                only_what_is_sound_stands_in_for_a_checkpoint,
+                a_data_point_of_another_study_is_kept,
+                a_branch_keeps_what_it_may_begin_from,
+                a_run_that_gets_on_may_lose_as_many_workers_again,
             }
             charting {
                 points_that_come_again_change_nothing,

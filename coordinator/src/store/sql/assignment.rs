@@ -165,7 +165,7 @@ WHERE run_id IN (?1, (SELECT from_run_id FROM trunks WHERE trunks.run_id = ?1))
                 )
         )
     )
-    AND refused_reason IS NULL
+    AND refused_reason IS NULL AND superseded_at_ms IS NULL
 ORDER BY step DESC, attempt DESC
 LIMIT ?3",
     )

@@ -29,6 +29,7 @@ mod postgres;
 mod queue;
 pub(crate) mod read;
 mod report;
+mod retention;
 mod retries;
 mod reuse;
 mod sqlite;
@@ -62,7 +63,7 @@ use self::writer::{Command, Writer};
 use super::{
     ApplyOutcome, Artifact, Assignment, Backoff, Changed, Finished, FitToSave, Granted, LiveLease,
     Location, Registered, ReportEvent, Reported, Retry, Store, StoreError, StudyToApply,
-    WorkerRecord, WorkerToRegister,
+    SupersededCheckpoint, WorkerRecord, WorkerToRegister,
 };
 use crate::clock::Clock;
 use crate::scheduler::fit::Machine;
@@ -116,6 +117,16 @@ enum Right {
     Memory(#[expect(dead_code, reason = "it is held, not read")] super::memory::Lead),
 }
 
+impl Right {
+    /// The number of the session that it belongs to.
+    fn session(&self) -> Option<i32> {
+        match self {
+            Self::OfTheSession(session) => Some(*session),
+            Self::File(_) | Self::Memory(_) => None,
+        }
+    }
+}
+
 impl std::fmt::Debug for SqlStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SqlStore").field("location", &self.location).finish_non_exhaustive()
@@ -142,7 +153,7 @@ impl SqlStore {
             changes,
         };
         match connection {
-            Some((connection, right)) => store.begin_to_lead(connection, right).await?,
+            Some((connection, right)) => store.begin_or_lose(connection, right).await?,
             // What another build's leader has made cannot be shown by this one.
             None => check_schema(location, &store.readers).await?,
         }
@@ -173,7 +184,7 @@ impl SqlStore {
         let Some((connection, right)) = connect_to_lead(&self.location).await? else {
             return Ok(false);
         };
-        self.begin_to_lead(connection, right).await?;
+        self.begin_or_lose(connection, right).await?;
         // A leader has nothing to hear there.
         self.listener.lock().await.take();
         Ok(true)
@@ -233,10 +244,13 @@ impl SqlStore {
     /// Waits until this coordinator has lost the right to lead without its connection saying so: the
     /// database gave it away, or does not answer. With a file that does not happen.
     pub async fn right_is_lost(&self) {
-        let session = self.lead.lock().ok().and_then(|lead| match lead.as_ref()?.right {
-            Right::OfTheSession(session) => Some(session),
-            Right::File(_) | Right::Memory(_) => None,
-        });
+        let session = self.lead.lock().ok().and_then(|lead| lead.as_ref()?.right.session());
+        self.session_is_lost(session).await;
+    }
+
+    /// Waits until the session of this number has lost the lock, or the server no longer answers; for
+    /// ever where there is no session.
+    async fn session_is_lost(&self, session: Option<i32>) {
         match (&self.control, session) {
             (Pool::Postgres(pool), Some(session)) => postgres::lock_is_lost(pool, session).await,
             _ => std::future::pending().await,
@@ -251,11 +265,26 @@ impl SqlStore {
         }
     }
 
+    /// Begins to lead as long as the right to it lasts: a migration takes as long as it likes, but a
+    /// server that is gone without a word is not waited for.
+    async fn begin_or_lose(&self, connection: Connection, right: Right) -> Result<(), StoreError> {
+        let session = right.session();
+        tokio::select! {
+            begun = self.begin_to_lead(connection, right) => begun,
+            () = self.session_is_lost(session) => Err(postgres::silent()),
+        }
+    }
+
     async fn begin_to_lead(
         &self,
         mut connection: Connection,
         right: Right,
     ) -> Result<(), StoreError> {
+        if let (Location::Postgres(url), Connection::Postgres(connection)) =
+            (&self.location, &mut connection)
+        {
+            postgres::migrate(url, connection).await?;
+        }
         points::pack_old_rows(&mut connection).await?;
         let is_over = CancellationToken::new();
         let (clock, changes) = (self.clock.clone(), self.changes.clone());
@@ -519,6 +548,23 @@ impl Store for SqlStore {
 
     async fn requeue(&self, works: &[WorkId]) -> Result<Changed, StoreError> {
         self.write(finish::Requeue(works.to_vec())).await
+    }
+
+    async fn supersede_checkpoints(&self, limit: u32) -> Result<u64, StoreError> {
+        // Looked for beside the writer, which has better to do when there are none.
+        let runs = retention::runs_to_clear(&self.control, limit).await?;
+        if runs.is_empty() { Ok(0) } else { self.write(retention::Supersede(runs)).await }
+    }
+
+    async fn superseded_checkpoints(
+        &self,
+        limit: u32,
+    ) -> Result<Vec<SupersededCheckpoint>, StoreError> {
+        retention::superseded(&self.control, limit).await
+    }
+
+    async fn note_removed(&self, removed: Vec<SupersededCheckpoint>) -> Result<(), StoreError> {
+        self.write(retention::NoteRemoved(removed)).await
     }
 
     async fn save_fit(&self, fit: FitToSave) -> Result<(), StoreError> {

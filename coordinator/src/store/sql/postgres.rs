@@ -45,8 +45,7 @@ const LOOKS_IN_VAIN: u32 = 2;
 /// Where a leader that leaves says so, that a standby need not wait for its next look.
 const LEADER_CHANNEL: &str = "gradus_leader";
 
-/// Connects to write, as the only leader, and brings the schema up to date. None when another
-/// coordinator leads.
+/// Connects to write, as the only leader. None when another coordinator leads.
 ///
 /// The lock belongs to the session, and everything is written through this very session: once the
 /// server has given the lock to another coordinator, this one's session is gone, and with it
@@ -54,9 +53,23 @@ const LEADER_CHANNEL: &str = "gradus_leader";
 ///
 /// The number beside it is that of the session, by which [`holds_lock`] knows it.
 pub(super) async fn lead(url: &str) -> Result<Option<(PgConnection, i32)>, StoreError> {
+    // A standby asks every second for as long as it lives: a server that vanishes meanwhile without a
+    // word must not keep it waiting for ever.
+    tokio::time::timeout(ANSWER_DEADLINE, lock(url)).await.map_err(|_| silent())?
+}
+
+/// Brings the schema up to date, which may take as long as it likes.
+pub(super) async fn migrate(url: &str, connection: &mut PgConnection) -> Result<(), StoreError> {
+    MIGRATIONS.run_direct(None, connection, false).await.map_err(|error| match error {
+        MigrateError::Execute(error) => from_driver(error),
+        error => super::migrate_error(Location::Postgres(url.to_owned()).to_string(), error),
+    })
+}
+
+/// Connects and takes the leader's lock; none when another coordinator has it.
+async fn lock(url: &str) -> Result<Option<(PgConnection, i32)>, StoreError> {
     let options = options(url)?.options(SESSION_OPTIONS);
-    let connecting = tokio::time::timeout(ANSWER_DEADLINE, options.connect());
-    let mut connection = connecting.await.map_err(|_| silent())?.map_err(from_driver)?;
+    let mut connection = options.connect().await.map_err(from_driver)?;
     let is_leader: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock($1)")
         .bind(LEADER_LOCK)
         .fetch_one(&mut connection)
@@ -73,10 +86,6 @@ pub(super) async fn lead(url: &str) -> Result<Option<(PgConnection, i32)>, Store
         .execute(&mut connection)
         .await
         .map_err(from_driver)?;
-    MIGRATIONS.run_direct(None, &mut connection, false).await.map_err(|error| match error {
-        MigrateError::Execute(error) => from_driver(error),
-        error => super::migrate_error(Location::Postgres(url.to_owned()).to_string(), error),
-    })?;
     let session = sqlx::query_scalar("SELECT pg_backend_pid()")
         .fetch_one(&mut connection)
         .await
@@ -124,7 +133,8 @@ async fn holds_lock(pool: &PgPool, session: i32) -> Result<bool, sqlx::Error> {
     .await
 }
 
-fn silent() -> StoreError {
+/// There is no answer.
+pub(super) fn silent() -> StoreError {
     StoreError::ConnectionLost("the server does not answer".into())
 }
 

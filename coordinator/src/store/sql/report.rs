@@ -325,6 +325,9 @@ ON CONFLICT (run_id, attempt, step) DO NOTHING",
     }
     let detail = json!({ "step": row.step, "is_data_point": row.is_data_point });
     tx.record(run.as_str(), "checkpoint_published", &detail);
+    if !row.is_data_point {
+        forget_losses(tx, run).await?;
+    }
     let mut changed = Changed::default();
     trunks::settle_branches(tx, &[run], &mut changed).await?;
     let has_branches = !changed.work.is_empty();
@@ -334,6 +337,17 @@ ON CONFLICT (run_id, attempt, step) DO NOTHING",
     }
     let checkpoint = evaluations::checkpoint_at(holder.attempt, row.step, &row.weights.hash);
     Ok(evaluations::ensure(tx, run, &[checkpoint]).await? > 0 || has_branches)
+}
+
+/// Workers that are lost in a row are counted where nothing comes of it: a run that has got on since,
+/// as a rolling checkpoint says, may lose as many again.
+async fn forget_losses(tx: &mut Tx, run: &RunId) -> Result<(), StoreError> {
+    query("UPDATE work SET n_losses = 0 WHERE id = ? AND n_losses > 0")
+        .bind(run.as_str())
+        .execute(&mut tx.conn)
+        .await
+        .map_err(from_driver)?;
+    Ok(())
 }
 
 /// An attempt found a checkpoint damaged. It may have been its machine: the next attempt that finds

@@ -128,7 +128,7 @@ async fn measure_more(
     let kept: Vec<i64> = query_scalar(
         "SELECT DISTINCT step
 FROM checkpoints
-WHERE run_id = ? AND refused_reason IS NULL AND NOT EXISTS (
+WHERE run_id = ? AND refused_reason IS NULL AND superseded_at_ms IS NULL AND NOT EXISTS (
     SELECT 1
     FROM attempts AS later
     WHERE later.work_id = checkpoints.run_id AND later.attempt > checkpoints.attempt
@@ -144,7 +144,7 @@ WHERE run_id = ? AND refused_reason IS NULL AND NOT EXISTS (
         query(
             "UPDATE checkpoints
 SET is_data_point = 1
-WHERE run_id = ? AND step = ? AND refused_reason IS NULL",
+WHERE run_id = ? AND step = ? AND refused_reason IS NULL AND superseded_at_ms IS NULL",
         )
         .bind(run.as_str())
         .bind(signed(*step))

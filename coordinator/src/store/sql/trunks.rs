@@ -410,7 +410,7 @@ WHERE trunks.run_id = runs.id AND source.numerics_json IS NOT NULL
         SELECT 1
         FROM checkpoints AS kept
         WHERE kept.run_id = source.id AND kept.step <= trunks.from_step
-            AND kept.refused_reason IS NULL
+            AND kept.refused_reason IS NULL AND kept.superseded_at_ms IS NULL
     )
     AND runs.id IN";
     let update = query_with_rows(head, (1, runs.len()), "");
@@ -425,6 +425,7 @@ FROM (
     LEFT JOIN trunks ON trunks.run_id = runs.id
     LEFT JOIN checkpoints AS kept ON kept.run_id = trunks.from_run_id
         AND kept.step <= trunks.from_step AND kept.refused_reason IS NULL
+        AND kept.superseded_at_ms IS NULL
     WHERE runs.id IN";
     let tail = "
     GROUP BY runs.id

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { FitReport } from './api';
-import { byText, doubts, excludedRuns, heldOutRows, methodsOf, scalingMarks } from './scaling';
+import { byText, comparedAt, doubts, excludedRuns, heldOutRows, methodsOf, scalingMarks } from './scaling';
 
 const observation = (name: string, isHeldOut: boolean) => ({
   run_id: 'r_1', name, step: 10, parameters: 1e5, tokens: 1e6, flops: 1e12, loss_nats: 4, is_held_out: isHeldOut,
@@ -58,6 +58,35 @@ describe('a run that stands in several groups', () => {
     const runs = excludedRuns(twice);
     expect(runs.map((run) => run.reason)).toEqual(['failed', 'not finished']);
     expect(new Set(runs.map((run) => run.key)).size).toBe(2);
+  });
+});
+
+describe('two groups beside each other', () => {
+  const known = { status: 'identified', value: 1, low: 0.5, high: 2 };
+  const at = (flops: number) => ({
+    flops, loss_difference_nats: known, loss_ratio: known, flops_ratio: known, is_inside_both: true,
+  });
+  const pair = (method: string, names: string[], flops: number) => ({
+    method, names, budgets: [at(flops)], crossover_flops: known,
+  });
+
+  it('stand in one table for each method and budget', () => {
+    const comparisons = [
+      pair('chinchilla', ['tnl', 'hgrn2'], 1e12),
+      pair('chinchilla', ['tnl', 'llama'], 1e12),
+      pair('power', ['tnl', 'hgrn2'], 1e12),
+      pair('chinchilla', ['hgrn2', 'llama'], 2e12),
+    ];
+    const places = comparedAt({ groups: [], comparisons } as unknown as FitReport);
+    expect(places.map(({ method, flops, rows }) => [method, flops, rows.length])).toEqual([
+      ['chinchilla', 1e12, 2],
+      ['power', 1e12, 1],
+      ['chinchilla', 2e12, 1],
+    ]);
+    expect(places[0]?.rows[1]).toMatchObject({ first: 'tnl', second: 'llama', isBetter: null });
+  });
+  it('are not there in reports of before', () => {
+    expect(comparedAt(report)).toEqual([]);
   });
 });
 

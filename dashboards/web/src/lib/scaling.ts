@@ -1,6 +1,6 @@
 // From a fit report to what the scaling plot draws. Pure.
 
-import type { ExcludedRun, FitReport, HeldOutView, MethodFit } from './api';
+import type { EstimateView, ExcludedRun, FitReport, HeldOutView, MethodFit } from './api';
 
 export interface MeasuredPoint {
   group: string;
@@ -62,6 +62,39 @@ export function heldOutRows(report: FitReport): (HeldOutView & { group: string; 
   return report.groups.flatMap(({ group, held_out }) =>
     held_out.map((row, index) => ({ ...row, group, key: JSON.stringify([group, row.method, index]) })),
   );
+}
+
+export interface ComparedRow {
+  key: string;
+  first: string;
+  second: string;
+  difference: EstimateView;
+  compute: EstimateView;
+  isBetter: number | null;
+  crossover: EstimateView;
+}
+
+/** Every two groups, by method and budget. */
+export function comparedAt(report: FitReport): { method: string; flops: number; rows: ComparedRow[] }[] {
+  const places = new Map<string, { method: string; flops: number; rows: ComparedRow[] }>();
+  for (const pair of report.comparisons ?? []) {
+    const [first, second] = pair.names as [string, string];
+    for (const at of pair.budgets) {
+      const key = JSON.stringify([pair.method, at.flops]);
+      const place = places.get(key) ?? { method: pair.method, flops: at.flops, rows: [] };
+      places.set(key, place);
+      place.rows.push({
+        key: JSON.stringify([first, second]),
+        first,
+        second,
+        difference: at.loss_difference_nats,
+        compute: at.flops_ratio,
+        isBetter: at.first_is_better ?? null,
+        crossover: pair.crossover_flops,
+      });
+    }
+  }
+  return [...places.values()];
 }
 
 /** The excluded runs, each once for each reason. */

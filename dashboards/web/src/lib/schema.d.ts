@@ -93,6 +93,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/fits/{fit}/compare": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Two groups beside each other, or every two: loss at a budget, compute for equal loss, where they
+         *     cross. Only laws that say the loss at a budget compare.
+         */
+        get: operations["compare"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/fits/{fit}/curve": {
         parameters: {
             query?: never;
@@ -774,6 +794,31 @@ export interface components {
         BTreeMap: {
             [key: string]: number;
         };
+        /** @description Two groups at one budget. */
+        BudgetView: {
+            /**
+             * Format: double
+             * @description Share of the draws in which the first has less loss; `null` without a bootstrap, or where
+             *     the difference is not identified.
+             */
+            first_is_better?: number | null;
+            /**
+             * Format: double
+             * @description C.
+             */
+            flops: number;
+            /**
+             * @description FLOPs that the second needs for the loss that the first has here, over C: above one the first
+             *     saves compute.
+             */
+            flops_ratio: components["schemas"]["EstimateView"];
+            /** @description Whether C lies among the fitted ones of both. */
+            is_inside_both: boolean;
+            /** @description L of the first minus L of the second, nats per token. */
+            loss_difference_nats: components["schemas"]["EstimateView"];
+            /** @description L of the first over L of the second. */
+            loss_ratio: components["schemas"]["EstimateView"];
+        };
         /** @description A request to stop. */
         CancelRequest: {
             /** @description Why, for the record. */
@@ -823,6 +868,8 @@ export interface components {
             created_at_ms: number;
             /** @description Whether a fit or an evaluation may refer to it. */
             is_data_point: boolean;
+            /** @description Whether later ones stand in for it: its files are gone, or are about to be. */
+            is_superseded?: boolean;
             /** @description The manifest's key in the artifact store. */
             manifest_key: string;
             /**
@@ -839,6 +886,44 @@ export interface components {
             step: number;
             /** @description BLAKE3 of the weights. */
             weights_hash: string;
+        };
+        /** @description The groups of a fit beside each other. */
+        ComparisonList: {
+            /** @description Every pair of groups by every law that says the loss at a budget. */
+            comparisons: components["schemas"]["ComparisonView"][];
+            /** @description The fit. */
+            fit: string;
+        };
+        /** @description Two groups beside each other. */
+        ComparisonView: {
+            /** @description At each budget. */
+            budgets: components["schemas"]["BudgetView"][];
+            /**
+             * @description The C at which both have the same loss: of several the one among the fitted budgets of
+             *     both, or nearest to them.
+             */
+            crossover_flops: components["schemas"]["EstimateView"];
+            /** @description Whether it lies among them. */
+            crossover_is_inside_both: boolean;
+            /** @description κ of C = κ N D of each. */
+            flops_per_parameter_token: number[];
+            /** @description Whether each stands at its own best N and D for a budget; a law of C alone has neither. */
+            is_at_best_sizes: boolean;
+            /** @description Whether the draws of both were taken together, for both were measured at the same places. */
+            is_paired: boolean;
+            /**
+             * Format: double
+             * @description Nominal coverage of the intervals.
+             */
+            level: number;
+            /** @description The law that both were fitted with, such as `chinchilla`. */
+            method: string;
+            /** @description The groups, the first and the second. */
+            names: string[];
+            /** @description The others, ascending. */
+            other_crossovers_flops: number[];
+            /** @description What to know before quoting it. */
+            warnings: string[];
         };
         /** @description Where a run that shares another's trunk begins. */
         ContinuesView: {
@@ -1169,6 +1254,12 @@ export interface components {
         };
         /** @description The fits of a study. `gradus fit STUDY --json` prints this. */
         FitReport: {
+            /**
+             * @description Every two groups beside each other, by each law that says the loss at a budget, at the largest
+             *     C that both were fitted to. Empty where there are too many groups, and in reports of older
+             *     builds.
+             */
+            comparisons?: components["schemas"]["ComparisonView"][];
             /**
              * Format: double
              * @description The nominal coverage of the intervals, such as 0.95.
@@ -2090,6 +2181,62 @@ export interface operations {
                 };
             };
             404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    compare: {
+        parameters: {
+            query?: {
+                /** @description C; by default the largest that both were fitted to. */
+                c?: number;
+                /** @description Only pairs with this group. */
+                group?: string;
+                /** @description Only pairs with this one too. */
+                with?: string;
+                /** @description Only by this method. */
+                method?: string;
+            };
+            header?: never;
+            path: {
+                /** @description Its identifier */
+                fit: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ComparisonList"];
+                };
+            };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Another build made it */
+            409: {
                 headers: {
                     [name: string]: unknown;
                 };

@@ -66,9 +66,10 @@ pub(super) fn check_absent(path: &Path) -> Result<(), StoreError> {
 pub(super) async fn empty_database(url: &str) -> Result<Connection, StoreError> {
     check_empty(url).await?;
     let location = Location::Postgres(url.to_owned());
-    let (conn, _session) = postgres::lead(url)
+    let (mut conn, _session) = postgres::lead(url)
         .await?
         .ok_or_else(|| StoreError::InUse { store: location.to_string() })?;
+    postgres::migrate(url, &mut conn).await?;
     Ok(Connection::Postgres(Box::new(conn)))
 }
 

@@ -192,12 +192,14 @@ struct CheckpointRow {
     manifest_key: String,
     weights_hash: String,
     refused_reason: Option<String>,
+    is_superseded: i64,
     created_at_ms: i64,
 }
 
 async fn checkpoints(pool: &Pool, id: &str) -> Result<Vec<CheckpointView>, ReadError> {
     let rows: Vec<CheckpointRow> = query_as(
         "SELECT step, attempt, is_data_point, n_bytes, manifest_key, weights_hash, refused_reason,
+    CAST(CASE WHEN superseded_at_ms IS NULL THEN 0 ELSE 1 END AS BIGINT) AS is_superseded,
     created_at_ms
 FROM checkpoints
 WHERE run_id = ?1
@@ -215,6 +217,7 @@ ORDER BY step, attempt",
         manifest_key: row.manifest_key,
         weights_hash: row.weights_hash,
         refused_reason: row.refused_reason,
+        is_superseded: row.is_superseded != 0,
         created_at_ms: row.created_at_ms,
     };
     Ok(rows.into_iter().map(into_view).collect())

@@ -9,12 +9,17 @@ use sqlx::postgres::PgConnection;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 use test_postgres::{Disk, Server};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::super::queue::WANTING;
 use super::super::{postgres, sqlite};
 use super::old_points;
+use crate::artifacts::Artifacts;
 use crate::changes_channel;
 use crate::clock::Clock;
+use crate::config::Config;
+use crate::random::Random;
+use crate::serve::{Surroundings, build_in, ensure_lead};
 use crate::store::conformance::conformance;
 use crate::store::conformance::fixture::{Fixture, placement, registration, source};
 use crate::store::{Location, SqlStore, Store as _, StoreError};
@@ -84,6 +89,18 @@ fn many_seeds() -> String {
 
 async fn connect(server: &Server) -> PgConnection {
     PgConnection::connect(&server.url()).await.unwrap()
+}
+
+/// The server ends the leader's session, as it does when the network between them is cut for long.
+async fn end_leading_session(conn: &mut PgConnection) {
+    sqlx::query(
+        "SELECT pg_terminate_backend(pid)
+FROM pg_locks
+WHERE locktype = 'advisory' AND granted",
+    )
+    .execute(conn)
+    .await
+    .unwrap();
 }
 
 /// By table, its columns with whether they may be absent.
@@ -223,23 +240,15 @@ async fn a_standby_is_woken_when_the_leader_leaves() {
     assert!(second.try_to_lead().await.unwrap());
 }
 
-/// Aim: a deposed leader's writes are refused. Method: the server ends the leader's session, as it
-/// does when the network between them is cut for long; a standby leads; the first one writes.
+/// Aim: a deposed leader's writes are refused. Method: the server ends the leader's session; a standby
+/// leads; the first one writes.
 #[tokio::test]
 async fn a_deposed_leader_writes_nothing() {
     let Some(server) = Server::start(Disk::Unsynced) else { return };
     let first = Fixture::new((open(&server).await, Box::new(())));
     let worker = first.prepared().await;
     let second = open(&server).await;
-    let mut conn = connect(&server).await;
-    sqlx::query(
-        "SELECT pg_terminate_backend(pid)
-FROM pg_locks
-WHERE locktype = 'advisory' AND granted",
-    )
-    .execute(&mut conn)
-    .await
-    .unwrap();
+    end_leading_session(&mut connect(&server).await).await;
     while !second.try_to_lead().await.unwrap() {
         tokio::task::yield_now().await;
     }
@@ -278,4 +287,57 @@ async fn a_crash_of_the_server_loses_nothing_that_was_acknowledged() {
     assert_eq!(leases.iter().map(|lease| lease.token).collect::<Vec<_>>(), [granted.token]);
     let next = fixture.grant_first(&worker).await;
     assert!(next.token > granted.token);
+}
+
+/// Aim: a server that vanishes without a word keeps no standby waiting for ever. Method: a server that
+/// greets, hears a question and says nothing more.
+#[tokio::test]
+async fn a_server_that_falls_silent_is_given_up() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (greeted, has_greeted) = tokio::sync::oneshot::channel();
+    let server = tokio::spawn(async move {
+        let (mut client, _) = listener.accept().await.unwrap();
+        // The length of the startup message, and the message.
+        let length = client.read_u32().await.unwrap() as usize;
+        client.read_exact(&mut vec![0; length - 4]).await.unwrap();
+        // Whoever asks is welcome, and the server is ready.
+        client.write_all(b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I").await.unwrap();
+        assert!(client.read_u8().await.is_ok(), "something is asked");
+        greeted.send(client).unwrap();
+    });
+    let url = format!("postgres://gradus@{address}/gradus?sslmode=disable");
+    let leading = tokio::spawn(async move { postgres::lead(&url).await });
+    let _silent = has_greeted.await.unwrap();
+    server.await.unwrap();
+    let error = leading.await.unwrap().unwrap_err();
+    assert!(matches!(error, StoreError::ConnectionLost(_)), "{error}");
+}
+
+/// Aim: a take-over whose reads hang ends with the lead, and the coordinator may try again. Method: the
+/// table that it reads is locked by another, and the server ends the leader's session meanwhile.
+#[tokio::test]
+async fn a_take_over_that_hangs_ends_with_the_lead() {
+    let Some(server) = Server::start(Disk::Unsynced) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = Config::for_directory(folder.path());
+    config.database = Location::Postgres(server.url());
+    let surroundings = Surroundings {
+        clock: Clock::system(),
+        random: Random::system(),
+        artifacts: Artifacts::in_memory(),
+    };
+    let app = build_in(config, surroundings).await.unwrap();
+    assert!(app.store.is_leading());
+    let mut conn = connect(&server).await;
+    let mut locking = conn.begin().await.unwrap();
+    let lock = "LOCK TABLE workers IN ACCESS EXCLUSIVE MODE";
+    sqlx::query(lock).execute(&mut *locking).await.unwrap();
+    end_leading_session(&mut locking).await;
+    let error = ensure_lead(&app).await.unwrap_err();
+    assert!(matches!(error, StoreError::ConnectionLost(_)), "{error}");
+    assert!(!app.store.is_leading());
+    assert!(!app.leader.has_taken_over());
+    locking.rollback().await.unwrap();
+    assert!(ensure_lead(&app).await.unwrap());
 }

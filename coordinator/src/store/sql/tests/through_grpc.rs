@@ -302,6 +302,21 @@ impl Store for ThroughGrpc {
         self.inner().requeue(works).await
     }
 
+    async fn supersede_checkpoints(&self, limit: u32) -> Result<u64, StoreError> {
+        self.inner().supersede_checkpoints(limit).await
+    }
+
+    async fn superseded_checkpoints(
+        &self,
+        limit: u32,
+    ) -> Result<Vec<SupersededCheckpoint>, StoreError> {
+        self.inner().superseded_checkpoints(limit).await
+    }
+
+    async fn note_removed(&self, removed: Vec<SupersededCheckpoint>) -> Result<(), StoreError> {
+        self.inner().note_removed(removed).await
+    }
+
     async fn save_fit(&self, fit: FitToSave) -> Result<(), StoreError> {
         self.inner().save_fit(fit).await
     }
