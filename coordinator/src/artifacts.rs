@@ -233,7 +233,9 @@ impl Artifacts {
         }
         if let Some(directory) = &self.directory {
             // Not there, or not empty: neither matters, it is for tidiness.
-            let _ = tokio::fs::remove_dir(directory.join(folder)).await;
+            if let Err(error) = tokio::fs::remove_dir(directory.join(folder)).await {
+                tracing::debug!(error = %error, folder, "the folder of a checkpoint stays");
+            }
         }
         Ok(())
     }

@@ -38,8 +38,9 @@ pub(crate) fn measure(args: &ScaleArgs) -> Result<Report> {
     let n_taken = if quick { 20 } else { 300 };
     report.note(format!(
         "`next`: from the acknowledged end of a run to the next assignment, one worker with one slot, \
-         {n_taken} times; beside it the same with {SHORT_QUEUE} queued. Memory is what the coordinator \
-         has in RAM. Idle workers hold a poll open and send a heartbeat every {} s.",
+         {n_taken} times; beside it the same with {SHORT_QUEUE} queued. Peak memory is the most that the \
+         coordinator had in RAM until the long study was retried. Idle workers hold a poll open and \
+         send a heartbeat every {} s.",
         HEARTBEAT.as_secs()
     ));
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -62,7 +63,7 @@ pub(crate) fn measure(args: &ScaleArgs) -> Result<Report> {
             let rate = f64::from(n_queued) / took.as_secs_f64();
             report.add(Row::alone(what(name), "runs/s", &[rate]));
         }
-        report.add(Row::alone(what("memory"), "MiB", &[queue.resident_mib]));
+        report.add(Row::alone(what("peak memory"), "MiB", &[queue.peak_mib]));
         for (name, percent) in [("next, p50", 50), ("next, p99", 99)] {
             let short = at_percent(&queue.short, percent);
             let row = Row::alone(what(name), "ms", &[at_percent(&queue.long, percent)]);
@@ -83,7 +84,8 @@ struct Queue {
     submitted: Duration,
     /// What is asked of all of it afterwards.
     verbs: [(&'static str, Duration); 3],
-    resident_mib: f64,
+    /// The most memory until then.
+    peak_mib: f64,
     /// Waits for the next assignment, ascending.
     short: Vec<Duration>,
     long: Vec<Duration>,
@@ -99,7 +101,6 @@ async fn queue(server: &Server, n_queued: u32, n_taken: u32) -> Result<Queue> {
     server.apply("long", n_queued.max(n_taken + 1), 2).await?;
     let submitted = begun.elapsed();
     let long = waits(&worker, n_taken).await?;
-    let resident_mib = server.resident_bytes()? as f64 / f64::from(1 << 20);
     let begun = Instant::now();
     server.apply("long", n_queued.max(n_taken + 1), 2).await?;
     let again = begun.elapsed();
@@ -109,7 +110,8 @@ async fn queue(server: &Server, n_queued: u32, n_taken: u32) -> Result<Queue> {
     let begun = Instant::now();
     server.change("long", "retry", &json!({})).await?;
     let verbs = [("applied again", again), ("cancelled", cancelled), ("retried", begun.elapsed())];
-    Ok(Queue { submitted, verbs, resident_mib, short, long })
+    let peak_mib = server.peak_bytes()? as f64 / f64::from(1 << 20);
+    Ok(Queue { submitted, verbs, peak_mib, short, long })
 }
 
 /// From the end of a run to the next assignment, so many times, ascending.

@@ -101,13 +101,13 @@ impl Server {
         self.coordinator.as_ref().context("the coordinator was killed")
     }
 
-    /// What the coordinator has in RAM, in bytes.
-    pub(super) fn resident_bytes(&self) -> Result<u64> {
+    /// The most that the coordinator has had in RAM, in bytes.
+    pub(super) fn peak_bytes(&self) -> Result<u64> {
         let path = format!("/proc/{}/status", self.process()?.id());
         let text = std::fs::read_to_string(path)?;
-        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kibibytes = line.and_then(|rest| rest.trim().strip_suffix("kB"));
-        let kibibytes = kibibytes.context("no `VmRSS` in the process's status")?;
+        let kibibytes = kibibytes.context("no `VmHWM` in the process's status")?;
         Ok(kibibytes.trim().parse::<u64>()? * 1024)
     }
 
