@@ -5,7 +5,7 @@ rule, parameter names, decay groups, batch and optimizer as `gradus-worker`, wri
 user would write it. Of a configuration it knows `architecture: llama` with RMSNorm, the rotation
 `half` and SiLU; it refuses the rest.
 
-All batches are in memory before the clock starts. The file of batches has rows of T + 1 token ids
+All batches are in the device's memory before the clock starts. The file of batches has rows of T + 1 token ids
 (16-bit little endian); sequence b of step s is row s * B + b. `gradus-bench train` writes it.
 """
 
@@ -195,6 +195,12 @@ def read_batches(args: argparse.Namespace, vocab_size: int) -> Tensor:
     return torch.from_numpy(tokens.astype(np.int64)).view(shape)
 
 
+def wait_for(device: str) -> None:
+    """Returns when the device has done all that it was given; the CPU always has."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
 def train(args: argparse.Namespace, model: Llama, batches: Tensor) -> tuple[list, list]:
     """Losses of all steps, and the seconds of the timed ones."""
     optimizer = make_optimizer(model, args.learning_rate)
@@ -205,6 +211,7 @@ def train(args: argparse.Namespace, model: Llama, batches: Tensor) -> tuple[list
         precision = lambda: torch.autocast(args.device, dtype=torch.bfloat16)
     losses, seconds = [], []
     for tokens in batches:
+        wait_for(args.device)
         start = time.perf_counter()
         with precision():
             loss = loss_of(tokens)
@@ -212,8 +219,9 @@ def train(args: argparse.Namespace, model: Llama, batches: Tensor) -> tuple[list
         torch.nn.utils.clip_grad_norm_(parameters, GRADIENT_CLIP)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        # Our trainer reads the loss of every step too, which on a GPU waits for the step.
+        # Our trainer reads the loss of every step too, and then waits for its update.
         losses.append(loss.item())
+        wait_for(args.device)
         seconds.append(time.perf_counter() - start)
     return losses, seconds[args.untimed_steps :]
 
@@ -241,6 +249,8 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = arguments()
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("`--device cuda`: PyTorch finds no CUDA device")
     torch.set_num_threads(args.threads)
     config = read_config(args.config)
     batches = read_batches(args, config["vocab_size"]).to(args.device)
@@ -265,6 +275,9 @@ def main() -> None:
         "torch_version": torch.__version__,
         "config": config,
     }
+    if args.device == "cuda":
+        # What the allocator took of the device, as our trainer counts it.
+        result["memory_peak_bytes"] = torch.cuda.max_memory_reserved()
     print(json.dumps(result))
 
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
+use crate::device::Place;
 use crate::dispatch::Database;
 
 /// Measures the training engine on this machine
@@ -72,6 +73,8 @@ impl Common {
 pub(crate) struct TrainArgs {
     #[command(flatten)]
     pub(crate) common: Common,
+    #[command(flatten)]
+    pub(crate) place: Place,
     /// Only the cases whose name contains this, such as `llama-7m-t256-fp32` or `bf16`; repeatable
     #[arg(long, value_name = "TEXT")]
     pub(crate) only: Vec<String>,

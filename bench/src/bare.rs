@@ -13,8 +13,11 @@ use domain::recipe::CellConfig;
 use proto::v1::{self, assignment::Work, event::Kind};
 use serde::{Deserialize, Serialize};
 use worker::artifacts::{Artifacts, reference_to};
-use worker::trainer::{self, Report};
+use worker::compute_device::ComputeDevice;
+use worker::recipes::{self, Host, Outcome};
+use worker::trainer::{self, Control, Report};
 
+use crate::device::{Device, Place};
 use crate::site::uri;
 
 /// What to train.
@@ -29,6 +32,8 @@ pub(crate) struct Request {
     pub(crate) threads: u32,
     /// Checkpoints after so many steps each, besides the last.
     pub(crate) checkpoint_steps: Vec<u64>,
+    /// What to compute on; where it is not said, what the trainer takes by itself.
+    pub(crate) place: Option<Place>,
 }
 
 /// What the trainer reported, step by step.
@@ -68,7 +73,12 @@ impl Report for Trained {
 
 /// Trains in a new process and waits for it.
 pub(crate) fn train(request: &Request) -> Result<Trained> {
-    let mut child = Command::new(std::env::current_exe()?)
+    let mut command = Command::new(std::env::current_exe()?);
+    if request.place.as_ref().is_some_and(|place| place.device == Device::Cpu) {
+        // By itself the trainer takes CUDA where it lies beside its libtorch.
+        command.env("CUDA_VISIBLE_DEVICES", "");
+    }
+    let mut child = command
         .arg("loop")
         .env("OMP_NUM_THREADS", request.threads.to_string())
         // Without it CUDA refuses products that are the same each time.
@@ -96,9 +106,36 @@ fn carry_out(request: &Request) -> Result<Trained> {
     let artifacts = Artifacts::open(&uri(&request.store), &request.scratch)?;
     let assignment = assignment(request)?;
     let mut trained = Trained::default();
-    let outcome = trainer::carry_out(request.threads, &artifacts, &assignment, &mut trained)?;
+    let outcome = match request.place.as_ref().filter(|place| place.device == Device::Cuda) {
+        None => trainer::carry_out(request.threads, &artifacts, &assignment, &mut trained)?,
+        Some(place) => {
+            let host = set_up(request.threads, place.choose()?)?;
+            carry_out_on(&host, &artifacts, &assignment, &mut trained)
+        }
+    };
     ensure!(outcome.end == AttemptEnd::Succeeded, "the training ended: {}", outcome.message);
     Ok(trained)
+}
+
+/// A process that computes on a device of our choice, set up as the trainer sets itself up.
+fn set_up(threads: u32, compute: ComputeDevice) -> Result<Host> {
+    torch_ext::keep_freed_memory()?;
+    torch_ext::set_inter_op_threads(1)?;
+    torch_ext::set_intra_op_threads(threads as usize)?;
+    torch_ext::use_deterministic_algorithms(true)?;
+    Ok(Host { threads, compute, libtorch_version: torch_ext::libtorch_version().to_owned() })
+}
+
+/// What [`trainer::carry_out`] does, on the host's device and not on the one that it finds.
+fn carry_out_on(
+    host: &Host,
+    artifacts: &Artifacts,
+    assignment: &v1::Assignment,
+    report: &mut dyn Report,
+) -> Outcome {
+    let control = Control::default();
+    let mut context = recipes::Context { artifacts, control: &control, report, host, assignment };
+    recipes::carry_out(&mut context)
 }
 
 fn assignment(request: &Request) -> Result<v1::Assignment> {

@@ -9,6 +9,8 @@ use domain::recipe::{CellConfig, NUMERICS_VERSION};
 use domain::spec::Precision;
 use serde_json::json;
 
+use crate::device::Device;
+
 /// The token ids of all cases.
 pub(crate) const VOCAB_SIZE: u16 = 1024;
 
@@ -18,11 +20,14 @@ pub(crate) const PREPARATION_HASH: &str = "bench";
 /// Constant over the steps, so that PyTorch needs no schedule of ours.
 pub(crate) const LEARNING_RATE: f64 = 1e-3;
 
-/// About so many parameters without the embedding.
+/// About so many parameters without the embedding: the first two for a CPU, the others for a GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Size {
     Small,
     Large,
+    M70,
+    M160,
+    M410,
 }
 
 /// Widths of a size.
@@ -35,20 +40,59 @@ pub(crate) struct Widths {
 }
 
 impl Size {
-    pub(crate) const ALL: [Self; 2] = [Self::Small, Self::Large];
+    /// The sizes that a device is measured with, the smallest first.
+    pub(crate) const fn of(device: Device) -> &'static [Self] {
+        match device {
+            Device::Cpu => &[Self::Small, Self::Large],
+            Device::Cuda => &[Self::M70, Self::M160, Self::M410],
+        }
+    }
+
+    /// In fp32 a GPU's larger sizes take long and tell nothing new.
+    pub(crate) const fn precisions(self) -> &'static [Precision] {
+        match self {
+            Self::Small | Self::Large | Self::M70 => &[Precision::Fp32, Precision::Bf16],
+            Self::M160 | Self::M410 => &[Precision::Bf16],
+        }
+    }
 
     pub(crate) const fn label(self) -> &'static str {
         match self {
             Self::Small => "0.3m",
             Self::Large => "7m",
+            Self::M70 => "70m",
+            Self::M160 => "160m",
+            Self::M410 => "410m",
         }
     }
 
+    /// From 7M on, heads of 64 channels and a channel mixer of 3 d: N of `llama` is 13 L d².
     pub(crate) const fn widths(self) -> Widths {
-        match self {
-            Self::Small => Widths { d_model: 96, n_layers: 3, n_heads: 3, ffn_hidden: 256 },
-            Self::Large => Widths { d_model: 256, n_layers: 8, n_heads: 4, ffn_hidden: 768 },
-        }
+        let (d_model, n_layers, n_heads, ffn_hidden) = match self {
+            Self::Small => (96, 3, 3, 256),
+            Self::Large => (256, 8, 4, 768),
+            Self::M70 => (768, 9, 12, 2304),
+            Self::M160 => (1024, 12, 16, 3072),
+            Self::M410 => (1280, 19, 20, 3840),
+        };
+        Widths { d_model, n_layers, n_heads, ffn_hidden }
+    }
+}
+
+/// Tokens of a step: seconds of work for two cores, and on a GPU what 80 GB have room for in the
+/// largest model.
+pub(crate) const fn batch_tokens(device: Device) -> u32 {
+    match device {
+        Device::Cpu => 2048,
+        Device::Cuda => 16_384,
+    }
+}
+
+/// Tokens of a sequence, each a divisor of those of a step.
+const fn sequence_lengths(device: Device) -> [u32; 2] {
+    match device {
+        Device::Cpu => [256, 2048],
+        Device::Cuda => [2048, 8192],
     }
 }
 
@@ -108,13 +152,14 @@ impl Case {
     }
 }
 
-/// Every case of the training benchmark: 2048 tokens a step.
-fn all() -> Vec<Case> {
+/// Every case of the training benchmark on a device.
+fn all(device: Device) -> Vec<Case> {
     let mut cases = Vec::new();
-    for size in Size::ALL {
-        for (sequence_length, batch_sequences) in [(256, 8), (2048, 1)] {
+    for &size in Size::of(device) {
+        for sequence_length in sequence_lengths(device) {
+            let batch_sequences = batch_tokens(device) / sequence_length;
             for &architecture in Architecture::ALL {
-                for precision in [Precision::Fp32, Precision::Bf16] {
+                for &precision in size.precisions() {
                     cases.push(Case {
                         architecture,
                         size,
@@ -129,9 +174,9 @@ fn all() -> Vec<Case> {
     cases
 }
 
-/// The cases whose name contains one of the texts; all of them without any.
-pub(crate) fn chosen(only: &[String]) -> Result<Vec<Case>> {
-    let cases = all();
+/// A device's cases whose name contains one of the texts; all of them without any.
+pub(crate) fn chosen(device: Device, only: &[String]) -> Result<Vec<Case>> {
+    let cases = all(device);
     for text in only {
         ensure!(
             cases.iter().any(|case| case.to_string().contains(text.as_str())),
@@ -151,7 +196,7 @@ mod tests {
 
     #[test]
     fn every_case_is_a_valid_cell_of_about_its_size() {
-        let cases = all();
+        let cases = all(Device::Cpu);
         assert_eq!(cases.len(), 4 * 2 * 2 * 2);
         for case in cases {
             let CellConfig::Pretrain(cell) = case.cell(3).unwrap();
@@ -166,16 +211,56 @@ mod tests {
     }
 
     #[test]
+    fn a_size_for_a_gpu_has_as_many_parameters_as_its_name_says() {
+        let asked = [(Size::M70, 70e6), (Size::M160, 160e6), (Size::M410, 410e6)];
+        let cases = all(Device::Cuda);
+        for (size, asked) in asked {
+            for case in cases.iter().filter(|case| case.size == size) {
+                let CellConfig::Pretrain(cell) = case.cell(3).unwrap();
+                cell.model.validate().unwrap();
+                assert_eq!((cell.batch_tokens(), cell.steps), (16_384, 3), "{case}");
+                for n in [cell.model.parameters_non_embedding(), cell.model.parameters_total()] {
+                    assert!((n as f64 / asked - 1.0).abs() < 0.05, "{case}: {n}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_gpu_has_longer_texts_and_fp32_at_the_smallest_size_only() {
+        let cases = all(Device::Cuda);
+        assert_eq!(cases.len(), 4 * 2 * (2 + 1 + 1));
+        let names = cases.iter().map(Case::to_string);
+        assert_eq!(
+            names.filter(|name| name.starts_with("llama")).collect::<Vec<_>>(),
+            [
+                "llama-70m-t2048-fp32",
+                "llama-70m-t2048-bf16",
+                "llama-70m-t8192-fp32",
+                "llama-70m-t8192-bf16",
+                "llama-160m-t2048-bf16",
+                "llama-160m-t8192-bf16",
+                "llama-410m-t2048-bf16",
+                "llama-410m-t8192-bf16",
+            ]
+        );
+    }
+
+    #[test]
     fn cases_are_chosen_by_parts_of_their_names() {
         let names = |only: &[&str]| -> Vec<String> {
             let only: Vec<String> = only.iter().map(|text| (*text).to_owned()).collect();
-            chosen(&only).unwrap().iter().map(Case::to_string).collect()
+            chosen(Device::Cpu, &only).unwrap().iter().map(Case::to_string).collect()
         };
         assert_eq!(names(&["llama-7m-t256-fp32"]), ["llama-7m-t256-fp32"]);
         assert_eq!(names(&["tnl-0.3m-t2048"]), ["tnl-0.3m-t2048-fp32", "tnl-0.3m-t2048-bf16"]);
         assert_eq!(names(&["fp32"]).len(), 16);
         assert_eq!(names(&[]).len(), 32);
-        let error = chosen(&["gpt".to_owned()]).unwrap_err().to_string();
-        assert!(error.contains("`--only gpt`") && error.contains("llama-7m-t256-fp32"), "{error}");
+        for (device, name) in
+            [(Device::Cpu, "llama-7m-t256-fp32"), (Device::Cuda, "llama-70m-t2048-fp32")]
+        {
+            let error = chosen(device, &["gpt".to_owned()]).unwrap_err().to_string();
+            assert!(error.contains("`--only gpt`") && error.contains(name), "{error}");
+        }
     }
 }

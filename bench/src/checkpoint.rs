@@ -7,6 +7,7 @@ use domain::spec::Precision;
 use crate::args::CheckpointArgs;
 use crate::bare::{self, Request, Trained};
 use crate::case::{Case, Size};
+use crate::device::Device;
 use crate::report::{Bar, Report, Row};
 use crate::site::Site;
 use crate::spread::median;
@@ -25,7 +26,8 @@ pub(crate) fn measure(args: &CheckpointArgs) -> Result<Report> {
         args.every
     ));
     let site = Site::new(&args.common.folder()?)?;
-    for size in Size::ALL.into_iter().take(if quick { 1 } else { Size::ALL.len() }) {
+    let sizes = Size::of(Device::Cpu);
+    for &size in sizes.iter().take(if quick { 1 } else { sizes.len() }) {
         let case = Case {
             architecture: Architecture::Llama,
             size,
@@ -69,6 +71,7 @@ fn round(args: &CheckpointArgs, site: &Site, case: &Case, n_checkpoints: u32) ->
             cell: case.cell(n_steps)?,
             threads: args.common.threads,
             checkpoint_steps,
+            place: None,
         })
     };
     let after: Vec<u64> = (1..=n_checkpoints).map(|index| u64::from(index * args.every)).collect();

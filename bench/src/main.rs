@@ -8,6 +8,7 @@ mod args;
 mod bare;
 mod case;
 mod checkpoint;
+mod device;
 mod dispatch;
 mod filter;
 mod machine;

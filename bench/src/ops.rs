@@ -246,6 +246,7 @@ fn models(args: &OpsArgs, report: &mut Report) -> Result<()> {
                 cell: case.cell(untimed + timed)?,
                 threads: args.common.threads,
                 checkpoint_steps: Vec::new(),
+                place: None,
             })?;
             Ok(median(&trained.step_seconds(STEP_TOKENS)?[untimed as usize..]))
         };

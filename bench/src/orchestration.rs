@@ -105,6 +105,7 @@ fn pair(args: &OrchestrationArgs, size: Size, steps: u32) -> Result<Pair> {
         cell,
         threads,
         checkpoint_steps: Vec::new(),
+        place: None,
     })?;
     ensure!(
         bare.losses()? == orchestrated.losses,

@@ -8,10 +8,10 @@ use domain::model::Architecture;
 use domain::recipe::CellConfig;
 use models::LanguageModel;
 use serde::Deserialize;
-use tch::Device;
 use worker::checkpoint::tensors;
 
 use crate::case::{Case, LEARNING_RATE};
+use crate::device::Device;
 use crate::site::Site;
 
 /// Names the Python to use.
@@ -19,10 +19,11 @@ const VARIABLE: &str = "BENCH_PYTHON";
 /// Where `make bench-train` puts one.
 const USUAL: &str = "target/bench/venv/bin/python";
 
-/// A Python with PyTorch.
+/// A Python with PyTorch, and what it is to compute on.
 #[derive(Debug)]
 pub(crate) struct PyTorch {
     python: PathBuf,
+    device: Device,
 }
 
 /// How PyTorch computes.
@@ -47,16 +48,18 @@ pub(crate) struct Trained {
     pub(crate) step_seconds: Vec<f64>,
     /// Of all steps.
     pub(crate) losses: Vec<f64>,
+    /// The most that its allocator took of a CUDA device; of the CPU it tells none.
+    pub(crate) memory_peak_bytes: Option<f64>,
     pub(crate) torch_version: String,
     threads: u32,
 }
 
 impl PyTorch {
     /// The Python that the environment names, or the benchmarks' own; none where neither is there.
-    pub(crate) fn find() -> Option<Self> {
+    pub(crate) fn find(device: Device) -> Option<Self> {
         let named = std::env::var_os(VARIABLE).map(PathBuf::from);
         let usual = || Some(PathBuf::from(USUAL)).filter(|path| path.exists());
-        named.or_else(usual).map(|python| Self { python })
+        named.or_else(usual).map(|python| Self { python, device })
     }
 
     /// What to say when there is none.
@@ -96,6 +99,7 @@ impl PyTorch {
             .args(["--precision", &precision])
             .args(["--learning-rate", &LEARNING_RATE.to_string()])
             .args(["--threads", &threads.to_string()])
+            .args(["--device", self.device.label()])
             .env("OMP_NUM_THREADS", threads.to_string())
             .output()
             .with_context(|| format!("could not start `{}`", self.python.display()))?;
@@ -106,6 +110,8 @@ impl PyTorch {
         ensure!(trained.threads == threads, "PyTorch used {} threads", trained.threads);
         ensure!(trained.step_seconds.len() == steps.timed as usize, "steps are missing");
         ensure!(trained.losses.len() == steps.all() as usize, "losses are missing");
+        let has_memory = trained.memory_peak_bytes.is_some() == (self.device == Device::Cuda);
+        ensure!(has_memory, "PyTorch's memory is missing");
         Ok(trained)
     }
 }
@@ -137,7 +143,7 @@ pub(crate) fn inputs(case: &Case, cell: &CellConfig, site: &Site) -> Result<Opti
     };
     let CellConfig::Pretrain(pretrain) = cell;
     let seed = u64::from(pretrain.training.seed);
-    let model = LanguageModel::new(&pretrain.model, Device::Cpu, seed)?;
+    let model = LanguageModel::new(&pretrain.model, tch::Device::Cpu, seed)?;
     std::fs::write(&inputs.config, serde_json::to_vec(&pretrain.model)?)?;
     std::fs::write(&inputs.weights, tensors::to_bytes(&model.named_parameters())?)?;
     std::fs::write(&inputs.batches, site.batches(cell)?)?;

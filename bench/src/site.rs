@@ -1,5 +1,6 @@
 //! A folder with an artifact store and prepared tokens in it, for as long as a benchmark takes.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -12,7 +13,8 @@ use worker::recipes::TRAINING_FILE;
 
 use crate::case::{PREPARATION_HASH, VOCAB_SIZE};
 
-/// Enough that no benchmark sees a sequence twice within a thousand steps of 2048, and read in a moment.
+/// Enough that no benchmark sees a sequence twice within a thousand steps of 2048 (120 of 16,384, as
+/// a GPU makes them), and read in a moment.
 const N_TOKENS: u32 = 1 << 21;
 
 const MANIFEST_KEY: &str = "data/manifest.json";
@@ -73,6 +75,18 @@ impl Site {
         Ok(shard::to_bytes(&rows))
     }
 
+    /// Removes the checkpoints of all that was trained so far: those of a large model would fill a
+    /// disk within a few rounds.
+    pub(crate) fn forget_runs(&self) -> Result<()> {
+        let runs = self.store().join("runs");
+        match std::fs::remove_dir_all(&runs) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("could not remove `{}`", runs.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn artifacts(&self) -> Result<Artifacts> {
         Ok(Artifacts::open(&uri(&self.store()), &self.path().join("scratch"))?)
     }
@@ -97,4 +111,23 @@ fn tokens() -> Vec<u16> {
         tokens.extend([token, (token ^ 0x155) % VOCAB_SIZE]);
     }
     tokens
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_are_forgotten_and_the_tokens_stay() {
+        let parent = tempfile::tempdir().unwrap();
+        let site = Site::new(parent.path()).unwrap();
+        let run = site.store().join("runs/r_bench1/1-1");
+        std::fs::create_dir_all(&run).unwrap();
+        std::fs::write(run.join("model.safetensors"), "weights").unwrap();
+        for _ in 0..2 {
+            site.forget_runs().unwrap();
+            assert!(!site.store().join("runs").exists());
+            assert!(site.store().join(MANIFEST_KEY).exists());
+        }
+    }
 }

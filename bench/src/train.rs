@@ -6,10 +6,12 @@ use std::collections::HashMap;
 use anyhow::{Result, ensure};
 use domain::model::Architecture;
 use domain::spec::Precision;
+use worker::compute_device::ComputeDevice;
 
 use crate::args::TrainArgs;
 use crate::bare::{self, Request};
-use crate::case::{Case, Size, chosen};
+use crate::case::{Case, Size, batch_tokens, chosen};
+use crate::device::Device;
 use crate::pytorch::{self, Inputs, Mode, PyTorch, Steps};
 use crate::report::{Bar, Report, Row};
 use crate::site::Site;
@@ -20,14 +22,25 @@ const FP32_TOLERANCE: f64 = 1e-4;
 /// In bf16 by the rounding of the products too; the bar against fp32.
 const BF16_TOLERANCE: f64 = 0.005;
 
+const BYTES_PER_GIBIBYTE: f64 = 1024.0 * 1024.0 * 1024.0;
+
 /// The case that a quick run takes.
-const QUICK: &str = "0.3m-t256";
+const fn quick(device: Device) -> &'static str {
+    match device {
+        Device::Cpu => "0.3m-t256",
+        Device::Cuda => "70m-t2048",
+    }
+}
 
 /// What one side did: the median speed of each round, and the losses of all steps.
 #[derive(Debug, Default)]
 struct Side {
     tokens_per_second: Vec<f64>,
     losses: Vec<f64>,
+    /// Of a CUDA device, the median MFU of each round, which only ours tells.
+    mfu: Vec<f64>,
+    /// Of a CUDA device, the most that each round took.
+    memory_gibibytes: Vec<f64>,
 }
 
 impl Side {
@@ -61,10 +74,13 @@ struct Bench<'a> {
 }
 
 pub(crate) fn measure(args: &TrainArgs) -> Result<Report> {
+    let device = args.place.device;
+    // Before anything else of libtorch, and before each case would fail of it.
+    let cuda = (device == Device::Cuda).then(|| args.place.choose()).transpose()?;
     let mut report = Report::new("train", &args.common)?;
-    let quick = [QUICK.to_owned()];
+    let quick = [quick(device).to_owned()];
     let only = if args.common.quick && args.only.is_empty() { &quick[..] } else { &args.only[..] };
-    let cases = chosen(only)?;
+    let cases = chosen(device, only)?;
     let timed = args.steps.unwrap_or(if args.common.quick { 3 } else { 10 });
     let mut bench = Bench {
         args,
@@ -73,7 +89,7 @@ pub(crate) fn measure(args: &TrainArgs) -> Result<Report> {
         loss_steps: args.loss_steps.map(|n| Steps { untimed: n - 1, timed: 1 }),
         rounds: args.common.rounds_or(5),
         site: Site::new(&args.common.folder()?)?,
-        pytorch: PyTorch::find(),
+        pytorch: PyTorch::find(device),
         fp32_losses: HashMap::new(),
     };
     if bench.pytorch.is_none() {
@@ -89,9 +105,14 @@ pub(crate) fn measure(args: &TrainArgs) -> Result<Report> {
     };
     report.note(format!(
         "Each value is the median over {} rounds of the median of {timed} steps, after {} untimed \
-         ones; 2048 tokens a step; `final loss` is {final_loss}.",
-        bench.rounds, bench.steps.untimed
+         ones; {} tokens a step; `final loss` is {final_loss}.",
+        bench.rounds,
+        bench.steps.untimed,
+        batch_tokens(device)
     ));
+    if let Some(compute) = cuda {
+        report.note(on_cuda(&compute));
+    }
     for case in cases {
         // The other cases' numbers are worth having.
         if let Err(error) = bench.case(&case, &mut report) {
@@ -137,6 +158,7 @@ impl Bench<'_> {
             let has_bar = has_bar(case) && std::ptr::eq(*side, &raw const eager);
             report.add(if has_bar { row.bar(Bar::AtLeast(1.0)) } else { row });
         }
+        use_of_device(case, &ours, &peers, report);
         match self.loss_steps {
             None => self.losses(case, &ours, &peers, report),
             Some(steps) => self.losses_of_more(case, steps, report),
@@ -181,6 +203,7 @@ impl Bench<'_> {
             cell: case.cell(steps.all())?,
             threads: self.args.common.threads,
             checkpoint_steps: Vec::new(),
+            place: Some(self.args.place.clone()),
         })?;
         let (seconds, losses) = (trained.step_seconds(case.batch_tokens())?, trained.losses()?);
         // Each round begins with the same weights and sees the same batches. Of PyTorch it is not
@@ -188,7 +211,12 @@ impl Bench<'_> {
         let is_same = side.losses.is_empty() || side.losses == losses;
         ensure!(is_same, "two rounds came to different losses");
         side.add(case, &seconds[steps.untimed as usize..], losses);
-        Ok(())
+        if self.args.place.device == Device::Cuda {
+            side.mfu.push(median(&trained.series("mfu")?[steps.untimed as usize..]));
+            let peak = trained.series("memory_peak_bytes")?.last().copied();
+            side.memory_gibibytes.extend(peak.map(|bytes| bytes / BYTES_PER_GIBIBYTE));
+        }
+        self.site.forget_runs()
     }
 
     fn theirs(
@@ -201,6 +229,8 @@ impl Bench<'_> {
     ) -> Result<String> {
         let trained = pytorch.train(case, mode, inputs, steps, self.args.common.threads)?;
         side.add(case, &trained.step_seconds, trained.losses);
+        let peak = trained.memory_peak_bytes;
+        side.memory_gibibytes.extend(peak.map(|bytes| bytes / BYTES_PER_GIBIBYTE));
         Ok(trained.torch_version)
     }
 
@@ -229,14 +259,18 @@ impl Bench<'_> {
             failures.extend(check(&what, name, ours.first_loss(), side.first_loss(), tolerance));
         }
         let in_fp32 = Case { precision: Precision::Fp32, ..*case };
-        if is_bf16 {
-            let fp32_loss = match self.fp32_losses.get(&in_fp32.to_string()) {
-                Some(loss) => *loss,
-                None => self.fp32_loss(&in_fp32)?,
-            };
-            failures.extend(beside("ours in fp32", fp32_loss, BF16_TOLERANCE));
-        } else {
-            self.fp32_losses.insert(case.to_string(), loss);
+        match case.precision {
+            Precision::Fp32 => {
+                self.fp32_losses.insert(case.to_string(), loss);
+            }
+            Precision::Bf16 if case.size.precisions().contains(&Precision::Fp32) => {
+                let fp32_loss = match self.fp32_losses.get(&in_fp32.to_string()) {
+                    Some(loss) => *loss,
+                    None => self.fp32_loss(&in_fp32)?,
+                };
+                failures.extend(beside("ours in fp32", fp32_loss, BF16_TOLERANCE));
+            }
+            Precision::Bf16 => {}
         }
         for failure in failures {
             report.fail(failure);
@@ -248,6 +282,33 @@ impl Bench<'_> {
         let mut side = Side::default();
         self.ours(case, self.loss_steps.unwrap_or(self.steps), &mut side)?;
         Ok(side.final_loss(self.n_last()))
+    }
+}
+
+/// What a reader of a table from a CUDA device must know.
+fn on_cuda(compute: &ComputeDevice) -> String {
+    format!(
+        "Both sides compute on {}, {:.1} GiB. `mfu` is the trainer's own \
+         (docs/reference/metrics.md), the median as for the speed; `memory` is the most that \
+         libtorch's allocator took of the device.",
+        compute.capability,
+        compute.memory_bytes as f64 / BYTES_PER_GIBIBYTE
+    )
+}
+
+/// How much of a CUDA device is made use of, and of its memory; of the CPU there is no such row.
+fn use_of_device(case: &Case, ours: &Side, peers: &[(&Side, String)], report: &mut Report) {
+    if ours.mfu.is_empty() {
+        return;
+    }
+    report.add(Row::alone(format!("{case}, mfu"), "1", &ours.mfu));
+    let memory = Row::alone(format!("{case}, memory"), "GiB", &ours.memory_gibibytes);
+    if peers.is_empty() {
+        report.add(memory.clone());
+    }
+    for (side, name) in peers {
+        let row = memory.clone();
+        report.add(row.beside(&ours.memory_gibibytes, name, &side.memory_gibibytes));
     }
 }
 
@@ -272,6 +333,7 @@ fn check(what: &str, peer: &str, loss: f64, peer_loss: f64, tolerance: f64) -> O
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::args::Common;
 
     #[test]
     fn a_loss_too_far_from_its_peer_fails_and_so_does_one_that_is_no_number() {
@@ -282,7 +344,7 @@ mod tests {
 
     #[test]
     fn a_round_counts_by_the_median_of_its_steps() {
-        let case = chosen(&["tnl-0.3m-t256-fp32".to_owned()]).unwrap()[0];
+        let case = chosen(Device::Cpu, &["tnl-0.3m-t256-fp32".to_owned()]).unwrap()[0];
         let mut side = Side::default();
         side.add(&case, &[1.0, 2.0, 100.0], vec![3.0, 2.0]);
         side.add(&case, &[1.0], vec![3.0, 2.0]);
@@ -290,5 +352,24 @@ mod tests {
         assert_eq!((side.first_loss(), side.final_loss(1)), (3.0, 2.0));
         assert_eq!((side.final_loss(2), side.final_loss(9)), (2.5, 2.5));
         assert!(Side::default().final_loss(1).is_nan());
+    }
+
+    #[test]
+    fn mfu_and_memory_are_told_of_a_cuda_device_only() {
+        let case = chosen(Device::Cuda, &["llama-70m-t2048-bf16".to_owned()]).unwrap()[0];
+        let table = |ours: &Side| {
+            let theirs = Side { memory_gibibytes: vec![25.0], ..Side::default() };
+            let common =
+                Common { threads: 1, rounds: None, quick: true, out: std::path::PathBuf::new() };
+            let mut report = Report::new("train", &common).unwrap();
+            use_of_device(&case, ours, &[(&theirs, "PyTorch eager".to_owned())], &mut report);
+            report.to_markdown()
+        };
+        let side = Side { mfu: vec![0.4], memory_gibibytes: vec![20.0], ..Side::default() };
+        let found = table(&side);
+        assert!(found.contains("| llama-70m-t2048-bf16, mfu | 0.4000 | 1 |"), "{found}");
+        let memory = "| llama-70m-t2048-bf16, memory | 20.00 | GiB |  | PyTorch eager | 25.00 |";
+        assert!(found.contains(memory), "{found}");
+        assert!(!table(&Side::default()).contains("llama"));
     }
 }

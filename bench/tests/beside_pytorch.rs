@@ -75,6 +75,23 @@ fn in_bf16_the_losses_are_equal_to_a_thousandth() {
 }
 
 #[test]
+fn cuda_that_is_not_there_is_refused_with_what_is_missing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let output = Command::new(env!("CARGO_BIN_EXE_gradus-bench"))
+        .args(["train", "--device", "cuda", "--quick", "--out"])
+        .arg(folder.path())
+        // Nothing of CUDA is in it.
+        .env("GRADUS_LIBTORCH", folder.path())
+        .output()
+        .expect("the benchmark starts");
+    assert_eq!(output.status.code(), Some(1));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let reason = "`--device cuda` was asked for: there is no `libtorch_cuda.so`";
+    assert!(errors.contains(reason) && errors.contains("GRADUS_LIBTORCH"), "{errors}");
+    assert!(!folder.path().join("train.json").exists());
+}
+
+#[test]
 fn without_pytorch_our_side_is_measured_alone_and_the_result_says_so() {
     let folder = tempfile::tempdir().expect("a folder");
     let result = result(folder.path(), "llama-0.3m-t256-fp32", None);
