@@ -284,6 +284,15 @@ fn a_provisional_report_says_so_and_an_empty_one_has_no_plot() {
 }
 
 #[test]
+fn what_is_warned_of_a_comparison_is_said() {
+    let mut report = report();
+    report.comparisons[0].warnings = vec!["outside-data: C is twice the fitted".to_owned()];
+    let text = report.table();
+    let expected = "llama_study - tnl, chinchilla: outside-data: C is twice the fitted";
+    assert!(text.contains(expected), "{text}");
+}
+
+#[test]
 fn groups_whose_intervals_were_made_otherwise_are_named() {
     let mut report = report();
     report.groups[3].fits[0].intervals = "leave-one-run-out jackknife".to_owned();

@@ -122,6 +122,14 @@ pub(super) fn table_of(comparisons: &[ComparisonView], notes: &mut Footnotes) ->
             ));
         }
     }
+    let said = comparisons.iter().flat_map(|one| {
+        let [first, second] = &one.names;
+        one.warnings.iter().map(move |text| format!("{first} - {second}, {}: {text}", one.method))
+    });
+    let said: Vec<String> = said.collect();
+    if !said.is_empty() {
+        parts.push(warnings(&said));
+    }
     parts.join("\n")
 }
 

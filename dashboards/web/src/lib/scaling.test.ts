@@ -85,6 +85,12 @@ describe('two groups beside each other', () => {
     ]);
     expect(places[0]?.rows[1]).toMatchObject({ first: 'tnl', second: 'llama', isBetter: null });
   });
+  it('are doubted where they are warned of', () => {
+    const comparisons = [{ ...pair('chinchilla', ['tnl', 'hgrn2'], 1e12), warnings: ['outside-data'] }];
+    expect(doubts({ groups: [], comparisons } as unknown as FitReport)).toEqual([
+      'tnl − hgrn2; chinchilla: outside-data',
+    ]);
+  });
   it('are not there in reports of before', () => {
     expect(comparedAt(report)).toEqual([]);
   });

@@ -112,7 +112,10 @@ export function doubts(report: FitReport): string[] {
   const said = report.groups.flatMap(({ group, fits }) =>
     fits.flatMap((fit) => doubtsOf(fit).map((text) => ({ group, text: `${fit.method}${text}` }))),
   );
-  return byText(said).map(({ groups, text }) => `${groups.join(', ')}; ${text}`);
+  const compared = (report.comparisons ?? []).flatMap(({ names, method, warnings }) =>
+    (warnings ?? []).map((text) => `${names.join(' − ')}; ${method}: ${text}`),
+  );
+  return [...byText(said).map(({ groups, text }) => `${groups.join(', ')}; ${text}`), ...compared];
 }
 
 function doubtsOf(fit: MethodFit): string[] {
